@@ -1,0 +1,27 @@
+"""Lessons that lessen models: compression and distillation for PyTorch, with the evidence beside the file."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lessen.measure import measure
+    from lessen.pipeline import Compressed, compress, load, resume
+
+__version__ = "0.1.0.dev0"
+__all__ = ["Compressed", "compress", "load", "measure", "resume"]
+
+_HOME = {
+    "Compressed": "lessen.pipeline",
+    "compress": "lessen.pipeline",
+    "load": "lessen.pipeline",
+    "measure": "lessen.measure",
+    "resume": "lessen.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'lessen' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

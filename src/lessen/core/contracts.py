@@ -1,0 +1,81 @@
+"""The contracts that every objective and every operation keeps. `lessen.testing` holds them as laws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core.card import Card
+from lessen.core.data import Batch, Inputs
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What an edge pulls towards: `(student taps, teacher taps) -> one loss per example, shape (N,)`.
+
+    It never averages, detaches, weighs itself, or knows a layer's name. `relational` says that it looks at the whole
+    batch. An objective with weights of its own is an `nn.Module` with the same call.
+    """
+
+    card: ClassVar[Card]
+
+    def __call__(self, student: Any, teacher: Any, /) -> Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What an operation may look at. Calibration never holds examples of the test split.
+
+    Args:
+        inputs: A few example inputs, for tracing.
+        calibration: Batches to collect statistics from; may be empty for operations that need no data.
+        loss: `(outputs, labels) -> (N,)`, for scores that need gradients; None where there is none.
+        device: Where to compute.
+        seed: For whatever the operation draws.
+    """
+
+    inputs: Inputs
+    calibration: Sequence[Batch] = ()
+    loss: Callable[[Any, Tensor], Tensor] | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seed: int = 0
+
+
+@runtime_checkable
+class Plan(Protocol):
+    """What an operation decided, as data: a settings object that `encode` writes and `decode` reads back."""
+
+    def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
+        """A new network with the plan carried out; `model` is not changed.
+
+        With `values=False` only the structure is made (shapes, module types, buffers), for loading saved tensors
+        strictly into a freshly built network; whatever is costly to compute may then be left undone.
+
+        Raises:
+            PlanError: the plan does not belong to this network.
+        """
+
+    def describe(self) -> list[dict[str, Any]]:
+        """One row for each edited module, for people: at least `module`, `edit`, `before`, `after` (strings)."""
+
+
+@runtime_checkable
+class Operation(Protocol):
+    """Turns a network into a smaller one with the same inputs and outputs."""
+
+    card: ClassVar[Card]
+
+    def plan(self, model: nn.Module, context: Context) -> Plan:
+        """Decide what to do, without doing it; `model` is not changed.
+
+        Raises:
+            PlanError: the target cannot be reached on this network; the text says how far one can go.
+        """
+
+    @classmethod
+    def neutral(cls) -> Self:
+        """The settings at which the function of the network is kept exactly."""
