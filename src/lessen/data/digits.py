@@ -1,0 +1,60 @@
+"""The 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn: always there, small, not trivial.
+
+Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from lessen.core.data import ArrayExamples, Data, View
+from lessen.core.settings import settings
+from lessen.data.split import cut, shuffled
+
+
+@settings
+class Digits:
+    """Digits 0 to 9 as standardised images of shape (1, 8, 8), float32.
+
+    Args:
+        validation: Share of all the examples to choose settings by.
+        test: Share of all the examples to report on. Which ones is fixed, whatever the seed.
+        seed: Which of the others are for validation.
+        augment: The view of a training batch, or None.
+    """
+
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    seed: int = 0
+    augment: View | None = None
+
+    def load(self) -> Data:
+        """The three splits, every class in the same share of each.
+
+        Raises:
+            DataError: the shares leave nothing to learn from.
+        """
+        from sklearn.datasets import load_digits
+
+        images_NHW, labels_N = load_digits(return_X_y=True)
+        inputs = torch.from_numpy(images_NHW.astype(np.float32)).reshape(-1, 1, 8, 8)
+        labels = torch.from_numpy(labels_N.astype(np.int64))
+        # The scale is that of the pixels (0 to 16), not of a split, so no split's statistics leak into another.
+        inputs = (inputs - 4.9) / 6.0
+        order = shuffled(len(labels), labels, seed=0, purpose="test")
+        reported = cut(len(labels), self.test, "test")
+        test, rest = order[:reported], order[reported:]
+        rest = rest[shuffled(len(rest), labels[rest], seed=self.seed, purpose="validation")]
+        chosen = cut(len(rest), round(len(labels) * self.validation), "validation")
+        return Data(
+            train=ArrayExamples(inputs[rest[chosen:]], labels[rest[chosen:]]),
+            validation=ArrayExamples(inputs[rest[:chosen]], labels[rest[:chosen]]),
+            test=ArrayExamples(inputs[test], labels[test]),
+            classes=tuple("0123456789"),
+            augment=self.augment,
+            name="digits",
+        )
