@@ -1,0 +1,62 @@
+"""Files are written whole or not at all."""
+
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+
+from lessen.core.errors import WeightsError
+from lessen.core.files import append_line, read_lines, read_tensors, write_json, write_tensors, write_text, write_whole
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def half(part: Path) -> None:
+        part.write_text("ne")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, half)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nan_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"a": float("nan")})
+    assert path.read_text() == '{\n "a": 1\n}\n'
+
+
+def test_tensors_come_back_even_when_they_share_memory(tmp_path: Path) -> None:
+    base = torch.arange(6.0).reshape(2, 3)
+    write_tensors(tmp_path / "t.safetensors", {"a": base, "b": base.t(), "c": base[0]})
+    back = read_tensors(tmp_path / "t.safetensors")
+    assert torch.equal(back["a"], base)
+    assert torch.equal(back["b"], base.t())
+    assert torch.equal(back["c"], base[0])
+
+
+def test_a_cut_file_is_an_error_that_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "t.safetensors"
+    write_tensors(path, {"a": torch.zeros(100)})
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(WeightsError, match="not a whole safetensors file"):
+        read_tensors(path)
+    with pytest.raises(WeightsError, match="There is no file"):
+        read_tensors(tmp_path / "none.safetensors")
+
+
+def test_a_last_line_cut_short_is_left_out_but_a_broken_one_inside_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    append_line(path, {"a": 1})
+    append_line(path, {"a": 2})
+    path.write_text(path.read_text() + '{"a": ')
+    assert read_lines(path) == [{"a": 1}, {"a": 2}]
+    path.write_text('{"a": \n{"a": 2}\n')
+    with pytest.raises(ValueError, match="Expecting value"):
+        read_lines(path)
