@@ -14,7 +14,7 @@ def make(count: int = 10, classes: int = 3) -> ArrayExamples:
 
 
 def data(train: ArrayExamples | None = None) -> Data:
-    return Data(train=train or make(), validation=make(), test=make(), classes=("a", "b", "c"))
+    return Data(train=make() if train is None else train, validation=make(), test=make(), classes=("a", "b", "c"))
 
 
 def test_index_follows_the_example() -> None:
