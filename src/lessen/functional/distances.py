@@ -1,0 +1,36 @@
+"""Distances between two tensors of one shape (N, ...): one figure per example, shape (N,)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def mean_squared(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean of squared differences over all axes but the first.
+
+    >>> mean_squared(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 0.0]]))
+    tensor([5.])
+    """
+    return _rows(student - teacher).square().mean(1)
+
+
+def mean_absolute(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean of absolute differences over all axes but the first."""
+    return _rows(student - teacher).abs().mean(1)
+
+
+def euclidean(student: Tensor, teacher: Tensor) -> Tensor:
+    """The length of the difference, not squared; its gradient at zero is zero."""
+    length: Tensor = torch.linalg.vector_norm(_rows(student - teacher), dim=1)
+    return length
+
+
+def cosine(student: Tensor, teacher: Tensor, *, tiny: float = 1e-8) -> Tensor:
+    """1 - cosine of the angle between the flattened tensors, from 0 to 2; 1 where one of them is zero."""
+    return 1 - F.cosine_similarity(_rows(student), _rows(teacher), dim=1, eps=tiny)
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    return tensor.flatten(1) if tensor.ndim > 1 else tensor.unsqueeze(1)

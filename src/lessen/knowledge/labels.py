@@ -1,0 +1,100 @@
+"""Labels: the plainest teacher.
+
+Label smoothing: Szegedy et al., Rethinking the Inception architecture, CVPR 2016, arXiv:1512.00567, section 7.
+
+Shapes: N examples, C classes along axis 1, any further axes are positions.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from lessen.core import Card, settings
+from lessen.functional.shapes import mismatch, per_example, require_same, wide
+from lessen.knowledge.distances import Distance, SquaredDistance
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """Minus the log-probability of the label, shape (N,); positions are averaged.
+
+    Args:
+        logits: Shape (N, C, ...).
+        labels: Class numbers, shape (N, ...), or probabilities, the shape of the logits.
+        smoothing: The share of the target that is spread evenly over all classes, its own included.
+
+    Raises:
+        ShapeError: the labels fit neither as numbers nor as probabilities.
+
+    >>> import torch
+    >>> cross_entropy(torch.zeros(2, 4), torch.tensor([0, 3]))
+    tensor([1.3863, 1.3863])
+    """
+    if logits.ndim < 2:
+        raise mismatch(logits, labels, what="CrossEntropy", expected="logits of shape (N, C, ...)")
+    log_probability = wide(logits).log_softmax(1)
+    if labels.is_floating_point():
+        require_same(logits, labels, what="CrossEntropy with probabilities as labels", least=2)
+        loss = -(wide(labels) * log_probability).sum(1)
+    elif labels.shape == logits.shape[:1] + logits.shape[2:]:
+        loss = -log_probability.gather(1, labels.long().unsqueeze(1)).squeeze(1)
+    else:
+        raise mismatch(
+            logits,
+            labels,
+            what="CrossEntropy",
+            expected="labels of shape (N, ...) for logits of shape (N, C, ...)",
+            advice="Labels are class numbers (integers) or probabilities (floating point, the shape of the logits).",
+        )
+    if smoothing:
+        loss = (1 - smoothing) * loss - smoothing * log_probability.mean(1)
+    return per_example(loss, logits)
+
+
+@settings
+class CrossEntropy:
+    """Learn from labels: class numbers, or probabilities over classes.
+
+    Args:
+        smoothing: The share of the target that is spread evenly over all classes, from 0 up to, not including, 1.
+    """
+
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    card: ClassVar[Card] = Card(
+        row="knowledge / labels",
+        paper="arXiv:1512.00567 (smoothing)",
+        says="The student gives the label a high probability.",
+        costs="Nothing in the shipped model.",
+        fails_when="Labels are noisy: the student learns the noise. Smoothing makes a worse teacher of it later.",
+    )
+
+    def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
+        return cross_entropy(student, teacher, smoothing=self.smoothing)
+
+
+@settings
+class Regression:
+    """Learn from labels that are numbers; outputs of shape (N, 1) fit labels of shape (N,).
+
+    Args:
+        distance: How far an output is from its label.
+    """
+
+    distance: Distance = SquaredDistance()
+
+    card: ClassVar[Card] = Card(
+        row="knowledge / labels",
+        paper="Gauss 1809",
+        says="The student's output is near the label.",
+        costs="Nothing in the shipped model.",
+        fails_when="Labels are not scaled to unit variance: the loss drowns every other edge, or is drowned.",
+    )
+
+    def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
+        if student.ndim == teacher.ndim + 1 and student.shape[-1] == 1:
+            student = student.squeeze(-1)
+        require_same(student, teacher, what="Regression", advice="Labels need one number for each output.")
+        return self.distance(wide(student), wide(teacher.to(student.dtype))).to(student.dtype)

@@ -1,0 +1,77 @@
+"""Soft targets: the teacher's probabilities say which mistakes are small.
+
+Hinton, Vinyals & Dean, Distilling the knowledge in a neural network, NeurIPS workshop 2014,
+arXiv:1503.02531, section 2.
+
+Shapes: N examples, C classes along axis 1, any further axes are positions.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from lessen.core import Card, settings
+from lessen.functional.shapes import per_example, require_same, wide
+from lessen.knowledge.divergences import Divergence, ForwardKL
+
+
+def soft_targets(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float,
+    divergence: Divergence,
+    scale_by_temperature: bool = True,
+) -> Tensor:
+    """The divergence of softmax(logits / T), summed over classes, averaged over positions: shape (N,), in nat.
+
+    Raises:
+        ShapeError: the logits differ in shape, or are not (N, C, ...).
+    """
+    require_same(
+        student, teacher, what="SoftTargets", least=2, advice="Logits are of shape (N, C, ...) with the same classes."
+    )
+    student_log = (wide(student) / temperature).log_softmax(1)
+    teacher_log = (wide(teacher) / temperature).log_softmax(1)
+    loss = divergence(student_log, teacher_log)
+    if scale_by_temperature:
+        loss = loss * temperature**2
+    return per_example(loss, student)
+
+
+@settings
+class SoftTargets:
+    """Match the teacher's softened distribution over classes.
+
+    Args:
+        temperature: Divides both sets of logits; higher shows more of the teacher's small probabilities.
+        divergence: How two distributions are compared.
+        scale_by_temperature: Multiply by temperature ** 2, so that gradients keep their size when it changes.
+    """
+
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0
+    divergence: Divergence = ForwardKL()
+    scale_by_temperature: bool = True
+
+    card: ClassVar[Card] = Card(
+        row="knowledge / soft targets",
+        paper="arXiv:1503.02531",
+        says="T^2 KL(softmax(teacher / T) || softmax(student / T)).",
+        costs="Nothing in the shipped model; one forward pass of the teacher a step, or a cache of its logits.",
+        fails_when="The teacher is overconfident (trained to zero loss, or with label smoothing), or sees another view "
+        "of the example than the student.",
+        differs="Sums over classes and never divides by their number, unlike KLDivLoss by default. T^2 keeps the "
+        "gradient's size for KL only; total variation scales as T.",
+    )
+
+    def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
+        return soft_targets(
+            student,
+            teacher,
+            temperature=self.temperature,
+            divergence=self.divergence,
+            scale_by_temperature=self.scale_by_temperature,
+        )
