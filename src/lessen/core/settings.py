@@ -66,7 +66,8 @@ def explain(name: str, error: ValidationError, fields: list[str]) -> str:
             parts.append(f"{name}: {where} is missing.")
         else:
             message = item["msg"].removeprefix("Value error, ").rstrip(".")
-            parts.append(f"{name}: {where}: got {item['input']!r}, but {message[0].lower()}{message[1:]}.")
+            came = f"{where}: got {item['input']!r}, but " if where else ""
+            parts.append(f"{name}: {came}{message[0].lower()}{message[1:]}.")
     return " ".join(parts)
 
 
