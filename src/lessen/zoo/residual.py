@@ -14,7 +14,13 @@ from lessen.core.errors import SettingError
 
 
 def residual(
-    *, width: int = 16, depth: int = 20, classes: int = 10, channels: int = 1, pre_activation: bool = False
+    *,
+    width: int = 16,
+    depth: int = 20,
+    classes: int = 10,
+    channels: int = 1,
+    pre_activation: bool = False,
+    stem_stride: int = 1,
 ) -> ResidualNetwork:
     """A residual network of `depth` = 6 n + 2 layers: a stem, three stages of n blocks, a head.
 
@@ -29,7 +35,12 @@ def residual(
     if odd or blocks < 1:
         raise SettingError(f"residual: depth is {depth}, but three stages of n blocks have 6 n + 2 layers: 8, 14, 20 …")
     return ResidualNetwork(
-        width=width, blocks=(blocks,) * 3, classes=classes, channels=channels, pre_activation=pre_activation
+        width=width,
+        blocks=(blocks,) * 3,
+        classes=classes,
+        channels=channels,
+        pre_activation=pre_activation,
+        stem_stride=stem_stride,
     )
 
 
@@ -42,14 +53,22 @@ class ResidualNetwork(nn.Module):
         classes: Outputs.
         channels: Channels of the images.
         pre_activation: Normalise and activate before each convolution, not after it.
+        stem_stride: 2 halves the image at once: wider networks at the same cost.
     """
 
     def __init__(
-        self, *, width: int, blocks: tuple[int, int, int], classes: int, channels: int, pre_activation: bool
+        self,
+        *,
+        width: int,
+        blocks: tuple[int, int, int],
+        classes: int,
+        channels: int,
+        pre_activation: bool = False,
+        stem_stride: int = 1,
     ) -> None:
         super().__init__()
         widths = (width, 2 * width, 4 * width)
-        self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.stem = nn.Conv2d(channels, width, 3, stride=stem_stride, padding=1, bias=False)
         self.norm = nn.Identity() if pre_activation else nn.BatchNorm2d(width)
         self.activation = nn.Identity() if pre_activation else nn.ReLU()
         block = PreActivationBlock if pre_activation else Block
