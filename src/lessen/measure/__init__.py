@@ -1,1 +1,68 @@
+"""What a network or a file is really like: size, cost, time, quality, closeness to its teacher.
 
+Every figure is one function on tensors or on a module that works alone; `measure` calls them all and returns records.
+
+Figures: `bytes` (B), `parameters`, `nonzero_parameters`, `multiply_adds`, `peak_memory` (B), `latency` (ms),
+`throughput` (examples/s), `speedup`, `accuracy` (%), `nll` (nat), `calibration_error` (%), `agreement` (%),
+`kl_to_teacher` (nat), `mean_squared_error`.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from lessen.measure.calibration import calibration_error
+from lessen.measure.classification import accuracy, nll
+from lessen.measure.evaluate import Outputs, evaluate, evaluating, output_of
+from lessen.measure.fidelity import agreement, kl_to_teacher
+from lessen.measure.intervals import Estimate, bootstrap, mean_with_interval, median_with_interval, wilson
+from lessen.measure.latency import throughput, time_networks
+from lessen.measure.measure import measure
+from lessen.measure.memory import peak_memory
+from lessen.measure.multiply_adds import count_multiply_adds, multiply_adds_by_operator
+from lessen.measure.regression import mean_squared_error
+from lessen.measure.size import count_nonzero_parameters, count_parameters, file_bytes, state_bytes
+from lessen.measure.timing import Timings, interleave, pinned_threads
+
+__all__ = [
+    "Estimate",
+    "Outputs",
+    "Timings",
+    "accuracy",
+    "agreement",
+    "bootstrap",
+    "calibration_error",
+    "count_multiply_adds",
+    "count_nonzero_parameters",
+    "count_parameters",
+    "evaluate",
+    "evaluating",
+    "file_bytes",
+    "interleave",
+    "kl_to_teacher",
+    "mean_squared_error",
+    "mean_with_interval",
+    "measure",
+    "median_with_interval",
+    "multiply_adds_by_operator",
+    "nll",
+    "output_of",
+    "peak_memory",
+    "pinned_threads",
+    "state_bytes",
+    "throughput",
+    "time_networks",
+    "wilson",
+]
+
+
+class _Callable(ModuleType):
+    """Importing this package puts it in the place of the function `lessen.measure`, so it must act as that."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return measure(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -1,0 +1,97 @@
+"""One pass of a network over a set of examples; every figure of quality is computed from what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core.data import Examples, Inputs, batches, call, map_inputs
+from lessen.core.errors import DataError, NetworkError
+
+Runnable = nn.Module | Callable[[Inputs], Any]
+"""A network, or what runs one: from inputs to outputs."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network said to N examples, on the CPU.
+
+    Args:
+        values: The outputs, shape (N, ...).
+        labels: What is true, shape (N, ...), or None where the examples carry none.
+    """
+
+    values: Tensor
+    labels: Tensor | None = None
+
+
+def evaluate(network: Runnable, examples: Examples, *, batch_size: int = 256, most: int | None = None) -> Outputs:
+    """Run a network over examples in order, in eval mode and without gradients; it is left as it was found.
+
+    Args:
+        network: A module, or a callable from inputs to outputs.
+        examples: What to run it on.
+        batch_size: Examples at a time.
+        most: Only so many of the first examples; None for all.
+
+    Raises:
+        DataError: there are no examples.
+        NetworkError: the network does not return a tensor, nor an object with `logits`.
+    """
+    if len(examples) == 0:
+        raise DataError("There are no examples to evaluate on; expected at least one.")
+    values, labels = [], []
+    with evaluating(network):
+        for batch in batches(examples, size=batch_size, most=most):
+            values.append(output_of(run_once(network, batch.inputs)).detach().cpu())
+            if batch.labels is not None:
+                labels.append(batch.labels.cpu())
+    return Outputs(torch.cat(values), torch.cat(labels) if labels else None)
+
+
+def run_once(network: Runnable, inputs: Inputs) -> Any:
+    """Call a network with inputs, on its own device if it is a module."""
+    if not isinstance(network, nn.Module):
+        return network(inputs)
+    device = device_of(network)
+    return call(network, map_inputs(inputs, lambda value: value.to(device)))
+
+
+def output_of(returned: Any) -> Tensor:
+    """The tensor that counts in what a network returned: the tensor itself, or the `logits` of a model output."""
+    value = getattr(returned, "logits", returned)
+    if isinstance(value, dict) and "logits" in value:
+        value = value["logits"]
+    if not isinstance(value, Tensor):
+        raise NetworkError(
+            f"The network returned a {type(returned).__name__}; expected a tensor, or an object with `logits`. "
+            "Wrap it in a module that returns the tensor that counts."
+        )
+    return value
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's first parameter or buffer is; the CPU if it has none."""
+    for value in (*module.parameters(), *module.buffers()):
+        return value.device
+    return torch.device("cpu")
+
+
+@contextmanager
+def evaluating(network: Runnable) -> Iterator[None]:
+    """No gradients, and every part of the network in eval mode, for a block; each part's mode is restored."""
+    parts = list(network.modules()) if isinstance(network, nn.Module) else []
+    modes = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode

@@ -1,0 +1,175 @@
+"""Look at a network or a file and write down all that can be said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from lessen.core.data import Data, Examples, Inputs
+from lessen.core.errors import DataError, NetworkError, SettingError
+from lessen.core.record import Record
+from lessen.measure.calibration import BINS, calibration_error
+from lessen.measure.classification import accuracy, nll
+from lessen.measure.evaluate import Outputs, Runnable, evaluate
+from lessen.measure.fidelity import agreement, kl_to_teacher
+from lessen.measure.intervals import Estimate
+from lessen.measure.latency import throughput, time_networks
+from lessen.measure.memory import peak_memory
+from lessen.measure.multiply_adds import multiply_adds_by_operator
+from lessen.measure.regression import mean_squared_error
+from lessen.measure.size import count_nonzero_parameters, count_parameters, file_bytes, parts_of, state_bytes
+from lessen.measure.timing import FEWEST_ROUNDS, pinned_threads
+
+Say = Callable[..., Record]
+
+
+def measure(
+    thing: nn.Module | str | Path,
+    data: Data | None = None,
+    *,
+    teacher: nn.Module | None = None,
+    run: Callable[[Inputs], Any] | None = None,
+    runtime: str = "pytorch",
+    batch_sizes: Sequence[int] = (1,),
+    threads: int | None = None,
+    repeats: int = 30,
+    split: Literal["test", "validation"] = "test",
+    batch_size: int = 256,
+    subject: str | None = None,
+    step: int = 0,
+    seed: int = 0,
+) -> list[Record]:
+    """Measure a network, or a file of one.
+
+    Of a module: bytes, parameters and non-zero parameters; with data also multiply-adds, peak memory, latency and
+    throughput at each batch size, and quality on the split. Of a file: bytes; with data and `run` also what a clock
+    and labels can tell. With a teacher also the agreement, the divergence, and the speed-up, timed interleaved.
+
+    Args:
+        thing: A module, or the path of a file (`.onnx`, `.xml` with its `.bin`, `.pt2`, `.safetensors`).
+        data: Where inputs and labels come from. With `classes` it is classification, without it regression.
+        teacher: What to compare with; None for no comparison.
+        run: What runs the file, from inputs to outputs; loading runtimes is not done here.
+        runtime: What the runtime is called in the records.
+        batch_sizes: At which batch sizes to time and to look at memory.
+        threads: How many threads PyTorch gets; None leaves the number as it is. `run` must pin its own.
+        repeats: How many timed repeats, at least 6.
+        split: On which split quality is measured.
+        batch_size: Examples at a time for the quality; does not change the figures.
+        subject: What to call it in the records.
+        step: Which step of a pipeline it comes from; 0 is the network that came in.
+        seed: For resampling and the order of timing.
+
+    Raises:
+        NetworkError: no such file, or `thing` is neither a module nor a path.
+        SettingError: a setting out of range.
+        ShapeError, DataError: outputs and labels do not fit together.
+    """
+    if split not in ("test", "validation"):
+        raise SettingError(f"Got split={split!r}; expected 'test' or 'validation'.")
+    if not batch_sizes or min(batch_sizes) < 1 or batch_size < 1 or repeats < FEWEST_ROUNDS:
+        raise SettingError(
+            f"Got batch_sizes={tuple(batch_sizes)}, batch_size={batch_size}, repeats={repeats}; expected at least one "
+            f"batch size, sizes of at least 1, and at least {FEWEST_ROUNDS} repeats."
+        )
+    if not isinstance(thing, nn.Module | str | Path):
+        raise NetworkError(f"Got a {type(thing).__name__} to measure; expected a module or the path of a file.")
+    path = None if isinstance(thing, nn.Module) else Path(thing)
+    name = subject or (path.name if path is not None else type(thing).__name__)
+
+    def say(figure: str, value: Estimate | float, unit: str, **more: Any) -> Record:
+        estimate = value if isinstance(value, Estimate) else Estimate(float(value))
+        return Record(
+            subject=name,
+            figure=figure,
+            value=estimate.value,
+            low=estimate.low,
+            high=estimate.high,
+            unit=unit,
+            step=step,
+            file=None if path is None else path.name,
+            **more,
+        )
+
+    runnable = thing if isinstance(thing, nn.Module) else run
+    records = list(_size(thing if isinstance(thing, nn.Module) else Path(thing), say))
+    if data is None or runnable is None:
+        return records
+    examples = data.test if split == "test" else data.validation
+    if len(examples) == 0:
+        raise DataError(f"The {split} split of {data.name} has no examples. Every split needs at least one.")
+    if isinstance(thing, nn.Module):
+        records += _cost(thing, examples, batch_sizes, say)
+    with pinned_threads(threads) as used:
+        settings = {"threads": used, "runtime": runtime, "repeats": repeats}
+        for size in batch_sizes:
+            records += _speed(runnable, teacher, examples, size, about=settings, say=say, seed=seed)
+        told = evaluate(runnable, examples, batch_size=batch_size)
+        reference = None if teacher is None else evaluate(teacher, examples, batch_size=batch_size)
+    about = {"split": split, "examples": len(examples), "data": data.name}
+    records += _quality(told, reference, about, say, classes=data.classes is not None, seed=seed)
+    return records
+
+
+def _size(thing: nn.Module | Path, say: Say) -> Iterator[Record]:
+    if isinstance(thing, Path):
+        yield say("bytes", file_bytes(thing), "B", detail={"files": [part.name for part in parts_of(thing)]})
+        return
+    yield say("bytes", state_bytes(thing), "B", settings={"format": "safetensors"})
+    yield say("parameters", count_parameters(thing), "1")
+    yield say("nonzero_parameters", count_nonzero_parameters(thing), "1")
+
+
+def _cost(model: nn.Module, examples: Examples, batch_sizes: Sequence[int], say: Say) -> Iterator[Record]:
+    counted = multiply_adds_by_operator(model, _first(examples, 1))
+    yield say("multiply_adds", sum(counted.values()), "1", settings={"batch": 1}, detail={"operators": counted})
+    for size in batch_sizes:
+        peak = peak_memory(model, _first(examples, size))
+        yield say("peak_memory", peak, "B", settings={"batch": size, "counts": "living tensors"})
+
+
+def _speed(
+    network: Runnable,
+    teacher: nn.Module | None,
+    examples: Examples,
+    size: int,
+    *,
+    about: dict[str, Any],
+    say: Say,
+    seed: int,
+) -> Iterator[Record]:
+    networks = {"this": network}
+    if teacher is not None and teacher is not network:
+        networks["teacher"] = teacher
+    timings = time_networks(networks, _first(examples, size), rounds=about["repeats"], seed=seed)
+    about = {"batch": size, **about}
+    latency = timings.estimate("this")
+    yield say("latency", latency, "ms", settings=about)
+    yield say("throughput", throughput(latency, size), "examples/s", settings=about)
+    if "teacher" in networks:
+        ratio = Estimate(*timings.ratio("teacher", "this"))
+        yield say("speedup", ratio, "1", settings={**about, "reference": "teacher"})
+
+
+def _quality(
+    told: Outputs, taught: Outputs | None, about: dict[str, Any], say: Say, *, classes: bool, seed: int
+) -> Iterator[Record]:
+    if told.labels is not None and classes:
+        yield say("accuracy", accuracy(told.values, told.labels), "%", settings=about)
+        yield say("nll", nll(told.values, told.labels), "nat", settings=about)
+        error = calibration_error(told.values, told.labels, seed=seed)
+        yield say("calibration_error", error, "%", settings={**about, "bins": BINS})
+    elif told.labels is not None:
+        yield say("mean_squared_error", mean_squared_error(told.values, told.labels), "1", settings=about)
+    if taught is not None and classes:
+        yield say("agreement", agreement(told.values, taught.values), "%", settings=about)
+        yield say("kl_to_teacher", kl_to_teacher(told.values, taught.values), "nat", settings=about)
+
+
+def _first(examples: Examples, count: int) -> Inputs:
+    """The inputs of the first examples, from the start again where there are too few."""
+    return examples.fetch(torch.arange(count) % len(examples)).inputs

@@ -1,0 +1,98 @@
+"""How large: bytes that were really written, parameters, and parameters that are not zero."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from lessen.core.errors import NetworkError
+from lessen.core.files import write_tensors
+
+
+def state_bytes(model: nn.Module) -> int:
+    """Bytes of the network's state as a safetensors file: the file is written, looked at and removed."""
+    with tempfile.TemporaryDirectory(prefix="lessen-") as folder:
+        path = Path(folder) / "weights.safetensors"
+        write_tensors(path, model.state_dict())
+        return path.stat().st_size
+
+
+def file_bytes(path: Path) -> int:
+    """Bytes on the disk of a network's file and of the files it needs (see `parts_of`)."""
+    return sum(part.stat().st_size for part in parts_of(path))
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files that are one network: an OpenVINO `.xml` needs its `.bin`, an `.onnx` its external data.
+
+    Raises:
+        NetworkError: there is no such file, or a part of it is missing.
+    """
+    if not path.is_file():
+        raise NetworkError(f"There is no file {path}. Give the path of a network's file.")
+    parts = [path]
+    if path.suffix == ".xml":
+        parts.append(path.with_suffix(".bin"))
+    elif path.suffix == ".onnx":
+        parts += [path.parent / name for name in _external_data(path)]
+    missing = [part for part in parts if not part.is_file()]
+    if missing:
+        raise NetworkError(f"{path} needs {missing[0].name} beside it, and that is not there. Move them together.")
+    return parts
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers that training moves; a shared one counts once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_nonzero_parameters(model: nn.Module) -> int:
+    """Parameters that are not zero where the network uses them; a masked or parametrised-away weight is zero."""
+    return sum(int(torch.count_nonzero(value)) for value in effective_parameters(model))
+
+
+def effective_parameters(model: nn.Module) -> Iterator[Tensor]:
+    """Each parameter once, as the forward pass sees it.
+
+    A parameter `w` beside a buffer `w_mask` is multiplied by it (a `w_orig` beside `w_mask`, as in
+    `torch.nn.utils.prune`, too). A parametrisation that keeps the shape is carried out; of one that does not (factors
+    of a product), the factors themselves are what is stored.
+    """
+    seen: set[int] = set()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, parametrize.ParametrizationList):
+                continue
+            for name, holder in _parametrizations(module):
+                stored = list(holder.parameters())
+                fresh = [value for value in stored if id(value) not in seen]
+                seen.update(map(id, stored))
+                used = getattr(module, name)
+                if len(fresh) == len(stored) == 1 and used.shape == stored[0].shape:
+                    yield used
+                else:
+                    yield from fresh
+            for name, value in module.named_parameters(recurse=False):
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    mask = getattr(module, f"{name.removesuffix('_orig')}_mask", None)
+                    yield value * mask if isinstance(mask, Tensor) else value
+        yield from (value for value in model.parameters() if id(value) not in seen)
+
+
+def _parametrizations(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    if parametrize.is_parametrized(module):
+        yield from module.parametrizations.items()  # type: ignore[operator, union-attr]
+
+
+def _external_data(path: Path) -> list[str]:
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    found = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}
+    return sorted(found)
