@@ -1,6 +1,15 @@
 """Knowledge: what one network can learn from another, as objectives; and the bridges between their shapes."""
 
 from lessen.knowledge.attention_transfer import AttentionTransfer
+from lessen.knowledge.bridges import (
+    AutoBridge,
+    ChannelBridge,
+    PoolBridge,
+    ResolutionBridge,
+    TokenBridge,
+    WidthBridge,
+    bridge_for,
+)
 from lessen.knowledge.distances import AbsoluteDistance, CosineDistance, EuclideanDistance, SquaredDistance
 from lessen.knowledge.divergences import ForwardKL, JensenShannon, ReverseKL, TotalVariation
 from lessen.knowledge.hint import Hint
@@ -11,6 +20,8 @@ from lessen.knowledge.soft_targets import SoftTargets
 __all__ = [
     "AbsoluteDistance",
     "AttentionTransfer",
+    "AutoBridge",
+    "ChannelBridge",
     "CosineDistance",
     "CrossEntropy",
     "EuclideanDistance",
@@ -19,9 +30,14 @@ __all__ = [
     "JensenShannon",
     "LogitCosine",
     "LogitMatching",
+    "PoolBridge",
     "Regression",
+    "ResolutionBridge",
     "ReverseKL",
     "SoftTargets",
     "SquaredDistance",
+    "TokenBridge",
     "TotalVariation",
+    "WidthBridge",
+    "bridge_for",
 ]
