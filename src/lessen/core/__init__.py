@@ -1,7 +1,7 @@
 """What everything else stands on: contracts, data, records, settings, files, seeds, errors."""
 
 from lessen.core.card import Card
-from lessen.core.contracts import Context, Objective, Operation, Plan
+from lessen.core.contracts import Bridge, Context, Objective, Operation, Plan
 from lessen.core.data import ArrayExamples, Batch, Data, DatasetExamples, Examples, Inputs, SubsetExamples, View
 from lessen.core.errors import LessenError
 from lessen.core.record import Record
@@ -11,6 +11,7 @@ from lessen.core.where import Where, matches, select
 __all__ = [
     "ArrayExamples",
     "Batch",
+    "Bridge",
     "Card",
     "Context",
     "Data",

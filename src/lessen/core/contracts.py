@@ -26,6 +26,22 @@ class Objective(Protocol):
     def __call__(self, student: Any, teacher: Any, /) -> Tensor: ...
 
 
+@runtime_checkable
+class Bridge(Protocol):
+    """Settings of a module on the student's side that makes its tap comparable with the teacher's."""
+
+    card: ClassVar[Card]
+
+    def build(self, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> nn.Module:
+        """A module for these shapes (examples along axis 0), its weights drawn from torch's global generator.
+
+        `nn.Identity()` where there is nothing to do.
+
+        Raises:
+            ShapeError: it cannot get from one to the other; the text names both shapes.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """What an operation may look at. Calibration never holds examples of the test split.
