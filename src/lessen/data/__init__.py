@@ -1,6 +1,24 @@
-"""Data sets: settings objects that load, and one function that takes whatever a person has."""
+"""Data sets: settings objects that load, views of a batch, and one function that takes whatever a person has."""
 
+from lessen.data.arrays import Arrays, from_splits
 from lessen.data.digits import Digits
-from lessen.data.load import load
+from lessen.data.fashion_mnist import FashionMNIST
+from lessen.data.folder import ImageFolder
+from lessen.data.huggingface import HuggingFace
+from lessen.data.load import Source, load
+from lessen.data.views import Compose, Erase, FlipCrop, Shift
 
-__all__ = ["Digits", "load"]
+__all__ = [
+    "Arrays",
+    "Compose",
+    "Digits",
+    "Erase",
+    "FashionMNIST",
+    "FlipCrop",
+    "HuggingFace",
+    "ImageFolder",
+    "Shift",
+    "Source",
+    "from_splits",
+    "load",
+]

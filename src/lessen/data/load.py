@@ -1,22 +1,90 @@
-"""One door for data: a name, a folder, arrays, loaders, or settings."""
+"""One door for data: a name, a folder, a file, arrays, loaders, or settings."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
-from lessen.core.data import Data
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lessen.core.data import Data, Examples
 from lessen.core.errors import DataError, did_you_mean
+from lessen.data.arrays import Arrays, from_splits
 from lessen.data.digits import Digits
+from lessen.data.fashion_mnist import FashionMNIST
+from lessen.data.folder import ImageFolder
+from lessen.data.huggingface import HuggingFace
+
+NAMED = {"digits": Digits, "fashion_mnist": FashionMNIST}
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Settings that say where data is; a recipe names one."""
+
+    def load(self) -> Data:
+        """The three splits."""
 
 
 def load(what: Any, **settings: Any) -> Data:
     """Whatever a person calls their data, as three splits.
 
+    Args:
+        what: "digits", "fashion_mnist" or "huggingface:NAME"; a folder of images; a `.npz` file; `(inputs, labels)` as
+            arrays or tensors; a dataset or loader; a pair of these for train and test, or a dict with one a split;
+            settings as `FashionMNIST(limit=1000)`; or data that is loaded already.
+        settings: Those of the source, as `limit=1000`; of `from_splits` for arrays, datasets and loaders.
+
     Raises:
-        DataError: there is no such data, or it is empty or damaged.
+        DataError: there is no such data, it is empty, does not fit together, or is not finite.
+        SettingError: the source has no such setting.
+
+    >>> data = load("digits")
+    >>> len(data.train), len(data.validation), len(data.test)
+    (1078, 270, 449)
     """
-    if isinstance(what, Data):
-        return what
-    if what == "digits":
-        return Digits(**settings).load()
-    raise DataError(f"There is no data set {what!r}: {did_you_mean(str(what), ['digits'])}")
+    if isinstance(what, Data) or (isinstance(what, Source) and not isinstance(what, type)):
+        if settings:
+            raise DataError(
+                f"{type(what).__name__} has its settings already; {', '.join(settings)} cannot be given too."
+            )
+        return what if isinstance(what, Data) else what.load()
+    if isinstance(what, str | Path):
+        return _source(str(what), settings).load()
+    return from_splits(_splits(what), **settings)
+
+
+def _source(name: str, settings: Mapping[str, Any]) -> Source:
+    if name in NAMED:
+        made: Source = NAMED[name](**settings)
+        return made
+    kind, _, rest = name.partition(":")
+    if kind == "huggingface" and rest:
+        return HuggingFace(name=rest, **settings)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return ImageFolder(folder=path, **settings)
+    if path.suffix == ".npz":
+        return Arrays(file=path, **settings)
+    known = did_you_mean(name, NAMED)
+    raise DataError(f"There is no data set, folder or .npz file {name!r}: {known} 'huggingface:NAME' is another way.")
+
+
+def _splits(what: Any) -> dict[str, Any]:
+    if isinstance(what, Mapping):
+        return dict(what)
+    if isinstance(what, DataLoader | Dataset | np.ndarray | Tensor | Examples):
+        return {"train": what}
+    if isinstance(what, tuple | list) and len(what) in {2, 3}:
+        # A pair of arrays is inputs and labels; a pair of anything else is train and test.
+        if all(isinstance(part, np.ndarray | Tensor) for part in what) and len(what) == 2:
+            return {"train": what}
+        names = ("train", "test") if len(what) == 2 else ("train", "validation", "test")
+        return dict(zip(names, what, strict=True))
+    raise DataError(
+        f"Data of type {type(what).__name__} is not known. Give a name, a folder, (inputs, labels), a (train, test) "
+        "pair of loaders or datasets, or a dict with one a split."
+    )

@@ -1,12 +1,75 @@
-"""Cut examples off a training split, under a seed and with every class in its share."""
+"""Three splits from whatever there is: what is missing is cut off the training split, under a seed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Annotated, Any
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from lessen.core.errors import DataError
+from lessen.core.data import ArrayExamples, Examples, SubsetExamples, map_inputs
+from lessen.core.errors import DataError, did_you_mean
 from lessen.core.seeds import generator
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+"""A share of the examples, between 0 and 1."""
+
+_NAMES = {"train": "train", "training": "train", "test": "test", "validation": "validation", "val": "validation"}
+_NAMES |= {"valid": "validation", "dev": "validation"}
+
+
+def split_name(name: str) -> str | None:
+    """The split that a folder or key of this name is meant to be, or None.
+
+    >>> split_name("val"), split_name("cats")
+    ('validation', None)
+    """
+    return _NAMES.get(name.lower())
+
+
+def complete(found: Mapping[str, Examples], *, validation: float, test: float, seed: int) -> dict[str, Any]:
+    """The train, validation and test split, where those that were not found are cut off the training split.
+
+    Args:
+        found: Examples by the name of their split; "train" must be there.
+        validation: Share of the training split to cut off for validation, if it was not found.
+        test: Share to cut off for the test, if it was not found.
+        seed: Which examples are cut off.
+
+    Raises:
+        DataError: a split is unknown, twice there or empty, or there is nothing to learn from.
+    """
+    splits: dict[str, Examples] = {}
+    for name, examples in found.items():
+        known = split_name(name)
+        if known is None:
+            raise DataError(f"There is no split {name!r}: {did_you_mean(name, ['train', 'validation', 'test'])}")
+        if known in splits:
+            raise DataError(f"The {known} split was given twice, once as {name!r}. Give it once.")
+        if len(examples) == 0:
+            raise DataError(f"The {known} split has no examples. Every split needs at least one.")
+        splits[known] = examples
+    if "train" not in splits:
+        raise DataError(
+            f"There is no train split, only {', '.join(sorted(splits)) or 'nothing'}. Give what to learn from."
+        )
+    for name, share in (("test", test), ("validation", validation)):
+        if name not in splits:
+            train = splits["train"]
+            order = shuffled(len(train), getattr(train, "labels", None), seed=seed, purpose=name)
+            size = cut(len(train), share, name)
+            splits[name], splits["train"] = subset(train, order[:size]), subset(train, order[size:])
+    return dict(splits)
+
+
+def subset(examples: Examples, chosen: Tensor) -> Examples:
+    """Some of the examples, in the order of `chosen`; a copy where they are in memory, so that fetching stays fast."""
+    if isinstance(examples, ArrayExamples):
+        labels = None if examples.labels is None else examples.labels[chosen]
+        return ArrayExamples(map_inputs(examples.inputs, lambda value: value[chosen]), labels)
+    return SubsetExamples(examples, chosen)
 
 
 def shuffled(count: int, labels_N: Tensor | None, *, seed: int, purpose: str) -> Tensor:

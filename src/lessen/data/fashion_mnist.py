@@ -1,0 +1,125 @@
+"""Fashion-MNIST: 70,000 articles of clothing in 28 x 28 pixels and ten classes.
+
+Xiao, Rasul & Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms, 2017,
+arXiv:1708.07747.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from lessen.core.data import ArrayExamples, Data, View
+from lessen.core.errors import DataError, need
+from lessen.core.settings import settings
+from lessen.data.split import cut, shuffled
+
+CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+MEAN, SPREAD = 0.2860, 0.3530
+"""Of the pixels of the 60,000 training images, on the scale of 0 to 1."""
+
+_FILES = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
+
+
+@settings
+class FashionMNIST:
+    """Fashion-MNIST as standardised images of shape (1, 28, 28), float32.
+
+    Args:
+        root: Folder with the four `*-ubyte.gz` files. None looks in `$LESSEN_DATA/fashion-mnist`,
+            `~/.cache/lessen/fashion-mnist` and where Debian's package `dataset-fashion-mnist` puts them, and then
+            lets torchvision fetch them into the cache.
+        validation: Of the 60,000 training images, how many to choose settings by.
+        limit: At most this many images in each split, for a quick look; None is all of them.
+        seed: Which training images are for validation.
+        augment: The view of a training batch, or None.
+    """
+
+    root: Path | None = None
+    validation: PositiveInt = 5000
+    limit: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+    augment: View | None = None
+
+    def load(self) -> Data:
+        """The three splits; the test split is the one that was published.
+
+        Raises:
+            DataError: the files are nowhere, or damaged.
+            MissingExtraError: they would have to be fetched, and torchvision is not installed.
+        """
+        folder = _find(self.root)
+        labels = read_idx(folder / _FILES[1])
+        order = shuffled(len(labels), torch.from_numpy(labels).long(), seed=self.seed, purpose="validation")
+        size = cut(len(labels), self.validation, "validation")
+        images = read_idx(folder / _FILES[0])
+        test = read_idx(folder / _FILES[2]), read_idx(folder / _FILES[3])
+        every = torch.arange(len(test[1]))
+        return Data(
+            train=_examples(images, labels, order[size:][: self.limit]),
+            validation=_examples(images, labels, order[:size][: self.limit]),
+            test=_examples(*test, every[: self.limit]),
+            classes=CLASSES,
+            augment=self.augment,
+            name="fashion_mnist",
+        )
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """The array of bytes in a gzipped IDX file, the format of MNIST: a header of big-endian sizes, then the bytes.
+
+    Raises:
+        DataError: the file is not of this format, or cut short.
+    """
+    try:
+        with gzip.open(path) as stream:
+            content = bytearray(stream.read())  # torch warns of memory it may not write
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read ({error}). Fetch it again.") from error
+    axes = content[3] if len(content) > 3 else 0
+    shape = tuple(np.frombuffer(content, ">u4", axes, 4).tolist()) if len(content) >= 4 + 4 * axes else ()
+    if content[:3] != b"\0\0\x08" or len(content) != 4 + 4 * axes + int(np.prod(shape)):
+        raise DataError(f"{path} is not a whole IDX file of bytes. Fetch it again.")
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
+
+
+def _examples(images_NHW: NDArray[np.uint8], labels_N: NDArray[np.uint8], rows: Tensor) -> ArrayExamples:
+    pixels = torch.from_numpy(images_NHW[rows.numpy()]).unsqueeze(1)
+    return ArrayExamples(pixels.float().div_(255).sub_(MEAN).div_(SPREAD), torch.from_numpy(labels_N).long()[rows])
+
+
+def _find(root: Path | None) -> Path:
+    cache = Path.home() / ".cache" / "lessen"
+    own = os.environ.get("LESSEN_DATA")
+    places = [Path(own) / "fashion-mnist"] if own else []
+    places += [cache / "fashion-mnist", Path("/usr/share/datasets/fashion-mnist"), cache / "FashionMNIST" / "raw"]
+    if root is not None:
+        places = [root]
+    for place in places:
+        if all((place / name).is_file() for name in _FILES):
+            return place
+    looked = ", ".join(str(place) for place in places)
+    advice = (
+        "Install Debian's package dataset-fashion-mnist, or put the four *-ubyte.gz files into a folder and name it "
+        "with root= or the environment variable LESSEN_DATA."
+    )
+    if root is not None:
+        raise DataError(f"{root} does not hold the four files of Fashion-MNIST ({', '.join(_FILES)}). {advice}")
+    vision = need("torchvision.datasets", "zoo")
+    try:
+        vision.FashionMNIST(root=str(cache), train=True, download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"Fashion-MNIST is in none of {looked}, and fetching it failed ({error}). {advice}") from error
+    return cache / "FashionMNIST" / "raw"

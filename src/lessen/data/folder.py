@@ -1,0 +1,90 @@
+"""A folder of images: one folder a class, inside one folder a split or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+
+from lessen.core.data import Data, View
+from lessen.core.errors import DataError, need
+from lessen.core.settings import settings
+from lessen.data.images import Channels, ImageExamples, standardise
+from lessen.data.split import Share, complete, split_name
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
+
+
+@settings
+class ImageFolder:
+    """Images in `folder/CLASS/*.png`, or in `folder/{train,validation,test}/CLASS/*.png`.
+
+    Args:
+        folder: Where they are. A split that has no folder is cut off the training images.
+        size: Height and width to resize to, in pixels; None keeps the size of the images, which must all be of one.
+        channels: 3 for colour, 1 for grey.
+        mean: Of each channel on the scale of 0 to 1, to subtract; None measures it on training images.
+        spread: Standard deviation of each channel, to divide by; None measures it on training images.
+        validation: Share to cut off the training images for validation, where there is no such folder.
+        test: Share to cut off for the test, where there is no such folder.
+        seed: Which images are cut off.
+        augment: The view of a training batch, or None.
+    """
+
+    folder: Path
+    size: tuple[PositiveInt, PositiveInt] | None = None
+    channels: Channels = 3
+    mean: tuple[float, ...] | None = None
+    spread: tuple[float, ...] | None = None
+    validation: Share = 0.1
+    test: Share = 0.2
+    seed: NonNegativeInt = 0
+    augment: View | None = None
+
+    def load(self) -> Data:
+        """The three splits; images are decoded when they are first asked for.
+
+        Raises:
+            DataError: there is no such folder, no images in it, or a class that only another split knows.
+        """
+        if not self.folder.is_dir():
+            raise DataError(f"There is no folder {self.folder}. Give a folder that holds one folder of images a class.")
+        inside = _folders(self.folder)
+        roots = {name: folder for folder in inside if (name := split_name(folder.name))} or {"train": self.folder}
+        if "train" not in roots:
+            raise DataError(f"{self.folder} has {', '.join(sorted(roots))}, but no folder 'train' to learn from.")
+        classes = tuple(folder.name for folder in _folders(roots["train"]))
+        found = {name: self._examples(root, classes) for name, root in roots.items()}
+        splits = complete(found, validation=self.validation, test=self.test, seed=self.seed)
+        splits = standardise(splits, self.mean, self.spread, channels=self.channels)
+        return Data(**splits, classes=classes, augment=self.augment, name=self.folder.name)
+
+    def _examples(self, root: Path, classes: tuple[str, ...]) -> ImageExamples:
+        extra = {folder.name for folder in _folders(root)} - set(classes)
+        if extra:
+            raise DataError(
+                f"{root} has classes that the training images do not have: {', '.join(sorted(extra)[:5])}. "
+                f"Known are {', '.join(classes[:10])}."
+            )
+        files = [
+            (file, label)
+            for label, name in enumerate(classes)
+            for file in sorted((root / name).rglob("*"))
+            if file.suffix.lower() in SUFFIXES
+        ]
+        if not files:
+            raise DataError(
+                f"No images in {root}. Expected {root}/CLASS/*.png, one folder a class; "
+                f"known endings are {', '.join(sorted(SUFFIXES))}."
+            )
+        pil = need("PIL.Image", "data")
+        paths = [file for file, _ in files]
+        labels = torch.tensor([label for _, label in files])
+        return ImageExamples(
+            lambda i: pil.open(paths[i]), [str(path) for path in paths], labels, self.size, self.channels
+        )
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))

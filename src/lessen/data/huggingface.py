@@ -1,0 +1,142 @@
+"""Any data set of the Hugging Face hub, or one that `save_to_disk` wrote: images, numbers or text with a label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+
+from lessen.core.data import ArrayExamples, Data, View
+from lessen.core.errors import DataError, did_you_mean, need
+from lessen.core.settings import settings
+from lessen.data.arrays import from_splits
+from lessen.data.images import Channels, ImageExamples, standardise
+from lessen.data.split import Share, complete, split_name
+
+
+@settings
+class HuggingFace:
+    """A data set by its name on the hub, or by its folder on this machine.
+
+    Args:
+        name: As "uoft-cs/cifar10", or a folder that `save_to_disk` wrote.
+        config: Which configuration of it, where there are several.
+        revision: A commit of the data set, so that a run can be repeated.
+        inputs: The column to learn from; None takes the first of "image", "img", "text", "sentence", "x" that is there.
+        labels: The column to predict; None takes the first of "label", "labels", "fine_label", "y" that is there.
+        tokenizer: For text: name or folder of a tokenizer of transformers.
+        length: For text: tokens an example is cut or padded to.
+        size: For images: height and width to resize to; None keeps the size, which all must then share.
+        channels: For images: 3 for colour, 1 for grey.
+        mean: For images: of each channel on the scale of 0 to 1; None measures it on training images.
+        spread: For images: standard deviation of each channel; None measures it.
+        limit: At most this many examples of each split.
+        validation: Share to cut off the training examples, where there is no validation split.
+        test: Share to cut off for the test, where there is no test split.
+        seed: Which examples are cut off.
+        augment: The view of a training batch, or None.
+    """
+
+    name: str
+    config: str | None = None
+    revision: str | None = None
+    inputs: str | None = None
+    labels: str | None = None
+    tokenizer: str | None = None
+    length: PositiveInt = 128
+    size: tuple[PositiveInt, PositiveInt] | None = None
+    channels: Channels = 3
+    mean: tuple[float, ...] | None = None
+    spread: tuple[float, ...] | None = None
+    limit: PositiveInt | None = None
+    validation: Share = 0.1
+    test: Share = 0.2
+    seed: NonNegativeInt = 0
+    augment: View | None = None
+
+    def load(self) -> Data:
+        """The three splits.
+
+        Raises:
+            DataError: the data set cannot be found, or has no such column.
+            MissingExtraError: `datasets` (or, for text, `transformers`) is not installed.
+        """
+        found = self._read()
+        known = {split: rows for name, rows in found.items() if (split := split_name(name))}
+        if "train" not in known:
+            raise DataError(f"{self.name} has the splits {', '.join(found)}, but none to train on.")
+        if self.limit is not None:
+            known = {split: rows.select(range(min(self.limit, len(rows)))) for split, rows in known.items()}
+        train = known["train"]
+        source = _column(self.inputs, train, ("image", "img", "text", "sentence", "x"), self.name)
+        target = _column(self.labels, train, ("label", "labels", "fine_label", "y"), self.name)
+        names = getattr(train.features[target], "names", None)
+        classes = tuple(names) if names else None
+        shares: dict[str, Any] = {"validation": self.validation, "test": self.test, "seed": self.seed}
+        kind = type(train.features[source]).__name__
+        if kind == "Image":
+            images = {split: self._images(rows, source, target, split) for split, rows in known.items()}
+            splits = standardise(complete(images, **shares), self.mean, self.spread, channels=self.channels)
+            return Data(**splits, classes=classes or _numbered(train[target]), augment=self.augment, name=self.name)
+        if getattr(train.features[source], "dtype", None) in {"string", "large_string"}:
+            pairs: Mapping[str, Any] = {split: self._text(rows, source, target) for split, rows in known.items()}
+        else:
+            pairs = {s: (np.asarray(rows[source][:]), np.asarray(rows[target][:])) for s, rows in known.items()}
+        return from_splits(pairs, **shares, classes=classes, augment=self.augment, name=self.name)
+
+    def _read(self) -> Mapping[str, Any]:
+        datasets = need("datasets", "data")
+        try:
+            if Path(self.name).is_dir() and (found := _saved(Path(self.name))):
+                read = datasets.load_from_disk(found)
+            else:
+                read = datasets.load_dataset(self.name, self.config, revision=self.revision)
+        except (OSError, ValueError, RuntimeError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise DataError(
+                f"The data set {self.name!r} cannot be read ({first}). Check the name, or give a folder that "
+                "save_to_disk wrote; fetching it needs a network."
+            ) from error
+        return read if isinstance(read, Mapping) else {"train": read}
+
+    def _images(self, rows: Any, source: str, target: str, split: str) -> ImageExamples:
+        names = [f"{i} of the {split} split of {self.name}" for i in range(len(rows))]
+        labels = torch.tensor(rows[target][:])
+        return ImageExamples(lambda i: rows[i][source], names, labels, self.size, self.channels)
+
+    def _text(self, rows: Any, source: str, target: str) -> ArrayExamples:
+        if self.tokenizer is None:
+            raise DataError(f"Column {source!r} of {self.name} is text. Give tokenizer= to turn it into numbers.")
+        transformers = need("transformers", "zoo")
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self.tokenizer)
+        except (OSError, ValueError) as error:
+            raise DataError(f"There is no tokenizer {self.tokenizer!r} ({str(error).splitlines()[0]}).") from error
+        settings_ = {"padding": "max_length", "truncation": True, "max_length": self.length, "return_tensors": "pt"}
+        words = tokenizer(list(rows[source][:]), **settings_)
+        return ArrayExamples(dict(words.items()), torch.tensor(rows[target][:]))
+
+
+def _column(asked: str | None, rows: Any, usual: tuple[str, ...], name: str) -> str:
+    if asked is None:
+        asked = next((column for column in usual if column in rows.column_names), None)
+        if asked is None:
+            raise DataError(
+                f"{name} has the columns {', '.join(rows.column_names)}. Say which with inputs= and labels=."
+            )
+    if asked not in rows.column_names:
+        raise DataError(f"{name} has no column {asked!r}: {did_you_mean(asked, rows.column_names)}")
+    return asked
+
+
+def _numbered(labels: Any) -> tuple[str, ...]:
+    return tuple(str(number) for number in range(max(labels[:]) + 1))
+
+
+def _saved(folder: Path) -> str | None:
+    marks = ("dataset_dict.json", "state.json")
+    return str(folder) if any((folder / mark).is_file() for mark in marks) else None
