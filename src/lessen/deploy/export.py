@@ -1,0 +1,151 @@
+"""Write a network to a file that another program runs: ONNX, OpenVINO, or a PyTorch program.
+
+Each file is written whole or not at all, holds all its weights, and takes any number of examples at a time. Quantized
+networks come out with their weights stored as whole numbers and a QuantizeLinear / DequantizeLinear pair on every edge.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core.data import Inputs, map_inputs
+from lessen.core.errors import ExportError, need
+from lessen.core.files import write_bytes, write_whole
+from lessen.deploy.pairs import store_integers, translations
+from lessen.operations.quantize.fake import decompositions
+
+OPSET = 21
+_MOST_BYTES = 2**31 - 2**20
+"""A protobuf file ends at 2 GiB."""
+
+
+def export_onnx(model: nn.Module, inputs: Inputs, path: Path | str) -> Path:
+    """Write a network as an ONNX file through `torch.export`, weights inside.
+
+    Args:
+        model: The network; it is not changed, and written as it is in eval mode.
+        inputs: Example inputs; their values do not matter, their shapes do, but for the number of examples.
+        path: The file to write, ending in `.onnx`.
+
+    Raises:
+        ExportError: the network cannot be traced or has an operator that ONNX lacks, or it is too large for one file.
+    """
+    path = Path(path)
+    exported = _program(model, inputs)
+    try:
+        with _quietly():
+            program = torch.onnx.export(
+                exported,
+                dynamo=True,
+                opset_version=OPSET,
+                custom_translation_table=translations(),
+                verbose=False,
+            )
+            assert program is not None  # it returns a program when it gets no file
+            proto = program.model_proto
+    except Exception as error:
+        raise ExportError(f"{type(model).__name__} cannot be written as ONNX. {_last_line(error)}") from error
+    store_integers(proto)
+    if proto.ByteSize() > _MOST_BYTES:
+        raise ExportError(
+            f"{type(model).__name__} needs {proto.ByteSize() / 2**30:.1f} GiB as ONNX; one file holds 2 GiB. "
+            "Make it smaller first."
+        )
+    write_bytes(path, proto.SerializeToString())
+    return path
+
+
+def export_pt2(model: nn.Module, inputs: Inputs, path: Path | str) -> Path:
+    """Write a network as a `torch.export` program; `torch.export.load(path).module()` runs it, without lessen.
+
+    Raises:
+        ExportError: the network cannot be traced.
+    """
+    path = Path(path)
+    with _quietly():
+        exported = _program(model, inputs).run_decompositions(decompositions())
+        buffer = io.BytesIO()
+        torch.export.save(exported, buffer)
+    write_bytes(path, buffer.getvalue())
+    return path
+
+
+def export_openvino(onnx_file: Path | str, path: Path | str) -> Path:
+    """Turn an ONNX file, fp32 or with quantize pairs, into an OpenVINO model: `path` (`.xml`) and a `.bin` beside it.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        ExportError: OpenVINO does not read the file.
+    """
+    openvino = need("openvino", "openvino")
+    path = Path(path)
+    with tempfile.TemporaryDirectory(prefix="lessen-") as folder:
+        part = Path(folder) / path.name
+        try:
+            openvino.save_model(openvino.convert_model(str(onnx_file)), str(part), compress_to_fp16=False)
+        except RuntimeError as error:
+            raise ExportError(f"OpenVINO does not read {onnx_file}. {_last_line(error)}") from error
+        write_whole(path.with_suffix(".bin"), lambda to: to.write_bytes(part.with_suffix(".bin").read_bytes()))
+        write_whole(path, lambda to: to.write_bytes(part.read_bytes()))
+    return path
+
+
+def _program(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
+    """The network as a graph of operators, in eval mode, for any number of examples."""
+    own = copy.deepcopy(model).eval()
+    # One example would be taken for the constant 1.
+    two = map_inputs(inputs, lambda value: value if value.shape[0] > 1 else torch.cat([value, value]))
+    batch = {0: torch.export.Dim.DYNAMIC}
+    args: tuple[Tensor, ...] = () if isinstance(two, dict) else (two,) if isinstance(two, Tensor) else two
+    kwargs = two if isinstance(two, dict) else {}
+    shapes = dict.fromkeys(two, batch) if isinstance(two, dict) else (batch,) * len(args)
+    try:
+        with _quietly(), torch.no_grad():
+            return torch.export.export(own, args, kwargs, dynamic_shapes=_for_forward(own, shapes), strict=False)
+    except Exception as error:
+        raise ExportError(
+            f"{type(model).__name__} cannot be traced for any number of examples. {_last_line(error)} "
+            "Look for Python branches on values of tensors, and for shapes with the number of examples written in."
+        ) from error
+
+
+def _for_forward(model: nn.Module, shapes: Any) -> Any:
+    """Dynamic shapes must mirror the signature of `forward`: a `*args` takes one tuple."""
+    import inspect
+
+    kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
+    if isinstance(shapes, tuple) and kinds and kinds[0] is inspect.Parameter.VAR_POSITIONAL:
+        return (shapes,)
+    return shapes
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """The exporters print, log and warn about themselves; what matters comes as an exception."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _last_line(error: BaseException) -> str:
+    """The innermost cause, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}."

@@ -1,0 +1,189 @@
+"""Quantize / dequantize pairs in an ONNX file: how they are written, and how what is constant becomes whole numbers.
+
+The exporter writes `fake_quantize` as QuantizeLinear -> (Clip) -> DequantizeLinear. On a weight that would keep 32 bits
+a number in the file; here the quantization is carried out once, and the file holds the int8 codes. A bias between two
+quantized operands is stored as int32 with the scale s_x * s_w, which is what integer kernels add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from lessen.operations.quantize import fake  # noqa: F401 - registers the operator
+
+Array = np.ndarray[Any, Any]
+_FULL = {"uint8": (0, 255), "int8": (-128, 127)}
+
+
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """How the exporter writes our operators."""
+    from onnx import TensorProto, numpy_helper
+    from onnxscript import opset21
+
+    op: Any = opset21  # its type variables do not know symbolic tensors
+
+    def fake_quantize(x: Any, scale: Any, zero_point: Any, *, low: int, high: int, axis: int | None) -> Any:
+        name = "int8" if low < 0 else "uint8"
+        kind = getattr(TensorProto, name.upper())
+        along = 1 if axis is None else axis
+        zero = None if zero_point is None else op.Cast(zero_point, to=kind)
+        code = op.QuantizeLinear(x, scale, zero, axis=along, output_dtype=kind)
+        if (low, high) != _FULL[name]:
+            ends = [numpy_helper.from_array(np.array(end, dtype=name)) for end in (low, high)]
+            code = op.Clip(code, op.Constant(value=ends[0]), op.Constant(value=ends[1]))
+        return op.DequantizeLinear(code, scale, zero, axis=along)
+
+    return {torch.ops.lessen.fake_quantize.default: fake_quantize}
+
+
+def store_integers(model: Any) -> None:
+    """Carry out the quantization of what is constant in an ONNX model, in place; without pairs nothing changes."""
+    graph = model.graph
+    if not any(node.op_type == "DequantizeLinear" for node in graph.node):
+        return
+    _carry_out_constants(model)
+    _turn_weights(graph)
+    _spell_zero_points(graph)
+    _store_biases(graph)
+    _name_global_pools(graph)
+    _drop_unused(graph)
+
+
+def _carry_out_constants(model: Any) -> None:
+    """Replace every node that depends on constants alone by its result, up to the DequantizeLinear nodes."""
+    import onnx
+    import onnxruntime
+
+    graph = model.graph
+    known = {tensor.name for tensor in graph.initializer}
+    constant: list[Any] = []
+    rest: list[Any] = []
+    for node in graph.node:
+        fixed = node.op_type != "DequantizeLinear" and all(not name or name in known for name in node.input)
+        (constant if fixed and not node.domain else rest).append(node)
+        if fixed and not node.domain:
+            known.update(node.output)
+    made = {name for node in constant for name in node.output}
+    wanted = sorted({name for node in rest for name in node.input} & made)
+    if not wanted:
+        return
+    part = onnx.helper.make_graph(
+        constant, "constants", [], [onnx.ValueInfoProto(name=name) for name in wanted], list(graph.initializer)
+    )
+    small = onnx.helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(small.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    for name, value in zip(wanted, session.run(wanted, {}), strict=True):
+        graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    del graph.node[:]
+    graph.node.extend(rest)
+
+
+def _turn_weights(graph: Any) -> None:
+    """DequantizeLinear -> Transpose of a weight becomes DequantizeLinear of the turned codes: kernels look for that."""
+    import onnx
+
+    values = _values(graph)
+    makers = {name: node for node in graph.node for name in node.output}
+    for node in [node for node in graph.node if node.op_type == "Transpose"]:
+        maker = makers.get(node.input[0])
+        if maker is None or maker.op_type != "DequantizeLinear" or maker.input[0] not in values:
+            continue
+        order = next(list(attribute.ints) for attribute in node.attribute if attribute.name == "perm")
+        codes, name = values[maker.input[0]].transpose(order), f"{maker.input[0]}_turned_{node.output[0]}"
+        graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(codes), name))
+        axis = next((attribute.i for attribute in maker.attribute if attribute.name == "axis"), 1)
+        fresh = onnx.helper.make_node(
+            "DequantizeLinear", [name, *maker.input[1:]], list(node.output), axis=order.index(axis), name=node.name
+        )
+        node.CopyFrom(fresh)
+
+
+def _spell_zero_points(graph: Any) -> None:
+    """Give weights the zero point they have by default; runtimes read it."""
+    import onnx
+
+    values = _values(graph)
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and len(node.input) == 2 and node.input[0] in values:
+            zeros = np.zeros_like(values[node.input[1]], dtype=values[node.input[0]].dtype)
+            name = f"{node.input[0]}_zero_point"
+            if name not in values:
+                graph.initializer.append(onnx.numpy_helper.from_array(zeros, name))
+                values[name] = zeros
+            node.input.append(name)
+
+
+def _store_biases(graph: Any) -> None:
+    """A float bias between quantized operands becomes int32 with the product of their scales."""
+    import onnx
+
+    values = _values(graph)
+    scales = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "DequantizeLinear"}
+    fresh: dict[int, Any] = {}
+    for place, node in enumerate(graph.node):
+        if node.op_type not in {"Conv", "Gemm", "ConvTranspose"} or len(node.input) < 3 or node.input[2] not in values:
+            continue
+        if node.input[0] not in scales or node.input[1] not in scales:
+            continue
+        scale = np.float32(values[scales[node.input[0]]] * values[scales[node.input[1]]]).reshape(-1)
+        bias = values[node.input[2]]
+        scale = np.broadcast_to(scale, bias.shape).copy()
+        code = np.rint(bias.astype(np.float64) / scale)
+        if np.abs(code).max(initial=0) > 2**31 - 1:
+            continue  # Does not fit: the runtime adds it in floating point.
+        name = f"{node.input[2]}_int32_{place}"
+        zeros = np.zeros(bias.shape, np.int32)
+        for suffix, value in (("", code.astype(np.int32)), ("_scale", scale), ("_zero", zeros)):
+            graph.initializer.append(onnx.numpy_helper.from_array(value, name + suffix))
+        fresh[place] = onnx.helper.make_node(
+            "DequantizeLinear", [name, f"{name}_scale", f"{name}_zero"], [f"{name}_value"], axis=0, name=name
+        )
+        node.input[2] = f"{name}_value"
+    _replace(graph, [part for place, node in enumerate(graph.node) for part in (fresh.get(place), node) if part])
+
+
+def _name_global_pools(graph: Any) -> None:
+    """A ReduceMean over positions has no integer kernel: name it GlobalAveragePool."""
+    import onnx
+
+    values = _values(graph)
+    ranks = {info.name: len(info.type.tensor_type.shape.dim) for info in (*graph.value_info, *graph.input)}
+    for node in graph.node:
+        keeps = all(attribute.i == 1 for attribute in node.attribute if attribute.name == "keepdims")
+        if node.op_type != "ReduceMean" or not keeps or len(node.input) < 2 or node.input[1] not in values:
+            continue
+        if ranks.get(node.output[0]) == 4 and sorted(axis % 4 for axis in values[node.input[1]].tolist()) == [2, 3]:
+            fresh = onnx.helper.make_node("GlobalAveragePool", [node.input[0]], list(node.output), name=node.name)
+            node.CopyFrom(fresh)
+
+
+def _drop_unused(graph: Any) -> None:
+    """Remove nodes and constants that nothing reads any more."""
+    kept = {value.name for value in graph.output}
+    nodes = []
+    for node in reversed(graph.node):
+        if kept & set(node.output):
+            kept.update(node.input)
+            nodes.append(node)
+    _replace(graph, nodes[::-1])
+    constants = [tensor for tensor in graph.initializer if tensor.name in kept]
+    del graph.initializer[:]
+    graph.initializer.extend(constants)
+
+
+def _replace(graph: Any, nodes: list[Any]) -> None:
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _values(graph: Any) -> dict[str, Array]:
+    from onnx import numpy_helper
+
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}

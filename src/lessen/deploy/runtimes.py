@@ -1,0 +1,178 @@
+"""The programs that run a file: ONNX Runtime, OpenVINO and PyTorch, behind one contract.
+
+A runtime loads a file at a pinned number of threads and gives back a `Program`, which is called with inputs as the
+network is and returns a tensor. What the kernels of a file are is read by `lessen.deploy.kernels`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lessen.core.data import Inputs, call
+from lessen.core.errors import ExportError, MissingExtraError, need
+from lessen.core.settings import settings
+from lessen.measure.evaluate import output_of
+from lessen.measure.timing import pinned_threads
+
+Program = Callable[[Inputs], Tensor]
+"""A loaded file: from inputs to the output that counts, on the CPU."""
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """What runs files of one kind. `name` is for people and records, `suffix` is that of its files."""
+
+    name: str
+    suffix: str
+
+    def load(self, file: Path, *, threads: int) -> Program:
+        """Load a file.
+
+        Raises:
+            ExportError: there is no such file, or it is damaged or of another format.
+        """
+
+
+@settings
+class OnnxRuntime:
+    """ONNX Runtime on the CPU, at its default level of optimisation."""
+
+    name = "onnxruntime"
+    suffix = ".onnx"
+
+    def load(self, file: Path, *, threads: int) -> Program:
+        session = open_session(file, threads=threads)
+        names = [value.name for value in session.get_inputs()]
+
+        def program(inputs: Inputs) -> Tensor:
+            return torch.from_numpy(session.run(None, _named(inputs, names))[0])
+
+        return program
+
+
+@settings
+class OpenVino:
+    """OpenVINO on the CPU, in fp32 where the file is fp32."""
+
+    name = "openvino"
+    suffix = ".xml"
+
+    def load(self, file: Path, *, threads: int) -> Program:
+        compiled = compile_openvino(file, threads=threads)
+        names = [value.get_any_name() for value in compiled.inputs]
+        request = compiled.create_infer_request()
+
+        def program(inputs: Inputs) -> Tensor:
+            return torch.from_numpy(request.infer(_named(inputs, names))[0].copy())
+
+        return program
+
+
+@settings
+class TorchProgram:
+    """A `torch.export` program run by PyTorch itself, operator by operator."""
+
+    name = "pytorch"
+    suffix = ".pt2"
+
+    def load(self, file: Path, *, threads: int) -> Program:
+        try:
+            module = torch.export.load(_existing(file)).module()
+        except (RuntimeError, ValueError, OSError, KeyError) as error:
+            raise ExportError(f"{file} is not a whole torch.export program: {error}. Export it again.") from error
+
+        def program(inputs: Inputs) -> Tensor:
+            with pinned_threads(threads), torch.no_grad():
+                return output_of(call(module, inputs))
+
+        return program
+
+
+def installed() -> Sequence[Runtime]:
+    """The runtimes that this installation has."""
+    found: list[Runtime] = [OnnxRuntime()]
+    try:
+        need("openvino", "openvino")
+        found.append(OpenVino())
+    except MissingExtraError:
+        pass
+    return (*found, TorchProgram())
+
+
+def open_session(file: Path, *, threads: int, optimized: Path | None = None, as_written: bool = False) -> Any:
+    """An ONNX Runtime session; `optimized` is where it leaves the graph that it really runs.
+
+    Args:
+        file: The ONNX file.
+        threads: How many threads one operator may use; operators run one after another.
+        optimized: Where to write the optimised graph, or None.
+        as_written: Run the nodes of the file as they are, without optimising.
+
+    Raises:
+        ExportError: there is no such file, or ONNX Runtime does not take it.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    if as_written:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(str(_existing(file)), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its classes derive from Exception alone
+        raise ExportError(f"ONNX Runtime does not take {file}: {error}. Export it again.") from error
+
+
+def compile_openvino(file: Path, *, threads: int) -> Any:
+    """An OpenVINO model compiled for the CPU.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        ExportError: there is no such file, or OpenVINO does not take it.
+    """
+    openvino = need("openvino", "openvino")
+    settings_of_plugin = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        # Otherwise processors with bf16 units silently compute fp32 files in bf16.
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    try:
+        return _core(openvino).compile_model(str(_existing(file)), "CPU", settings_of_plugin)
+    except RuntimeError as error:
+        raise ExportError(f"OpenVINO does not take {file}: {error}. Export it again.") from error
+
+
+@functools.cache
+def _core(openvino: Any) -> Any:
+    return openvino.Core()
+
+
+def _named(inputs: Inputs, names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+    """The inputs by the names that a file gives them: positional in order, keywords by name."""
+    if isinstance(inputs, dict):
+        given = {name: inputs[name] for name in names if name in inputs}
+    else:
+        values = (inputs,) if isinstance(inputs, Tensor) else inputs
+        given = dict(zip(names, values, strict=False))
+    if len(given) != len(names):
+        raise ExportError(f"The file takes {len(names)} inputs ({', '.join(names)}), but got {len(given)} of them.")
+    return {name: value.detach().cpu().contiguous().numpy() for name, value in given.items()}
+
+
+def _existing(file: Path) -> Path:
+    if not Path(file).is_file():
+        raise ExportError(f"There is no file {file}. Export the network first.")
+    return Path(file)

@@ -1,0 +1,146 @@
+"""Does a file say what the network says? On examples that were held out, never on the test split.
+
+Shapes: N examples, C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from lessen.core.data import Examples
+from lessen.core.settings import settings
+from lessen.deploy.runtimes import Program
+from lessen.measure.classification import accuracy
+from lessen.measure.evaluate import evaluate
+from lessen.measure.fidelity import agreement
+from lessen.measure.regression import mean_squared_error
+
+NotNegative = Annotated[float, Ge(0)]
+
+
+@settings
+class Verification:
+    """How far a file may be from the network it was written from.
+
+    Differences are measured in units of the largest absolute output of the network.
+
+    Args:
+        difference: Largest difference of a file that computes in fp32.
+        int8_agreement: Smallest share of examples on which an int8 file names the class that the fake-quantized network
+            names, in percent; for classifiers.
+        int8_drop: How many points of accuracy an int8 file may lose against the fake-quantized network, in percent.
+        int8_difference: Largest mean difference of an int8 file, where there are no classes to agree on.
+        examples: How many of the held-out examples to use.
+    """
+
+    difference: NotNegative = 1e-4
+    int8_agreement: NotNegative = 98.0
+    int8_drop: NotNegative = 1.0
+    int8_difference: NotNegative = 0.05
+    examples: Annotated[int, Ge(1)] = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """What the comparison of a file with its network found.
+
+    Args:
+        passed: Whether the file may be shipped.
+        reason: Why, in one sentence.
+        max_difference: Largest difference of an output, in the outputs' unit.
+        mean_difference: Mean difference of the outputs.
+        scale: The largest absolute output of the network.
+        agreement: Share of examples on which both name the same class, in percent; None where there are no classes.
+        metric: Which metric of the task: "accuracy" (%), "mean_squared_error", or None without labels.
+        file_metric: The task's metric of the file.
+        network_metric: The task's metric of the network in PyTorch, on the same examples.
+        examples: How many examples were compared.
+    """
+
+    passed: bool
+    reason: str
+    max_difference: float
+    mean_difference: float
+    scale: float
+    agreement: float | None
+    metric: str | None
+    file_metric: float | None
+    network_metric: float | None
+    examples: int
+
+
+def verify(
+    program: Program,
+    network: nn.Module,
+    examples: Examples,
+    *,
+    classes: bool = True,
+    int8: bool = False,
+    limits: Verification | None = None,
+) -> Verified:
+    """Run a file and its network over the same held-out examples and compare.
+
+    Args:
+        program: The loaded file.
+        network: The network in PyTorch; of an int8 file, the fake-quantized one.
+        examples: Held-out examples: the validation split.
+        classes: Whether the outputs are logits of classes.
+        int8: Whether the file computes in whole numbers, so that values on the border of two steps may differ.
+        limits: How far it may be.
+    """
+    limits = limits or Verification()
+    said = evaluate(network, examples, batch_size=64, most=limits.examples)
+    found = evaluate(program, examples, batch_size=64, most=limits.examples)
+    return compare(found.values, said.values, said.labels, classes=classes, int8=int8, limits=limits)
+
+
+def compare(
+    file: Tensor, network: Tensor, labels: Tensor | None, *, classes: bool, int8: bool, limits: Verification
+) -> Verified:
+    """Compare the outputs of a file with those of its network, shape (N, ...) each (see `verify`)."""
+    classes = classes and network.ndim == 2
+    if file.shape != network.shape:
+        reason = f"The file returns outputs of shape {tuple(file.shape)}, the network {tuple(network.shape)}."
+        return Verified(
+            passed=False, reason=reason, max_difference=float("inf"), mean_difference=float("inf"), scale=0.0,
+            agreement=None, metric=None, file_metric=None, network_metric=None, examples=len(network),
+        )  # fmt: skip
+    distance = (file.double() - network.double()).abs()
+    scale = max(float(network.abs().max()), torch.finfo(torch.float32).tiny)
+    same = agreement(file, network).value if classes else None
+    metric, of_file, of_network = _task(file, network, labels, classes=classes)
+    largest, mean = float(distance.max()), float(distance.mean())
+    if not bool(torch.isfinite(file).all()):
+        passed, reason = False, "The file returns numbers that are not finite."
+    elif not int8:
+        passed = largest <= limits.difference * scale
+        reason = f"largest difference {largest / scale:.1e} of the largest output; allowed {limits.difference:.1e}"
+    elif same is not None:
+        drop = 0.0 if of_file is None or of_network is None else of_network - of_file
+        passed = same >= limits.int8_agreement and drop <= limits.int8_drop
+        reason = (
+            f"agreement {same:.1f} %, accuracy lower by {drop:.2f} points; allowed {limits.int8_agreement:.1f} % and "
+        )
+        reason += f"{limits.int8_drop:.2f}"
+    else:
+        passed = mean <= limits.int8_difference * scale
+        reason = f"mean difference {mean / scale:.1e} of the largest output; allowed {limits.int8_difference:.1e}"
+    return Verified(
+        passed=passed, reason=reason, max_difference=largest, mean_difference=mean, scale=scale, agreement=same,
+        metric=metric, file_metric=of_file, network_metric=of_network, examples=len(network),
+    )  # fmt: skip
+
+
+def _task(
+    file: Tensor, network: Tensor, labels: Tensor | None, *, classes: bool
+) -> tuple[str | None, float | None, float | None]:
+    if labels is None:
+        return None, None, None
+    if classes:
+        return "accuracy", accuracy(file, labels).value, accuracy(network, labels).value
+    return "mean_squared_error", mean_squared_error(file, labels).value, mean_squared_error(network, labels).value
