@@ -4,7 +4,7 @@ Every figure is one function on tensors or on a module that works alone; `measur
 
 Figures: `bytes` (B), `parameters`, `nonzero_parameters`, `multiply_adds`, `peak_memory` (B), `latency` (ms),
 `throughput` (examples/s), `speedup`, `accuracy` (%), `nll` (nat), `calibration_error` (%), `agreement` (%),
-`kl_to_teacher` (nat), `mean_squared_error`.
+`accuracy_change` (points), `kl_to_teacher` (nat), `mean_squared_error`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from lessen.measure.calibration import calibration_error
 from lessen.measure.classification import accuracy, nll
 from lessen.measure.evaluate import Outputs, evaluate, evaluating, output_of
-from lessen.measure.fidelity import agreement, kl_to_teacher
+from lessen.measure.fidelity import accuracy_change, agreement, kl_to_teacher
 from lessen.measure.intervals import Estimate, bootstrap, mean_with_interval, median_with_interval, wilson
 from lessen.measure.latency import throughput, time_networks
 from lessen.measure.measure import measure
@@ -31,6 +31,7 @@ __all__ = [
     "Outputs",
     "Timings",
     "accuracy",
+    "accuracy_change",
     "agreement",
     "bootstrap",
     "calibration_error",

@@ -15,7 +15,7 @@ from lessen.core.record import Record
 from lessen.measure.calibration import BINS, calibration_error
 from lessen.measure.classification import accuracy, nll
 from lessen.measure.evaluate import Outputs, Runnable, evaluate
-from lessen.measure.fidelity import agreement, kl_to_teacher
+from lessen.measure.fidelity import accuracy_change, agreement, kl_to_teacher
 from lessen.measure.intervals import Estimate
 from lessen.measure.latency import throughput, time_networks
 from lessen.measure.memory import peak_memory
@@ -167,6 +167,9 @@ def _quality(
         yield say("mean_squared_error", mean_squared_error(told.values, told.labels), "1", settings=about)
     if taught is not None and classes:
         yield say("agreement", agreement(told.values, taught.values), "%", settings=about)
+        if told.labels is not None:
+            change = accuracy_change(told.values, taught.values, told.labels)
+            yield say("accuracy_change", change, "points", settings={**about, "reference": "teacher"})
         yield say("kl_to_teacher", kl_to_teacher(told.values, taught.values), "nat", settings=about)
 
 

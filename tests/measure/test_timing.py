@@ -1,0 +1,159 @@
+"""The clock: known sleeps, known ratios, order, threads."""
+
+import gc
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lessen.core.errors import SettingError
+from lessen.measure import Estimate, Timings, interleave, pinned_threads, throughput, time_networks
+
+
+class World:
+    """A clock that only moves when something runs, by a known time with a known spread."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.source = np.random.default_rng(0)
+
+    def takes(self, milliseconds: float):
+        def run() -> None:
+            self.now += int(1e6 * milliseconds * self.source.uniform(0.9, 1.1))
+
+        return run
+
+
+def check_clock(time_it) -> None:
+    world = World()
+    timings = time_it({"slow": world.takes(4), "fast": world.takes(1)}, lambda: world.now)
+    assert timings.median("slow") == pytest.approx(4, rel=0.05)
+    assert timings.median("fast") == pytest.approx(1, rel=0.05)
+    for name in ("slow", "fast"):
+        low, high = timings.interval(name)
+        assert low < timings.median(name) < high
+    ratio, low, high = timings.ratio("slow", "fast")
+    assert low < ratio < high
+    assert ratio == pytest.approx(4, rel=0.05)
+
+
+def test_known_times_and_their_ratio() -> None:
+    check_clock(lambda runs, clock: interleave(runs, rounds=50, warm_up=1, clock=clock))
+
+
+def test_the_real_clock_runs_in_milliseconds() -> None:
+    timings = interleave({"sleep": lambda: time.sleep(0.003)}, rounds=6, warm_up=0)
+    assert 3 <= timings.median("sleep") < 60
+
+
+def test_a_ratio_the_wrong_way_round_is_found() -> None:
+    def wrong(runs, clock):
+        timings = interleave(runs, rounds=50, warm_up=1, clock=clock)
+        return Timings({"slow": timings.milliseconds["fast"], "fast": timings.milliseconds["slow"]})
+
+    with pytest.raises(AssertionError):
+        check_clock(wrong)
+
+
+def drifting(round_of, count: int) -> Timings:
+    """Two things of which one takes twice as long, on a machine that slows down tenfold while they are timed."""
+    pace = np.geomspace(1, 10, count)
+    return Timings({"a": 2 * pace, "b": pace[round_of]})
+
+
+def test_a_slow_hour_does_not_move_a_paired_ratio() -> None:
+    assert drifting(np.arange(30), 30).ratio("a", "b") == pytest.approx((2, 2, 2))
+
+
+def test_without_pairs_it_would() -> None:
+    ratio = drifting(np.arange(30)[::-1], 30).ratio("a", "b")
+    assert ratio[2] - ratio[1] > 1
+
+
+def test_every_round_calls_each_once_in_shuffled_order() -> None:
+    calls: list[str] = []
+    names = ("a", "b", "c")
+    timings = interleave({name: lambda name=name: calls.append(name) for name in names}, rounds=20, warm_up=2, seed=1)
+    rounds = [tuple(calls[start : start + 3]) for start in range(0, len(calls), 3)]
+    assert len(rounds) == 22
+    assert all(sorted(order) == list(names) for order in rounds)
+    assert len(set(rounds)) > 3
+    assert all(timings.milliseconds[name].shape == (20,) for name in names)
+
+
+def test_the_order_repeats_under_a_seed() -> None:
+    def order(seed: int) -> list[str]:
+        calls: list[str] = []
+        interleave({name: lambda name=name: calls.append(name) for name in "abcd"}, rounds=10, seed=seed)
+        return calls
+
+    assert order(0) == order(0) != order(1)
+
+
+def test_garbage_is_not_collected_while_timing_and_is_afterwards() -> None:
+    seen: list[bool] = []
+    interleave({"a": lambda: seen.append(gc.isenabled())}, rounds=6)
+    assert not any(seen)
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize(("rounds", "warm_up"), [(5, 1), (0, 0), (10, -1)])
+def test_too_few_rounds_are_refused(rounds: int, warm_up: int) -> None:
+    with pytest.raises(SettingError, match=f"rounds={rounds} and warm_up={warm_up}"):
+        interleave({"a": int}, rounds=rounds, warm_up=warm_up)
+
+
+def test_nothing_to_time_and_unknown_names() -> None:
+    with pytest.raises(SettingError, match="nothing to time"):
+        interleave({})
+    with pytest.raises(SettingError, match="did you mean 'student'"):
+        interleave({"student": int}, rounds=6).median("studnet")
+
+
+def test_threads_are_pinned_and_given_back() -> None:
+    before = torch.get_num_threads()
+    with pinned_threads(before + 1) as used:
+        assert used == torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    with pytest.raises(RuntimeError, match="inside"), pinned_threads(before + 2):
+        raise RuntimeError("inside")
+    assert torch.get_num_threads() == before
+    with pinned_threads(None) as used:
+        assert used == before
+    with pytest.raises(SettingError, match="Got 0 threads"), pinned_threads(0):
+        pass
+
+
+def test_networks_are_timed_in_eval_mode_without_gradients_and_left_alone() -> None:
+    class Looks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: set[tuple[bool, bool]] = set()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen.add((self.training, torch.is_grad_enabled()))
+            return x
+
+    model = Looks()
+    time_networks({"a": model, "b": lambda inputs: inputs}, torch.zeros(1), rounds=6)
+    assert model.seen == {(False, False)}
+    assert model.training
+    assert torch.is_grad_enabled()
+
+
+def test_a_larger_network_takes_longer() -> None:
+    large, small = nn.Linear(1500, 1500), nn.Linear(100, 100)
+    with pinned_threads(1):
+        timings = time_networks(
+            {"large": large, "small": lambda x: small(x[:, :100])}, torch.randn(32, 1500), rounds=15
+        )
+    ratio, low, _ = timings.ratio("large", "small")
+    assert ratio > 5
+    assert low > 1
+
+
+def test_throughput_turns_the_interval_over() -> None:
+    assert throughput(Estimate(10.0, 5.0, 20.0), 1) == Estimate(100.0, 50.0, 200.0)
+    assert throughput(Estimate(10.0), 3) == Estimate(300.0)
