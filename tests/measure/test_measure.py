@@ -36,10 +36,21 @@ def by_figure(records: list[Record]) -> dict[str, Record]:
 
 
 UNITS = {
-    "bytes": "B", "parameters": "1", "nonzero_parameters": "1", "multiply_adds": "1", "peak_memory": "B",
-    "latency": "ms", "throughput": "examples/s", "speedup": "1", "accuracy": "%", "nll": "nat", "calibration_error": "%",
-    "agreement": "%", "accuracy_change": "points", "kl_to_teacher": "nat",
-}  # fmt: skip
+    "bytes": "B",
+    "parameters": "1",
+    "nonzero_parameters": "1",
+    "multiply_adds": "1",
+    "peak_memory": "B",
+    "latency": "ms",
+    "throughput": "examples/s",
+    "speedup": "1",
+    "accuracy": "%",
+    "nll": "nat",
+    "calibration_error": "%",
+    "agreement": "%",
+    "accuracy_change": "points",
+    "kl_to_teacher": "nat",
+}
 
 
 def test_a_classifier_with_a_teacher_has_every_figure() -> None:

@@ -117,3 +117,11 @@ def test_the_network_is_left_as_it_was() -> None:
     assert model.training
     assert not model[1].training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "shufflenet_v2_x1_0", "regnet_x_400mf"])
+def test_published_counts_of_torchvision(name: str) -> None:
+    models = pytest.importorskip("torchvision").models
+    published = models.get_model_weights(name).DEFAULT.meta["_ops"]  # in billions, to three places
+    found = count_multiply_adds(models.get_model(name, weights=None), torch.zeros(1, 3, 224, 224))
+    assert found / 1e9 == pytest.approx(published, abs=0.0006)
