@@ -1,8 +1,27 @@
 """Networks: small ones of our own, one architecture a file, and a door to those of others."""
 
+from lessen.zoo.build import NETWORKS, Logits, build
+from lessen.zoo.check import check_classes
 from lessen.zoo.lenet import lenet5
 from lessen.zoo.perceptron import mlp
 from lessen.zoo.residual import ResidualNetwork, residual
+from lessen.zoo.teacher import teacher, teachers
 from lessen.zoo.transformer import Transformer, transformer
+from lessen.zoo.weights import load_weights, read_weights
 
-__all__ = ["ResidualNetwork", "Transformer", "lenet5", "mlp", "residual", "transformer"]
+__all__ = [
+    "NETWORKS",
+    "Logits",
+    "ResidualNetwork",
+    "Transformer",
+    "build",
+    "check_classes",
+    "lenet5",
+    "load_weights",
+    "mlp",
+    "read_weights",
+    "residual",
+    "teacher",
+    "teachers",
+    "transformer",
+]

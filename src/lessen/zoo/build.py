@@ -1,0 +1,196 @@
+"""One door for networks: ours, the reader's own, and those of timm, torchvision and transformers."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lessen.core.errors import LessenError, NetworkError, WeightsError, did_you_mean, need
+from lessen.core.seeds import seeded
+from lessen.zoo.lenet import lenet5
+from lessen.zoo.perceptron import mlp
+from lessen.zoo.residual import residual
+from lessen.zoo.transformer import transformer
+from lessen.zoo.weights import load_weights
+
+NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
+    factory.__name__: factory for factory in (lenet5, mlp, residual, transformer)
+}
+"""Our own, by the name of the function that makes them."""
+
+_FORMS = "'zoo:NAME', 'timm:NAME', 'torchvision:NAME', 'transformers:NAME' or 'module:factory'"
+
+
+def build(name: str, /, *, weights: str | Path | None = None, seed: int = 0, **arguments: Any) -> nn.Module:
+    """A network by name. Nothing is downloaded: weights come from a file.
+
+    Args:
+        name: "zoo:residual", "timm:mobilenetv3_small_100", "torchvision:resnet18", "transformers:bert" (or the folder
+            of a transformers configuration), or "package.module:factory" for a function or class of the reader's own.
+        weights: A safetensors file, or a checkpoint of tensors and plain values; None leaves the weights as drawn.
+        seed: For drawing the first weights.
+        arguments: What the factory is called with, as `width=32`.
+
+    Raises:
+        NetworkError: there is no such network, or it cannot be built from these arguments.
+        WeightsError: the file cannot be read, is of another network, or would have to be executed.
+        MissingExtraError: the package the network comes from is not installed.
+
+    >>> type(build("zoo:residual", width=4, depth=8)).__name__
+    'ResidualNetwork'
+    >>> build("zoo:residul")
+    Traceback (most recent call last):
+    ...
+    lessen.core.errors.NetworkError: There is no network 'residul' in zoo: did you mean 'residual'?
+    """
+    kind, colon, rest = name.partition(":")
+    if not colon or not rest:
+        raise NetworkError(f"{name!r} does not say where the network is from. Give {_FORMS}.")
+    if weights is not None and not Path(weights).expanduser().is_file():
+        raise WeightsError(f"There is no file {weights}. Give the path of a .safetensors file or of a checkpoint.")
+    with seeded(seed, "network", name):
+        network = _MAKERS.get(kind, _own)(name if kind not in _MAKERS else rest, arguments)
+    if weights is not None:
+        load_weights(network.network if isinstance(network, Logits) else network, weights)
+    return network
+
+
+class Logits(nn.Module):
+    """A network of transformers whose answer is its `logits` alone.
+
+    Args:
+        network: Returns an object with `logits`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        return self.network(*inputs, **named).logits
+
+
+def _zoo(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    if name not in NETWORKS:
+        raise NetworkError(f"There is no network {name!r} in zoo: {did_you_mean(name, NETWORKS)}")
+    return _network(f"zoo:{name}", NETWORKS[name], arguments)
+
+
+def _timm(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    timm = need("timm", "zoo")
+    if not timm.is_model(name):
+        raise NetworkError(f"There is no network {name!r} in timm: {did_you_mean(name, timm.list_models())}")
+    if arguments.get("pretrained"):
+        raise NetworkError("lessen does not download. Give weights=FILE in place of pretrained=True.")
+    return _network(f"timm:{name}", partial(timm.create_model, name), arguments)
+
+
+def _torchvision(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    models = need("torchvision.models", "zoo")
+    if name not in models.list_models():
+        raise NetworkError(f"There is no network {name!r} in torchvision: {did_you_mean(name, models.list_models())}")
+    return _network(f"torchvision:{name}", partial(models.get_model, name), arguments)
+
+
+def _transformers(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    transformers = need("transformers", "zoo")
+    folder = Path(name).expanduser()
+    if folder.exists():
+        try:
+            config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True, **arguments)
+        except (OSError, ValueError, KeyError) as error:
+            raise NetworkError(f"{folder} is not a configuration of transformers ({_first(error)}).") from error
+    else:
+        known = sorted(transformers.CONFIG_MAPPING)
+        if name not in known:
+            raise NetworkError(
+                f"There is no network {name!r} in transformers, and no such folder: {did_you_mean(name, known)} "
+                "lessen does not download: give a model type, or the folder of a configuration."
+            )
+        config = _call(f"transformers:{name}", partial(transformers.AutoConfig.for_model, name), arguments)
+    kind = transformers.AutoModelForImageClassification
+    if type(config) not in kind._model_mapping:
+        kind = transformers.AutoModelForSequenceClassification
+    try:
+        return Logits(kind.from_config(config))
+    except (ValueError, TypeError) as error:
+        raise NetworkError(
+            f"transformers has no classifier of type {config.model_type!r} ({_first(error)})."
+        ) from error
+
+
+def _own(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    place, _, rest = name.partition(":")
+    try:
+        found: Any = importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (place == error.name or place.startswith(f"{error.name}.")):
+            raise NetworkError(
+                f"{place} cannot be imported, because it imports {error.name}, which is missing."
+            ) from error
+        raise NetworkError(
+            f"There is no module {place!r} to take {rest!r} from: {did_you_mean(place, _MAKERS)} "
+            f"A network is {_FORMS}; a module of your own must be importable from the current folder."
+        ) from error
+    for part in rest.split("."):
+        if not hasattr(found, part):
+            names = [known for known in dir(found) if not known.startswith("_")]
+            raise NetworkError(f"Module {place!r} has no {rest!r}: {did_you_mean(part, names)}")
+        found = getattr(found, part)
+    if isinstance(found, nn.Module):
+        return found
+    if not callable(found):
+        raise NetworkError(
+            f"{name} is a {type(found).__name__}, but a function or class that makes a network was expected."
+        )
+    return _network(name, found, arguments)
+
+
+def _network(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]) -> nn.Module:
+    made = _call(name, factory, arguments)
+    if not isinstance(made, nn.Module):
+        raise NetworkError(f"{name} returned a {type(made).__name__}, but a torch.nn.Module was expected.")
+    return made
+
+
+def _call(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """Call a factory, and turn what goes wrong with the arguments into one sentence."""
+    _fits(name, factory, arguments)
+    try:
+        return factory(**arguments)
+    except LessenError:
+        raise
+    except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise NetworkError(f"{name} cannot be built from ({given}): {_first(error)}") from error
+
+
+def _fits(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for key in arguments:
+        if key not in parameters:
+            raise NetworkError(f"{name} has no argument {key!r}: {did_you_mean(key, parameters)}")
+
+
+def _first(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+_MAKERS: Mapping[str, Callable[[str, Mapping[str, Any]], nn.Module]] = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "transformers": _transformers,
+    "zoo": _zoo,
+}

@@ -1,0 +1,64 @@
+"""Does this network answer the question this data asks? Found out on two examples, before anything long starts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core.data import Data, Inputs, call, map_inputs
+from lessen.core.errors import DataError, NetworkError
+
+
+def check_classes(network: nn.Module, data: Data, *, what: str = "The network") -> None:
+    """Run two examples through a network and compare its outputs with the labels.
+
+    The network is neither trained nor changed: it runs in eval mode, without gradient, and comes back in its mode.
+
+    Args:
+        network: Any; its answer to data with classes must be logits of shape (N, classes).
+        data: The task.
+        what: What to call the network in an error.
+
+    Raises:
+        NetworkError: the network does not run on the inputs, or does not answer with a tensor.
+        DataError: it has another number of outputs than there are classes.
+    """
+    inputs = data.example(2)
+    output = _run(network, inputs, what)
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        raise NetworkError(
+            f"{what} returns a {type(output).__name__}, but one tensor of floating-point numbers was expected. Wrap "
+            "it in a module that returns its logits."
+        )
+    if data.classes is None:
+        return
+    if output.ndim != 2 or output.shape[1] != len(data.classes):
+        raise DataError(
+            f"{what} answers with shape {tuple(output.shape)} for 2 examples, but {data.name} has {len(data.classes)} "
+            f"classes, so (2, {len(data.classes)}) was expected. Build the network with {len(data.classes)} outputs, "
+            "or give the data it was trained for."
+        )
+
+
+def _run(network: nn.Module, inputs: Inputs, what: str) -> object:
+    training = {name: module.training for name, module in network.named_modules()}
+    network.eval()
+    parameter = next(network.parameters(), None)
+    placed = inputs if parameter is None else map_inputs(inputs, lambda value: value.to(parameter.device))
+    try:
+        with torch.inference_mode():
+            answer: object = call(network, placed)
+    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
+        shapes: list[str] = []
+        map_inputs(
+            inputs, lambda value: shapes.append(f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}")
+        )
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise NetworkError(
+            f"{what} does not run on the inputs of the data, of shape {', '.join(shapes)}: {reason[0]} Check the "
+            "number of channels and the size of the images it was built for."
+        ) from error
+    finally:
+        for name, module in network.named_modules():
+            module.training = training[name]
+    return answer
