@@ -1,0 +1,139 @@
+"""Masks on parameters: weights that are gone, and that nothing brings back.
+
+A masked parameter is a parametrisation of PyTorch: whoever reads `module.weight` gets `weight * kept`, so neither
+gradients, weight decay, momentum, averaging nor direct writing can revive what was pruned, and no module that reads the
+weight of another goes around it. In a state the parameter keeps its plain name, with zeros in it, and the mask is not
+written: the plan holds the mask, and the file also loads into a network that was never pruned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+
+class Mask(nn.Module):
+    """Multiplies a tensor by a boolean mask of its shape.
+
+    Args:
+        kept: True where a weight stays.
+    """
+
+    kept: Tensor
+
+    def __init__(self, kept: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("kept", kept, persistent=False)
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        return tensor * self.kept
+
+    def right_inverse(self, tensor: Tensor) -> Tensor:
+        """What is stored when somebody assigns to the parameter: zeros stay zeros."""
+        return tensor * self.kept
+
+
+def mask_parameter(module: nn.Module, name: str, kept: Tensor) -> None:
+    """Mask a parameter of a module, in place. A further mask can only take more away.
+
+    Args:
+        module: The owner.
+        name: The parameter, as "weight".
+        kept: Boolean, the parameter's shape; True where a weight stays.
+    """
+    known = mask_of(module, name)
+    if known is None:
+        parametrize.register_parametrization(module, name, Mask(kept.to(getattr(module, name).device)))
+        if _write_plain not in module._state_dict_hooks.values():
+            module.register_state_dict_post_hook(_write_plain)
+            module.register_load_state_dict_pre_hook(_read_plain)
+    else:
+        known.kept = known.kept & kept.to(known.kept.device)
+    _zero(module, name)
+
+
+def mask_of(module: nn.Module, name: str) -> Mask | None:
+    """The mask on a parameter, or None."""
+    return next((step for step in _steps(module, name) if isinstance(step, Mask)), None)
+
+
+def masked_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Every masked parameter: the path of its module, the module, and the parameter's name."""
+    for path, module in model.named_modules():
+        for name in _parametrized(module):
+            if mask_of(module, name) is not None:
+                yield path, module, name
+
+
+def stored(module: nn.Module, name: str) -> Tensor:
+    """The parameter as the optimizer sees it, behind whatever parametrises it."""
+    steps = _steps(module, name)
+    tensor: Tensor = steps.original if steps else getattr(module, name)
+    return tensor
+
+
+def owners(model: nn.Module, tensor: Tensor) -> list[tuple[str, nn.Module, str]]:
+    """Everywhere a stored parameter stands: the path of the module, the module, and the parameter's name there."""
+    found = []
+    for path, module in model.named_modules():
+        if isinstance(module, parametrize.ParametrizationList):
+            continue
+        names = [*module._parameters, *_parametrized(module)]
+        found += [(path, module, name) for name in names if stored(module, name) is tensor]
+    return found
+
+
+def bake_masks(model: nn.Module) -> nn.Module:
+    """Turn masked parameters into plain ones with zeros in them, in place, and return the network: to write files."""
+    for _, module, name in list(masked_parameters(model)):
+        _zero(module, name)
+        steps = _steps(module, name)
+        steps[next(i for i, step in enumerate(steps) if isinstance(step, Mask))] = nn.Identity()
+    for module in list(model.modules()):
+        lists = _parametrized(module)
+        if lists and all(isinstance(step, nn.Identity) for steps in lists.values() for step in steps):
+            # Not `remove_parametrizations`: it takes the property from a class that copies of the module share.
+            del module._modules["parametrizations"]
+            module.__class__ = type(module).__mro__[1]
+            for name, steps in lists.items():
+                module.register_parameter(name, steps.original)
+    return model
+
+
+def _parametrized(module: nn.Module) -> dict[str, Any]:
+    found: Any = module._modules.get("parametrizations") if parametrize.is_parametrized(module) else None
+    return {} if found is None else dict(found.items())
+
+
+def _steps(module: nn.Module, name: str) -> Any:
+    return _parametrized(module).get(name, ())
+
+
+@torch.no_grad()
+def _zero(module: nn.Module, name: str) -> None:
+    """Set what is masked to exactly zero where it is stored; what the network computes does not change."""
+    mask = mask_of(module, name)
+    assert mask is not None
+    _steps(module, name).original.data.masked_fill_(~mask.kept, 0)
+
+
+def _names(module: nn.Module, prefix: str) -> Iterator[tuple[str, str, str]]:
+    for name in _parametrized(module):
+        if mask_of(module, name) is not None:
+            yield name, f"{prefix}parametrizations.{name}.original", f"{prefix}{name}"
+
+
+def _write_plain(module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: Any) -> None:
+    for name, stored, plain in _names(module, prefix):
+        _zero(module, name)
+        state[plain] = state.pop(stored)
+
+
+def _read_plain(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    for _, stored, plain in _names(module, prefix):
+        if plain in state:
+            state[stored] = state.pop(plain)
