@@ -10,7 +10,8 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-Where = str | type[nn.Module] | Callable[[str, nn.Module], bool] | tuple["Where", ...] | None
+_One = str | type[nn.Module] | Callable[[str, nn.Module], bool]
+Where = _One | tuple[_One, ...] | None
 
 
 def matches(where: Where, name: str, module: nn.Module) -> bool:
