@@ -24,6 +24,7 @@ from lessen.core.errors import ExportError, need
 from lessen.core.files import write_bytes, write_whole
 from lessen.deploy.pairs import store_integers, translations
 from lessen.operations.quantize.fake import decompositions
+from lessen.surgery.masks import bake_masks
 
 OPSET = 21
 _MOST_BYTES = 2**31 - 2**20
@@ -103,7 +104,7 @@ def export_openvino(onnx_file: Path | str, path: Path | str) -> Path:
 
 def _program(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
     """The network as a graph of operators, in eval mode, for any number of examples."""
-    own = copy.deepcopy(model).eval()
+    own = bake_masks(copy.deepcopy(model).eval())
     # One example would be taken for the constant 1.
     two = map_inputs(inputs, lambda value: value if value.shape[0] > 1 else torch.cat([value, value]))
     batch = {0: torch.export.Dim.DYNAMIC}
