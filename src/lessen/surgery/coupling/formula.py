@@ -1,0 +1,132 @@
+"""How one axis of a tensor is made of groups, as data that can be written to a file.
+
+A formula is a list of terms, one behind the other; a term is a list of factors, outer to inner; a factor is a number (that
+many indices, none of which go), the name of a group, or a formula in brackets. `[["conv1", 49]]` is an axis of
+49 * size("conv1") indices, `[["a"], ["b"], [8]]` is a concatenation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lessen.surgery.coupling.axes import Atom, Axis, Product, resolve
+
+Formula = list[list[Any]]
+
+
+def formula(axis: Axis, names: Mapping[Atom, str]) -> Formula:
+    """Write an axis down; atoms without a name become numbers."""
+    axis = resolve(axis)
+    if isinstance(axis, Atom):
+        return [[names.get(axis, axis.size)]]
+    if isinstance(axis, Product):
+        return [_term([formula(factor, names) for factor in axis.factors])]
+    terms: Formula = []
+    for part in axis.terms:
+        for term in formula(part, names):
+            if terms and all(isinstance(factor, int) for factor in (*term, *terms[-1])):
+                terms[-1] = [math.prod(terms[-1]) + math.prod(term)]
+            else:
+                terms.append(term)
+    return terms
+
+
+def _term(factors: list[Formula]) -> list[Any]:
+    term: list[Any] = []
+    for factor in factors:
+        for part in factor[0] if len(factor) == 1 else [factor]:
+            if term and isinstance(part, int) and isinstance(term[-1], int):
+                term[-1] *= part
+            else:
+                term.append(part)
+    return term
+
+
+def groups_of(axis: Formula) -> Iterator[str]:
+    """The names of the groups in a formula."""
+    for term in axis:
+        for factor in term:
+            if isinstance(factor, str):
+                yield factor
+            elif isinstance(factor, list):
+                yield from groups_of(factor)
+
+
+def size(axis: Formula, sizes: Mapping[str, int]) -> int:
+    """How many indices the axis has when the groups have these sizes.
+
+    >>> size([["a", 49], [8]], {"a": 2})
+    106
+    """
+    return sum(math.prod(_factor_size(factor, sizes) for factor in term) for term in axis)
+
+
+def _factor_size(factor: Any, sizes: Mapping[str, int]) -> int:
+    if isinstance(factor, int):
+        return factor
+    return sizes[factor] if isinstance(factor, str) else size(factor, sizes)
+
+
+def kept_indices(axis: Formula, sizes: Mapping[str, int], kept: Mapping[str, Tensor]) -> Tensor:
+    """The indices of the axis that stay when the groups keep these of theirs; a group not in `kept` keeps all.
+
+    >>> kept_indices([["a", 2], [1]], {"a": 3}, {"a": torch.tensor([0, 2])})
+    tensor([0, 1, 4, 5, 6])
+    """
+    return keep_mask(axis, sizes, kept).nonzero().flatten()
+
+
+def keep_mask(axis: Formula, sizes: Mapping[str, int], kept: Mapping[str, Tensor]) -> Tensor:
+    """For each index of the axis whether it stays, bool."""
+    masks = {name: torch.zeros(sizes[name], dtype=torch.bool).index_fill(0, index, True) for name, index in kept.items()}
+    return _spread(axis, lambda name: masks.get(name, torch.ones(sizes[name], dtype=torch.bool)), torch.bool)
+
+
+def owners(axis: Formula, sizes: Mapping[str, int], group: str) -> Tensor:
+    """For each index of the axis the index of the group that it falls with, or -1, int64."""
+    size_of = dict(sizes)
+
+    def label(name: str) -> Tensor:
+        return torch.arange(size_of[name]) + 1 if name == group else torch.ones(size_of[name], dtype=torch.int64) * -1
+
+    whole = _labels(axis, label)
+    return torch.where(whole > 0, whole - 1, torch.full_like(whole, -1))
+
+
+def _labels(axis: Formula, label: Any) -> Tensor:
+    terms = []
+    for term in axis:
+        parts = torch.full((1,), -1, dtype=torch.int64)
+        for factor in term:
+            own = (
+                torch.full((factor,), -1, dtype=torch.int64)
+                if isinstance(factor, int)
+                else label(factor)
+                if isinstance(factor, str)
+                else _labels(factor, label)
+            )
+            parts = torch.maximum(parts[:, None], own[None, :]).flatten()
+        terms.append(parts)
+    return torch.cat(terms)
+
+
+def _spread(axis: Formula, mask: Any, dtype: torch.dtype) -> Tensor:
+    terms = []
+    for term in axis:
+        parts = torch.ones(1, dtype=dtype)
+        for factor in term:
+            own = (
+                torch.ones(factor, dtype=dtype)
+                if isinstance(factor, int)
+                else mask(factor)
+                if isinstance(factor, str)
+                else _spread(factor, mask, dtype)
+            )
+            parts = (parts[:, None] & own[None, :]).flatten()
+        terms.append(parts)
+    return torch.cat(terms)
