@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ from lessen.core.errors import NetworkError
 from lessen.surgery.attention import open_attention
 from lessen.surgery.coupling import rules_channels, rules_products, rules_shapes  # noqa: F401  (they register rules)
 from lessen.surgery.coupling.axes import Atom, Axis, Product, atoms, pin, resolve
-from lessen.surgery.coupling.formula import Formula, formula, groups_of
+from lessen.surgery.coupling.formula import Formula, formula, groups_of, size
 from lessen.surgery.coupling.walk import Found, Value, fresh, walk
 from lessen.surgery.modules import get_tensor, tensor_names
 
@@ -210,7 +210,7 @@ def _coupling(model: nn.Module, values: dict[str, tuple[Axis, ...]], found: Foun
         for dim, layout in enumerate(axes):
             inside = list(dict.fromkeys(groups_of(layout)))
             for group in inside:
-                consumes = group in consumed.get(name, ()) and (dim > 0 or len(axes) == 1)
+                consumes = group in consumed.get(name, ())
                 members[group].append(Member(name, dim, layout, consumes, name in found.weights))
             reason = next((atom.pinned for atom in atoms(values[name][dim]) if atom.pinned), None)
             if not inside and name in parameters and values[name][dim].size > 1:
@@ -251,19 +251,17 @@ def _name_groups(values: dict[str, tuple[Axis, ...]], parameters: set[str], foun
     return names
 
 
-def parameter_count(coupling: Coupling, model: nn.Module, kept: dict[str, int]) -> int:
-    """How many parameters are left when the groups keep this many indices."""
-    from lessen.surgery.coupling.formula import size
+def multiply_adds(coupling: Coupling, kept: Mapping[str, int]) -> int:
+    """How many multiply-adds the example inputs cost when the groups keep this many indices."""
+    sizes = {**coupling.sizes, **kept}
+    return sum(math.prod(size(layout, sizes) for layout in layouts) for layouts in coupling.products)
 
-    sizes = coupling.sizes | kept
+
+def parameter_count(coupling: Coupling, model: nn.Module, kept: Mapping[str, int]) -> int:
+    """How many parameters are left when the groups keep this many indices."""
+    sizes = {**coupling.sizes, **kept}
     total = 0
-    seen: set[int] = set()
     for name, parameter in model.named_parameters():
-        if id(parameter) in seen:
-            continue
-        seen.add(id(parameter))
         layouts = coupling.layouts.get(name)
         total += parameter.numel() if layouts is None else math.prod(size(layout, sizes) for layout in layouts)
     return total
-
-

@@ -83,7 +83,9 @@ def kept_indices(axis: Formula, sizes: Mapping[str, int], kept: Mapping[str, Ten
 
 def keep_mask(axis: Formula, sizes: Mapping[str, int], kept: Mapping[str, Tensor]) -> Tensor:
     """For each index of the axis whether it stays, bool."""
-    masks = {name: torch.zeros(sizes[name], dtype=torch.bool).index_fill(0, index, True) for name, index in kept.items()}
+    masks = {
+        name: torch.zeros(sizes[name], dtype=torch.bool).index_fill(0, index, True) for name, index in kept.items()
+    }
     return _spread(axis, lambda name: masks.get(name, torch.ones(sizes[name], dtype=torch.bool)), torch.bool)
 
 

@@ -101,7 +101,7 @@ def _matmul(call: Call, one: Value, other: Value) -> Value:
 
 @rule("addmm", "baddbmm", "addmv")
 def addmm(call: Call) -> Value:
-    """bias + x @ y."""
+    """Bias + x @ y."""
     bias, one, other = list(call.tensors())[:3]
     made = _matmul(call, one, other)
     call.found.weights |= bias.made_of or frozenset()

@@ -1,0 +1,138 @@
+"""From kept indices to a plan, and what to do when its surgery is not proven: leave groups out, and say why."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from lessen.core.data import Inputs, map_inputs
+from lessen.operations.prune_channels.edits import Choice, ambiguous, edits
+from lessen.operations.prune_channels.plan import PrunedChannels
+from lessen.operations.prune_channels.verify import verify
+from lessen.surgery.attention import can_open, open_attention
+from lessen.surgery.coupling import Coupling, Formula, groups_of, multiply_adds, parameter_count
+
+Kept = Mapping[str, list[int]]
+
+
+@dataclass
+class Attempt:
+    """Plans for one network; groups whose surgery cannot be proven are left out.
+
+    Args:
+        model: The network; it is not changed.
+        coupling: Its groups.
+        example: Example inputs.
+        left_out: Group -> why it is left alone.
+    """
+
+    model: nn.Module
+    coupling: Coupling
+    example: Inputs
+    left_out: dict[str, str] = field(default_factory=dict)
+    choice: Choice = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Attributes are looked for in the network as the analysis saw it, with its attention opened.
+        self._opened = open_attention(copy.deepcopy(self.model))
+
+    def proven(self, kept: Kept) -> PrunedChannels | None:
+        """The plan if the network it makes equals the masked one; else None, and `left_out` has grown."""
+        plan = self.plan(kept)
+        wrong = self._verify(plan) if plan.kept else None
+        if wrong is None:
+            return plan
+        if len(kept) == 1:
+            if not self._choose(kept):
+                self.left_out |= dict.fromkeys(kept, wrong)
+            return None
+        known = len(self.left_out), dict(self.choice)
+        for name, indices in kept.items():
+            alone = {name: indices}
+            reason = self._verify(self.plan(alone))
+            if reason is not None and not self._choose(alone):
+                self.left_out[name] = reason
+        if known == (len(self.left_out), dict(self.choice)):
+            self._leave_out_together(kept, wrong)
+        return None
+
+    def _leave_out_together(self, kept: Kept, wrong: str) -> None:
+        """Each group passes alone and all do not: keep adding groups, and leave out those that break the sum."""
+        good: dict[str, list[int]] = {}
+        for name, indices in kept.items():
+            if self._verify(self.plan(good | {name: indices})) is None:
+                good[name] = indices
+            else:
+                self.left_out[name] = f"together with other groups {wrong}"
+
+    def _choose(self, kept: Kept) -> bool:
+        """Try the subsets of the attributes that may hold a number, until the network is right."""
+        keys = dict.fromkeys(key for name in kept for key in ambiguous(self._opened, self.coupling, name))
+        before = dict(self.choice)
+        for subsets in itertools.product(*([*_subsets(key[1])] for key in keys)) if keys else ():
+            self.choice = before | dict(zip(keys, subsets, strict=True))
+            if self._verify(self.plan(kept)) is None:
+                return self.choice != before
+        self.choice = before
+        return False
+
+    def _verify(self, plan: PrunedChannels) -> str | None:
+        few = map_inputs(self.example, lambda value: value[:2] if value.ndim else value)
+        return verify(self.model, plan, few)
+
+    def plan(self, kept: Kept) -> PrunedChannels:
+        """The plan that keeps these indices of these groups, not yet proven."""
+        coupling, model, counts = self.coupling, self.model, {name: len(indices) for name, indices in kept.items()}
+        layouts = {
+            name: [_fixed(layout, kept, coupling.sizes) for layout in axes]
+            for name, axes in coupling.layouts.items()
+            if any(group in kept for layout in axes for group in groups_of(layout))
+        }
+        consumed: dict[str, list[str]] = {}
+        for name in kept:
+            for member in coupling.groups[name].members:
+                if member.consumes and name not in consumed.setdefault(member.tensor, []):
+                    consumed[member.tensor].append(name)
+        examples = _examples(self.example)
+        return PrunedChannels(
+            kept={name: list(indices) for name, indices in kept.items()},
+            sizes={name: coupling.sizes[name] for name in kept},
+            layouts=layouts,
+            consumed=consumed,
+            normalised=sorted(coupling.normalised & set(layouts)),
+            edits=edits(self._opened, coupling, counts, self.choice),
+            opened=[
+                path
+                for path, module in model.named_modules()
+                if can_open(module) and any(name.startswith(f"{path}." if path else "") for name in layouts)
+            ],
+            left_out=dict(self.left_out),
+            parameters=(parameter_count(coupling, model, {}), parameter_count(coupling, model, counts)),
+            multiply_adds=(multiply_adds(coupling, {}) // examples, multiply_adds(coupling, counts) // examples),
+        )
+
+
+def _fixed(layout: Formula, kept: Kept, sizes: Mapping[str, int]) -> Formula:
+    """The layout with groups that lose nothing written as numbers."""
+    return [[_factor(factor, kept, sizes) for factor in term] for term in layout]
+
+
+def _factor(factor: Any, kept: Kept, sizes: Mapping[str, int]) -> Any:
+    if isinstance(factor, list):
+        return _fixed(factor, kept, sizes)
+    return sizes[factor] if isinstance(factor, str) and factor not in kept else factor
+
+
+def _subsets(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for count in range(len(names) + 1):
+        yield from itertools.combinations(names, count)
+
+
+def _examples(inputs: Inputs) -> int:
+    values = [inputs] if isinstance(inputs, Tensor) else list(inputs.values() if isinstance(inputs, dict) else inputs)
+    return int(values[0].shape[0]) if values and values[0].ndim else 1

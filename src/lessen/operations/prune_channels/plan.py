@@ -1,0 +1,108 @@
+"""What is taken out of a network, as data; and taking it out."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core.errors import NetworkError, PlanError
+from lessen.core.settings import settings
+from lessen.operations.prune_channels.edits import carry_out
+from lessen.surgery.attention import open_attention
+from lessen.surgery.coupling import groups_of, keep_mask, size
+from lessen.surgery.modules import get_tensor, set_tensors
+
+
+@settings
+class PrunedChannels:
+    """Which indices of which groups stay, and where the groups stand.
+
+    Args:
+        kept: For each group that loses something, the indices that stay.
+        sizes: For each of these groups, how many indices it had.
+        layouts: For each parameter and buffer that changes, how each of its axes is made of groups
+            (`surgery.coupling.formula`).
+        consumed: Of these, the weights that a product sums over, and the groups it sums over.
+        normalised: Weights of normalisations that average over what a group removes; they average over the rest.
+        edits: Attributes that change with the sizes.
+        opened: Attention modules that are replaced by `surgery.attention.OpenAttention`.
+        left_out: Parts that could be named but not removed, and why.
+        parameters: Number of parameters, before and after.
+        multiply_adds: Multiply-adds of one example, before and after.
+    """
+
+    kept: dict[str, list[int]]
+    sizes: dict[str, int]
+    layouts: dict[str, list[list[Any]]]
+    consumed: dict[str, list[str]]
+    normalised: list[str]
+    edits: list[dict[str, Any]]
+    opened: list[str]
+    left_out: dict[str, str]
+    parameters: tuple[int, int]
+    multiply_adds: tuple[int, int]
+
+    def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
+        """A new network without the removed channels; `values` changes nothing, as slicing costs nothing.
+
+        Raises:
+            PlanError: the network has other names or shapes than the one that the plan was made for.
+        """
+        del values
+        work = copy.deepcopy(model)
+        try:
+            if self.opened:
+                work = open_attention(work, self.opened)
+            set_tensors(work, {name: self._sliced(name, get_tensor(work, name)) for name in self.layouts})
+            for edit in self.edits:
+                carry_out(work, edit)
+        except NetworkError as error:
+            raise PlanError(
+                f"The plan was made for another network than this {type(model).__name__}. {error}"
+            ) from error
+        return work
+
+    def _sliced(self, name: str, tensor: Tensor) -> Tensor:
+        layouts = self.layouts[name]
+        expected = tuple(size(layout, self.sizes) for layout in layouts)
+        if tuple(tensor.shape) != expected:
+            raise PlanError(
+                f"The plan expects {name} of shape {expected}, and it has {tuple(tensor.shape)}. "
+                "Apply the plan to a network built like the one it was made for."
+            )
+        made = tensor.detach()
+        for dim, mask in self.masks(name).items():
+            made = made.index_select(dim, mask.nonzero().flatten().to(tensor.device))
+        return made.clone()
+
+    def masks(self, name: str) -> dict[int, Tensor]:
+        """For each axis of a parameter or buffer that loses something, which of its indices stay, bool."""
+        kept = {group: torch.tensor(indices) for group, indices in self.kept.items()}
+        return {
+            dim: keep_mask(layout, self.sizes, kept)
+            for dim, layout in enumerate(self.layouts[name])
+            if any(groups_of(layout))
+        }
+
+    def describe(self) -> list[dict[str, Any]]:
+        """One row for each group that lost something, named after its module; then what was left alone and why."""
+        rows = [
+            {
+                "module": name.split("#")[0],
+                "edit": "remove channels",
+                "before": str(self.sizes[name]),
+                "after": str(len(k)),
+            }
+            for name, k in self.kept.items()
+        ]
+        rows += [
+            {"module": path, "edit": "open attention", "before": "MultiheadAttention", "after": "OpenAttention"}
+            for path in self.opened
+        ]
+        return rows + [
+            {"module": name, "edit": f"left alone: {why}", "before": "", "after": ""}
+            for name, why in self.left_out.items()
+        ]

@@ -1,0 +1,53 @@
+"""How much each index of a group matters: the shares of all weights that would go with it, added up.
+
+Only weights and biases of products and convolutions count, on the side that makes a channel and on the side that uses it;
+those of normalisations are on another scale.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core.contracts import Context
+from lessen.operations.gradients import gradients
+from lessen.operations.scores import Score
+from lessen.surgery.coupling import Coupling, Group, Member, owners
+
+
+def group_scores(score: Score, model: nn.Module, coupling: Coupling, context: Context) -> dict[str, Tensor]:
+    """For each group one figure for each of its indices, float64, divided by the mean of the group.
+
+    Raises:
+        PlanError: the score needs gradients, and the context has no loss or no labelled batches.
+    """
+    work = copy.deepcopy(model).to(context.device)
+    counted = {member.tensor for group in coupling.groups.values() for member in _counted(group)}
+    parameters = {name: p for name, p in work.named_parameters(remove_duplicate=False) if name in counted}
+    total = {name: torch.zeros(group.size, dtype=torch.float64) for name, group in coupling.groups.items()}
+    for found in gradients(work, parameters, context) if score.needs_gradient else [None]:
+        shares = {name: score.shares(p.detach(), found and found[name]).cpu() for name, p in parameters.items()}
+        for name, group in coupling.groups.items():
+            total[name] += score.finish(gather(group, coupling, shares))
+    return {name: figure / figure.mean().clamp_min(1e-300) for name, figure in total.items()}
+
+
+def gather(group: Group, coupling: Coupling, shares: Mapping[str, Tensor]) -> Tensor:
+    """The sum of the shares of everything that goes with each index of a group, float64."""
+    total = torch.zeros(group.size, dtype=torch.float64)
+    for member in _counted(group):
+        if member.tensor not in shares:  # a buffer
+            continue
+        share = shares[member.tensor].double()
+        others = [dim for dim in range(share.ndim) if dim != member.dim]
+        along = share.sum(others) if others else share
+        owner = owners(member.layout, coupling.sizes, group.name)
+        total.index_add_(0, owner[owner >= 0], along[owner >= 0])
+    return total
+
+
+def _counted(group: Group) -> list[Member]:
+    return [member for member in group.members if member.weight] or list(group.members)

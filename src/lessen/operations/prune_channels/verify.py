@@ -1,0 +1,78 @@
+"""Does the pruned network compute what the masked original computes? Proven by running both, not by trust in the analysis."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core.data import Inputs, call, map_inputs
+from lessen.core.seeds import derive
+from lessen.operations.prune_channels.masked import masked
+from lessen.operations.prune_channels.plan import PrunedChannels
+
+TOLERANCE = 1e-8
+
+
+def verify(model: nn.Module, plan: PrunedChannels, inputs: Inputs, *, seed: int = 0) -> str | None:
+    """None if the pruned network equals the masked original, else what is wrong, in one sentence.
+
+    Both are run in float64 with random parameters: equality then does not rest on weights that happen to be zero (a fresh
+    classifier, a layer scale of 1e-6).
+    """
+    work = randomised(model, seed=seed)
+    try:
+        with torch.no_grad():
+            found = list(_outputs(call(plan.apply(work), _double(inputs))))
+            wanted = list(_outputs(call(masked(work, plan), _double(inputs))))
+    except Exception as error:  # noqa: BLE001  (whatever the network's own code raises is the finding)
+        return f"the pruned network does not run: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+    return compare(found, wanted)
+
+
+def compare(found: list[Tensor], wanted: list[Tensor], tolerance: float = TOLERANCE) -> str | None:
+    """None if the tensors are equal within a tolerance relative to the largest entry, else what is wrong."""
+    if [value.shape for value in found] != [value.shape for value in wanted]:
+        return f"outputs have shapes {[tuple(v.shape) for v in found]} instead of {[tuple(v.shape) for v in wanted]}"
+    for a, b in zip(found, wanted, strict=True):
+        if not a.is_floating_point():
+            continue
+        off = float((a - b).abs().max() / b.abs().max().clamp_min(1e-300)) if a.numel() else 0.0
+        if not off <= tolerance:
+            return f"outputs differ from the masked network by {off:.1e} of the largest"
+    return None
+
+
+def randomised(model: nn.Module, *, seed: int = 0) -> nn.Module:
+    """A copy in float64 and evaluation mode with random parameters that keep signals at their scale."""
+    work = copy.deepcopy(model).cpu().double().eval()
+    generator = torch.Generator().manual_seed(derive(seed, "verify"))
+    with torch.no_grad():
+        for parameter in work.parameters():
+            if not parameter.is_floating_point():
+                continue
+            long = [size for size in parameter.shape if size > 1]
+            if len(long) < 2:
+                parameter.copy_(torch.rand(parameter.shape, generator=generator, dtype=torch.float64) + 0.5)
+            else:
+                fan = parameter[0].numel() / 2
+                normal = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.copy_(normal * fan**-0.5)
+        for name, buffer in work.named_buffers():
+            if name.endswith("running_var"):
+                buffer.copy_(torch.rand(buffer.shape, generator=generator, dtype=torch.float64) + 0.5)
+            elif name.endswith("running_mean"):
+                buffer.copy_(torch.randn(buffer.shape, generator=generator, dtype=torch.float64) * 0.1)
+    return work
+
+
+def _double(inputs: Inputs) -> Inputs:
+    return map_inputs(inputs, lambda value: value.cpu().double() if value.is_floating_point() else value.cpu())
+
+
+def _outputs(outputs: Any) -> Iterator[Tensor]:
+    leaves, _ = torch.utils._pytree.tree_flatten(outputs)
+    yield from (leaf for leaf in leaves if isinstance(leaf, Tensor))
