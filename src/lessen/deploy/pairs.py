@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lessen.operations.quantize import fake  # noqa: F401 - registers the operator
+from lessen.operations.quantize.fake import SMALLEST
 
 Array = np.ndarray[Any, Any]
-_FULL = {"uint8": (0, 255), "int8": (-128, 127)}
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -26,18 +25,31 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
     op: Any = opset21  # its type variables do not know symbolic tensors
 
-    def fake_quantize(x: Any, scale: Any, zero_point: Any, *, low: int, high: int, axis: int | None) -> Any:
-        name = "int8" if low < 0 else "uint8"
-        kind = getattr(TensorProto, name.upper())
-        along = 1 if axis is None else axis
-        zero = None if zero_point is None else op.Cast(zero_point, to=kind)
-        code = op.QuantizeLinear(x, scale, zero, axis=along, output_dtype=kind)
-        if (low, high) != _FULL[name]:
-            ends = [numpy_helper.from_array(np.array(end, dtype=name)) for end in (low, high)]
-            code = op.Clip(code, op.Constant(value=ends[0]), op.Constant(value=ends[1]))
-        return op.DequantizeLinear(code, scale, zero, axis=along)
+    def fake_quantize(x: Any, scale: Any, zero_point: Any, *, low: int, high: int) -> Any:
+        zero = op.Cast(zero_point, to=TensorProto.UINT8)
+        code = op.QuantizeLinear(x, scale, zero)
+        if (low, high) != (0, 255):
+            code = op.Clip(code, constant(low, np.uint8), constant(high, np.uint8))
+        return op.DequantizeLinear(code, scale, zero)
 
-    return {torch.ops.lessen.fake_quantize.default: fake_quantize}
+    def quantize_weight(weight: Any, *, limit: int, axis: int) -> Any:
+        others = [place for place in range(len(weight.shape)) if place != axis]
+        largest = op.ReduceMax(op.Abs(weight), constant(others, np.int64), keepdims=0)
+        floor = op.Mul(op.ReduceMax(largest, keepdims=0), constant(SMALLEST, np.float32))
+        largest = op.Max(largest, floor)
+        dead = op.Equal(largest, constant(0, np.float32))
+        scale = op.Where(dead, constant(1, np.float32), op.Div(largest, constant(limit, np.float32)))
+        code = op.QuantizeLinear(weight, scale, axis=axis, output_dtype=TensorProto.INT8)
+        code = op.Clip(code, constant(-limit, np.int8), constant(limit, np.int8))
+        return op.DequantizeLinear(code, scale, axis=axis)
+
+    def constant(value: Any, kind: Any) -> Any:
+        return op.Constant(value=numpy_helper.from_array(np.array(value, dtype=kind)))
+
+    return {
+        torch.ops.lessen.fake_quantize.default: fake_quantize,
+        torch.ops.lessen.quantize_weight.default: quantize_weight,
+    }
 
 
 def store_integers(model: Any) -> None:

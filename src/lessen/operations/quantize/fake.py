@@ -5,10 +5,10 @@ arXiv:1712.05877; the straight-through gradient is Bengio, Léonard & Courville 
 
     code = clamp(round(x / scale) + zero_point, low, high),    x' = scale * (code - zero_point)
 
-One operator of PyTorch, so that an exporter meets it as one node and can write it as a QuantizeLinear and
+Two operators of PyTorch, so that an exporter meets each as one node and can write it as a QuantizeLinear and
 DequantizeLinear pair. Rounding is to the nearest, halves to even, as in ONNX.
 
-Shapes: x (...); scale and zero_point () for the whole tensor, or (C,) along `axis`.
+Shapes: O output channels.
 """
 
 from __future__ import annotations
@@ -18,83 +18,103 @@ from typing import Any
 import torch
 from torch import Tensor
 
+SMALLEST = 2.0**-12
+"""A channel's step is at least this part of the largest channel's. A channel that is nearly dead would otherwise make
+its bias, counted in steps, overflow 32 bits."""
+
 
 @torch.library.custom_op("lessen::fake_quantize", mutates_args=())
-def fake_quantize(
-    x: Tensor, scale: Tensor, zero_point: Tensor | None, *, low: int, high: int, axis: int | None
-) -> Tensor:
-    """The values of `x` on the grid, in the shape and type of `x`.
+def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, *, low: int, high: int) -> Tensor:
+    """Activations on one grid for the whole tensor, in the shape and type of `x`.
 
     The gradient passes where the code lies within [low, high] and stops where it was clamped.
 
     Args:
         x: Any shape, floating.
-        scale: The step of the grid, positive: shape () or, with `axis`, (C,).
-        zero_point: The code of zero, in the shape of scale; None for 0.
+        scale: The step of the grid, positive, shape ().
+        zero_point: The code of zero, shape (), int32.
         low: The smallest code.
         high: The largest code.
-        axis: The axis of `x` that `scale` runs along, or None.
 
-    >>> fake_quantize(torch.tensor([-1.0, 0.26, 9.0]), torch.tensor(0.5), None, low=0, high=7, axis=None)
+    >>> fake_quantize(torch.tensor([-1.0, 0.26, 9.0]), torch.tensor(0.5), torch.tensor(0), low=0, high=7)
     tensor([0.0000, 0.5000, 3.5000])
     """
-    step, zero = _along(scale, x, axis), None if zero_point is None else _along(zero_point, x, axis)
-    code = (x / step).round_()
-    if zero is None:
-        return code.clamp_(low, high).mul_(step)
-    return code.add_(zero).clamp_(low, high).sub_(zero).mul_(step)
+    step, zero = scale.to(x.dtype), zero_point.to(x.dtype)
+    return (x / step).round_().add_(zero).clamp_(low, high).sub_(zero).mul_(step)
 
 
-def codes(x: Tensor, scale: Tensor, zero_point: Tensor | None, *, low: int, high: int, axis: int | None) -> Tensor:
-    """The whole numbers behind `fake_quantize`, before they are multiplied by the scale again; same shape, int32."""
-    code = (x / _along(scale, x, axis)).round()
-    if zero_point is not None:
-        code = code + _along(zero_point, x, axis)
-    return code.clamp(low, high).to(torch.int32)
+@torch.library.custom_op("lessen::quantize_weight", mutates_args=())
+def quantize_weight(weight: Tensor, *, limit: int, axis: int) -> Tensor:
+    """Weights on a symmetric grid of 2 limit + 1 values for each output channel, in the shape and type of `weight`.
+
+    The step of a channel is its largest magnitude divided by `limit`: it follows the weights while they are trained, so
+    nothing is clamped and the gradient passes whole. Zero stays zero.
+
+    Args:
+        weight: Floating, any shape.
+        limit: The largest code: 127 for 8 bits, 63 for 7.
+        axis: The axis of the output channels.
+
+    >>> quantize_weight(torch.tensor([[1.0, 0.4], [0.0, 30.0]]), limit=2, axis=0)
+    tensor([[ 1.0000,  0.5000],
+            [ 0.0000, 30.0000]])
+    """
+    step = _along(weight_scale(weight, limit=limit, axis=axis), weight, axis)
+    return (weight / step).round_().clamp_(-limit, limit).mul_(step)
 
 
-def _along(value: Tensor, x: Tensor, axis: int | None) -> Tensor:
-    value = value.to(x.dtype)
-    if axis is None:
-        return value
+def weight_scale(weight: Tensor, *, limit: int, axis: int) -> Tensor:
+    """The step of each output channel's grid, shape (O,); 1 where a whole weight is zero."""
+    others = [place for place in range(weight.ndim) if place != axis % weight.ndim]
+    largest_O = weight.abs().amax(others) if others else weight.abs()
+    largest_O = torch.maximum(largest_O, largest_O.amax() * SMALLEST)
+    return torch.where(largest_O > 0, largest_O / limit, torch.ones_like(largest_O))
+
+
+def _along(value_O: Tensor, x: Tensor, axis: int) -> Tensor:
     shape = [1] * x.ndim
     shape[axis] = -1
-    return value.reshape(shape)
+    return value_O.reshape(shape)
 
 
 @fake_quantize.register_fake
-def _(x: Tensor, scale: Tensor, zero_point: Tensor | None, *, low: int, high: int, axis: int | None) -> Tensor:
+def _(x: Tensor, scale: Tensor, zero_point: Tensor, *, low: int, high: int) -> Tensor:
     return torch.empty_like(x)
 
 
+@quantize_weight.register_fake
+def _(weight: Tensor, *, limit: int, axis: int) -> Tensor:
+    return torch.empty_like(weight)
+
+
 def _remember(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: Tensor) -> None:
-    x, scale, zero_point = inputs
-    ctx.low, ctx.high, ctx.axis = (keyword_only_inputs[name] for name in ("low", "high", "axis"))
-    ctx.save_for_backward(x, scale, zero_point)
+    ctx.low, ctx.high = keyword_only_inputs["low"], keyword_only_inputs["high"]
+    ctx.save_for_backward(*inputs)
 
 
 def _straight_through(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
     x, scale, zero_point = ctx.saved_tensors
-    code = (x / _along(scale, x, ctx.axis)).round_()
-    if zero_point is not None:
-        code.add_(_along(zero_point, x, ctx.axis))
-    inside = (code >= ctx.low) & (code <= ctx.high)
-    return gradient * inside, None, None
+    code = (x / scale.to(x.dtype)).round_().add_(zero_point.to(x.dtype))
+    return gradient * ((code >= ctx.low) & (code <= ctx.high)), None, None
 
 
 fake_quantize.register_autograd(_straight_through, setup_context=_remember)
+quantize_weight.register_autograd(lambda ctx, gradient: gradient)
 
 
-def _plain(x: Tensor, scale: Tensor, zero_point: Tensor | None, *, low: int, high: int, axis: int | None) -> Tensor:
-    step, zero = _along(scale, x, axis), None if zero_point is None else _along(zero_point, x, axis)
-    code = torch.round(x / step)
-    if zero is None:
-        return torch.clamp(code, low, high) * step
-    return (torch.clamp(code + zero, low, high) - zero) * step
+def _plain_fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, *, low: int, high: int) -> Tensor:
+    step, zero = scale.to(x.dtype), zero_point.to(x.dtype)
+    return (torch.clamp(torch.round(x / step) + zero, low, high) - zero) * step
+
+
+def _plain_quantize_weight(weight: Tensor, *, limit: int, axis: int) -> Tensor:
+    step = _along(weight_scale(weight, limit=limit, axis=axis), weight, axis)
+    return torch.clamp(torch.round(weight / step), -limit, limit) * step
 
 
 def decompositions() -> dict[Any, Any]:
-    """PyTorch's default decompositions, and `fake_quantize` in PyTorch's own operators."""
+    """PyTorch's default decompositions, and our operators in PyTorch's own."""
     table = torch.export.default_decompositions()
-    table[torch.ops.lessen.fake_quantize.default] = _plain
+    table[torch.ops.lessen.fake_quantize.default] = _plain_fake_quantize
+    table[torch.ops.lessen.quantize_weight.default] = _plain_quantize_weight
     return dict(table.items())

@@ -1,0 +1,163 @@
+"""A quantized network: the network that came in, with grids on its edges.
+
+Its modules, names, forward function and hooks stay what they were. The class of the whole network becomes a subclass of
+its own class whose forward function runs under a watch (`lessen.surgery.calls`); the watch rounds the weights of layers
+and what passes the sites that have a grid. The grids are the one module that is added, `grids`; its buffers are saved,
+moved and copied with the network. Because nothing else is touched, later operations may change layers, and what they
+leave or put in a layer's place is still quantized.
+
+A layer that an operation has replaced by several keeps the grid on what comes out of it. Weights have no state: the
+step of a channel follows from its weights.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from lessen.core.errors import PlanError
+from lessen.operations.quantize.edges import LAYERS
+from lessen.operations.quantize.fake import fake_quantize, quantize_weight
+from lessen.surgery.calls import Place, Watch, floating
+
+GRIDS = "grids"
+N = TypeVar("N", bound=nn.Module)
+
+
+class Grid(nn.Module):
+    """The grid of one site: buffers `scale`, shape (), and `zero_point`, shape (), int32."""
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, scale: float, zero_point: int, *, levels: int) -> None:
+        super().__init__()
+        self.levels = levels
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+        self.register_buffer("zero_point", torch.tensor(zero_point, dtype=torch.int32))
+
+    def round(self, values: Any) -> Any:
+        """Put every floating tensor in `values` on the grid."""
+        return tree_map(self._round, values)
+
+    def _round(self, value: Any) -> Any:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return fake_quantize(value, self.scale, self.zero_point, low=0, high=self.levels)
+        return value
+
+    def extra_repr(self) -> str:
+        return f"scale={float(self.scale):.4g}, zero_point={int(self.zero_point)}, levels={self.levels}"
+
+
+class Grids(nn.Module):
+    """All grids of a network, and which layers have their weights rounded.
+
+    Args:
+        edges: For each site the step and the code of zero.
+        levels: The largest code of an activation.
+        limits: For each layer, by name, the largest code of its weights.
+    """
+
+    def __init__(self, edges: Mapping[str, tuple[float, int]], *, levels: int, limits: Mapping[str, int]) -> None:
+        super().__init__()
+        self.limits = dict(limits)
+        for site, (scale, zero_point) in edges.items():
+            self.add_module(_spelt(site), Grid(scale, zero_point, levels=levels))
+
+    def at(self, site: str) -> Grid | None:
+        """The grid of a site, if it has one."""
+        found = self._modules.get(_spelt(site))
+        return found if isinstance(found, Grid) else None
+
+    def limit(self, path: str) -> int | None:
+        """The largest code of the weights of a layer, or of whatever stands in its place."""
+        while path not in self.limits:
+            if not path:
+                return None
+            path = path.rpartition(".")[0]
+        return self.limits[path]
+
+
+class Rounding(Watch):
+    """Rounds what passes the sites of a network that have a grid."""
+
+    def __init__(self, model: nn.Module, grids: Grids) -> None:
+        super().__init__(model)
+        self._grids = grids
+
+    def function(self, place: Place, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if place.op in LAYERS:
+            limit = self._grids.limit(place.path)
+            if limit is not None:
+                change = functools.partial(quantize_weight, limit=limit)
+                args, kwargs = with_weight(place.op, args, kwargs, change)
+        return self._round(place.site, run(*args, **kwargs))
+
+    def gives(self, site: str, module: nn.Module, output: Any) -> Any:
+        return self._round(site, output)
+
+    def _round(self, site: str, value: Any) -> Any:
+        grid = self._grids.at(site)
+        return value if grid is None else grid.round(value)
+
+
+def with_grids(model: N, grids: Grids) -> N:
+    """Make a network a quantized one, in place, and return it.
+
+    Raises:
+        PlanError: it is one already.
+    """
+    if hasattr(model, GRIDS):
+        raise PlanError(
+            f"{type(model).__name__} is quantized already (it has {GRIDS!r}). Quantize the network it came from."
+        )
+    model.add_module(GRIDS, grids)
+    model.__class__ = _quantized_class(type(model))  # type: ignore[assignment, arg-type]
+    return model
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether a network, or a part of it, was made by `with_grids`."""
+    return any(isinstance(getattr(part, GRIDS, None), Grids) for part in model.modules())
+
+
+def with_weight(
+    op: str, args: tuple[Any, ...], kwargs: dict[str, Any], change: Callable[..., Tensor]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call of a layer, with its weight changed; `change` gets the axis of its output channels."""
+    axis = 1 if op.startswith("conv_transpose") else 0
+    if "weight" in kwargs:
+        return args, {**kwargs, "weight": change(kwargs["weight"], axis=axis)}
+    return (args[0], change(args[1], axis=axis), *args[2:]), kwargs
+
+
+@functools.cache
+def _quantized_class(kind: type[nn.Module]) -> type[nn.Module]:
+    @functools.wraps(kind.forward)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        grids: Grids = getattr(self, GRIDS)
+        places = {id(value): place for place, value in enumerate(floating((args, kwargs)))}
+
+        def enter(value: Any) -> Any:
+            grid = grids.at(f"input:{places[id(value)]}") if id(value) in places else None
+            return value if grid is None else grid.round(value)
+
+        args, kwargs = tree_map(enter, (args, kwargs))
+        with Rounding(self, grids):
+            return kind.forward(self, *args, **kwargs)
+
+    return type(
+        f"Quantized{kind.__name__}",
+        (kind,),
+        {"forward": forward, "__doc__": kind.__doc__, "__module__": kind.__module__},
+    )
+
+
+def _spelt(site: str) -> str:
+    """A site as the name of a module, which may hold no dots."""
+    return site.replace(".", "/")

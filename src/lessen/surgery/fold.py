@@ -1,0 +1,126 @@
+"""Batch normalisation folded into the convolution or linear layer before it.
+
+In eval mode batch normalisation is y = (x - mean) * weight / sqrt(var + eps) + bias: it multiplies and shifts each
+channel, which a linear layer can do itself. The network computes the same function with fewer modules. Which layers may
+be folded is read from a run of the network, not from the order in which modules were registered.
+
+Shapes: O output channels; weights (O, I/groups, ...) of convolutions, (I, O/groups, ...) of transposed ones, (O, I).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized
+
+from lessen.core.data import Inputs
+from lessen.core.errors import NetworkError
+from lessen.surgery.calls import Call, trace
+from lessen.surgery.modules import get_module, set_module
+
+Pair = tuple[str, str]
+"""The names of a layer and of the batch normalisation that follows it."""
+
+
+def fold_batchnorm(model: nn.Module, inputs: Inputs) -> nn.Module:
+    """A new network in which every batch normalisation that can be folded is folded; for eval mode only.
+
+    Args:
+        model: The network; it is not changed.
+        inputs: Example inputs, to see what follows what.
+    """
+    return fold(model, foldable(model, inputs))
+
+
+def foldable(model: nn.Module, inputs: Inputs) -> list[Pair]:
+    """Which layers give their output to a batch normalisation and to nothing else, each called just once."""
+    seen = trace(model, inputs)
+    consumers, pairs = seen.consumers(), []
+    for one in seen.calls:
+        after = consumers.get(one.outputs[0], [])
+        if len(after) != 1 or after[0].op != "batch_norm" or one.outputs[0] in seen.outputs:
+            continue
+        if seen.times[one.path] == seen.times[after[0].path] == 1 and _fits(model, one, after[0]):
+            pairs.append((one.path, after[0].path))
+    return pairs
+
+
+def fold(model: nn.Module, pairs: Sequence[Pair], *, values: bool = True) -> nn.Module:
+    """A new network with these pairs folded: the layer has a bias, and identity stands in the normalisation's place.
+
+    A normalisation that carries its activation (as timm's `BatchNormAct2d` does) leaves the activation behind.
+
+    Args:
+        model: The network; it is not changed.
+        pairs: Names, as `foldable` gives them.
+        values: False makes the structure only, for loading folded weights.
+
+    Raises:
+        NetworkError: a name does not exist, or is of a module that cannot be folded.
+    """
+    new = copy.deepcopy(model)
+    for layer_name, norm_name in pairs:
+        layer, norm = get_module(new, layer_name), get_module(new, norm_name)
+        if not isinstance(layer, _ConvNd | nn.Linear) or not isinstance(norm, _BatchNorm):
+            raise NetworkError(
+                f"Cannot fold {norm_name!r} ({type(norm).__name__}) into {layer_name!r} ({type(layer).__name__}); "
+                "expected a batch normalisation and a convolution or linear layer. The plan is of another network."
+            )
+        weight, bias = folded(layer, norm) if values else (layer.weight, layer.weight.new_zeros(_channels(layer)))
+        layer.weight = nn.Parameter(weight.detach(), requires_grad=layer.weight.requires_grad)
+        layer.bias = nn.Parameter(bias.detach(), requires_grad=layer.weight.requires_grad)
+        set_module(new, norm_name, _rest_of(norm))
+    return new
+
+
+def folded(layer: _ConvNd | nn.Linear, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """The weight, in its shape, and the bias, (O,), that do what the layer and then the normalisation do."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    gain_O = norm.running_var.double().add(norm.eps).rsqrt()
+    if norm.weight is not None:
+        gain_O = gain_O * norm.weight.double()
+    shift_O = -norm.running_mean.double() * gain_O
+    if norm.bias is not None:
+        shift_O = shift_O + norm.bias.double()
+    if layer.bias is not None:
+        shift_O = shift_O + layer.bias.double() * gain_O
+    weight = layer.weight.double() * _along_outputs(layer, gain_O)
+    return weight.to(layer.weight.dtype), shift_O.to(layer.weight.dtype)
+
+
+def _along_outputs(layer: _ConvNd | nn.Linear, value_O: Tensor) -> Tensor:
+    """One number an output channel, in a shape that multiplies the layer's weight."""
+    if isinstance(layer, _ConvTransposeNd):
+        inputs, outputs, *kernel = layer.weight.shape
+        by_group = value_O.reshape(layer.groups, 1, outputs).expand(-1, inputs // layer.groups, -1)
+        return by_group.reshape(inputs, outputs, *[1] * len(kernel))
+    return value_O.reshape(-1, *[1] * (layer.weight.ndim - 1))
+
+
+def _channels(layer: _ConvNd | nn.Linear) -> int:
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+
+
+def _fits(model: nn.Module, one: Call, after: Call) -> bool:
+    layer, norm = get_module(model, one.path), get_module(model, after.path)
+    return (
+        isinstance(layer, _ConvNd | nn.Linear)
+        and isinstance(layer.weight, nn.Parameter)
+        and not is_parametrized(layer)
+        and isinstance(norm, _BatchNorm)
+        and norm.running_mean is not None
+        and norm.running_var is not None
+        # A linear layer over tokens gives (N, T, O): its channels are not the normalisation's.
+        and norm.num_features == _channels(layer)
+    )
+
+
+def _rest_of(norm: nn.Module) -> nn.Module:
+    children = OrderedDict(norm.named_children())
+    return nn.Sequential(children) if children else nn.Identity()
