@@ -1,14 +1,20 @@
 """Operations: each turns a network into a smaller one with the same inputs and outputs."""
 
 from lessen.operations.allocation import Global, Uniform
+from lessen.operations.factorization import Channel, Spatial
+from lessen.operations.low_rank import Factorized, LowRank
 from lessen.operations.prune_weights import PrunedWeights, PruneWeights
 from lessen.operations.scores import Magnitude, Taylor
 
 __all__ = [
+    "Channel",
+    "Factorized",
     "Global",
+    "LowRank",
     "Magnitude",
     "PruneWeights",
     "PrunedWeights",
+    "Spatial",
     "Taylor",
     "Uniform",
 ]
