@@ -1,0 +1,72 @@
+"""Everything that can be known to fail is found before anything long starts and before anything is written."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from lessen.core.contracts import Operation
+from lessen.core.data import Data
+from lessen.core.errors import LessenError
+from lessen.deploy import Deploy
+from lessen.graph import validate
+from lessen.pipeline.steps import Course, Step, cast_for, context_for, operate, title
+from lessen.schemes import Scheme
+from lessen.zoo import check_classes
+
+
+def preflight(
+    teacher: nn.Module,
+    student: nn.Module | None,
+    data: Data,
+    *,
+    train: Sequence[Scheme] = (),
+    steps: Sequence[Step],
+    deploy: Deploy,
+    seed: int = 0,
+) -> None:
+    """Walk the steps on copies without training anything.
+
+    Operations are planned and applied, with little calibration data; the graphs of schemes are validated on one batch of the
+    network as it then is. Where nothing is trained, the operations that come last fail just as early when they are
+    really done, so they are not done twice.
+
+    Raises:
+        LessenError: the first thing that is wrong; the text names the step.
+    """
+    data.check()
+    check_classes(teacher, data, what="The teacher")
+    if student is not None:
+        check_classes(student, data, what="The student")
+    deploy.check()
+    course = Course(copy.deepcopy(student if student is not None else teacher))
+    lessons = [number for number, step in enumerate(steps) if isinstance(step, Scheme)]
+    if not train and not lessons:
+        return
+    frozen = copy.deepcopy(teacher).eval()
+    _named("train", lambda: [_check_scheme(scheme, frozen, copy.deepcopy(teacher), data) for scheme in train])
+    context = context_for(data, count=32, device=torch.device("cpu"), seed=seed)
+    for number, step in enumerate(steps, start=1):
+        if isinstance(step, Operation):
+            course = _named(
+                f"step {number} ({title(step)})", lambda c=course, s=step, n=number: operate(c, s, context, n)
+            )
+        else:
+            _named(f"step {number} ({title(step)})", lambda s=step, c=course: _check_scheme(s, frozen, c.network, data))
+
+
+def _check_scheme(scheme: Scheme, teacher: nn.Module, student: nn.Module, data: Data) -> None:
+    batch = data.train.fetch(torch.arange(min(4, len(data.train))))
+    for stage in scheme.stages(cast_for(teacher, copy.deepcopy(student))):
+        validate(stage, batch)
+
+
+def _named(where: str, act: Any) -> Any:
+    try:
+        return act()
+    except LessenError as error:
+        raise type(error)(f"In {where}: {error}") from error

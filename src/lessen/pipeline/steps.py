@@ -1,0 +1,128 @@
+"""One network on its way through the steps: what each step does to it, and how it comes back after an interruption."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core.contracts import Context, Operation, Plan
+from lessen.core.data import Data
+from lessen.core.errors import SettingError
+from lessen.core.seeds import derive
+from lessen.core.settings import encode
+from lessen.knowledge import CrossEntropy, SquaredError
+from lessen.pipeline.plans import decode_plans, encode_plans, load_strictly
+from lessen.schemes import Scheme
+
+Step = Operation | Scheme
+
+
+@dataclass
+class Course:
+    """The network now, and what has been done to it.
+
+    Args:
+        network: The network as it is.
+        plans: What operations did, in order; following them on a fresh network gives this structure.
+        rows: What was done to each layer, for people.
+    """
+
+    network: nn.Module
+    plans: list[Plan] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+def title(step: Step) -> str:
+    """What a step is called: the name of its class."""
+    return type(step).__name__
+
+
+def check_steps(steps: Sequence[Any]) -> tuple[Step, ...]:
+    """The steps, each an operation or a scheme.
+
+    Raises:
+        SettingError: a step is neither; the text says what it is.
+    """
+    for number, step in enumerate(steps, start=1):
+        if isinstance(step, type):
+            raise SettingError(f"Step {number} is the class {step.__name__}; give an object, as {step.__name__}().")
+        if not isinstance(step, Operation | Scheme):
+            raise SettingError(
+                f"Step {number} is a {type(step).__name__}. A step is an operation (with plan) or a scheme (with stages); "
+                "`lessen methods` lists them."
+            )
+    return tuple(steps)
+
+
+def context_for(data: Data, *, count: int, device: torch.device, seed: int) -> Context:
+    """What operations may look at: training examples only.
+
+    Args:
+        data: The task.
+        count: How many examples to calibrate with.
+        device: Where to compute.
+        seed: Chooses the examples.
+    """
+    return Context(
+        inputs=data.example(2),
+        calibration=data.calibration(count, seed=seed),
+        loss=loss_for(data),
+        device=device,
+        seed=derive(seed, "operations"),
+    )
+
+
+def loss_for(data: Data) -> Callable[[Any, Tensor], Tensor]:
+    """What the labels ask for: cross-entropy for classes, squared error for numbers."""
+    return CrossEntropy() if data.classes is not None else SquaredError()
+
+
+def operate(course: Course, operation: Operation, context: Context, number: int) -> Course:
+    """Plan and apply one operation."""
+    plan = operation.plan(course.network, context)
+    network = plan.apply(course.network)
+    row = {"step": number, "operation": title(operation), "rows": plan.describe()}
+    return Course(network, [*course.plans, plan], [*course.rows, row])
+
+
+def cast_for(teacher: nn.Module, student: nn.Module) -> Mapping[str, Any]:
+    """The roles of a pipeline: the network that came in teaches, the one that is made smaller learns."""
+    return {"teacher": teacher, "student": student, "teachers": [teacher], "students": [student]}
+
+
+def restore(origin: nn.Module, tensors: Mapping[str, Tensor], plans: list[Any], rows: list[Any]) -> Course:
+    """The course after a step that was completed before an interruption."""
+    made = decode_plans(plans)
+    network = copy.deepcopy(origin)
+    for plan in made:
+        network = plan.apply(network, values=False)
+    return Course(load_strictly(network, tensors), made, rows)
+
+
+def keep(course: Course) -> tuple[dict[str, Tensor], list[Any], list[Any]]:
+    """What `restore` needs, ready to be written."""
+    return dict(course.network.state_dict()), encode_plans(course.plans), course.rows
+
+
+def describe_network(network: nn.Module, path: Path | None = None) -> dict[str, Any]:
+    """How a network that came as an object is named in a recipe: by its class."""
+    kind = type(network)
+    named = {"class": f"{kind.__module__}.{kind.__qualname__}"}
+    return named if path is None else {**named, "weights": str(path)}
+
+
+def encode_steps(steps: Sequence[Step]) -> list[Any]:
+    """The steps as data for the recipe; an object that is no settings object is written as its repr."""
+    rows = []
+    for step in steps:
+        try:
+            rows.append(encode(step))
+        except SettingError:
+            rows.append({"python": repr(step)})
+    return rows
