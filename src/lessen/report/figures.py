@@ -1,0 +1,216 @@
+"""The figures of the report, as plotly's own JSON: data and layout, without colours.
+
+Colours are the page's business (`page.js` gives each trace one by its `meta`), so that a figure follows a change from
+light to dark. Nothing here imports plotly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lessen.core.record import Record
+from lessen.report.entries import Entry
+from lessen.report.numbers import human, interval
+
+MOST_POINTS = 300
+"""Longer training curves are drawn as means over equal stretches, at most so many."""
+
+Figure = dict[str, Any]
+
+
+def trade_off(found: Sequence[Entry], cost: str, quality: str) -> Figure | None:
+    """Quality against cost (`bytes` or `latency`), one point for the network after each step and for each file.
+
+    Points carry the number of their step; None if nothing has both figures.
+    """
+    groups: dict[str, list[Entry]] = {}
+    for entry in found:
+        if entry.value(cost) and entry.value(quality) is not None:
+            kind = entry.runtime if entry.file is None else f"{entry.runtime} file"
+            groups.setdefault(f"{kind}, int8" if entry.integer else kind, []).append(entry)
+    shown = [entry for group in groups.values() for entry in group]
+    if not shown:
+        return None
+    record = shown[0].get(cost)
+    unit = "B" if record is None else record.unit
+    costs = [entry.value(cost) or 0.0 for entry in shown]
+    ends = [end for entry in shown for end in _span(entry.get(cost))]
+    ticks = nice_ticks(min(ends), max(ends), base=1024 if unit == "B" else 10)
+    measure = shown[0].get(quality)
+    spread = math.log10(max(ends) / min(ends)) or 0.2
+    return {
+        "data": [_points(name, group, cost, quality, number) for number, (name, group) in enumerate(groups.items())],
+        "layout": {
+            "xaxis": {
+                "type": "log",
+                "title": {"text": "size on disk" if cost == "bytes" else f"time of one batch{_batch(record)}"},
+                "tickvals": ticks,
+                "ticktext": [human(tick, unit).replace(".00", "").replace(".0 ", " ") for tick in ticks],
+                "range": [math.log10(min(ends)) - 0.12 * spread, math.log10(max(ends)) + 0.12 * spread],
+            },
+            "yaxis": {"title": {"text": _title(quality, measure)}},
+            "showlegend": len(groups) > 1,
+        },
+        "summary": f"{len(costs)} points; the cheapest is "
+        f"{human(min(costs), unit)}, the dearest {human(max(costs), unit)}.",
+    }
+
+
+def training_curves(log: Sequence[Mapping[str, Any]], stage: int) -> Figure | None:
+    """The loss of every edge of a stage against the step, None if no step was logged."""
+    rows = [row for row in log if row.get("kind") == "step" and row.get("stage") == stage]
+    edges = list(dict.fromkeys(name for row in rows for name in row.get("edges", {})))
+    traces = []
+    for number, name in enumerate(edges):
+        pairs = [
+            (row["step"], row["edges"][name]["loss"])
+            for row in rows
+            if row.get("edges", {}).get(name, {}).get("loss") is not None
+        ]
+        if pairs:
+            steps, losses = thin(pairs)
+            traces.append(_line(name, steps, losses, number))
+    if not traces:
+        return None
+    stretch = math.ceil(len(rows) / MOST_POINTS)
+    positive = all(loss > 0 for trace in traces for loss in trace["y"])
+    return {
+        "data": traces,
+        "layout": {
+            "xaxis": {"title": {"text": "step" if stretch == 1 else f"step (means over {stretch} steps)"}},
+            "yaxis": {"title": {"text": "loss"}, "type": "log" if positive else "linear", "nticks": 6},
+            "showlegend": True,
+        },
+        "summary": f"{len(traces)} curves over {len(rows)} steps.",
+    }
+
+
+def validation_curves(log: Sequence[Mapping[str, Any]], stage: int) -> Figure | None:
+    """The figure that a stage is judged by, for every node that was validated, with the best one marked."""
+    rows = [row for row in log if row.get("kind") == "validation" and row.get("stage") == stage]
+    said = {name for row in rows for figures in row.get("figures", {}).values() for name in figures}
+    chosen = next((name for name in ("accuracy", "mean_squared_error", "nll", *sorted(said)) if name in said), None)
+    if chosen is None:
+        return None
+    nodes = list(dict.fromkeys(name for row in rows for name in row["figures"]))
+    traces = []
+    for number, node in enumerate(nodes):
+        points = [(row, row["figures"][node][chosen]) for row in rows if chosen in row["figures"].get(node, {})]
+        trace = _line(node, [row["step"] for row, _ in points], [value for _, value in points], number)
+        trace["mode"] = "lines+markers"
+        trace["marker"] = {
+            "size": [11 if row.get("best") else 6 for row, _ in points],
+            "symbol": ["star" if row.get("best") else "circle" for row, _ in points],
+        }
+        traces.append(trace)
+    return {
+        "data": traces,
+        "layout": {
+            "xaxis": {"title": {"text": "step (a star: the best so far)"}},
+            "yaxis": {"title": {"text": _title(chosen, None)}},
+            "showlegend": True,
+        },
+        "summary": f"{len(rows)} validations of {', '.join(nodes)}.",
+    }
+
+
+def thin(pairs: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> tuple[list[float], list[float]]:
+    """At most `most` points: means over equal stretches.
+
+    >>> thin([(0, 1.0), (1, 3.0), (2, 5.0), (3, 7.0)], most=2)
+    ([0.5, 2.5], [2.0, 6.0])
+    """
+    stretch = math.ceil(len(pairs) / most)
+    parts = [pairs[start : start + stretch] for start in range(0, len(pairs), stretch)]
+    if stretch == 1:
+        return [x for x, _ in pairs], [y for _, y in pairs]
+    return ([sum(x for x, _ in part) / len(part) for part in parts],
+            [sum(y for _, y in part) / len(part) for part in parts])  # fmt: skip
+
+
+def nice_ticks(low: float, high: float, *, base: int = 10, most: int = 5) -> list[float]:
+    """Round numbers between two ends of a logarithmic axis, at most about `most`; `base` 1024 for bytes.
+
+    >>> nice_ticks(1500, 70000, base=1024)
+    [2048, 5120, 10240, 20480, 51200]
+    """
+    top = math.ceil(math.log(high, base)) + 1
+    bottom = math.floor(math.log(low, base)) - 1
+    tens = (1, 10, 100) if base == 1024 else (1,)
+    for steps in ((1, 2, 5), (1, 3), (1,)) if high / low > 8 else ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 3, 5), (1, 3)):
+        places = (base**power * ten * step for power in range(bottom, top) for ten in tens for step in steps)
+        found = sorted({place for place in places if low <= place <= high})
+        if len(found) <= most:
+            break
+    return found if len(found) >= 2 else [low, high]
+
+
+def _points(name: str, group: Sequence[Entry], cost: str, quality: str, number: int) -> Figure:
+    trace: Figure = {
+        "type": "scatter",
+        "name": name,
+        "mode": "lines+markers+text" if group[0].file is None else "markers+text",
+        "x": [entry.value(cost) for entry in group],
+        "y": [entry.value(quality) for entry in group],
+        "text": [str(entry.step) for entry in group],
+        "textposition": "middle center",
+        "hovertext": [_hover(entry, cost, quality) for entry in group],
+        "hoverinfo": "text",
+        "meta": {"colour": number, "points": True},
+        "marker": {"size": 20, "symbol": "circle" if group[0].file is None else "square"},
+        "line": {"width": 1, "dash": "dot"},
+        "cliponaxis": False,
+    }
+    if group[0].integer:
+        trace["marker"]["symbol"] = "diamond"
+        trace["marker"]["size"] = 24
+    for axis, figure in (("error_x", cost), ("error_y", quality)):
+        if any(_has_interval(entry.get(figure)) for entry in group):
+            spans = [(entry.value(figure) or 0.0, _span(entry.get(figure))) for entry in group]
+            trace[axis] = {
+                "type": "data",
+                "symmetric": False,
+                "array": [high - value for value, (_, high) in spans],
+                "arrayminus": [value - low for value, (low, _) in spans],
+            }
+    return trace
+
+
+def _line(name: str, x: Sequence[float], y: Sequence[float], number: int) -> Figure:
+    return {"type": "scatter", "mode": "lines", "name": name, "x": list(x), "y": list(y), "meta": {"colour": number},
+            "line": {"width": 1.75}}  # fmt: skip
+
+
+def _hover(entry: Entry, cost: str, quality: str) -> str:
+    lines = [f"{entry.name} (step {entry.step})"]
+    for figure in (cost, quality):
+        record = entry.get(figure)
+        if record is not None:
+            spread = interval(record)
+            lines.append(human(record.value, record.unit) + (f" ({spread})" if spread else ""))
+    # Plotly reads a little HTML in what it shows on hovering.
+    return "<br>".join(line.replace("&", "&amp;").replace("<", "&lt;") for line in lines)
+
+
+def _has_interval(record: Record | None) -> bool:
+    return record is not None and record.low is not None and record.high is not None
+
+
+def _span(record: Record | None) -> tuple[float, float]:
+    if record is None or record.value is None:
+        return 1.0, 1.0
+    low = record.value if record.low is None else record.low
+    return low, record.value if record.high is None else record.high
+
+
+def _batch(record: Record | None) -> str:
+    batch = None if record is None else record.settings.get("batch")
+    return "" if batch is None else f" of {batch}"
+
+
+def _title(quality: str, record: Record | None) -> str:
+    split = "" if record is None or not record.settings.get("split") else f" on the {record.settings['split']} split"
+    unit = ", %" if quality == "accuracy" else ", nat" if quality == "nll" else ""
+    return quality.replace("_", " ") + split + unit

@@ -1,0 +1,90 @@
+"""One page that explains a run, readable without a network: everything it needs stands in the file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+
+from lessen.core.files import write_text
+from lessen.report import history, sections
+from lessen.report.entries import entries
+from lessen.report.html import Html, join, tag
+from lessen.report.plots import Plots
+from lessen.report.run import Run, read_run
+from lessen.report.verdict import judge
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write `report.html` into a run folder, from the files in it and nothing else.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RunError: there is no such folder, it is not a run, or a file in it is damaged.
+    """
+    run = read_run(folder)
+    path = run.folder / "report.html"
+    write_text(path, render(run))
+    return path
+
+
+def render(run: Run) -> str:
+    """The page of a run as HTML."""
+    found = entries(run.records)
+    verdict = judge(run.records)
+    teacher = next((entry for entry in found if entry.step == 0 and entry.file is None), None)
+    plots = Plots()
+    body = tag(
+        "main",
+        tag(
+            "header",
+            tag("p", "A run of lessen", class_="run"),
+            tag("h1", run.name),
+            tag("p", verdict.sentence, class_="verdict"),
+            sections.tiles(verdict, teacher),
+            sections.warnings(verdict),
+        ),
+        _section("before", "Before and after", sections.before_and_after(verdict, found)),
+        _section("steps", "Every step", sections.every_step(found, plots)),
+        _section("training", "Training", history.training(run, plots)),
+        _section("graph", "Who taught whom", history.transfer(run)),
+        _section("layers", "What was done to each layer", history.layers(run)),
+        _section("verified", "What was verified", sections.verified(found)),
+        _section("load", "How to load the result", sections.loading(run, verdict, found)),
+        _section("measured", "How it was measured", history.measuring(run)),
+        _section("recipe", "The recipe", history.recipe(run)),
+    )
+    footer = tag("footer", "Written by lessen from the files in the run's folder. Nothing is loaded from elsewhere.")
+    return _document(run.name, join(body, footer), plots)
+
+
+def _section(name: str, title: str, content: Html) -> Html:
+    return tag("section", tag("h2", title, id=name), content, aria_labelledby=name)
+
+
+def _document(title: str, body: Html, plots: Plots) -> str:
+    from plotly.offline import get_plotlyjs
+
+    here = files("lessen.report")
+    style = (here / "style.css").read_text(encoding="utf-8")
+    scripts = [get_plotlyjs(), (here / "page.js").read_text(encoding="utf-8")] if plots.figures else []
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_policy(scripts)),
+        tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", f"{title} · lessen"),
+        tag("style", Html(style)),
+    )
+    drawn = join(plots.data(), (tag("script", Html(script)) for script in scripts)) if scripts else None
+    return "<!DOCTYPE html>\n" + tag("html", head, tag("body", body, drawn), lang="en") + "\n"
+
+
+def _policy(scripts: list[str]) -> str:
+    """Nothing is fetched, and nothing runs but these very scripts, whatever a name in the run may hold."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{value}'" for value in hashes) or "'none'"
+    return f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {allowed}"

@@ -1,0 +1,32 @@
+"""Where figures stand on the page, and their data, which the page's script draws."""
+
+from __future__ import annotations
+
+import json
+
+from lessen.report.figures import Figure
+from lessen.report.html import Html, tag
+
+
+class Plots:
+    """Collects the figures of one page while its parts are written."""
+
+    def __init__(self) -> None:
+        self.figures: list[Figure] = []
+
+    def place(self, title: str, figure: Figure | None) -> Html:
+        """A titled place for a figure; a sentence where there is none."""
+        if figure is None:
+            return tag("p", f"{title}: nothing was recorded.", class_="none")
+        number = len(self.figures)
+        self.figures.append({"data": figure["data"], "layout": figure["layout"]})
+        label = f"{title}. {figure['summary']}"
+        plot = tag("div", class_="plot", data_figure=str(number), role="img", aria_label=label)
+        return tag("figure", tag("figcaption", title), plot)
+
+    def data(self) -> Html:
+        """All figures as JSON that cannot end the script element it stands in."""
+        text = json.dumps(self.figures, allow_nan=False)
+        for sign, escaped in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
+            text = text.replace(sign, escaped)
+        return tag("script", Html(text), type="application/json", id="figures")

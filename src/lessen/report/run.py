@@ -1,0 +1,97 @@
+"""What a run folder holds, read and nothing more: no network, no data and no other part of lessen is needed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lessen.core.errors import RunError
+from lessen.core.files import read_lines
+from lessen.core.record import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The files of one run.
+
+    Args:
+        folder: Where they are.
+        recipe: The recipe as it was written, or None.
+        plans: Encoded plans, in order.
+        layers: For each operation, what it did to each layer.
+        records: Every measurement.
+        log: One row a training step or validation.
+        graphs: One transfer graph a stage.
+    """
+
+    folder: Path
+    recipe: str | None
+    plans: list[dict[str, Any]]
+    layers: list[dict[str, Any]]
+    records: list[Record]
+    log: list[dict[str, Any]]
+    graphs: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """What the run is called: the name of its folder."""
+        return self.folder.resolve().name
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read a run folder; what is not there yet is empty.
+
+    Raises:
+        RunError: there is no such folder, it is not a run, or a file in it is damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunError(f"There is no folder {folder}. Give the folder of a run, as runs/mine.")
+    recipe = folder / "recipe.yaml"
+    if not recipe.is_file() and not (folder / "records.jsonl").is_file():
+        raise RunError(
+            f"{folder} is not the folder of a run: it has neither a recipe.yaml nor a records.jsonl. "
+            "A run is what `lessen run` or lessen.compress(..., run=...) leaves behind."
+        )
+    return Run(
+        folder=folder,
+        recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else None,
+        plans=_list(folder / "plan.json"),
+        layers=_list(folder / "layers.json"),
+        records=_records(folder / "records.jsonl"),
+        log=_lines(folder / "log.jsonl"),
+        graphs=_list(folder / "graph.json"),
+    )
+
+
+def _records(path: Path) -> list[Record]:
+    try:
+        return [Record.from_json(row) for row in _lines(path)]
+    except TypeError as error:
+        raise RunError(
+            f"{path} holds a line that is not a record ({error}). It was written by something else."
+        ) from error
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = read_lines(path)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is damaged ({error}). Restore it, or measure the run again.") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise RunError(f"{path} holds a line that is not an object. It was written by something else.")
+    return rows
+
+
+def _list(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is damaged ({error}). Restore it, or run again.") from error
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise RunError(f"{path} is not a list of objects. It was written by something else.")
+    return found

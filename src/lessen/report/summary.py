@@ -1,0 +1,56 @@
+"""The table at the end of a run, for the terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from lessen.core.record import Record
+from lessen.report.entries import Entry, entries
+from lessen.report.numbers import NOTHING, digits, human, interval
+from lessen.report.verdict import judge
+
+
+def summary(records: Sequence[Record], *, width: int = 100) -> str:
+    """The teacher, the network after each step and each file: bytes, milliseconds, accuracy with its interval.
+
+    Args:
+        records: What was measured.
+        width: Columns of the terminal.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    found = entries(records)
+    regression = any(entry.get("mean_squared_error") for entry in found)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for head in ("size", "time", "squared error" if regression else "accuracy", "faster", "verified"):
+        table.add_column(head, justify="right", no_wrap=head != "verified")
+    for entry in found:
+        table.add_row(*map(Text, _row(entry, "mean_squared_error" if regression else "accuracy")))
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, color_system=None, force_terminal=False)
+    console.print(table)
+    verdict = judge(records)
+    console.print(Text(verdict.sentence))
+    for warning in verdict.warnings:
+        console.print(Text(f"! {warning}"))
+    return stream.getvalue().rstrip()
+
+
+def _row(entry: Entry, quality: str) -> tuple[str, ...]:
+    ratio, record = entry.value("speedup"), entry.get(quality)
+    shown = NOTHING if record is None else human(record.value, record.unit if record.unit != "1" else "").strip()
+    spread = interval(record, record.unit if record is not None and record.unit != "1" else "")
+    verified = {None: "", True: "yes", False: "no"}[entry.verified]
+    return (
+        entry.name,
+        human(entry.value("bytes"), "B"),
+        human(entry.value("latency"), "ms"),
+        f"{shown} ({spread})" if spread else shown,
+        NOTHING if ratio is None else f"{digits(ratio)} ×",
+        verified + (", fastest" if entry.value("fastest") else ""),
+    )

@@ -1,0 +1,177 @@
+"""The one sentence at the top: what was gained, what it cost, and what a reader must be warned of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lessen.core.record import Record
+from lessen.report.entries import Entry, entries, targets
+from lessen.report.numbers import digits, human, interval
+
+ENOUGH_INTEGER = 95.0
+"""Percent of the multiply-adds in integer kernels from which on a file counts as int8."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Before, after, and what to say of the two.
+
+    Args:
+        before: The teacher: its own file in the same runtime where there is one, else the network in PyTorch.
+        after: The fastest verified file, else the network after the last step; None where nothing was measured.
+        sentence: The verdict.
+        warnings: What a reader must know before using the result.
+    """
+
+    before: Entry | None
+    after: Entry | None
+    sentence: str
+    warnings: tuple[str, ...]
+
+
+def judge(records: Sequence[Record]) -> Verdict:
+    """Compare what is shipped with the teacher."""
+    found = entries(records)
+    networks = [entry for entry in found if entry.file is None]
+    files = [entry for entry in found if entry.file is not None]
+    teacher = next((entry for entry in networks if entry.step == 0), None)
+    shipped = next((entry for entry in files if (entry.value("fastest") or 0) > 0), None)
+    warnings = _warnings(files, shipped, targets(records))
+    if shipped is not None:
+        before = _reference(shipped, files) or teacher
+        return Verdict(before, shipped, _sentence(before, shipped, teacher), tuple(warnings))
+    last = networks[-1] if networks and networks[-1].step > 0 else None
+    if last is None:
+        said = "Nothing has been measured yet." if teacher is None else "Only the teacher has been measured so far."
+        return Verdict(teacher, None, said, tuple(warnings))
+    if not files:
+        warnings.insert(0, "No file was written: the figures are those of the network in PyTorch.")
+    return Verdict(teacher, last, _sentence(teacher, last, teacher), tuple(warnings))
+
+
+def accuracy_change(after: Entry, teacher: Entry | None) -> Record | None:
+    """How accuracy changed: the paired record where there is one, else the plain difference without an interval."""
+    if (paired := after.get("accuracy_change")) is not None:
+        return paired
+    now, was = after.get("accuracy"), None if teacher is None else teacher.get("accuracy")
+    if now is None or was is None or now.value is None or was.value is None:
+        return None
+    return Record(subject=after.name, figure="accuracy_change", value=now.value - was.value, unit="points")
+
+
+def speedup(after: Entry, before: Entry | None) -> Record | None:
+    """How many times faster: the interleaved record where there is one, else the quotient of the medians."""
+    if (paired := after.get("speedup")) is not None:
+        return paired
+    now, was = after.value("latency"), None if before is None else before.value("latency")
+    if not now or not was:
+        return None
+    return Record(subject=after.name, figure="speedup", value=was / now, unit="1")
+
+
+def _sentence(before: Entry | None, after: Entry, teacher: Entry | None) -> str:
+    what = f"The fastest verified file, {after.name}," if after.file else "The network after the last step"
+    parts = [part for part in (_smaller(before, after), _faster(before, after)) if part]
+    cost = _cost(after, teacher)
+    if not parts and not cost:
+        return f"{what} has not been measured against the teacher."
+    against = f" than {before.name}" if before is not None and before.file else " than the teacher"
+    said = f"{what} is {' and '.join(parts)}{against}" if parts else what
+    if cost:
+        said += cost if cost.startswith(",") else f"{', and ' if parts else ' is '}{cost}"
+    return said + "."
+
+
+def _smaller(before: Entry | None, after: Entry) -> str:
+    was, now = None if before is None else before.value("bytes"), after.value("bytes")
+    if not was or not now:
+        return ""
+    if now > 1.005 * was:
+        return f"{digits(now / was)} times larger"
+    return f"{digits(was / now)} times smaller" if was > 1.005 * now else "as large"
+
+
+def _faster(before: Entry | None, after: Entry) -> str:
+    ratio = speedup(after, before)
+    if ratio is None or not ratio.value:
+        return ""
+    if ratio.low is not None and ratio.high is not None and ratio.low <= 1 <= ratio.high:
+        return f"not measurably faster ({interval(ratio, 'ratio')} times)"
+    if ratio.value >= 1:
+        spread = interval(ratio, "ratio")
+        return f"{digits(ratio.value)} times faster" + (f" ({spread})" if spread else "")
+    return f"{digits(1 / ratio.value)} times slower"
+
+
+def _cost(after: Entry, teacher: Entry | None) -> str:
+    change = accuracy_change(after, teacher)
+    if change is not None and change.value is not None:
+        word = "more" if change.value > 0 else "less"
+        said = "exactly as accurate" if change.value == 0 else f"{abs(change.value):.2f} points {word} accurate"
+        if change.low is None or change.high is None:
+            return said
+        said += f" (change {interval(change)})"
+        return said + (", which is within chance" if change.value and change.low <= 0 <= change.high else "")
+    error, was = after.value("mean_squared_error"), None if teacher is None else teacher.value("mean_squared_error")
+    if error is None or was is None:
+        return ""
+    return f", with a mean squared error of {digits(error)} where the teacher has {digits(was)}"
+
+
+def _reference(shipped: Entry, files: list[Entry]) -> Entry | None:
+    record = shipped.get("speedup")
+    name = None if record is None else record.settings.get("reference")
+    for entry in files:
+        if entry.file == name:
+            return entry
+    return next((entry for entry in files if entry.step == 0 and entry.runtime == shipped.runtime), None)
+
+
+def _warnings(files: list[Entry], shipped: Entry | None, asked: list[Record]) -> list[str]:
+    said = []
+    if files and shipped is None:
+        said.append("No file is named as the fastest: none passed verification, or the run has not ended.")
+    for record in asked:
+        if not record.value:
+            unit, name = str(record.detail.get("unit", "")), record.figure.removeprefix("target_").replace("_", " ")
+            limit, found = (human(record.detail.get(key), unit) for key in ("asked", "found"))
+            said.append(f"A target was missed: {name}: {limit} asked, {found} found.")
+    for entry in files:
+        if entry.verified is False:
+            said.append(f"{entry.name} did not pass verification and must not be used: {reason(entry)}")
+        ratio = entry.get("speedup")
+        if ratio is not None and ratio.high is not None and ratio.high < 1:
+            said.append(f"{entry.name} is slower than {ratio.settings.get('reference', 'the reference')}: "
+                        f"{digits(ratio.value or 0)} times its speed.")  # fmt: skip
+        if entry.integer:
+            said += _int8(entry, files)
+    return said
+
+
+def _int8(entry: Entry, files: list[Entry]) -> list[str]:
+    """What an int8 file must own up to: floating-point kernels, and a plain file that is as fast."""
+    said = []
+    share = entry.value("integer_share")
+    if share is not None and share < ENOUGH_INTEGER:
+        said.append(f"{entry.name}: only {share:.0f} % of the multiply-adds run in integer kernels.")
+    plain = [
+        other
+        for other in files
+        if not other.integer and other.runtime == entry.runtime and 0 < other.step <= max(entry.step, 1)
+    ]
+    rivals = [(other.value("latency") or 0, other) for other in plain if other.value("latency")]
+    mine = entry.value("latency")
+    if rivals and mine:
+        best, other = max(rivals, key=lambda pair: pair[1].step)
+        if mine > best:
+            said.append(f"int8 does not pay here: {entry.name} takes {human(mine, 'ms')}, {other.name} in 32 bits "
+                        f"{human(best, 'ms')}.")  # fmt: skip
+    return said
+
+
+def reason(entry: Entry) -> str:
+    """Why a file was, or was not, verified."""
+    record = entry.get("verified")
+    given = None if record is None else record.detail.get("reason")
+    return str(given or "no reason was recorded.")
