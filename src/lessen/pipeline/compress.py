@@ -84,8 +84,8 @@ def compress(
 ) -> Compressed:
     """Make a network smaller, step by step, and leave behind files that run and a report.
 
-    Everything is checked before anything long starts and before anything is written: the data, the number of classes, every
-    tap and bridge, and whether each operation can reach its target on this network.
+    Everything is checked before anything long starts and before anything is written: the data, the number of classes,
+    every tap and bridge, and whether each operation can reach its target on this network.
 
     Args:
         teacher: The trained network; it is not changed. It is the teacher of the schemes among the steps.
@@ -137,7 +137,7 @@ def resume(
     The arguments are those of `compress`; a network need only be built the same way, its weights come from the run.
 
     Raises:
-        RunError: the folder is not a run, another process works on it, or the steps are not the ones it was started with.
+        RunError: the folder is not a run, another process works on it, or it was started with other steps.
     """
     return _Path(
         teacher=teacher,

@@ -22,8 +22,8 @@ KIND = "lessen run, version 1"
 class RunFolder:
     """Paths and state of one run.
 
-    A folder is a run when its `checkpoints/state.json` says so. Everything is written whole or not at all, so a run that was
-    killed can always be resumed from the last step that was completed.
+    A folder is a run when its `checkpoints/state.json` says so. Everything is written whole or not at all, so a run
+    that was killed can always be resumed from the last step that was completed.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -48,7 +48,7 @@ class RunFolder:
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             if self.state.is_file():
                 raise RunError(
-                    f"{self.path} is a run already. Continue it with `lessen resume {self.path}`, or choose another folder."
+                    f"{self.path} is a run already. Continue it with `lessen resume {self.path}`, or choose another."
                 )
             raise RunError(f"{self.path} is there already and is not empty. Choose another folder for the run.")
 

@@ -18,7 +18,7 @@ def load(run: str | Path, network: nn.Module) -> nn.Module:
 
     Args:
         run: The folder of the run.
-        network: Freshly built, as the one that was compressed was built before; its weights do not matter. It is not changed.
+        network: Freshly built, as the one that was compressed had been; its weights do not matter. It is not changed.
 
     Raises:
         RunError: the folder is not a run, or the run has not come to its end.
@@ -46,7 +46,8 @@ def load_given(folder: RunFolder, teacher: nn.Module, student: nn.Module | None)
     kept = folder.step(0) / "student.safetensors"
     if kept.is_file() != (student is not None):
         raise RunError(
-            f"{folder.path} was started {'with' if kept.is_file() else 'without'} a student of its own; resume it the same way."
+            f"{folder.path} was started {'with' if kept.is_file() else 'without'} a student of its own; "
+            "resume it the same way."
         )
     if student is not None:
         load_strictly(student, read_tensors(kept))

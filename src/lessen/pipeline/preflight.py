@@ -31,8 +31,8 @@ def preflight(
 ) -> None:
     """Walk the steps on copies without training anything.
 
-    Operations are planned and applied, with little calibration data; the graphs of schemes are validated on one batch of the
-    network as it then is. Where nothing is trained, the operations that come last fail just as early when they are
+    Operations are planned and applied, with little calibration data; the graphs of schemes are validated on one batch
+    of the network as it then is. Where nothing is trained, the operations that come last fail just as early when they are
     really done, so they are not done twice.
 
     Raises:

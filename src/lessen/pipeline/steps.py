@@ -54,8 +54,8 @@ def check_steps(steps: Sequence[Any]) -> tuple[Step, ...]:
             raise SettingError(f"Step {number} is the class {step.__name__}; give an object, as {step.__name__}().")
         if not isinstance(step, Operation | Scheme):
             raise SettingError(
-                f"Step {number} is a {type(step).__name__}. A step is an operation (with plan) or a scheme (with stages); "
-                "`lessen methods` lists them."
+                f"Step {number} is a {type(step).__name__}. A step is an operation (with plan) or a scheme (with "
+                "stages); `lessen methods` lists them."
             )
     return tuple(steps)
 
