@@ -1,1 +1,17 @@
+"""Recipes: YAML files that map one to one onto settings objects, and the catalogue of what they may name."""
 
+from lessen.recipe.catalogue import about, catalogue, methods
+from lessen.recipe.recipe import Build, Recipe, as_data, read_recipe, schema, shipped, write_recipe
+
+__all__ = [
+    "Build",
+    "Recipe",
+    "about",
+    "as_data",
+    "catalogue",
+    "methods",
+    "read_recipe",
+    "schema",
+    "shipped",
+    "write_recipe",
+]

@@ -24,15 +24,16 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
 }
 """Our own, by the name of the function that makes them."""
 
-_FORMS = "'zoo:NAME', 'timm:NAME', 'torchvision:NAME', 'transformers:NAME' or 'module:factory'"
+_FORMS = "'zoo:NAME', 'trained:NAME', 'timm:NAME', 'torchvision:NAME', 'transformers:NAME' or 'module:factory'"
 
 
 def build(name: str, /, *, weights: str | Path | None = None, seed: int = 0, **arguments: Any) -> nn.Module:
     """A network by name. Nothing is downloaded: weights come from a file.
 
     Args:
-        name: "zoo:residual", "timm:mobilenetv3_small_100", "torchvision:resnet18", "transformers:bert" (or the folder
-            of a transformers configuration), or "package.module:factory" for a function or class of the reader's own.
+        name: "zoo:residual", "trained:fashion_mnist" (see `teachers`), "timm:mobilenetv3_small_100",
+            "torchvision:resnet18", "transformers:bert" (or the folder of a transformers configuration), or
+            "package.module:factory" for a function or class of the reader's own.
         weights: A safetensors file, or a checkpoint of tensors and plain values; None leaves the weights as drawn.
         seed: For drawing the first weights.
         arguments: What the factory is called with, as `width=32`.
@@ -80,6 +81,12 @@ def _zoo(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     if name not in NETWORKS:
         raise NetworkError(f"There is no network {name!r} in zoo: {did_you_mean(name, NETWORKS)}")
     return _network(f"zoo:{name}", NETWORKS[name], arguments)
+
+
+def _trained(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    from lessen.zoo.teacher import teacher
+
+    return _network(f"trained:{name}", lambda: teacher(name), arguments)
 
 
 def _timm(name: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -191,6 +198,7 @@ def _first(error: BaseException) -> str:
 _MAKERS: Mapping[str, Callable[[str, Mapping[str, Any]], nn.Module]] = {
     "timm": _timm,
     "torchvision": _torchvision,
+    "trained": _trained,
     "transformers": _transformers,
     "zoo": _zoo,
 }

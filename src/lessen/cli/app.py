@@ -1,0 +1,191 @@
+"""The commands: each reads what a person wrote, calls one function of the library, and says where the result is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    name="lessen",
+    help="Make a trained network smaller, with the evidence beside the file.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RunOption = Annotated[Path | None, typer.Option("--run", help="Folder to leave everything in; it must not exist yet.")]
+RunArgument = Annotated[Path, typer.Argument(help="The folder of a run, as runs/mine.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import lessen
+
+        typer.echo(f"lessen {lessen.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
+    """Options of every command; `--debug` is read by `main`."""
+    del debug, version
+    # A network may be named as `module:factory`, from where the person stands.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+
+
+@app.command()
+def demo(run: RunOption = None, *, quiet: Quiet = False) -> None:
+    """The main job on data that comes with the installation: under three minutes on two cores."""
+    from lessen.recipe import shipped
+
+    _start(shipped("digits"), run if run is not None else _free(Path("runs/demo")), quiet=quiet)
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, as recipes/digits.yaml.")],
+    run: RunOption = None,
+    *,
+    quiet: Quiet = False,
+) -> None:
+    """Do what a recipe says."""
+    _start(recipe, run if run is not None else Path("runs") / recipe.stem, quiet=quiet)
+
+
+@app.command()
+def resume(run: RunArgument, *, quiet: Quiet = False) -> None:
+    """Continue a run that was interrupted; it ends with the same numbers as one that was not."""
+    from lessen.pipeline import RunFolder, resume
+    from lessen.recipe import read_recipe
+
+    folder = RunFolder(run)
+    folder.open()
+    _finish(resume(run, **read_recipe(folder.recipe).arguments(weights=False), progress=not quiet))
+
+
+@app.command()
+def load(
+    run: RunArgument,
+    out: Annotated[Path | None, typer.Option(help="Write the network here as a .pt2 program.")] = None,
+) -> None:
+    """Rebuild the network of a run from its plan and its weights, and say what it is."""
+    from lessen.measure import count_nonzero_parameters, count_parameters
+    from lessen.pipeline import RunFolder, load
+    from lessen.recipe import read_recipe
+
+    folder = RunFolder(run)
+    folder.open()
+    recipe = read_recipe(folder.recipe)
+    network, student = recipe.networks(weights=False)
+    made = load(run, student if student is not None else network)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(made, markup=False)
+    console.print(f"{count_parameters(made):,} parameters, {count_nonzero_parameters(made):,} of them not zero.")
+    if out is not None:
+        from lessen.deploy import export_pt2
+
+        console.print(f"Written: {export_pt2(made, recipe.data.load().example(2), _new_file(out))}", markup=False)
+    console.print(
+        f'In Python: lessen.load("{run}", network), where network is built as in {folder.recipe}.', markup=False
+    )
+
+
+@app.command()
+def report(run: RunArgument) -> None:
+    """Write the report of a run again, from the files in its folder."""
+    from lessen.pipeline import RunFolder
+    from lessen.report import write_report
+
+    RunFolder(run).open()
+    typer.echo(f"Report: {write_report(run)}")
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Show the card and the settings of one method.")] = None,
+    text: Annotated[str | None, typer.Option("--find", help="Only methods whose card holds this text.")] = None,
+) -> None:
+    """List every method: objectives, bridges, operations, schemes."""
+    from lessen.cli.cards import show_all, show_one
+
+    console = Console(highlight=False)
+    if name is not None:
+        show_one(name, console)
+    else:
+        show_all(text, console)
+
+
+@app.command()
+def measure(  # noqa: PLR0917
+    model: Annotated[str, typer.Argument(help="A network, as zoo:residual, or a file, as runs/mine/model.onnx.")],
+    data: Annotated[
+        str | None, typer.Option(help="digits, fashion_mnist, huggingface:NAME, a folder, a .npz file.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="A safetensors file or a checkpoint of plain tensors.")] = None,
+    argument: Annotated[
+        list[str] | None, typer.Option("--set", help="An argument of the network, as width=32.")
+    ] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Batch size to time at; may be given several times.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads; without it, all cores.")] = None,
+) -> None:
+    """Measure a network or a file: bytes, parameters, time, accuracy."""
+    from lessen.cli.measuring import measured, show_records
+
+    rows = measured(model, data, weights=weights, pairs=argument or [], batches=tuple(batch or [1]), threads=threads)
+    show_records(rows, Console(highlight=False))
+
+
+@app.command()
+def schema(out: Annotated[Path | None, typer.Option(help="Write it here; without it, print it.")] = None) -> None:
+    """The JSON schema of recipes, for editors."""
+    from lessen.core.files import write_json
+    from lessen.recipe import schema
+
+    made = schema()
+    if out is None:
+        typer.echo(json.dumps(made, indent=1))
+    else:
+        write_json(out, made)
+
+
+def _start(recipe: Path, folder: Path, *, quiet: bool) -> None:
+    from lessen.pipeline import RunFolder, compress
+    from lessen.recipe import as_data, read_recipe
+
+    asked = read_recipe(recipe)
+    RunFolder(folder).check_free()
+    _finish(compress(**asked.arguments(), run=folder, asked=as_data(asked), progress=not quiet))
+
+
+def _finish(made: Any) -> None:
+    typer.echo(str(made))
+    typer.echo(f"\nReport: {made.report}")
+    typer.echo(f"File:   {made.file if made.file is not None else 'none passed verification; the report says why'}")
+
+
+def _free(folder: Path) -> Path:
+    """The folder, or the first of folder-2, folder-3 … that does not exist: the demo may be run again."""
+    number, path = 1, folder
+    while path.exists():
+        number += 1
+        path = folder.with_name(f"{folder.name}-{number}")
+    return path
+
+
+def _new_file(path: Path) -> Path:
+    from lessen.core.errors import ExportError
+
+    if path.exists():
+        raise ExportError(f"{path} is there already. Choose another name with --out.")
+    return path

@@ -1,0 +1,99 @@
+"""What `lessen measure` does: a name or a file in, records out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lessen.core.data import Data, Inputs
+from lessen.core.errors import NetworkError, SettingError
+from lessen.core.machine import cores
+from lessen.core.record import Record
+
+RUNTIMES = {".onnx": "OnnxRuntime", ".xml": "OpenVino", ".pt2": "TorchProgram"}
+
+
+def measured(
+    model: str,
+    data: str | None,
+    *,
+    weights: Path | None,
+    pairs: Sequence[str],
+    batches: tuple[int, ...],
+    threads: int | None,
+) -> list[Record]:
+    """Every figure that can be had of a network or a file.
+
+    Raises:
+        LessenError: there is no such network, file or data, or they do not fit together.
+    """
+    from lessen import measure
+    from lessen.data import load
+    from lessen.zoo import build, check_classes
+
+    arguments = dict(_pair(pair) for pair in pairs)
+    threads = threads if threads is not None else cores()
+    path = Path(model)
+    if path.suffix in RUNTIMES or path.suffix == ".safetensors":
+        if weights is not None or arguments:
+            raise SettingError(f"{model} is a file; --weights and --set belong to a network, as zoo:residual.")
+        task = None if data is None else load(data)
+        program = _opened(path, threads) if task is not None and path.suffix in RUNTIMES else None
+        runtime = RUNTIMES.get(path.suffix, "none")
+        return measure(path, task, run=program, runtime=runtime, batch_sizes=batches, threads=threads)
+    if path.exists():
+        raise NetworkError(
+            f"{model} is no file that can be measured; known endings are {', '.join(RUNTIMES)}, .safetensors."
+        )
+    network = build(model, weights=weights, **arguments).eval()
+    task = None if data is None else load(data)
+    if task is not None:
+        _check(task, check_classes, network)
+    return measure(network, task, batch_sizes=batches, threads=threads, subject=model)
+
+
+def show_records(records: Sequence[Record], console: Console) -> None:
+    """One line a figure, with its interval and how it was measured."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("settings", overflow="fold")
+    for record in records:
+        unit = "" if record.unit == "1" else f" {record.unit}"
+        interval = "" if record.low is None or record.high is None else f"{record.low:.4g} to {record.high:.4g}"
+        value = "none" if record.value is None else _number(record.value) + unit
+        said = ", ".join(f"{key}={item}" for key, item in record.settings.items())
+        table.add_row(*map(Text, (record.figure.replace("_", " "), value, interval, said)))
+    console.print(table)
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
+
+
+def _opened(path: Path, threads: int) -> Callable[[Inputs], Any]:
+    from lessen import deploy
+
+    runtime = getattr(deploy, RUNTIMES[path.suffix])
+    program: Callable[[Inputs], Any] = runtime().load(path, threads=threads)
+    return program
+
+
+def _check(task: Data, check: Callable[..., None], network: Any) -> None:
+    task.check()
+    check(network, task)
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise SettingError(f"--set {text!r} is no argument of a network; expected name=value, as width=32.")
+    return name, yaml.safe_load(value)

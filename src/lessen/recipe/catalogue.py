@@ -1,0 +1,72 @@
+"""What a recipe may name: the settings classes in the `__all__` of lessen's packages. Nothing is registered twice."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.dataclasses import is_pydantic_dataclass
+
+from lessen.core.card import Card
+from lessen.core.errors import GraphError
+
+PACKAGES = ("data", "knowledge", "operations", "graph", "engine", "schemes", "deploy", "pipeline")
+
+
+@functools.cache
+def catalogue() -> Mapping[str, type]:
+    """Every settings class by its name, in the order of the packages.
+
+    Raises:
+        GraphError: two packages offer different classes under one name; a file could not say which is meant.
+    """
+    found: dict[str, type] = {}
+    for package in PACKAGES:
+        for name, thing in _offered(package).items():
+            if not isinstance(thing, type) or not is_pydantic_dataclass(thing):
+                continue
+            if found.setdefault(name, thing) is not thing:
+                raise GraphError(f"{name} is offered by {found[name].__module__} and by {thing.__module__}.")
+    return found
+
+
+@functools.cache
+def methods() -> Mapping[str, type]:
+    """Every class with a card, by its name: the methods, with or without settings."""
+    found: dict[str, type] = {}
+    for package in PACKAGES:
+        for name, thing in _offered(package).items():
+            if isinstance(thing, type) and isinstance(getattr(thing, "card", None), Card):
+                found[name] = thing
+    return found
+
+
+def about(cls: type) -> tuple[str, dict[str, str]]:
+    """The first sentence of a class, and what its docstring says of each argument.
+
+    >>> from lessen.data import Shift
+    >>> about(Shift)[1]["by"]
+    'Most pixels to move by, in each direction.'
+    """
+    lines = inspect.cleandoc(cls.__doc__ or "").splitlines()
+    said: dict[str, str] = {}
+    name, inside = "", False
+    for line in lines:
+        if line.strip() == "Args:":
+            inside = True
+        elif inside and line and not line.startswith(" "):
+            inside = False
+        elif inside and line.startswith("    ") and not line.startswith("     "):
+            name, _, text = line.strip().partition(":")
+            said[name] = text.strip()
+        elif inside and name and line.strip():
+            said[name] += " " + line.strip()
+    return (lines[0] if lines else ""), said
+
+
+def _offered(package: str) -> dict[str, Any]:
+    module = importlib.import_module(f"lessen.{package}")
+    return {name: getattr(module, name) for name in getattr(module, "__all__", ())}

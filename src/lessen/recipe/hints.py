@@ -1,0 +1,138 @@
+"""What a field may hold: its type hint taken apart, for reading a recipe and for writing its schema."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic.dataclasses import is_pydantic_dataclass
+from pydantic.fields import FieldInfo
+
+MISSING = dataclasses.MISSING
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """One field of a settings class.
+
+    Args:
+        name: The name of the field.
+        hint: Its type, with what `Annotated` says.
+        default: The value it has when nothing is said, or MISSING.
+    """
+
+    name: str
+    hint: Any
+    default: Any
+
+    @property
+    def required(self) -> bool:
+        """Whether the field must be given."""
+        return self.default is MISSING
+
+
+def slots(cls: type) -> dict[str, Slot]:
+    """The fields of a settings class that can be given, by name, in their order."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {f.name: Slot(f.name, hints[f.name], _default(f)) for f in dataclasses.fields(cls) if f.init}
+
+
+def leaves(hint: Any) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """The alternatives of a hint, each with what `Annotated` says of it.
+
+    >>> [leaf.__name__ for leaf, _ in leaves(int | str | None)]
+    ['int', 'str', 'NoneType']
+    """
+    if get_origin(hint) is Annotated:
+        inner, *said = get_args(hint)
+        for leaf, more in leaves(inner):
+            yield leaf, (*more, *said)
+    elif get_origin(hint) in {Union, types.UnionType}:
+        for part in get_args(hint):
+            yield from leaves(part)
+    else:
+        yield hint, ()
+
+
+def settings_class(leaf: Any) -> type | None:
+    """The settings class that a leaf of a hint is, or None."""
+    return leaf if isinstance(leaf, type) and is_pydantic_dataclass(leaf) else None
+
+
+def item_of(leaf: Any) -> Any:
+    """The hint of the items of a sequence, or None where the leaf is no sequence of one kind of item."""
+    origin, args = get_origin(leaf), get_args(leaf)
+    if origin is tuple:
+        return args[0] if len(args) == 2 and args[1] is Ellipsis else None
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return args[0]
+    return None
+
+
+def value_of(leaf: Any) -> Any:
+    """The hint of the values of a mapping, or None where the leaf is no mapping."""
+    origin, args = get_origin(leaf), get_args(leaf)
+    return args[1] if isinstance(origin, type) and issubclass(origin, Mapping) and len(args) == 2 else None
+
+
+def fitting(leaf: Any, known: Mapping[str, type]) -> dict[str, type]:
+    """The known classes whose objects can stand where a leaf of a hint is: of the class, or of the protocol.
+
+    A call fits when its arguments carry the names of the protocol's, whatever shapes stand behind them: that is what
+    tells an objective `(student, teacher)` from a divergence `(student_log, teacher_log)`.
+    """
+    if settings_class(leaf):
+        return {name: cls for name, cls in known.items() if issubclass(cls, leaf)}
+    if getattr(leaf, "_is_protocol", False):
+        return {name: cls for name, cls in known.items() if _keeps(cls, leaf)}
+    if get_origin(leaf) is Callable or get_origin(leaf) is typing.get_origin(Callable[..., Any]):
+        wanted = get_args(leaf)[0] if get_args(leaf) else ...
+        if isinstance(wanted, list) and len(wanted) > 2:  # of two arguments there are too many kinds to tell apart
+            return {name: cls for name, cls in known.items() if len(_arguments(cls, "__call__") or ()) == len(wanted)}
+    return {}
+
+
+def _keeps(cls: type, protocol: type) -> bool:
+    own = {field.name for field in dataclasses.fields(cls)}
+    for name in _members(protocol):
+        if name not in own and not hasattr(cls, name):
+            return False
+        theirs = _arguments(protocol, name)
+        if theirs is not None and _arguments(cls, name) != theirs:
+            return False
+    return True
+
+
+def _members(protocol: type) -> set[str]:
+    found: set[str] = set()
+    for base in protocol.__mro__:
+        if getattr(base, "_is_protocol", False) and base.__module__ != "typing":
+            found |= set(vars(base)) | set(vars(base).get("__annotations__", {}))
+    return {name for name in found if name == "__call__" or not name.startswith("_")}
+
+
+def _arguments(cls: type, name: str) -> tuple[str, ...] | None:
+    """The names of the arguments of a method that stand before the star, without the shapes behind them."""
+    method = inspect.getattr_static(cls, name, None)
+    method = method.__func__ if isinstance(method, classmethod | staticmethod) else method
+    if not inspect.isfunction(method):
+        return None
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [p.name for p in inspect.signature(method).parameters.values() if p.kind in kinds]
+    return tuple(re.sub(r"_[A-Z0-9]+$", "", name) for name in names[1:])
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    default = field.default
+    if isinstance(default, FieldInfo):
+        if default.default_factory is not None:
+            return typing.cast("Callable[[], Any]", default.default_factory)()
+        return MISSING if default.is_required() else default.default
+    if default is not MISSING:
+        return default
+    return field.default_factory() if field.default_factory is not MISSING else MISSING

@@ -1,0 +1,160 @@
+"""A recipe: the whole of a run as one settings object, read from a file that a person wrote."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import NonNegativeInt
+from torch import nn
+
+from lessen.core.contracts import Operation
+from lessen.core.errors import RecipeError
+from lessen.core.files import write_text
+from lessen.core.seeds import derive
+from lessen.core.settings import encode, settings
+from lessen.data import Source
+from lessen.deploy import Deploy
+from lessen.pipeline import Measuring, Targets
+from lessen.recipe.catalogue import catalogue
+from lessen.recipe.hints import settings_class, slots
+from lessen.recipe.reader import Reader
+from lessen.recipe.schema import schema_of
+from lessen.schemes import Scheme
+from lessen.zoo import build
+
+
+@settings
+class Build:
+    """A network, by the name of what makes it.
+
+    Args:
+        build: "zoo:residual", "trained:fashion_mnist", "timm:NAME", "torchvision:NAME", "transformers:NAME" or
+            "module:factory".
+        arguments: What it is called with.
+        weights: A safetensors file, or a checkpoint of tensors and plain values, beside the recipe; None draws weights.
+    """
+
+    build: str
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    weights: Path | None = None
+
+    def make(self, *, seed: int, weights: bool = True) -> nn.Module:
+        """The network.
+
+        Args:
+            seed: For drawing weights.
+            weights: Whether to read the file; a run that is resumed brings its own.
+        """
+        return build(self.build, weights=self.weights if weights else None, seed=seed, **self.arguments)
+
+
+@settings
+class Recipe:
+    """What is made smaller, with what data, in which steps, and what it must reach.
+
+    Args:
+        network: The network that is made smaller, and that teaches.
+        data: What to learn from and to report on.
+        steps: Operations and schemes, in order.
+        train: Schemes that train the network first, where it comes without weights.
+        student: Another network to start from; None starts from the network itself.
+        targets: The budget; each is reported as met or missed.
+        deploy: Which files are made, how they are verified and timed.
+        measuring: How the network is measured after every step.
+        seed: Of everything that is drawn.
+    """
+
+    network: Build
+    data: Source
+    steps: tuple[Operation | Scheme, ...]
+    train: tuple[Scheme, ...] = ()
+    student: Build | None = None
+    targets: Targets = Targets()
+    deploy: Deploy = Deploy()
+    measuring: Measuring = Measuring()
+    seed: NonNegativeInt = 0
+
+    def networks(self, *, weights: bool = True) -> tuple[nn.Module, nn.Module | None]:
+        """The network and the student, if there is one.
+
+        Args:
+            weights: Whether to read the files with weights; a run that is resumed brings its own.
+        """
+        network = self.network.make(seed=derive(self.seed, "network"), weights=weights)
+        if self.student is None:
+            return network, None
+        return network, self.student.make(seed=derive(self.seed, "student"), weights=weights)
+
+    def arguments(self, *, weights: bool = True) -> dict[str, Any]:
+        """What `lessen.compress` and `lessen.resume` are called with.
+
+        Raises:
+            LessenError: the data or a network cannot be had.
+        """
+        network, student = self.networks(weights=weights)
+        own = {name: getattr(self, name) for name in ("steps", "train", "targets", "deploy", "measuring", "seed")}
+        return {"teacher": network, "student": student, "data": self.data.load(), **own}
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """The recipe in a YAML file.
+
+    Raises:
+        RecipeError: there is no such file, or a key, a class or a value in it is wrong; the text names the line.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The recipe {path} cannot be read ({error}). Give the path of a YAML file.") from error
+    recipe: Recipe = Reader(text, path, catalogue()).read(Recipe)
+    return recipe
+
+
+def as_data(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain data, complete, with defaults filled in; `read_recipe` reads it back."""
+    (fields,) = encode(recipe).values()
+    return {name: _bare(value) if _is_plain(name) else value for name, value in fields.items()}
+
+
+def write_recipe(recipe: Recipe, path: str | Path) -> None:
+    """Write a recipe, complete, with defaults filled in."""
+    write_text(Path(path), yaml.safe_dump(as_data(recipe), sort_keys=False, allow_unicode=True, width=120))
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of recipes."""
+    return schema_of(Recipe, catalogue())
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a field of a recipe can hold one class only, whose name then goes without saying."""
+    from lessen.recipe.hints import leaves
+
+    return any(settings_class(leaf) for leaf, _ in leaves(slots(Recipe)[name].hint))
+
+
+def _bare(value: Any) -> Any:
+    if isinstance(value, Mapping) and len(value) == 1:
+        return next(iter(value.values()))
+    return value
+
+
+def shipped(name: str) -> Path:
+    """The path of a recipe that comes with the installation.
+
+    Raises:
+        RecipeError: there is no such recipe.
+
+    >>> shipped("digits").name
+    'digits.yaml'
+    """
+    path = Path(str(files("lessen.recipe").joinpath("shipped", f"{name}.yaml")))
+    if not path.is_file():
+        raise RecipeError(f"No recipe {name!r} comes with the installation.")
+    return path
