@@ -3,6 +3,7 @@
 from lessen.operations.allocation import Global, Uniform
 from lessen.operations.factorization import Channel, Spatial
 from lessen.operations.low_rank import Factorized, LowRank
+from lessen.operations.prune_channels import PruneChannels, PrunedChannels
 from lessen.operations.prune_weights import PrunedWeights, PruneWeights
 from lessen.operations.scores import Magnitude, Taylor
 
@@ -12,7 +13,9 @@ __all__ = [
     "Global",
     "LowRank",
     "Magnitude",
+    "PruneChannels",
     "PruneWeights",
+    "PrunedChannels",
     "PrunedWeights",
     "Spatial",
     "Taylor",

@@ -48,10 +48,11 @@ class OpenAttention(nn.Module):
         self.dropout = dropout
         self.batch_first = batch_first
         self.in_proj_weight = in_proj_weight
+        self.in_proj_bias: nn.Parameter | None
         self.register_parameter("in_proj_bias", in_proj_bias)
         self.out_proj = out_proj
 
-    def forward(
+    def forward(  # noqa: PLR0917  (the signature of nn.MultiheadAttention)
         self,
         query: Tensor,
         key: Tensor,
@@ -82,18 +83,18 @@ class OpenAttention(nn.Module):
         return out if self.batch_first else out.transpose(0, 1), weights
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor, batched: bool) -> tuple[Tensor, Tensor, Tensor]:
-        weights = (
-            (self.in_proj_weight,) if query is key is value else self.in_proj_weight.chunk(3)
-        )  # of self-attention, one product
+        # Self-attention projects queries, keys and values in one product.
         inputs = (query,) if query is key is value else (query, key, value)
-        biases = (None,) * len(weights) if self.in_proj_bias is None else self.in_proj_bias.chunk(len(weights))
+        weights = self.in_proj_weight.chunk(len(inputs))
+        bias = self.in_proj_bias
+        biases = (None,) * len(inputs) if bias is None else bias.chunk(len(inputs))
         parts = []
-        for x, weight, bias in zip(inputs, weights, biases, strict=True):
+        for x, weight, shift in zip(inputs, weights, biases, strict=True):
             if not batched:
                 x = x.unsqueeze(0)
             elif not self.batch_first:
                 x = x.transpose(0, 1)
-            made = F.linear(x, weight, bias).unflatten(-1, (3 // len(weights), self.num_heads, self.head_dim))
+            made = F.linear(x, weight, shift).unflatten(-1, (3 // len(weights), self.num_heads, self.head_dim))
             parts.extend(made.permute(2, 0, 3, 1, 4).unbind(0))
         return parts[0], parts[1], parts[2]
 

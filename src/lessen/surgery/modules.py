@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -68,24 +70,29 @@ def get_tensor(model: nn.Module, name: str) -> Tensor:
     return found
 
 
-def set_tensors(model: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Put new tensors, of any shape, in the place of parameters and buffers; what was tied stays tied.
+def copy_with(model: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of a network in which some parameters and buffers are other tensors, of any shape.
 
-    A parameter stays a parameter, with its `requires_grad`; a buffer stays a buffer.
+    What was tied stays tied; a parameter stays a parameter, with its `requires_grad`; what is replaced is never copied.
 
     Raises:
         NetworkError: a name does not exist.
+
+    >>> copy_with(nn.Linear(2, 2, bias=False), {"weight": torch.zeros(1, 2)}).weight
+    Parameter containing:
+    tensor([[0., 0.]], requires_grad=True)
     """
-    names = tensor_names(model)
+    instead: dict[int, Any] = {}
     for name, value in values.items():
         old = get_tensor(model, name)
-        new: Tensor = value
-        if isinstance(old, nn.Parameter):
-            new = nn.Parameter(value.detach(), requires_grad=old.requires_grad)
-        for alias in names[id(old)]:
-            path, _, last = alias.rpartition(".")
-            owner = get_module(model, path)
-            (owner._parameters if isinstance(old, nn.Parameter) else owner._buffers)[last] = new
+        new = nn.Parameter(value.detach(), old.requires_grad) if isinstance(old, nn.Parameter) else value
+        instead[id(old)] = new
+    return copy.deepcopy(model, instead)
+
+
+def copy_structure(model: nn.Module) -> nn.Module:
+    """A copy of the modules that shares every parameter and buffer with the network: to be looked at, not trained."""
+    return copy.deepcopy(model, {id(tensor): tensor for _, tensor in _tensors(model)})
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

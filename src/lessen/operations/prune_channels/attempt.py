@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from lessen.operations.prune_channels.plan import PrunedChannels
 from lessen.operations.prune_channels.verify import verify
 from lessen.surgery.attention import can_open, open_attention
 from lessen.surgery.coupling import Coupling, Formula, groups_of, multiply_adds, parameter_count
+from lessen.surgery.modules import copy_structure
 
 Kept = Mapping[str, list[int]]
 
@@ -39,7 +39,7 @@ class Attempt:
 
     def __post_init__(self) -> None:
         # Attributes are looked for in the network as the analysis saw it, with its attention opened.
-        self._opened = open_attention(copy.deepcopy(self.model))
+        self._opened = open_attention(copy_structure(self.model))
 
     def proven(self, kept: Kept) -> PrunedChannels | None:
         """The plan if the network it makes equals the masked one; else None, and `left_out` has grown."""

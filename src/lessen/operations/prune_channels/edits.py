@@ -1,8 +1,9 @@
 """Numbers in a network's own code that change with its sizes: attributes such as `out_channels` or `num_heads`.
 
 Where an operator says which attribute it is (`in_features` of a linear layer), that one is set. Where a number only
-appears as the size in a reshape, it is looked for among the attributes of the modules that were running, innermost first.
-What was changed is proven afterwards by running the network (see `verify`); several candidates are tried in turn.
+appears as the size in a reshape, it is looked for among the attributes of the modules that were running, innermost
+first. What was changed is proven afterwards by running the network (see `verify`); several candidates are tried in
+turn.
 """
 
 from __future__ import annotations

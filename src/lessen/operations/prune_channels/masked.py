@@ -1,12 +1,12 @@
 """The network that a pruned one must equal: the original, with what was removed made to count for nothing.
 
 The weights that read a removed channel are zero there, so it does not matter what the channel holds (a batch
-normalisation's shift behind a ReLU, for one). Where a normalisation averages over channels, it averages over those kept.
+normalisation's shift behind a ReLU, for one). Where a normalisation averages over channels, it averages over those
+kept.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from lessen.operations.prune_channels.plan import PrunedChannels
 from lessen.surgery.coupling import groups_of, keep_mask
-from lessen.surgery.modules import get_tensor, tensor_names
+from lessen.surgery.modules import copy_with, get_tensor, tensor_names
 
 
 def masked(model: nn.Module, plan: PrunedChannels) -> nn.Module:
@@ -30,16 +30,19 @@ def masked(model: nn.Module, plan: PrunedChannels) -> nn.Module:
     Returns:
         A module with the same inputs and outputs, whose outputs equal those of `plan.apply(model)`.
     """
-    work = copy.deepcopy(model)
     kept = {group: torch.tensor(indices) for group, indices in plan.kept.items()}
+    zeroed = {}
     for name, groups in plan.consumed.items():
-        weight = get_tensor(work, name)
+        weight = get_tensor(model, name)
+        made = weight.detach().clone()
         for dim, layout in enumerate(plan.layouts[name]):
             if weight.ndim > 1 and set(groups_of(layout)) & set(groups):
                 removed = ~keep_mask(layout, plan.sizes, kept)
-                with torch.no_grad():
-                    weight.index_fill_(dim, removed.nonzero().flatten().to(weight.device), 0)
-    return _Masked(work, {name: _whole(list(plan.masks(name).values())) for name in plan.normalised})
+                made.index_fill_(dim, removed.nonzero().flatten().to(weight.device), 0)
+        zeroed[name] = made
+    return _Masked(
+        copy_with(model, zeroed), {name: _whole(list(plan.masks(name).values())) for name in plan.normalised}
+    )
 
 
 def _whole(masks: list[Tensor]) -> Tensor:
@@ -90,7 +93,8 @@ class _OverKept(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-_RMS = ("input", "shape", "weight", "eps")
+_RMS = ("input", "normalized_shape", "weight", "eps")
+_OTHERS = ("input", "num_groups", "weight", "bias", "eps")
 
 
 def _layer(x: Tensor, keep: Tensor, given: dict[str, Any]) -> Tensor:
@@ -109,7 +113,7 @@ def _rms(x: Tensor, keep: Tensor, given: dict[str, Any]) -> Tensor:
 
 
 def _group(x: Tensor, keep: Tensor, given: dict[str, Any]) -> Tensor:
-    groups = given["shape"]
+    groups = given["num_groups"]
     whole = x.reshape(x.shape[0], groups, x.shape[1] // groups, -1)
     mask = keep.reshape(1, groups, -1, 1).to(x.dtype)
     share = mask / (mask.sum(2, keepdim=True).clamp_min(1) * whole.shape[3])

@@ -1,7 +1,8 @@
 """Structured pruning of coupled channels.
 
 Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv:1608.08710; Molchanov et al., CVPR 2019,
-arXiv:1906.10771; coupling as in Fang et al., DepGraph, CVPR 2023, arXiv:2301.12900, over named axes (`surgery.coupling`).
+arXiv:1906.10771; coupling as in Fang et al., DepGraph, CVPR 2023, arXiv:2301.12900, over named axes
+(`surgery.coupling`).
 """
 
 from __future__ import annotations
@@ -63,9 +64,9 @@ class PruneChannels:
         paper="arXiv:1608.08710 (magnitude), arXiv:1906.10771 (Taylor), arXiv:2301.12900 (coupling)",
         says="Channels that matter least are removed from every layer that makes or uses them.",
         costs="Accuracy, until the network is trained again; at half the channels most networks start near chance.",
-        fails_when="Channels are tied to the outputs or to positions, or an operator is not known: these are left alone.",
-        differs="Scores sum over the whole coupled group. Where a normalisation averages over removed channels it averages "
-        "over the rest. Every plan is proven equal to the masked network before it is returned.",
+        fails_when="Channels are tied to outputs or to positions, or an operator is not known: these are left alone.",
+        differs="Scores sum over the whole coupled group. Where a normalisation averages over removed channels it "
+        "averages over the rest. Every plan is proven equal to the masked network before it is returned.",
     )
 
     def __post_init__(self) -> None:

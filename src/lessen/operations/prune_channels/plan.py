@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from lessen.core.settings import settings
 from lessen.operations.prune_channels.edits import carry_out
 from lessen.surgery.attention import open_attention
 from lessen.surgery.coupling import groups_of, keep_mask, size
-from lessen.surgery.modules import get_tensor, set_tensors
+from lessen.surgery.modules import copy_with, get_tensor
 
 
 @settings
@@ -52,11 +51,11 @@ class PrunedChannels:
             PlanError: the network has other names or shapes than the one that the plan was made for.
         """
         del values
-        work = copy.deepcopy(model)
         try:
+            sliced = {name: self._sliced(name, get_tensor(model, name)) for name in self.layouts}
+            work = copy_with(model, sliced)
             if self.opened:
                 work = open_attention(work, self.opened)
-            set_tensors(work, {name: self._sliced(name, get_tensor(work, name)) for name in self.layouts})
             for edit in self.edits:
                 carry_out(work, edit)
         except NetworkError as error:
@@ -76,7 +75,7 @@ class PrunedChannels:
         made = tensor.detach()
         for dim, mask in self.masks(name).items():
             made = made.index_select(dim, mask.nonzero().flatten().to(tensor.device))
-        return made.clone()
+        return made
 
     def masks(self, name: str) -> dict[int, Tensor]:
         """For each axis of a parameter or buffer that loses something, which of its indices stay, bool."""
@@ -89,20 +88,13 @@ class PrunedChannels:
 
     def describe(self) -> list[dict[str, Any]]:
         """One row for each group that lost something, named after its module; then what was left alone and why."""
-        rows = [
-            {
-                "module": name.split("#")[0],
-                "edit": "remove channels",
-                "before": str(self.sizes[name]),
-                "after": str(len(k)),
-            }
-            for name, k in self.kept.items()
-        ]
-        rows += [
-            {"module": path, "edit": "open attention", "before": "MultiheadAttention", "after": "OpenAttention"}
-            for path in self.opened
-        ]
-        return rows + [
-            {"module": name, "edit": f"left alone: {why}", "before": "", "after": ""}
-            for name, why in self.left_out.items()
-        ]
+        rows = []
+        for name, indices in self.kept.items():
+            module, before, after = name.split("#")[0], str(self.sizes[name]), str(len(indices))
+            rows.append({"module": module, "edit": "remove channels", "before": before, "after": after})
+        for path in self.opened:
+            what = {"before": "MultiheadAttention", "after": "OpenAttention"}
+            rows.append({"module": path, "edit": "open attention", **what})
+        for name, why in self.left_out.items():
+            rows.append({"module": name, "edit": "left alone", "before": why, "after": ""})
+        return rows

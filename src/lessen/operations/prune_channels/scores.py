@@ -1,13 +1,13 @@
 """How much each index of a group matters: the shares of all weights that would go with it, added up.
 
-Only weights and biases of products and convolutions count, on the side that makes a channel and on the side that uses it;
-those of normalisations are on another scale.
+Only weights and biases of products and convolutions count, on the side that makes a channel and on the side that
+uses it; those of normalisations are on another scale.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,14 @@ def group_scores(score: Score, model: nn.Module, coupling: Coupling, context: Co
     Raises:
         PlanError: the score needs gradients, and the context has no loss or no labelled batches.
     """
-    work = copy.deepcopy(model).to(context.device)
+    here = all(p.device == context.device for p in model.parameters())
+    work = model if here else copy.deepcopy(model).to(context.device)
     counted = {member.tensor for group in coupling.groups.values() for member in _counted(group)}
     parameters = {name: p for name, p in work.named_parameters(remove_duplicate=False) if name in counted}
     total = {name: torch.zeros(group.size, dtype=torch.float64) for name, group in coupling.groups.items()}
-    for found in gradients(work, parameters, context) if score.needs_gradient else [None]:
-        shares = {name: score.shares(p.detach(), found and found[name]).cpu() for name, p in parameters.items()}
+    batches: Iterable[Mapping[str, Tensor]] = gradients(work, parameters, context) if score.needs_gradient else [{}]
+    for found in batches:
+        shares = {name: score.shares(p.detach(), found.get(name)).cpu() for name, p in parameters.items()}
         for name, group in coupling.groups.items():
             total[name] += score.finish(gather(group, coupling, shares))
     return {name: figure / figure.mean().clamp_min(1e-300) for name, figure in total.items()}
@@ -41,9 +43,9 @@ def gather(group: Group, coupling: Coupling, shares: Mapping[str, Tensor]) -> Te
     for member in _counted(group):
         if member.tensor not in shares:  # a buffer
             continue
-        share = shares[member.tensor].double()
+        share = shares[member.tensor]
         others = [dim for dim in range(share.ndim) if dim != member.dim]
-        along = share.sum(others) if others else share
+        along = share.sum(others, dtype=torch.float64) if others else share.double()
         owner = owners(member.layout, coupling.sizes, group.name)
         total.index_add_(0, owner[owner >= 0], along[owner >= 0])
     return total

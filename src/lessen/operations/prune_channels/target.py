@@ -27,9 +27,9 @@ def share_for(target: float, ratio: Callable[[float], float], what: str) -> floa
     least = ratio(low)
     if least > target:
         raise PlanError(
-            f"This network cannot be pruned to {target:.4g} of its {what}: with as little as possible left in every group "
-            f"that can be pruned, {least:.4f} of them remain. Ask for {-(-least * 1000 // 1) / 1000:.3f} or more, or let "
-            "more of the network be pruned (where, exclude, floor)."
+            f"This network cannot be pruned to {target:.4g} of its {what}: with as little as possible left in every "
+            f"group that can be pruned, {least:.4f} of them remain. Ask for {-(-least * 1000 // 1) / 1000:.3f} or "
+            "more, or let more of the network be pruned (where, exclude, floor)."
         )
     for _ in range(40):
         middle = (low + high) / 2

@@ -1,8 +1,9 @@
-"""Does the pruned network compute what the masked original computes? Proven by running both, not by trust in the analysis."""
+"""Does the pruned network compute what the masked original computes? Proven by running both."""
 
 from __future__ import annotations
 
-import copy
+import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from lessen.core.data import Inputs, call, map_inputs
 from lessen.core.seeds import derive
 from lessen.operations.prune_channels.masked import masked
 from lessen.operations.prune_channels.plan import PrunedChannels
+from lessen.surgery.modules import copy_with
 
 TOLERANCE = 1e-8
 
@@ -20,8 +22,8 @@ TOLERANCE = 1e-8
 def verify(model: nn.Module, plan: PrunedChannels, inputs: Inputs, *, seed: int = 0) -> str | None:
     """None if the pruned network equals the masked original, else what is wrong, in one sentence.
 
-    Both are run in float64 with random parameters: equality then does not rest on weights that happen to be zero (a fresh
-    classifier, a layer scale of 1e-6).
+    Both are run in float64 with random parameters: equality then does not rest on weights that happen to be zero (a
+    fresh classifier, a layer scale of 1e-6).
     """
     work = randomised(model, seed=seed)
     try:
@@ -48,25 +50,23 @@ def compare(found: list[Tensor], wanted: list[Tensor], tolerance: float = TOLERA
 
 def randomised(model: nn.Module, *, seed: int = 0) -> nn.Module:
     """A copy in float64 and evaluation mode with random parameters that keep signals at their scale."""
-    work = copy.deepcopy(model).cpu().double().eval()
     generator = torch.Generator().manual_seed(derive(seed, "verify"))
-    with torch.no_grad():
-        for parameter in work.parameters():
-            if not parameter.is_floating_point():
-                continue
-            long = [size for size in parameter.shape if size > 1]
-            if len(long) < 2:
-                parameter.copy_(torch.rand(parameter.shape, generator=generator, dtype=torch.float64) + 0.5)
-            else:
-                fan = parameter[0].numel() / 2
-                normal = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-                parameter.copy_(normal * fan**-0.5)
-        for name, buffer in work.named_buffers():
-            if name.endswith("running_var"):
-                buffer.copy_(torch.rand(buffer.shape, generator=generator, dtype=torch.float64) + 0.5)
-            elif name.endswith("running_mean"):
-                buffer.copy_(torch.randn(buffer.shape, generator=generator, dtype=torch.float64) * 0.1)
-    return work
+    values: dict[str, Tensor] = {}
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if tensor.is_floating_point():
+            values[name] = _random(name, tensor, generator).double()
+    return copy_with(model, values).cpu().eval()
+
+
+def _random(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
+    shape = tensor.shape
+    if name.endswith("running_mean"):
+        return torch.randn(shape, generator=generator) * 0.1
+    if name.endswith("running_var") or (isinstance(tensor, nn.Parameter) and sum(size > 1 for size in shape) < 2):
+        return torch.rand(shape, generator=generator) + 0.5
+    if isinstance(tensor, nn.Parameter):
+        return torch.randn(shape, generator=generator) * math.sqrt(2 / tensor[0].numel())
+    return tensor.detach().cpu()
 
 
 def _double(inputs: Inputs) -> Inputs:

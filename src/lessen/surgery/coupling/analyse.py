@@ -1,8 +1,8 @@
 """Which channels of a network can be removed, and what else must go with each of them.
 
-The network is exported (`torch.export`), every axis of every tensor is named, and names are unified along the operators. An
-atom that is left free and stands in a parameter is a group: its indices can be removed everywhere at once. Everything else
-is pinned, with a reason.
+The network is exported (`torch.export`), every axis of every tensor is named, and names are unified along the
+operators. An atom that is left free and stands in a parameter is a group: its indices can be removed everywhere at
+once. Everything else is pinned, with a reason.
 
 Related: Fang et al., DepGraph, CVPR 2023, arXiv:2301.12900, which follows dependencies between layers instead.
 """
@@ -10,7 +10,6 @@ Related: Fang et al., DepGraph, CVPR 2023, arXiv:2301.12900, which follows depen
 from __future__ import annotations
 
 import ast
-import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from lessen.surgery.coupling import rules_channels, rules_products, rules_shapes
 from lessen.surgery.coupling.axes import Atom, Axis, Product, atoms, pin, resolve
 from lessen.surgery.coupling.formula import Formula, formula, groups_of, size
 from lessen.surgery.coupling.walk import Found, Value, fresh, walk
-from lessen.surgery.modules import get_tensor, tensor_names
+from lessen.surgery.modules import copy_structure, get_tensor, tensor_names
 
 
 @dataclass(frozen=True)
@@ -120,15 +119,12 @@ def analyse(model: nn.Module, inputs: Inputs) -> Coupling:
     Raises:
         NetworkError: the network cannot be exported on these inputs; the text holds the exporter's own words.
     """
-    work = open_attention(copy.deepcopy(model)).eval()
+    work = open_attention(copy_structure(model)).eval()
     program = export(work, inputs)
-    names = _names(work)
-    values: dict[str, tuple[Axis, ...]] = {}
-    known: dict[str, Value] = {}
-    for spec in program.graph_signature.input_specs:
-        known[spec.arg.name] = _placeholder(spec.kind, spec.target, spec.arg.name, work, program, names, values)
+    known = _placeholders(work, program)
     found = Found()
     walk(list(program.graph.nodes), known, found)
+    values = {value.itself: value.axes for value in known.values() if value.itself is not None}
     _choose_factors(values)
     return _coupling(work, values, found)
 
@@ -151,30 +147,24 @@ def export(model: nn.Module, inputs: Inputs) -> ExportedProgram:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def _names(model: nn.Module) -> dict[int, str]:
-    """One name for each tensor, also for those with several: the first."""
-    return {key: names[0] for key, names in tensor_names(model).items()}
-
-
-def _placeholder(
-    kind: InputKind,
-    target: str | None,
-    name: str,
-    model: nn.Module,
-    program: ExportedProgram,
-    names: dict[int, str],
-    values: dict[str, tuple[Axis, ...]],
-) -> Value:
-    if kind in {InputKind.PARAMETER, InputKind.BUFFER} and target is not None:
-        tensor = get_tensor(model, target)
-        own = names[id(tensor)]
-        axes = values.setdefault(own, fresh(tensor.shape))
-        return Value(axes, frozenset({own}), own)
-    node = next(node for node in program.graph.nodes if node.name == name)
-    shape = node.meta["val"].shape if isinstance(node.meta.get("val"), Tensor) else ()
-    constant = kind is not InputKind.USER_INPUT
-    reason = "a tensor of fixed size in the code" if constant else "an input of the network"
-    return Value(fresh(shape, reason), frozenset() if constant else None)
+def _placeholders(model: nn.Module, program: ExportedProgram) -> dict[str, Value]:
+    """A named tensor for each placeholder of the graph. Tied tensors are one, under the first of their names."""
+    names = {key: names[0] for key, names in tensor_names(model).items()}
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    own: dict[str, Value] = {}
+    known: dict[str, Value] = {}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind in {InputKind.PARAMETER, InputKind.BUFFER} and spec.target is not None:
+            tensor = get_tensor(model, spec.target)
+            name = names[id(tensor)]
+            known[spec.arg.name] = own.setdefault(name, Value(fresh(tensor.shape), frozenset({name}), name))
+            continue
+        fake = nodes[spec.arg.name].meta.get("val")
+        shape = fake.shape if isinstance(fake, Tensor) else ()
+        given = spec.kind is InputKind.USER_INPUT
+        reason = "an input of the network" if given else "a tensor of fixed size in the code"
+        known[spec.arg.name] = Value(fresh(shape, reason), None if given else frozenset())
+    return known
 
 
 def _choose_factors(values: dict[str, tuple[Axis, ...]]) -> None:

@@ -1,9 +1,9 @@
 """Names for the axes of tensors, and what it means that two axes are the same.
 
-An axis is written with *atoms*: a product of axes (outer to inner, as `reshape` lays them out), a sum of axes (one behind
-the other, as `cat` lays them out), or an atom, of which nothing more is known. `unify` says that two axes must lose the
-same indices; where one of them turns out to have parts, the atoms of the other are refined into the same parts,
-everywhere they stand, because an atom is bound to what it turned out to be.
+An axis is written with *atoms*: a product of axes (outer to inner, as `reshape` lays them out), a sum of axes (one
+behind the other, as `cat` lays them out), or an atom, of which nothing more is known. `unify` says that two axes must
+lose the same indices; where one of them turns out to have parts, the atoms of the other are refined into the same
+parts, everywhere they stand, because an atom is bound to what it turned out to be.
 
 A pinned atom must keep all its indices, and knows why. What cannot be expressed is pinned, never guessed.
 """
@@ -135,7 +135,7 @@ def pin(axis: Axis, reason: str) -> None:
 
 
 def unify(one: Axis, other: Axis, reason: str = "two layouts of one axis do not fit together") -> None:
-    """Say that two axes of one size lose the same indices. Where their layouts have no common parts, both are pinned."""
+    """Say that two axes of one size lose the same indices. Where their layouts cannot be one, both are pinned."""
     if not _unify(resolve(one), resolve(other)):
         pin(one, reason)
         pin(other, reason)
@@ -270,7 +270,7 @@ def _cut(axis: Axis, size: int) -> tuple[Axis, Axis] | None:
     if part == 0:
         pair = _cut(first, whole)
         return None if pair is None else (Product((pair[0], inner)), Product((pair[1], inner)))
-    # The cut is inside one repetition of the inner part: the outer factor falls into (before, the one that is cut, after).
+    # The cut is inside one repetition of the inner part: the outer factor falls into (before, the one cut, after).
     outer = cut(first, [whole, 1, first.size - whole - 1])
     if resolve(outer[1]) != ONE:
         return None

@@ -1,7 +1,7 @@
 """How one axis of a tensor is made of groups, as data that can be written to a file.
 
-A formula is a list of terms, one behind the other; a term is a list of factors, outer to inner; a factor is a number (that
-many indices, none of which go), the name of a group, or a formula in brackets. `[["conv1", 49]]` is an axis of
+A formula is a list of terms, one behind the other; a term is a list of factors, outer to inner; a factor is a number
+(that many indices, none of which go), the name of a group, or a formula in brackets. `[["conv1", 49]]` is an axis of
 49 * size("conv1") indices, `[["a"], ["b"], [8]]` is a concatenation.
 """
 

@@ -36,6 +36,7 @@ def convolution(call: Call) -> Value:
     for axis in (*positions, *weight.axes[2:]):
         pin(axis, "positions of a convolution")
     out: Axis
+    factors: tuple[Axis, ...]
     if groups == 1:
         summed, out = (weight.axes[0], weight.axes[1]) if transposed else (weight.axes[1], weight.axes[0])
         unify(x_C, summed)

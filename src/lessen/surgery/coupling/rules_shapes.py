@@ -63,9 +63,7 @@ def transpose(call: Call) -> Value:
 def movedim(call: Call) -> Value:
     """Some axes to new places, the rest in order."""
     x, count = call["self"], len(call["self"].axes)
-    as_list = lambda value: [value] if isinstance(value, int) else list(value)  # noqa: E731
-    source = [dim % count for dim in as_list(call["source"])]
-    target = [dim % count for dim in as_list(call["destination"])]
+    source, target = ([dim % count for dim in call[name]] for name in ("source", "destination"))
     rest = iter(dim for dim in range(count) if dim not in source)
     order = [source[target.index(place)] if place in target else next(rest) for place in range(count)]
     return _made(call, (x.axes[dim] for dim in order))

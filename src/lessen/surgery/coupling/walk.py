@@ -1,7 +1,7 @@
 """One pass over an exported graph that names the axes of every tensor.
 
-Each operator has a rule (see the `rules_...` files) that is given the named tensors it takes and returns the named tensors
-it makes; on the way it unifies axes. An operator without a rule pins whatever it touches.
+Each operator has a rule (see the `rules_...` files) that is given the named tensors it takes and returns the named
+tensors it makes; on the way it unifies axes. An operator without a rule pins whatever it touches.
 """
 
 from __future__ import annotations
@@ -162,8 +162,9 @@ def walk(nodes: Sequence[Node], known: dict[str, Value], found: Found) -> None:
                 for axis in value.axes:
                     pin(axis, "an output of the network")
         elif node.op == "call_function" and node.target is operator.getitem:
-            made, index = values[node.args[0]], node.args[1]  # type: ignore[index]
-            values[node] = made[index] if isinstance(made, list) else made
+            whole, index = node.args
+            made = values[whole] if isinstance(whole, Node) else None
+            values[node] = made[index] if isinstance(made, list) and isinstance(index, int) else made
         elif node.op == "call_function":
             values[node] = _step(_call(node, values, found), node)
         else:  # get_attr: a constant or a part of the graph
