@@ -130,7 +130,8 @@ class View(Protocol):
     A view is a settings object; `encode` of it is its identity, so a cache knows what was seen.
     """
 
-    draws: int
+    @property
+    def draws(self) -> int: ...
 
     def __call__(self, inputs: Tensor, uniforms_NK: Tensor) -> Tensor: ...
 
