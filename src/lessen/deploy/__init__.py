@@ -1,12 +1,16 @@
 """Export a network to files that run, prove them against PyTorch, read their kernels, and time them."""
 
+from lessen.deploy.deployment import Deployed, DeployedFile, deploy
 from lessen.deploy.export import export_onnx, export_openvino, export_pt2
+from lessen.deploy.kernels import Kernels, read_kernels
 from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Program, Runtime, TorchProgram, installed
-from lessen.deploy.timing import FileTiming, time_files
+from lessen.deploy.timing import time_files
 from lessen.deploy.verify import Verification, Verified, verify
 
 __all__ = [
-    "FileTiming",
+    "Deployed",
+    "DeployedFile",
+    "Kernels",
     "OnnxRuntime",
     "OpenVino",
     "Program",
@@ -14,10 +18,12 @@ __all__ = [
     "TorchProgram",
     "Verification",
     "Verified",
+    "deploy",
     "export_onnx",
     "export_openvino",
     "export_pt2",
     "installed",
+    "read_kernels",
     "time_files",
     "verify",
 ]

@@ -58,6 +58,7 @@ def export_onnx(model: nn.Module, inputs: Inputs, path: Path | str) -> Path:
     except Exception as error:
         raise ExportError(f"{type(model).__name__} cannot be written as ONNX. {_last_line(error)}") from error
     store_integers(proto)
+    _strip(proto)
     if proto.ByteSize() > _MOST_BYTES:
         raise ExportError(
             f"{type(model).__name__} needs {proto.ByteSize() / 2**30:.1f} GiB as ONNX; one file holds 2 GiB. "
@@ -104,9 +105,9 @@ def export_openvino(onnx_file: Path | str, path: Path | str) -> Path:
 
 def _program(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
     """The network as a graph of operators, in eval mode, for any number of examples."""
-    own = bake_masks(copy.deepcopy(model).eval())
+    own = bake_masks(copy.deepcopy(model).eval().cpu())
     # One example would be taken for the constant 1.
-    two = map_inputs(inputs, lambda value: value if value.shape[0] > 1 else torch.cat([value, value]))
+    two = map_inputs(inputs, lambda value: (value if value.shape[0] > 1 else torch.cat([value, value])).cpu())
     batch = {0: torch.export.Dim.DYNAMIC}
     args: tuple[Tensor, ...] = () if isinstance(two, dict) else (two,) if isinstance(two, Tensor) else two
     kwargs = two if isinstance(two, dict) else {}
@@ -129,6 +130,21 @@ def _for_forward(model: nn.Module, shapes: Any) -> Any:
     if isinstance(shapes, tuple) and kinds and kinds[0] is inspect.Parameter.VAR_POSITIONAL:
         return (shapes,)
     return shapes
+
+
+def _strip(proto: Any) -> None:
+    """Take out what only tells where nodes come from (stack traces, shapes); small networks are mostly that."""
+    del proto.graph.value_info[:]
+    for part in (
+        proto,
+        proto.graph,
+        *proto.graph.node,
+        *proto.graph.input,
+        *proto.graph.output,
+        *proto.graph.initializer,
+    ):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
 
 
 @contextlib.contextmanager

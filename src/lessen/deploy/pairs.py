@@ -59,8 +59,8 @@ def store_integers(model: Any) -> None:
         return
     _carry_out_constants(model)
     _turn_weights(graph)
-    _spell_zero_points(graph)
     _store_biases(graph)
+    _spell_zero_points(graph)
     _name_global_pools(graph)
     _drop_unused(graph)
 
@@ -117,14 +117,14 @@ def _turn_weights(graph: Any) -> None:
 
 
 def _spell_zero_points(graph: Any) -> None:
-    """Give weights the zero point they have by default; runtimes read it."""
+    """Give constants the zero point that they have by default; runtimes read it. Equal ones are stored once."""
     import onnx
 
     values = _values(graph)
     for node in graph.node:
         if node.op_type == "DequantizeLinear" and len(node.input) == 2 and node.input[0] in values:
             zeros = np.zeros_like(values[node.input[1]], dtype=values[node.input[0]].dtype)
-            name = f"{node.input[0]}_zero_point"
+            name = f"zeros_{zeros.dtype}_{'x'.join(map(str, zeros.shape))}"
             if name not in values:
                 graph.initializer.append(onnx.numpy_helper.from_array(zeros, name))
                 values[name] = zeros
@@ -150,11 +150,10 @@ def _store_biases(graph: Any) -> None:
         if np.abs(code).max(initial=0) > 2**31 - 1:
             continue  # Does not fit: the runtime adds it in floating point.
         name = f"{node.input[2]}_int32_{place}"
-        zeros = np.zeros(bias.shape, np.int32)
-        for suffix, value in (("", code.astype(np.int32)), ("_scale", scale), ("_zero", zeros)):
-            graph.initializer.append(onnx.numpy_helper.from_array(value, name + suffix))
+        graph.initializer.append(onnx.numpy_helper.from_array(code.astype(np.int32), name))
+        graph.initializer.append(onnx.numpy_helper.from_array(scale, f"{name}_scale"))
         fresh[place] = onnx.helper.make_node(
-            "DequantizeLinear", [name, f"{name}_scale", f"{name}_zero"], [f"{name}_value"], axis=0, name=name
+            "DequantizeLinear", [name, f"{name}_scale"], [f"{name}_value"], axis=0, name=name
         )
         node.input[2] = f"{name}_value"
     _replace(graph, [part for place, node in enumerate(graph.node) for part in (fresh.get(place), node) if part])

@@ -52,7 +52,7 @@ class OnnxRuntime:
         names = [value.name for value in session.get_inputs()]
 
         def program(inputs: Inputs) -> Tensor:
-            return torch.from_numpy(session.run(None, _named(inputs, names))[0])
+            return torch.from_numpy(session.run(None, named(inputs, names))[0])
 
         return program
 
@@ -70,7 +70,7 @@ class OpenVino:
         request = compiled.create_infer_request()
 
         def program(inputs: Inputs) -> Tensor:
-            return torch.from_numpy(request.infer(_named(inputs, names))[0].copy())
+            return torch.from_numpy(request.infer(named(inputs, names))[0].copy())
 
         return program
 
@@ -124,6 +124,8 @@ def open_session(file: Path, *, threads: int, optimized: Path | None = None, as_
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # Threads that spin after a run would take their core from whatever is timed next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     if as_written:
@@ -160,7 +162,7 @@ def _core(openvino: Any) -> Any:
     return openvino.Core()
 
 
-def _named(inputs: Inputs, names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+def named(inputs: Inputs, names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
     """The inputs by the names that a file gives them: positional in order, keywords by name."""
     if isinstance(inputs, dict):
         given = {name: inputs[name] for name in names if name in inputs}

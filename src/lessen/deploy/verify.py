@@ -52,8 +52,8 @@ class Verified:
     Args:
         passed: Whether the file may be shipped.
         reason: Why, in one sentence.
-        max_difference: Largest difference of an output, in the outputs' unit.
-        mean_difference: Mean difference of the outputs.
+        max_difference: Largest difference of an output, in the outputs' unit; None if nothing could be compared.
+        mean_difference: Mean difference of the outputs, likewise.
         scale: The largest absolute output of the network.
         agreement: Share of examples on which both name the same class, in percent; None where there are no classes.
         metric: Which metric of the task: "accuracy" (%), "mean_squared_error", or None without labels.
@@ -64,8 +64,8 @@ class Verified:
 
     passed: bool
     reason: str
-    max_difference: float
-    mean_difference: float
+    max_difference: float | None
+    mean_difference: float | None
     scale: float
     agreement: float | None
     metric: str | None
@@ -105,19 +105,16 @@ def compare(
     """Compare the outputs of a file with those of its network, shape (N, ...) each (see `verify`)."""
     classes = classes and network.ndim == 2
     if file.shape != network.shape:
-        reason = f"The file returns outputs of shape {tuple(file.shape)}, the network {tuple(network.shape)}."
-        return Verified(
-            passed=False, reason=reason, max_difference=float("inf"), mean_difference=float("inf"), scale=0.0,
-            agreement=None, metric=None, file_metric=None, network_metric=None, examples=len(network),
-        )  # fmt: skip
+        shapes = f"{tuple(file.shape)}, the network {tuple(network.shape)}"
+        return failed(f"The file returns outputs of shape {shapes}.")
+    if not bool(torch.isfinite(file).all()):
+        return failed("The file returns numbers that are not finite.")
     distance = (file.double() - network.double()).abs()
     scale = max(float(network.abs().max()), torch.finfo(torch.float32).tiny)
     same = agreement(file, network).value if classes else None
     metric, of_file, of_network = _task(file, network, labels, classes=classes)
     largest, mean = float(distance.max()), float(distance.mean())
-    if not bool(torch.isfinite(file).all()):
-        passed, reason = False, "The file returns numbers that are not finite."
-    elif not int8:
+    if not int8:
         passed = largest <= limits.difference * scale
         reason = f"largest difference {largest / scale:.1e} of the largest output; allowed {limits.difference:.1e}"
     elif same is not None:
@@ -133,6 +130,14 @@ def compare(
     return Verified(
         passed=passed, reason=reason, max_difference=largest, mean_difference=mean, scale=scale, agreement=same,
         metric=metric, file_metric=of_file, network_metric=of_network, examples=len(network),
+    )  # fmt: skip
+
+
+def failed(reason: str) -> Verified:
+    """What is known of a file that could not be compared."""
+    return Verified(
+        passed=False, reason=reason, max_difference=None, mean_difference=None, scale=0.0,
+        agreement=None, metric=None, file_metric=None, network_metric=None, examples=0,
     )  # fmt: skip
 
 

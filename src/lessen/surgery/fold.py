@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -21,6 +22,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from lessen.core.data import Inputs
 from lessen.core.errors import NetworkError
 from lessen.surgery.calls import Call, trace
+from lessen.surgery.masks import Mask, owners, stored
 from lessen.surgery.modules import get_module, set_module
 
 Pair = tuple[str, str]
@@ -72,8 +74,10 @@ def fold(model: nn.Module, pairs: Sequence[Pair], *, values: bool = True) -> nn.
                 "expected a batch normalisation and a convolution or linear layer. The plan is of another network."
             )
         weight, bias = folded(layer, norm) if values else (layer.weight, layer.weight.new_zeros(_channels(layer)))
-        layer.weight = nn.Parameter(weight.detach(), requires_grad=layer.weight.requires_grad)
-        layer.bias = nn.Parameter(bias.detach(), requires_grad=layer.weight.requires_grad)
+        # Behind a mask, too: each channel is multiplied by one number, so zeros stay zeros.
+        kept = stored(layer, "weight")
+        kept.data = weight.detach()
+        layer.bias = nn.Parameter(bias.detach(), requires_grad=kept.requires_grad)
         set_module(new, norm_name, _rest_of(norm))
     return new
 
@@ -111,14 +115,19 @@ def _fits(model: nn.Module, one: Call, after: Call) -> bool:
     layer, norm = get_module(model, one.path), get_module(model, after.path)
     return (
         isinstance(layer, _ConvNd | nn.Linear)
-        and isinstance(layer.weight, nn.Parameter)
-        and not is_parametrized(layer)
+        and (not is_parametrized(layer) or _only_masked(layer))
+        and len(owners(model, stored(layer, "weight"))) == 1
         and isinstance(norm, _BatchNorm)
         and norm.running_mean is not None
         and norm.running_var is not None
         # A linear layer over tokens gives (N, T, O): its channels are not the normalisation's.
         and norm.num_features == _channels(layer)
     )
+
+
+def _only_masked(layer: nn.Module) -> bool:
+    lists: Any = layer.parametrizations
+    return list(lists) == ["weight"] and all(isinstance(step, Mask) for step in lists["weight"])
 
 
 def _rest_of(norm: nn.Module) -> nn.Module:

@@ -1,0 +1,96 @@
+"""What was found out about a file, as records: the names of the figures are those of docs/design.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lessen.core.data import Data
+from lessen.core.record import Record
+from lessen.measure.classification import accuracy
+from lessen.measure.fidelity import agreement
+from lessen.measure.intervals import Estimate
+from lessen.measure.latency import throughput
+from lessen.measure.regression import mean_squared_error
+from lessen.measure.size import parts_of
+
+if TYPE_CHECKING:
+    from lessen.deploy.deployment import DeployedFile
+
+
+def records_of(
+    file: DeployedFile,
+    files: Sequence[DeployedFile],
+    fastest: DeployedFile | None,
+    data: Data,
+    *,
+    about: dict[str, Any],
+    step: int,
+) -> list[Record]:
+    """Every figure of one file; of one that could not be written only that, and why.
+
+    Args:
+        file: The file.
+        files: All files, to find what it is compared with.
+        fastest: The one that is named.
+        data: What it was tested on.
+        about: How it was timed.
+        step: Which step of the pipeline it comes from; a reference is step 0.
+    """
+
+    def say(figure: str, value: Estimate | float | None, unit: str, **more: Any) -> Record:
+        estimate = value if isinstance(value, Estimate) else Estimate(float("nan") if value is None else float(value))
+        return Record(
+            subject=file.name,
+            figure=figure,
+            value=None if value is None else estimate.value,
+            low=estimate.low,
+            high=estimate.high,
+            unit=unit,
+            step=0 if file.reference else step,
+            file=file.name,
+            **more,
+        )
+
+    found = file.verified
+    records = [say("verified", found.passed, "1", detail={"reason": found.reason, "examples": found.examples})]
+    if not file.bytes:
+        return records
+    how = {"split": "validation", "examples": found.examples, "against": "PyTorch"}
+    records.append(say("bytes", file.bytes, "B", detail={"files": [part.name for part in parts_of(file.path)]}))
+    records.append(say("max_difference", found.max_difference, "1", settings=how))
+    records.append(say("mean_difference", found.mean_difference, "1", settings=how))
+    if found.agreement is not None:
+        records.append(say("agreement_with_pytorch", found.agreement, "%", settings=how))
+    detail = {"kernels": dict(file.kernels.counts), "multiply_adds": dict(file.kernels.multiply_adds)}
+    records.append(say("integer_share", file.kernels.integer_share, "%", detail=detail))
+    records += [*_times(file, files, about, say), *_quality(file, files, data, say)]
+    if file is fastest:
+        records.append(say("fastest", 1, "1"))
+    return records
+
+
+def _times(file: DeployedFile, files: Sequence[DeployedFile], about: dict[str, Any], say: Any) -> Iterator[Record]:
+    from lessen.deploy.deployment import reference_of
+
+    against = reference_of(file, files)
+    for size, latency in file.latency.items():
+        how = {"batch": size, "runtime": file.runtime.name, **about}
+        yield say("latency", latency, "ms", settings=how)
+        yield say("throughput", throughput(latency, size), "examples/s", settings=how)
+        if size in file.speedup and against is not None and against is not file:
+            yield say("speedup", file.speedup[size], "1", settings={**how, "reference": against.name})
+
+
+def _quality(file: DeployedFile, files: Sequence[DeployedFile], data: Data, say: Any) -> Iterator[Record]:
+    if file.test is None:
+        return
+    values, labels = file.test.values, file.test.labels
+    how = {"split": "test", "examples": len(values), "data": data.name}
+    if labels is not None and data.classes is not None:
+        yield say("accuracy", accuracy(values, labels), "%", settings=how)
+    elif labels is not None:
+        yield say("mean_squared_error", mean_squared_error(values, labels), "1", settings=how)
+    teacher = next((one.test for one in files if one.reference and one.test is not None), None)
+    if teacher is not None and data.classes is not None and not file.reference:
+        yield say("agreement", agreement(values, teacher.values), "%", settings=how)
