@@ -1,23 +1,34 @@
 """A transfer graph as a picture: who teaches on the left, who learns on the right, what is taught in between.
 
 Each edge runs through a label of its own, in a column that keeps labels apart, so that a graph in which everybody
-teaches everybody can still be read. Edges between two learners have their labels in a second column, on the right.
+teaches everybody can still be read. Edges between two learners have their labels in a second column, on the right:
+a dashed line leaves the one that teaches, an arrow arrives at the one that learns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lessen.report.html import Html, join, tag
-from lessen.report.numbers import digits
 
-NODE, LABEL, GAP = (112, 46), (142, 24), 44
-"""Width and height of a node and of a label, and the space between columns, in pixels."""
-ROW, MARGIN = 34, 8
-"""Height that a label takes with the space around it, and the margin of the picture."""
+NODE, LABEL, GAP = (104, 46), (136, 24), 34
+"""Width and least height of a node, width and height of a label, and the space between columns, in pixels."""
+ROW, TALL_ROW, PORT, MARGIN = 34, 50, 13, 8
+"""Height that a label of one and of two lines takes, space between lines at a node, and the margin."""
 
 Point = tuple[float, float]
+Edge = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a node stands: its left side, its middle and its height."""
+
+    x: float
+    y: float
+    height: float
 
 
 def draw_graph(graph: Mapping[str, Any], *, title: str, name: str) -> Html:
@@ -36,33 +47,37 @@ def draw_graph(graph: Mapping[str, Any], *, title: str, name: str) -> Html:
     right = [node for node in nodes if node.get("learns") or str(node.get("name")) in targets]
     left = [node for node in nodes if node not in right]
     learners = {str(node.get("name")) for node in right}
-    across = [edge for edge in edges if str(edge.get("source")) not in learners]
-    among = [edge for edge in edges if str(edge.get("source")) in learners]
+    across = [edge for edge in edges if _ends(edge)[0] not in learners]
+    among = [edge for edge in edges if _ends(edge)[0] in learners]
 
-    height = 2 * MARGIN + max(ROW * len(across), ROW * len(among), 66 * max(len(left), len(right), 1))
     x_label = MARGIN + NODE[0] + GAP if left else MARGIN
     x_right = x_label + LABEL[0] + GAP if left else MARGIN
-    x_among = x_right + NODE[0] + GAP
+    x_among = x_right + NODE[0] + 2 * GAP
     width = (x_among + LABEL[0] if among else x_right + NODE[0]) + MARGIN
-    place = {**_column(left, MARGIN, height), **_column(right, x_right, height)}
+    heights = {str(node.get("name")): _height(str(node.get("name")), across, among) for node in nodes}
+    columns = [sum(heights[str(node.get("name"))] + 20 for node in column) for column in (left, right)]
+    height = 2 * MARGIN + max(ROW * len(across), TALL_ROW * len(among), *columns)
+    place = _column(left, MARGIN, height, heights) | _column(right, x_right, height, heights)
 
     drawn: list[Html] = []
-    for edge, y in _spread(across, place, height):
-        start, end = place[str(edge["source"])], place[str(edge["target"])]
+    rows = _spread(across, place, height)
+    leaving, arriving = (_ports(rows, place, end) for end in (0, 1))
+    for number, (edge, y) in enumerate(rows):
+        start, end = (place[end] for end in _ends(edge))
         drawn += [
-            _curve((start[0] + NODE[0], start[1]), (x_label, y)),
-            _curve((x_label + LABEL[0], y), (end[0], end[1]), arrow=name),
-            _label(edge, (x_label, y)),
+            _curve((start.x + NODE[0], leaving[number]), (x_label, y)),
+            _curve((x_label + LABEL[0], y), (end.x, arriving[number]), arrow=name),
+            _label(edge, x_label, y, two_lines=False),
         ]
-    for edge, y in _spread(among, place, height):
-        start, end = place[str(edge["source"])], place[str(edge["target"])]
-        # Out of the upper half of the source, into the lower half of the target: two edges never share a line.
+    rows = _spread(among, place, height)
+    leaving, arriving = _ports(rows, place, 0, 1)[: len(rows)], _ports(rows, place, 0, 1)[len(rows) :]
+    for number, (edge, y) in enumerate(rows):
         drawn += [
-            _curve((start[0] + NODE[0], start[1] - 9), (x_among, y - 4)),
-            _curve((x_among, y + 4), (end[0] + NODE[0], end[1] + 9), arrow=name),
-            _label(edge, (x_among, y)),
+            _curve((x_right + NODE[0], leaving[number]), (x_among, y - 6), dashed=True),
+            _curve((x_among, y + 6), (x_right + NODE[0], arriving[number]), arrow=name),
+            _label(edge, x_among, y, two_lines=True),
         ]
-    return tag(
+    picture = tag(
         "svg",
         tag("title", title),
         tag("desc", _said(nodes, edges)),
@@ -71,33 +86,59 @@ def draw_graph(graph: Mapping[str, Any], *, title: str, name: str) -> Html:
         (_node(node, place[str(node.get("name"))]) for node in nodes),
         class_="graph",
         viewBox=f"0 0 {width:.0f} {height:.0f}",
-        style=f"max-width: {1.15 * width:.0f}px",
+        style=f"min-width: {min(0.8 * width, 470):.0f}px; max-width: {1.2 * width:.0f}px",
         role="img",
         aria_label=title,
     )
+    return tag("div", picture, class_="drawing", tabindex="0", role="region", aria_label=title)
 
 
-def _ends(edge: Mapping[str, Any]) -> tuple[str, str]:
+def _ends(edge: Edge) -> tuple[str, str]:
     return str(edge.get("source")), str(edge.get("target"))
 
 
-def _column(nodes: Sequence[Mapping[str, Any]], x: float, height: float) -> dict[str, Point]:
-    """The middle of the left side of each node, spread evenly over the height."""
-    step = height / max(1, len(nodes))
-    return {str(node.get("name")): (x, step * (number + 0.5)) for number, node in enumerate(nodes)}
+def _height(name: str, across: Sequence[Edge], among: Sequence[Edge]) -> float:
+    """High enough for a port for every line on its busier side."""
+    busy = max(sum(name in _ends(edge) for edge in across), sum(_ends(edge).count(name) for edge in among))
+    return max(float(NODE[1]), PORT * busy + 6.0)
 
 
-def _spread(
-    edges: Sequence[Mapping[str, Any]], place: Mapping[str, Point], height: float
-) -> list[tuple[Mapping[str, Any], float]]:
+def _column(
+    nodes: Sequence[Mapping[str, Any]], x: float, height: float, heights: Mapping[str, float]
+) -> dict[str, _Place]:
+    """Nodes below one another, with the free height shared evenly between them."""
+    names = [str(node.get("name")) for node in nodes]
+    free = (height - sum(heights[name] for name in names)) / max(1, len(names))
+    found, top = {}, free / 2
+    for name in names:
+        found[name] = _Place(x, top + heights[name] / 2, heights[name])
+        top += heights[name] + free
+    return found
+
+
+def _spread(edges: Sequence[Edge], place: Mapping[str, _Place], height: float) -> list[tuple[Edge, float]]:
     """Each edge with the height of its label: in the order of its ends, so that few lines cross, and evenly apart."""
-    ordered = sorted(edges, key=lambda edge: sum(place[end][1] for end in _ends(edge)))
+    ordered = sorted(edges, key=lambda edge: sum(place[end].y for end in _ends(edge)))
     step = height / max(1, len(ordered))
     return [(edge, step * (number + 0.5)) for number, edge in enumerate(ordered)]
 
 
-def _node(node: Mapping[str, Any], point: Point) -> Html:
-    x, y = point
+def _ports(rows: Sequence[tuple[Edge, float]], place: Mapping[str, _Place], *ends: int) -> list[float]:
+    """Where each line meets its node, one below the other in the order of the labels they lead to.
+
+    For each of `ends` (0 the source, 1 the target), the ports of all rows: several ends share one side of a node.
+    """
+    lines = [(_ends(edge)[end], y + (6 if end else -6)) for end in ends for edge, y in rows]
+    found = [0.0] * len(lines)
+    for name in {name for name, _ in lines}:
+        mine = [number for number, (of, _) in enumerate(lines) if of == name]
+        mine.sort(key=lambda number: lines[number][1])
+        for rank, number in enumerate(mine):
+            found[number] = place[name].y + PORT * (rank - (len(mine) - 1) / 2)
+    return found
+
+
+def _node(node: Mapping[str, Any], at: _Place) -> Html:
     learns = bool(node.get("learns"))
     kind = str(node.get("kind") or "")
     state = "learns" if learns else ("fixed" if kind == "Labels" else "frozen")
@@ -105,23 +146,26 @@ def _node(node: Mapping[str, Any], point: Point) -> Html:
     return tag(
         "g",
         tag("title", f"{node.get('name')}: {said}"),
-        tag("rect", x=f"{x}", y=f"{y - NODE[1] / 2}", width=str(NODE[0]), height=str(NODE[1]), rx="8"),
-        _text(str(node.get("name")), x + NODE[0] / 2, y - 3, "name", 15),
-        _text(said, x + NODE[0] / 2, y + 14, "state", 18),
+        tag("rect", x=f"{at.x}", y=f"{at.y - at.height / 2}", width=str(NODE[0]), height=str(at.height), rx="8"),
+        _text(str(node.get("name")), at.x + NODE[0] / 2, at.y - 3, "name", 14),
+        _text(said, at.x + NODE[0] / 2, at.y + 14, "state", 18),
         class_="node learns" if learns else "node",
     )
 
 
-def _label(edge: Mapping[str, Any], point: Point) -> Html:
-    x, y = point
+def _label(edge: Edge, x: float, y: float, *, two_lines: bool) -> Html:
     weight = edge.get("weight")
-    tail = "" if weight in (None, 1, 1.0) else f" × {digits(float(weight))}"
+    tail = "" if weight in (None, 1, 1.0) else f" × {float(weight):.3g}"
     name = str(edge.get("objective") or "").split("(")[0] or "no objective"
+    high = LABEL[1] + (16 if two_lines else 0)
+    said = _short(name, 19 - len(tail)) + tail
+    middle = x + LABEL[0] / 2
     return tag(
         "g",
         tag("title", f"{edge.get('name')}: {edge.get('objective')}, weight {weight}"),
-        tag("rect", x=f"{x}", y=f"{y - LABEL[1] / 2}", width=str(LABEL[0]), height=str(LABEL[1]), rx="12"),
-        _text(_short(name, 20 - len(tail)) + tail, x + LABEL[0] / 2, y + 4, "objective", 40),
+        tag("rect", x=f"{x}", y=f"{y - high / 2}", width=str(LABEL[0]), height=str(high), rx="12"),
+        _text(" → ".join(_short(end, 9) for end in _ends(edge)), middle, y - 4, "state", 40) if two_lines else None,
+        _text(said, middle, y + (12 if two_lines else 4), "objective", 40),
         class_="label",
     )
 
@@ -134,11 +178,12 @@ def _short(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _curve(start: Point, end: Point, *, arrow: str | None = None) -> Html:
-    reach = (end[0] - start[0]) / 2 if end[0] != start[0] else GAP / 2
-    path = f"M{start[0]:.1f} {start[1]:.1f}C{start[0] + reach:.1f} {start[1]:.1f} {end[0] - reach:.1f} {end[1]:.1f} "
+def _curve(start: Point, end: Point, *, arrow: str | None = None, dashed: bool = False) -> Html:
+    reach = (end[0] - start[0]) / 2
+    points = (start, (start[0] + reach, start[1]), (end[0] - reach, end[1]), end)
+    first, *rest = (f"{x:.1f} {y:.1f}" for x, y in points)
     marker = None if arrow is None else f"url(#{arrow}-arrow)"
-    return tag("path", d=path + f"{end[0]:.1f} {end[1]:.1f}", class_="line", marker_end=marker)
+    return tag("path", d=f"M{first}C{' '.join(rest)}", class_="line out" if dashed else "line", marker_end=marker)
 
 
 def _arrow_head(name: str) -> Html:

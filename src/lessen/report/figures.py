@@ -23,23 +23,23 @@ Figure = dict[str, Any]
 def trade_off(found: Sequence[Entry], cost: str, quality: str) -> Figure | None:
     """Quality against cost (`bytes` or `latency`), one point for the network after each step and for each file.
 
-    Points carry the number of their step; None if nothing has both figures.
+    Points that lie together share a label with the numbers of their steps. None if nothing has both figures.
     """
     groups: dict[str, list[Entry]] = {}
     for entry in found:
         if entry.value(cost) and entry.value(quality) is not None:
-            kind = entry.runtime if entry.file is None else f"{entry.runtime} file"
-            groups.setdefault(f"{kind}, int8" if entry.integer else kind, []).append(entry)
+            kind = f"{entry.runtime} int8" if entry.integer and entry.file else entry.runtime
+            groups.setdefault(kind, []).append(entry)
     shown = [entry for group in groups.values() for entry in group]
     if not shown:
         return None
     record = shown[0].get(cost)
     unit = "B" if record is None else record.unit
-    costs = [entry.value(cost) or 0.0 for entry in shown]
-    ends = [end for entry in shown for end in _span(entry.get(cost))]
-    ticks = nice_ticks(min(ends), max(ends), base=1024 if unit == "B" else 10)
-    measure = shown[0].get(quality)
-    spread = math.log10(max(ends) / min(ends)) or 0.2
+    costs = [end for entry in shown for end in _span(entry.get(cost))]
+    scores = [end for entry in shown for end in _span(entry.get(quality))]
+    x = _padded([math.log10(value) for value in costs], 0.1, 0.1)
+    y = _padded(scores, 0.08, 0.2)
+    ticks = nice_ticks(10 ** x[0], 10 ** x[1], base=1024 if unit == "B" else 10)
     return {
         "data": [_points(name, group, cost, quality, number) for number, (name, group) in enumerate(groups.items())],
         "layout": {
@@ -48,13 +48,13 @@ def trade_off(found: Sequence[Entry], cost: str, quality: str) -> Figure | None:
                 "title": {"text": "size on disk" if cost == "bytes" else f"time of one batch{_batch(record)}"},
                 "tickvals": ticks,
                 "ticktext": [human(tick, unit).replace(".00", "").replace(".0 ", " ") for tick in ticks],
-                "range": [math.log10(min(ends)) - 0.12 * spread, math.log10(max(ends)) + 0.12 * spread],
+                "range": x,
             },
-            "yaxis": {"title": {"text": _title(quality, measure)}},
-            "showlegend": len(groups) > 1,
+            "yaxis": {"title": {"text": _title(quality, shown[0].get(quality))}, "range": y},
+            "showlegend": True,
+            "annotations": _labels(shown, cost, quality, x, y),
         },
-        "summary": f"{len(costs)} points; the cheapest is "
-        f"{human(min(costs), unit)}, the dearest {human(max(costs), unit)}.",
+        "summary": f"{len(shown)} points, from {human(min(costs), unit)} to {human(max(costs), unit)}.",
     }
 
 
@@ -70,17 +70,20 @@ def training_curves(log: Sequence[Mapping[str, Any]], stage: int) -> Figure | No
             if row.get("edges", {}).get(name, {}).get("loss") is not None
         ]
         if pairs:
-            steps, losses = thin(pairs)
-            traces.append(_line(name, steps, losses, number))
+            traces.append(_line(name, *thin(pairs), number))
     if not traces:
         return None
     stretch = math.ceil(len(rows) / MOST_POINTS)
-    positive = all(loss > 0 for trace in traces for loss in trace["y"])
+    losses = [loss for trace in traces for loss in trace["y"]]
+    scale: Figure = {"title": {"text": "loss"}}
+    if min(losses) > 0 and max(losses) > 5 * min(losses):
+        ticks = nice_ticks(min(losses), max(losses))
+        scale |= {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
     return {
         "data": traces,
         "layout": {
             "xaxis": {"title": {"text": "step" if stretch == 1 else f"step (means over {stretch} steps)"}},
-            "yaxis": {"title": {"text": "loss"}, "type": "log" if positive else "linear", "nticks": 6},
+            "yaxis": scale,
             "showlegend": True,
         },
         "summary": f"{len(traces)} curves over {len(rows)} steps.",
@@ -148,24 +151,20 @@ def nice_ticks(low: float, high: float, *, base: int = 10, most: int = 5) -> lis
 
 
 def _points(name: str, group: Sequence[Entry], cost: str, quality: str, number: int) -> Figure:
+    network = group[0].file is None
     trace: Figure = {
         "type": "scatter",
-        "name": name,
-        "mode": "lines+markers+text" if group[0].file is None else "markers+text",
+        "name": _plain(name),
+        "mode": "lines+markers" if network else "markers",
         "x": [entry.value(cost) for entry in group],
         "y": [entry.value(quality) for entry in group],
-        "text": [str(entry.step) for entry in group],
-        "textposition": "middle center",
         "hovertext": [_hover(entry, cost, quality) for entry in group],
         "hoverinfo": "text",
         "meta": {"colour": number, "points": True},
-        "marker": {"size": 20, "symbol": "circle" if group[0].file is None else "square"},
+        "marker": {"size": 11, "symbol": "circle" if network else "diamond" if group[0].integer else "square"},
         "line": {"width": 1, "dash": "dot"},
         "cliponaxis": False,
     }
-    if group[0].integer:
-        trace["marker"]["symbol"] = "diamond"
-        trace["marker"]["size"] = 24
     for axis, figure in (("error_x", cost), ("error_y", quality)):
         if any(_has_interval(entry.get(figure)) for entry in group):
             spans = [(entry.value(figure) or 0.0, _span(entry.get(figure))) for entry in group]
@@ -178,9 +177,51 @@ def _points(name: str, group: Sequence[Entry], cost: str, quality: str, number: 
     return trace
 
 
+def _labels(
+    shown: Sequence[Entry], cost: str, quality: str, x: Sequence[float], y: Sequence[float]
+) -> list[dict[str, Any]]:
+    """The numbers of the steps above the points; points too close for labels of their own share one."""
+    clusters: list[list[tuple[float, float, int]]] = []
+    for entry in shown:
+        place = math.log10(entry.value(cost) or 1.0), _span(entry.get(quality))[1]
+        mine = [(*place, entry.step)]
+        near = [cluster for cluster in clusters if any(_close(place, other, x, y) for other in cluster)]
+        clusters = [cluster for cluster in clusters if cluster not in near]
+        clusters.append([point for cluster in near for point in cluster] + mine)
+    return [
+        {
+            "x": sum(point[0] for point in cluster) / len(cluster),
+            "y": max(point[1] for point in cluster),
+            "yshift": 12,
+            "showarrow": False,
+            "text": f"<b>{', '.join(map(str, sorted({point[2] for point in cluster})))}</b>",
+        }
+        for cluster in clusters
+    ]
+
+
+def _close(one: Sequence[float], other: Sequence[float], x: Sequence[float], y: Sequence[float]) -> bool:
+    """Whether two points are nearer to each other than a label is large."""
+    across, along = abs(one[0] - other[0]) / (x[1] - x[0]), abs(one[1] - other[1]) / (y[1] - y[0])
+    return across < 0.09 and along < 0.14
+
+
+def _padded(values: Sequence[float], below: float, above: float) -> list[float]:
+    low, high = min(values), max(values)
+    spread = (high - low) or abs(high) * 0.1 or 1.0
+    return [low - below * spread, high + above * spread]
+
+
 def _line(name: str, x: Sequence[float], y: Sequence[float], number: int) -> Figure:
-    return {"type": "scatter", "mode": "lines", "name": name, "x": list(x), "y": list(y), "meta": {"colour": number},
-            "line": {"width": 1.75}}  # fmt: skip
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": _plain(name.replace("->", " → ")),
+        "x": list(x),
+        "y": list(y),
+        "meta": {"colour": number},
+        "line": {"width": 1.75},
+    }
 
 
 def _hover(entry: Entry, cost: str, quality: str) -> str:
@@ -190,8 +231,12 @@ def _hover(entry: Entry, cost: str, quality: str) -> str:
         if record is not None:
             spread = interval(record)
             lines.append(human(record.value, record.unit) + (f" ({spread})" if spread else ""))
-    # Plotly reads a little HTML in what it shows on hovering.
-    return "<br>".join(line.replace("&", "&amp;").replace("<", "&lt;") for line in lines)
+    return "<br>".join(_plain(line) for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Text for plotly, which reads a little HTML in whatever it shows."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _has_interval(record: Record | None) -> bool:

@@ -19,8 +19,8 @@ OPEN_ROWS = 40
 
 METHOD = (
     "Sizes are those of files on disk. Times are medians of repeats that are interleaved with the reference, in "
-    "shuffled order, with an exact interval of the median; ratios are paired within a round. Accuracies have Wilson intervals; "
-    "changes of accuracy are paired on the same examples."
+    "shuffled order, with an exact interval of the median; ratios are paired within a round. Accuracies have Wilson "
+    "intervals; changes of accuracy are paired on the same examples."
 )
 
 
@@ -94,7 +94,7 @@ def measuring(run: Run) -> Html:
         if settings.get("split"):
             count = f", {settings['examples']} examples" if settings.get("examples") else ""
             add("quality on", f"{settings['split']} split{count}")
-    times = sorted(record.at for record in run.records)
+    times = sorted(record.at.replace("T", " ").removesuffix("+00:00") + " UTC" for record in run.records)
     add("measured", times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}")
     items = (join(tag("dt", title), tag("dd", "; ".join(values))) for title, values in facts.items())
     mixed = len(facts.get("processor", {})) > 1

@@ -20,6 +20,8 @@ def human(value: float | None, unit: str) -> str:
         return NOTHING
     if not math.isfinite(value):
         return str(value)
+    if value < 0:
+        return f"−{human(-value, unit)}"
     if unit == "B":
         return _scaled(value, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
     if unit == "1":
@@ -61,12 +63,11 @@ def interval(record: Record | None, unit: str | None = None) -> str:
 
 
 def _scaled(value: float, base: int, names: tuple[str, ...]) -> str:
-    place, size = 0, abs(value)
+    place, size = 0, value
     while size >= base and place < len(names) - 1:
         size /= base
         place += 1
     if place == 0:
         whole = f"{value:.0f}" if value == round(value) else digits(value)
         return f"{whole} {names[0]}"
-    shown = math.copysign(size, value)
-    return f"{shown:.{2 if size < 10 else 1 if size < 100 else 0}f} {names[place]}"
+    return f"{size:.{2 if size < 10 else 1 if size < 100 else 0}f} {names[place]}"

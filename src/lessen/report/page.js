@@ -12,17 +12,16 @@
     const made = { ...trace, line: { ...trace.line, color: colour }, marker: { ...trace.marker, color: colour } };
     if (turn > 0 && !trace.meta.points) made.line.dash = ["dash", "dot", "dashdot"][(turn - 1) % 3];
     if (trace.meta.points) {
-      made.textfont = { color: style("--on-series"), size: 11 };
-      made.marker.line = { color: style("--paper"), width: 1.5 };
+      made.marker = { ...made.marker, opacity: 0.9, line: { color: style("--paper"), width: 1 } };
       for (const axis of ["error_x", "error_y"]) {
-        if (made[axis]) made[axis] = { ...made[axis], color: colour, thickness: 1.25, width: 4 };
+        if (made[axis]) made[axis] = { ...made[axis], color: colour, thickness: 1.25, width: 3 };
       }
     }
     return made;
   };
 
   const axis = (given) => ({
-    automargin: true, gridcolor: style("--line"), zeroline: false, linecolor: style("--line"), ticks: "outside",
+    automargin: true, minor: { ticks: "" }, gridcolor: style("--line"), zeroline: false, linecolor: style("--line"), ticks: "outside",
     tickcolor: style("--line"), ...given, title: { ...given.title, standoff: 10, font: { size: 12 } },
   });
 

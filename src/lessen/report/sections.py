@@ -58,7 +58,9 @@ def before_and_after(verdict: Verdict, found: Sequence[Entry]) -> Html:
     for figure, title in COMPARED.items():
         was, now = (entry.get(figure) or _of_network(networks, entry, figure) for entry in (before, after))
         if was is not None or now is not None:
-            rows.append([_condition(title, now or was), cell(was), cell(now), _change(was, now)])
+            paired = after.get("accuracy_change") if figure == "accuracy" else None
+            change = _change(was, now) if paired is None else cell(paired)
+            rows.append([_condition(title, now or was), cell(was), cell(now), change])
     head = ["", "before: " + before.name, "after: " + after.name, "change"]
     return table("With 95 % intervals where there are any.", head, rows, numbers=(1, 2, 3))
 
@@ -72,7 +74,11 @@ def every_step(found: Sequence[Entry], plots: Plots) -> Html:
     networks = [entry for entry in found if entry.file is None]
     key = tag("ul", (tag("li", tag("b", str(e.step)), " ", _title(e)) for e in networks), class_="key")
     rows: list[list[Child]] = [
-        [str(entry.step), entry.name, *(cell(entry.get(name)) for name in ("bytes", "latency", quality, "agreement"))]
+        [
+            str(entry.step),
+            _title(entry),
+            *(cell(entry.get(name)) for name in ("bytes", "latency", quality, "agreement")),
+        ]
         for entry in found
     ]
     head = ["step", "what", "size", "time", word, "agreement with the teacher"]
@@ -93,19 +99,20 @@ def verified(found: Sequence[Entry]) -> Html:
     files = [entry for entry in found if entry.file is not None]
     if not files:
         return nothing("No file was written in this run, so there was nothing to verify.")
-    columns = ("max_difference", "mean_difference", "agreement_with_pytorch", "integer_share", "bytes", "latency")
+    columns = ("agreement_with_pytorch", "integer_share", "bytes", "latency")
     rows: list[list[Child]] = []
     for entry in files:
         ratio = entry.get("speedup")
         reference = None if ratio is None else ratio.settings.get("reference")
         against = "the reference" if reference == entry.file else cell(ratio, "ratio")
-        rows.append([_file(entry), _verdict_of(entry), *(cell(entry.get(name)) for name in columns), against])
-    head = ["file", "verified", "largest difference", "mean difference", "agreement with PyTorch", "integer kernels"]
+        figures = (cell(entry.get(name)) for name in columns)
+        rows.append([_file(entry), _verdict_of(entry), _difference(entry), *figures, against])
+    head = ["file", "verified", "largest difference", "agreement with PyTorch", "integer kernels"]
     head += ["size", "time", "times faster"]
     names = {str(r.settings["reference"]) for e in files if (r := e.get("speedup")) and r.settings.get("reference")}
     said = "Each file is compared with the network in PyTorch on held-out examples"
     said += f"; speed is compared with {', '.join(sorted(names))} in one interleaved run." if names else "."
-    return table(said, head, rows, numbers=range(2, 9))
+    return table(said, head, rows, numbers=range(2, 8))
 
 
 def loading(run: Run, verdict: Verdict, found: Sequence[Entry]) -> Html:
@@ -219,6 +226,8 @@ def _of_network(networks: dict[int, Entry], entry: Entry, figure: str) -> Record
 def _change(was: Record | None, now: Record | None) -> str:
     if was is None or now is None or was.value is None or now.value is None:
         return ""
+    if now.value == was.value:
+        return "same"
     if now.unit == "%":
         return f"{now.value - was.value:+.2f} points".replace("-", "−")
     if not was.value or not now.value:
@@ -233,6 +242,13 @@ def _title(entry: Entry) -> str:
 
 def _file(entry: Entry) -> Html:
     return join(tag("code", entry.name), tag("span", f"{entry.runtime}, after step {entry.step}", class_="spread"))
+
+
+def _difference(entry: Entry) -> Html:
+    mean = entry.value("mean_difference")
+    small = None if mean is None else tag("span", f"mean {digits(mean)}", class_="spread")
+    largest = entry.value("max_difference")
+    return Html(NOTHING) if largest is None else join(digits(largest), small)
 
 
 def _verdict_of(entry: Entry) -> Html:
