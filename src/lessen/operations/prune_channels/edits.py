@@ -30,13 +30,14 @@ def edits(model: nn.Module, coupling: Coupling, kept: Mapping[str, int], choice:
     Each is `{"module": path, "attribute": name, "before": old, "after": new}`; tuples are written as lists.
     """
     new_sizes = {**coupling.sizes, **kept}
+    first = {id(module): path for path, module in model.named_modules()}  # a shared module is edited once
     changes: dict[tuple[str, str], dict[int, int]] = {}
     for number in coupling.numbers:
         new = size(number.layout, new_sizes)
         if new == number.value or not set(groups_of(number.layout)) & set(kept):
             continue
         for path, attribute in _places(model, number, choice):
-            changes.setdefault((path, attribute), {})[number.value] = new
+            changes.setdefault((first[id(get_module(model, path))], attribute), {})[number.value] = new
     found = []
     for (path, attribute), renamed in changes.items():
         before = getattr(get_module(model, path), attribute)
