@@ -79,7 +79,7 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("line 9", "'PruneChanels'", "did you mean 'PruneChannels'"),
     ),
     "a class that cannot stand there": ({"steps": ["SoftTargets"]}, ("line 9", "SoftTargets cannot stand here")),
-    "a misspelt key": ({"sede": 3}, ("bad.yaml, line 17", "'sede'", "did you mean 'seed'")),
+    "a misspelt key": ({"sede": 3}, ("bad.yaml, line 16", "'sede'", "did you mean 'seed'")),
     "a misspelt key deep inside": (
         {"steps": at(objective={"SoftTargets": {"temprature": 2.0}})},
         ("bad.yaml, line 14", "SoftTargets has no setting 'temprature'", "did you mean 'temperature'"),
@@ -210,7 +210,7 @@ def test_a_real_process_leaves_with_2_and_one_screen(here: Path) -> None:
     done = command(here, "run", recipe(here, sede=3))
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "bad.yaml, line 17" in done.stderr
+    assert "bad.yaml, line 16" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") <= SCREEN
 

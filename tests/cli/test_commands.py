@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 import lessen as library
 from lessen.recipe import catalogue, methods
+from lessen.recipe.hints import slots
 from lessen.zoo import mlp
 
 
@@ -30,7 +31,7 @@ def test_a_command_that_does_not_exist(lessen: Any) -> None:
 def test_methods_lists_every_card_once(lessen: Any) -> None:
     said = lessen("methods")
     assert said.code == 0
-    lines = [line.split()[0] for line in said.out.splitlines() if line.startswith("  ")]
+    lines = [line.split()[0] for line in said.out.splitlines() if line.startswith("  ") and line.strip()]
     for name in methods():
         assert lines.count(name) == 1, name
     assert f"{len(methods())} methods" in said.out
@@ -45,7 +46,7 @@ def test_methods_can_be_searched(lessen: Any) -> None:
 @pytest.mark.parametrize("name", ["SoftTargets", "Shift", "PruneChannels"])
 def test_one_method_shows_its_settings(name: str, lessen: Any) -> None:
     out = lessen("methods", name).out
-    for field in catalogue()[name].__dataclass_fields__:
+    for field in slots(catalogue()[name]):
         assert field in out
     if name == "SoftTargets":
         assert "default ForwardKL()" in out

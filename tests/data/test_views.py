@@ -1,5 +1,8 @@
 """Views: what they draw, what they move, and that nothing else moves."""
 
+import time
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,6 +11,7 @@ from lessen.core import View, decode, encode
 from lessen.core.errors import SettingError, ShapeError
 from lessen.core.seeds import uniforms
 from lessen.data import Compose, Erase, FlipCrop, Shift
+from lessen.zoo import residual
 
 VIEWS = [FlipCrop(padding=2), Shift(by=3), Erase(probability=0.7), Compose(views=(FlipCrop(padding=1), Erase()))]
 KNOWN = {view.__name__: view for view in (FlipCrop, Shift, Erase, Compose)}
@@ -71,3 +75,18 @@ def test_bad_settings_and_shapes_are_named() -> None:
         FlipCrop(flip=2.0)
     with pytest.raises(ShapeError, match=r"\(4, 10\)"):
         FlipCrop()(torch.zeros(4, 10), torch.zeros(4, 3))
+
+
+def test_a_view_takes_a_small_part_of_a_training_step() -> None:
+    network, images, drawn = residual(width=8, depth=8), torch.randn(64, 1, 28, 28), torch.rand(64, 3)
+
+    def fastest(act: Callable[[], object]) -> float:
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            act()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    step = fastest(lambda: network(images).square().sum().backward())
+    assert fastest(lambda: FlipCrop(padding=2)(images, drawn)) < 0.05 * step

@@ -11,6 +11,7 @@ import lessen
 from lessen.core import Operation, encode
 from lessen.core.errors import GraphError, RecipeError
 from lessen.recipe import Recipe, as_data, catalogue, methods, read_recipe, schema, shipped, write_recipe
+from lessen.recipe.hints import slots
 from lessen.recipe.reader import Loader
 from lessen.schemes import Scheme
 
@@ -39,7 +40,7 @@ def test_recipes_are_read_written_and_checked(path: Path, tmp_path: Path) -> Non
     assert read_recipe(tmp_path / "whole.yaml") == made
     check(tmp_path / "whole.yaml")
     assert as_data(made)["steps"] == [encode(step) for step in made.steps]
-    assert set(yaml.safe_load((tmp_path / "whole.yaml").read_text())) == set(Recipe.__dataclass_fields__)
+    assert set(yaml.safe_load((tmp_path / "whole.yaml").read_text())) == set(slots(Recipe))
 
 
 @pytest.mark.parametrize(

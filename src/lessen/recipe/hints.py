@@ -64,6 +64,11 @@ def settings_class(leaf: Any) -> type | None:
     return leaf if isinstance(leaf, type) and is_pydantic_dataclass(leaf) else None
 
 
+def is_object(leaf: Any) -> bool:
+    """Whether a leaf of a hint stands for objects of settings classes, and for nothing that a file spells otherwise."""
+    return settings_class(leaf) is not None or bool(getattr(leaf, "_is_protocol", False))
+
+
 def item_of(leaf: Any) -> Any:
     """The hint of the items of a sequence, or None where the leaf is no sequence of one kind of item."""
     origin, args = get_origin(leaf), get_args(leaf)
@@ -90,7 +95,7 @@ def fitting(leaf: Any, known: Mapping[str, type]) -> dict[str, type]:
         return {name: cls for name, cls in known.items() if issubclass(cls, leaf)}
     if getattr(leaf, "_is_protocol", False):
         return {name: cls for name, cls in known.items() if _keeps(cls, leaf)}
-    if get_origin(leaf) is Callable or get_origin(leaf) is typing.get_origin(Callable[..., Any]):
+    if get_origin(leaf) is Callable:
         wanted = get_args(leaf)[0] if get_args(leaf) else ...
         if isinstance(wanted, list) and len(wanted) > 2:  # of two arguments there are too many kinds to tell apart
             return {name: cls for name, cls in known.items() if len(_arguments(cls, "__call__") or ()) == len(wanted)}

@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from lessen.core.errors import LessenError, RecipeError, did_you_mean
-from lessen.recipe.hints import fitting, item_of, leaves, settings_class, slots, value_of
+from lessen.recipe.hints import fitting, is_object, item_of, leaves, settings_class, slots, value_of
 
 YAML = "tag:yaml.org,2002:"
 NULL = YAML + "null"
@@ -116,7 +116,7 @@ class Reader:
         fits = {name: cls for leaf in kinds for name, cls in fitting(leaf, self.known).items()}
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, kinds, fits)
-        objects = bool(fits) and all(kind is NoneType or fitting(kind, self.known) for kind in kinds)
+        objects = all(kind is NoneType or is_object(kind) or fitting(kind, self.known) for kind in kinds)
         if isinstance(node, yaml.SequenceNode) and not objects:
             return self._sequence(node, kinds)
         value = None if isinstance(node, yaml.SequenceNode) else self._loader.construct_object(node, deep=True)
