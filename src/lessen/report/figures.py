@@ -51,7 +51,6 @@ def trade_off(found: Sequence[Entry], cost: str, quality: str) -> Figure | None:
                 "range": x,
             },
             "yaxis": {"title": {"text": _title(quality, shown[0].get(quality))}, "range": y},
-            "showlegend": True,
             "annotations": _labels(shown, cost, quality, x, y),
         },
         "summary": f"{len(shown)} points, from {human(min(costs), unit)} to {human(max(costs), unit)}.",
@@ -84,7 +83,6 @@ def training_curves(log: Sequence[Mapping[str, Any]], stage: int) -> Figure | No
         "layout": {
             "xaxis": {"title": {"text": "step" if stretch == 1 else f"step (means over {stretch} steps)"}},
             "yaxis": scale,
-            "showlegend": True,
         },
         "summary": f"{len(traces)} curves over {len(rows)} steps.",
     }
@@ -113,7 +111,6 @@ def validation_curves(log: Sequence[Mapping[str, Any]], stage: int) -> Figure | 
         "layout": {
             "xaxis": {"title": {"text": "step (a star: the best so far)"}},
             "yaxis": {"title": {"text": _title(chosen, None)}},
-            "showlegend": True,
         },
         "summary": f"{len(rows)} validations of {', '.join(nodes)}.",
     }
@@ -160,7 +157,7 @@ def _points(name: str, group: Sequence[Entry], cost: str, quality: str, number: 
         "y": [entry.value(quality) for entry in group],
         "hovertext": [_hover(entry, cost, quality) for entry in group],
         "hoverinfo": "text",
-        "meta": {"colour": number, "points": True},
+        "meta": {"colour": number, "points": True, "name": name},
         "marker": {"size": 11, "symbol": "circle" if network else "diamond" if group[0].integer else "square"},
         "line": {"width": 1, "dash": "dot"},
         "cliponaxis": False,
@@ -213,13 +210,14 @@ def _padded(values: Sequence[float], below: float, above: float) -> list[float]:
 
 
 def _line(name: str, x: Sequence[float], y: Sequence[float], number: int) -> Figure:
+    name = name.replace("->", " → ")
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": _plain(name.replace("->", " → ")),
+        "name": _plain(name),
         "x": list(x),
         "y": list(y),
-        "meta": {"colour": number},
+        "meta": {"colour": number, "name": name},
         "line": {"width": 1.75},
     }
 

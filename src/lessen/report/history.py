@@ -131,7 +131,7 @@ def _edges(graph: Mapping[str, Any], title: str) -> Html:
         taps = [str(edge.get(key) or "output") for key in ("source_tap", "target_tap")]
         weight = edge.get("weight")
         rows.append([
-            f"{edge.get('source')} → {edge.get('target')}",
+            tag("span", f"{edge.get('source')} → {edge.get('target')}", class_="keep"),
             tag("code", str(edge.get("objective"))),
             taps[0] if taps[0] == taps[1] else " → ".join(taps),
             "" if weight is None else digits(float(weight)),

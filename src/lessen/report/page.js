@@ -10,7 +10,7 @@
     const turn = Math.floor(trace.meta.colour / colours.length);
     const colour = colours[trace.meta.colour % colours.length];
     const made = { ...trace, line: { ...trace.line, color: colour }, marker: { ...trace.marker, color: colour } };
-    if (turn > 0 && !trace.meta.points) made.line.dash = ["dash", "dot", "dashdot"][(turn - 1) % 3];
+    if (turn > 0 && !trace.meta.points) made.line.dash = "dash";
     if (trace.meta.points) {
       made.marker = { ...made.marker, opacity: 0.9, line: { color: style("--paper"), width: 1 } };
       for (const axis of ["error_x", "error_y"]) {
@@ -31,7 +31,7 @@
       autosize: true, margin: { l: 8, r: 16, t: 8, b: 8 }, hovermode: "closest",
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: style("--sans"), color: style("--ink-soft"), size: 12 },
-      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", xanchor: "left", bgcolor: "rgba(0,0,0,0)" },
+      showlegend: false,
       hoverlabel: { bgcolor: style("--card"), bordercolor: style("--line"), font: { color: style("--ink") } },
       ...figure.layout, xaxis: axis(figure.layout.xaxis), yaxis: axis(figure.layout.yaxis),
     };

@@ -61,8 +61,8 @@ def before_and_after(verdict: Verdict, found: Sequence[Entry]) -> Html:
             paired = after.get("accuracy_change") if figure == "accuracy" else None
             change = _change(was, now) if paired is None else cell(paired)
             rows.append([_condition(title, now or was), cell(was), cell(now), change])
-    head = ["", "before: " + before.name, "after: " + after.name, "change"]
-    return table("With 95 % intervals where there are any.", head, rows, numbers=(1, 2, 3))
+    said = f"Before: {before.name}. After: {after.name}. Below a figure stands its 95 % interval, where it has one."
+    return table(said, ["", "before", "after", "change"], rows, numbers=(1, 2, 3))
 
 
 def every_step(found: Sequence[Entry], plots: Plots) -> Html:
