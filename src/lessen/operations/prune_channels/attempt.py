@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from lessen.core.data import Inputs, map_inputs
+from lessen.core.data import Inputs, call, map_inputs
 from lessen.operations.prune_channels.edits import Choice, ambiguous, edits
 from lessen.operations.prune_channels.plan import PrunedChannels
 from lessen.operations.prune_channels.verify import verify
@@ -82,8 +84,18 @@ class Attempt:
         return False
 
     def _verify(self, plan: PrunedChannels) -> str | None:
-        few = map_inputs(self.example, lambda value: value[:2] if value.ndim else value)
-        return verify(self.model, plan, few)
+        return verify(self.model, plan, self._few)
+
+    @functools.cached_property
+    def _few(self) -> Inputs:
+        """One example, if the network takes that."""
+        first = map_inputs(self.example, lambda value: value[:1] if value.ndim else value)
+        try:
+            with torch.no_grad():
+                call(copy_structure(self.model).eval(), first)
+        except Exception:  # noqa: BLE001  (whatever the network's own code raises)
+            return self.example
+        return first
 
     def plan(self, kept: Kept) -> PrunedChannels:
         """The plan that keeps these indices of these groups, not yet proven."""
@@ -112,6 +124,11 @@ class Attempt:
                 if can_open(module) and any(name.startswith(f"{path}." if path else "") for name in layouts)
             ],
             left_out=dict(self.left_out),
+            pinned={
+                name.rpartition(".")[0]: why
+                for (name, dim), why in coupling.pinned.items()
+                if dim == 0 and name in coupling.weights and len(coupling.layouts[name]) > 1
+            },
             parameters=(parameter_count(coupling, model, {}), parameter_count(coupling, model, counts)),
             multiply_adds=(multiply_adds(coupling, {}) // examples, multiply_adds(coupling, counts) // examples),
         )

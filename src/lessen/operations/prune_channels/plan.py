@@ -28,7 +28,8 @@ class PrunedChannels:
         normalised: Weights of normalisations that average over what a group removes; they average over the rest.
         edits: Attributes that change with the sizes.
         opened: Attention modules that are replaced by `surgery.attention.OpenAttention`.
-        left_out: Parts that could be named but not removed, and why.
+        left_out: Groups whose removal could not be proven right, and why.
+        pinned: Modules whose channels cannot be removed, and why.
         parameters: Number of parameters, before and after.
         multiply_adds: Multiply-adds of one example, before and after.
     """
@@ -41,6 +42,7 @@ class PrunedChannels:
     edits: list[dict[str, Any]]
     opened: list[str]
     left_out: dict[str, str]
+    pinned: dict[str, str]
     parameters: tuple[int, int]
     multiply_adds: tuple[int, int]
 
@@ -95,6 +97,6 @@ class PrunedChannels:
         for path in self.opened:
             what = {"before": "MultiheadAttention", "after": "OpenAttention"}
             rows.append({"module": path, "edit": "open attention", **what})
-        for name, why in self.left_out.items():
+        for name, why in (self.left_out | self.pinned).items():
             rows.append({"module": name, "edit": "left alone", "before": why, "after": ""})
         return rows

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from lessen.core.data import Inputs
+from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import NetworkError
 from lessen.surgery.attention import open_attention
 from lessen.surgery.coupling import rules_channels, rules_products, rules_shapes  # noqa: F401  (they register rules)
@@ -91,6 +91,7 @@ class Coupling:
         numbers: Numbers in the network's own code that are sizes.
         products: For each product or convolution, the layouts whose sizes multiply to its multiply-adds.
         normalised: Names of the weights of normalisations that average over what a group can remove.
+        weights: Names of the weights and biases of products and convolutions.
     """
 
     groups: dict[str, Group]
@@ -99,6 +100,7 @@ class Coupling:
     numbers: tuple[Number, ...]
     products: tuple[tuple[Formula, ...], ...]
     normalised: frozenset[str]
+    weights: frozenset[str]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -120,7 +122,8 @@ def analyse(model: nn.Module, inputs: Inputs) -> Coupling:
         NetworkError: the network cannot be exported on these inputs; the text holds the exporter's own words.
     """
     work = open_attention(copy_structure(model)).eval()
-    program = export(work, inputs)
+    device = next((p.device for p in work.parameters()), torch.device("cpu"))
+    program = export(work, map_inputs(inputs, lambda value: value.to(device)))
     known = _placeholders(work, program)
     found = Found()
     walk(list(program.graph.nodes), known, found)
@@ -212,6 +215,7 @@ def _coupling(model: nn.Module, values: dict[str, tuple[Axis, ...]], found: Foun
         if any(groups_of(layout := formula(literal.axis, names)))
     )
     return Coupling(
+        weights=frozenset(found.weights),
         groups=groups,
         layouts=layouts,
         pinned=pinned,
