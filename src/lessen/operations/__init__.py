@@ -5,6 +5,7 @@ from lessen.operations.factorization import Channel, Spatial
 from lessen.operations.low_rank import Factorized, LowRank
 from lessen.operations.prune_channels import PruneChannels, PrunedChannels
 from lessen.operations.prune_weights import PrunedWeights, PruneWeights
+from lessen.operations.quantize import MinMax, Percentile, Quantize, Quantized, SquaredError
 from lessen.operations.scores import Magnitude, Taylor
 
 __all__ = [
@@ -13,11 +14,16 @@ __all__ = [
     "Global",
     "LowRank",
     "Magnitude",
+    "MinMax",
+    "Percentile",
     "PruneChannels",
     "PruneWeights",
     "PrunedChannels",
     "PrunedWeights",
+    "Quantize",
+    "Quantized",
     "Spatial",
+    "SquaredError",
     "Taylor",
     "Uniform",
 ]

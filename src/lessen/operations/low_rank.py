@@ -15,6 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from lessen.core import Card, Context, Where, matches, settings
 from lessen.core.errors import NetworkError, PlanError
+from lessen.core.seeds import seeded
 from lessen.operations.factorization import Channel, Scheme, factorized, matrix_of, rank_for_energy
 from lessen.operations.probe import irreplaceable
 from lessen.surgery.masks import owners
@@ -58,7 +59,8 @@ class Factorized:
                 )
             if rank > min(matrix_of(layer, self.scheme).shape):
                 raise PlanError(f"The plan does not belong to this network: {path}, {layer}, has no rank of {rank}.")
-            pair = factorized(layer, rank, self.scheme, values=values)
+            with seeded(0):  # PyTorch draws the weights of new layers, which are about to be written over
+                pair = factorized(layer, rank, self.scheme, values=values)
             if layer is network:
                 return pair
             set_module(network, path, pair)

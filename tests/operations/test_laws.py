@@ -1,0 +1,65 @@
+"""The laws of operations, on every operation of the catalogue."""
+
+import inspect
+from pathlib import Path
+
+from torch import nn
+
+from lessen import operations
+from lessen.core import Operation
+from lessen.deploy.export import export_onnx
+from lessen.operations import Global, LowRank, PruneChannels, PruneWeights, Quantize, Spatial, Taylor
+from lessen.testing import EXAMPLES, Example, OperationLaws
+from lessen.testing.networks import Convolutions
+
+FEW = {name: EXAMPLES[name] for name in ("convolutions", "perceptron")}
+
+
+class TestPruneWeights(OperationLaws):
+    settings = (PruneWeights(keep=0.8), PruneWeights(keep=0.3))
+
+
+class TestPruneWeightsByTaylor(OperationLaws):
+    networks = FEW
+    settings = (PruneWeights(keep=0.5, score=Taylor(), allocation=Global()),)
+
+
+class TestLowRank(OperationLaws):
+    settings = (LowRank(rank=7), LowRank(rank=2))
+
+
+class TestLowRankInSpace(OperationLaws):
+    networks = FEW
+    settings = (LowRank(ratio=0.6, scheme=Spatial()), LowRank(ratio=0.3, scheme=Spatial()))
+
+
+class TestPruneChannels(OperationLaws):
+    settings = (PruneChannels(keep=0.75), PruneChannels(keep=0.5))
+
+
+class TestPruneChannelsByTaylor(OperationLaws):
+    networks = FEW
+    settings = (PruneChannels(parameters=0.6, score=Taylor(), allocation=Global()),)
+
+
+class TestQuantize(OperationLaws):
+    settings = (Quantize(weight_bits=8), Quantize(weight_bits=4))
+    # Wide enough for the weights to outweigh the names of the pairs in the file.
+    networks = {"convolutions": Example(lambda: Convolutions(width=64), (3, 8, 8))}
+    export_error = 0.05
+
+    @classmethod
+    def save(cls, model: nn.Module, network: Example, path: Path) -> None:
+        """What is small is the file that runs."""
+        export_onnx(model, network.inputs(), path)
+
+
+def test_every_operation_of_the_catalogue_is_under_the_laws() -> None:
+    under = {
+        type(setting)
+        for suite in globals().values()
+        if inspect.isclass(suite) and issubclass(suite, OperationLaws) and suite is not OperationLaws
+        for setting in suite.settings
+    }
+    catalogue = [getattr(operations, name) for name in operations.__all__]
+    assert {thing for thing in catalogue if inspect.isclass(thing) and isinstance(thing, Operation)} <= under
