@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from lessen.core.record import Record
 
 _RUNTIMES = {".onnx": "ONNX Runtime", ".xml": "OpenVINO", ".pt2": "torch.export", ".safetensors": "PyTorch"}
-_SPELT = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "pytorch": "PyTorch", "torch.export": "torch.export"}
+_SPELT = {"pytorch": "PyTorch", "None": "PyTorch"}
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,11 @@ class Entry:
     @property
     def runtime(self) -> str:
         """What ran it, for people."""
-        for figure in ("latency", "speedup"):
-            if (record := self.get(figure)) is not None and record.settings.get("runtime"):
-                name = str(record.settings["runtime"])
-                return _SPELT.get(name.lower(), name)
         suffix = "" if self.file is None else "." + self.file.rsplit(".", 1)[-1]
-        return _RUNTIMES.get(suffix, "PyTorch" if self.file is None else "unknown")
+        if suffix in _RUNTIMES:
+            return _RUNTIMES[suffix]
+        record = self.get("latency")
+        return "PyTorch" if record is None else _SPELT.get(name := str(record.settings.get("runtime")), name)
 
     @property
     def integer(self) -> bool:

@@ -1,0 +1,124 @@
+"""The page in a real browser: no errors, nothing fetched, every figure drawn, and nothing wider than the screen."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lessen.report import write_report
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync"]  # fmt: skip
+WIDTHS = [400, 1400]
+ALL_DRAWN = "[...document.querySelectorAll('[data-figure]')].every((place) => place.dataset.drawn)"
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs a browser: chromium or google-chrome is not installed")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
+        yield launched
+        launched.close()
+
+
+@dataclass
+class Seen:
+    """What a browser saw of a page."""
+
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    figures: int = 0
+    drawn: int = 0
+    points: list[int] = field(default_factory=list)
+    width: int = 0
+    graphs: list[float] = field(default_factory=list)
+
+
+def look(browser: Any, path: Path, width: int, scheme: str = "light", patience: float = 20) -> Seen:
+    seen = Seen()
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.on("console", lambda line: seen.complaints.append(line.text) if line.type in {"error", "warning"} else None)
+    page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+    page.on("requestfailed", lambda request: seen.complaints.append(f"failed: {request.url[:80]}"))
+    page.on("request", lambda request: seen.requests.append(request.url))
+    page.goto(path.as_uri())
+    end = time.monotonic() + patience
+    while not page.evaluate(ALL_DRAWN) and time.monotonic() < end:
+        page.wait_for_timeout(50)
+    places = page.query_selector_all("[data-figure]")
+    seen.figures = len(places)
+    seen.drawn = sum(place.query_selector("svg.main-svg") is not None for place in places)
+    seen.points = [len(place.query_selector_all(".points path, path.js-line")) for place in places]
+    seen.width = page.evaluate("document.documentElement.scrollWidth")
+    seen.graphs = [box["width"] for svg in page.query_selector_all("svg.graph") if (box := svg.bounding_box())]
+    context.close()
+    return seen
+
+
+def check(seen: Seen, width: int, figures: int) -> None:
+    assert seen.complaints == []
+    assert len(seen.requests) == 1
+    assert seen.figures == seen.drawn == figures
+    assert all(count > 0 for count in seen.points)
+    assert seen.width <= width
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_whole_run(browser: Any, make_run, width: int) -> None:
+    seen = look(browser, write_report(make_run()), width)
+    check(seen, width, figures=6)
+    assert len(seen.graphs) == 2
+    assert min(seen.graphs) > 300
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"training": False, "files": False},
+        {"hostile": "</script><script>alert(1)</script><img src=x>"},
+        {"regression": True},
+    ],
+    ids=["little", "hostile", "regression"],
+)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_other_runs(browser: Any, make_run, options: dict[str, Any], width: int) -> None:
+    figures = 6 if options.get("training", True) else 2
+    check(look(browser, write_report(make_run(**options)), width), width, figures)
+
+
+def test_in_the_dark(browser: Any, make_run) -> None:
+    check(look(browser, write_report(make_run()), 1400, scheme="dark"), 1400, figures=6)
+
+
+def test_the_fewest_points_and_long_names(browser: Any, make_run) -> None:
+    folder = make_run("a-name-without-any-place-to-break-" * 5, files=False, training=False, hostile="x" * 150)
+    check(look(browser, write_report(folder), 400), 400, figures=2)
+
+
+BROKEN = {
+    "an error in the script": ("figures = JSON.parse(", "figures = undefined_function("),
+    "another script": ("</main>", "</main><script>console.log(1)</script>"),
+    "a picture from elsewhere": ("</main>", '</main><img src="https://example.invalid/x.png">'),
+    "a wide element": ("</main>", '</main><div style="width: 3000px">x</div>'),
+    "a figure without data": ("</main>", '</main><div data-figure="99"></div>'),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_page_is_found(browser: Any, make_run, fault: str) -> None:
+    path = write_report(make_run(stages=1))
+    text = path.read_text(encoding="utf-8")
+    old, new = BROKEN[fault]
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(AssertionError):
+        check(look(browser, path, 400, patience=2), 400, figures=4)

@@ -1,0 +1,112 @@
+"""The sentence at the top says what the records say, good news or bad."""
+
+from typing import Any
+
+from lessen.core.record import Record
+from lessen.report.entries import entries
+from lessen.report.run import read_run
+from lessen.report.verdict import judge
+
+
+def record(figure: str, value: float, *, step: int = 0, file: str | None = None, **more: Any) -> Record:
+    subject = more.pop("subject", file or ("teacher" if step == 0 else f"{step} Prune"))
+    return Record(subject=subject, figure=figure, value=value, unit=more.pop("unit", "1"), step=step, file=file, **more)
+
+
+def pair(**now: float) -> list[Record]:
+    """The teacher, and the network after one step."""
+    was = {"bytes": 1000.0, "latency": 2.0, "accuracy": 90.0}
+    return [record(name, value) for name, value in was.items()] + [record(k, v, step=1) for k, v in now.items()]
+
+
+def test_smaller_faster_and_worse(make_run) -> None:
+    verdict = judge(read_run(make_run()).records)
+    assert verdict.before.name == "reference/teacher.onnx"
+    assert verdict.after.name == "model.int8.onnx"
+    assert "13.9 times smaller and 4.42 times faster (4.21 to 4.58) than reference/teacher.onnx" in verdict.sentence
+    assert "0.65 points less accurate (change −1.15 to −0.15)." in verdict.sentence
+    assert "within chance" not in verdict.sentence
+
+
+def test_larger_slower_and_better_is_said_as_it_is() -> None:
+    said = judge(pair(bytes=2000.0, latency=4.0, accuracy=91.5)).sentence
+    assert "2.00 times larger and 2.00 times slower than the teacher, and 1.50 points more accurate" in said
+
+
+def test_a_ratio_whose_interval_holds_one_is_not_faster() -> None:
+    rows = [*pair(bytes=500.0, latency=1.9), record("speedup", 1.05, step=1, low=0.97, high=1.12)]
+    assert "not measurably faster (0.970 to 1.12 times)" in judge(rows).sentence
+    clear = [*pair(bytes=500.0, latency=1.9), record("speedup", 1.05, step=1, low=1.01, high=1.12)]
+    assert "1.05 times faster (1.01 to 1.12)" in judge(clear).sentence
+
+
+def test_a_change_within_chance_is_said_to_be() -> None:
+    rows = [*pair(bytes=500.0), record("accuracy_change", -0.4, step=1, low=-1.0, high=0.2, unit="points")]
+    assert "0.40 points less accurate (change −1.00 to 0.20), which is within chance." in judge(rows).sentence
+
+
+def test_an_int8_file_slower_than_the_plain_one_is_owned_up_to(make_run) -> None:
+    slow = judge(read_run(make_run("slow", slow_int8=True)).records)
+    assert slow.after.name == "model.xml"
+    assert any("int8 does not pay here: model.int8.onnx takes 0.360 ms, model.onnx" in text for text in slow.warnings)
+    fast = judge(read_run(make_run("fast")).records)
+    assert not any("model.int8.onnx" in text for text in fast.warnings)
+
+
+def test_a_refused_file_is_named_with_the_reason(make_run) -> None:
+    verdict = judge(read_run(make_run(refused=True)).records)
+    assert verdict.after.name == "model.xml"
+    assert "model.int8.onnx did not pass verification and must not be used: agreement 71.20 %; allowed 98.00 %" in (
+        verdict.warnings
+    )
+
+
+def test_int8_in_name_only_is_found_out() -> None:
+    rows = [*pair(bytes=500.0), record("integer_share", 12.0, step=1, file="model.int8.onnx", unit="%")]
+    assert any("only 12 % of the multiply-adds" in text for text in judge(rows).warnings)
+    rows[-1] = record("integer_share", 98.0, step=1, file="model.int8.onnx", unit="%")
+    assert not any("multiply-adds" in text for text in judge(rows).warnings)
+
+
+def test_a_missed_target_is_a_warning_and_a_met_one_is_not() -> None:
+    detail = {"asked": 3.0, "found": 2.5, "unit": "1"}
+    missed = [*pair(bytes=500.0), record("target_speedup", 0.0, detail=detail)]
+    assert "A target was missed: speedup: 3 asked, 2.50 found." in judge(missed).warnings
+    met = [*pair(bytes=500.0), record("target_speedup", 1.0, detail=detail)]
+    assert not any("target" in text for text in judge(met).warnings)
+
+
+def test_a_file_slower_than_its_reference_is_a_warning() -> None:
+    def rows(low: float, high: float) -> list[Record]:
+        ratio = record("speedup", 0.8, step=1, file="m.onnx", low=low, high=high, settings={"reference": "t.onnx"})
+        return [*pair(), ratio, record("latency", 2.0, file="t.onnx")]
+
+    assert any("m.onnx is slower than t.onnx: 0.800 times" in text for text in judge(rows(0.7, 0.9)).warnings)
+    assert not any("slower" in text for text in judge(rows(0.7, 1.1)).warnings)
+
+
+def test_without_files_or_without_anything() -> None:
+    verdict = judge(pair(bytes=500.0))
+    assert verdict.sentence.startswith("The network after the last step is 2.00 times smaller")
+    assert verdict.warnings == ("No file was written: the figures are those of the network in PyTorch.",)
+    assert judge([]).sentence == "Nothing has been measured yet."
+    assert judge([record("bytes", 3.0)]).sentence == "Only the teacher has been measured so far."
+
+
+def test_regression_compares_squared_errors(make_run) -> None:
+    said = judge(read_run(make_run(regression=True)).records).sentence
+    assert "with a mean squared error of 0.0875 where the teacher has 0.0550." in said
+
+
+def test_a_figure_that_was_measured_again_replaces_the_older_one() -> None:
+    rows = [record("latency", 5.0, settings={"batch": 8}), record("latency", 2.0, settings={"batch": 1}),
+            record("latency", 3.0, settings={"batch": 1})]  # fmt: skip
+    (entry,) = entries(rows)
+    assert [row.value for row in entry.figures["latency"]] == [3.0, 5.0]
+    assert entry.value("latency") == 3.0
+
+
+def test_runtimes_by_the_file() -> None:
+    rows = [record("bytes", 1.0, file=name, step=1) for name in ("a.onnx", "a.xml", "a.pt2")]
+    assert [entry.runtime for entry in entries(rows)] == ["ONNX Runtime", "OpenVINO", "torch.export"]
+    assert entries([record("latency", 1.0, settings={"runtime": "pytorch"})])[0].runtime == "PyTorch"
