@@ -1,1 +1,54 @@
+"""Who teaches whom: nodes, edges, gates, schedules, stages, and the checks before the first step."""
 
+from lessen.graph.cache import Cache, Stored
+from lessen.graph.combine import Combine, Sum
+from lessen.graph.edge import Edge, edge_names
+from lessen.graph.ensemble import LearnedGate, Mean, Weighted
+from lessen.graph.flow import Flow, validate
+from lessen.graph.gate import Correct, CutOff, Linear, Through
+from lessen.graph.head import LinearHead
+from lessen.graph.node import Branch, Ensemble, Labels, Network, Snapshot
+from lessen.graph.optimizer import SGD, Adam, AdamW
+from lessen.graph.schedule import Constant, Cosine, LinearWarmup, Schedule, Steps, Window
+from lessen.graph.snapshot import LastEpoch, LastStep, MovingAverage
+from lessen.graph.stage import Fit, Graph, Precision, Stage
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Branch",
+    "Cache",
+    "Combine",
+    "Constant",
+    "Correct",
+    "Cosine",
+    "CutOff",
+    "Edge",
+    "Ensemble",
+    "Fit",
+    "Flow",
+    "Graph",
+    "Labels",
+    "LastEpoch",
+    "LastStep",
+    "LearnedGate",
+    "Linear",
+    "LinearHead",
+    "LinearWarmup",
+    "Mean",
+    "MovingAverage",
+    "Network",
+    "Precision",
+    "Schedule",
+    "Snapshot",
+    "Stage",
+    "Steps",
+    "Stored",
+    "Sum",
+    "Through",
+    "Weighted",
+    "Window",
+    "edge_names",
+    "validate",
+]

@@ -1,0 +1,96 @@
+"""Where a run computes: device, precision and processes, from Hugging Face accelerate.
+
+Accelerate keeps its state in class-wide dictionaries. A run has its own copies of them, put in place only while it
+computes, so runs in sequence or interleaved, and a program's own use of accelerate, do not see one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core.errors import SettingError
+from lessen.graph.stage import Precision
+
+
+class Home:
+    """One accelerator, for one stage of one run.
+
+    Args:
+        device: "cpu", "cuda", ...; None: what accelerate finds.
+        precision: Of the networks.
+        trackers: Trackers of accelerate, already made.
+    """
+
+    def __init__(self, *, device: torch.device | str | None, precision: Precision) -> None:
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
+
+        wanted = None if device is None else torch.device(device)
+        if precision is Precision.FLOAT16 and not (
+            torch.cuda.is_available() and (wanted is None or wanted.type == "cuda")
+        ):
+            raise SettingError("Precision FLOAT16 needs a CUDA device. Use BFLOAT16 or FULL on this machine.")
+        self._own: list[dict[str, Any]] = [{}, {}, {}]
+        with self.inside():
+            self.accelerator = Accelerator(
+                cpu=wanted is not None and wanted.type == "cpu",
+                mixed_precision=precision.value,
+                gradient_accumulation_steps=1,
+                kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+            )
+            self.device = torch.device(self.accelerator.device)
+            self.processes = int(self.accelerator.num_processes)
+            self.rank = int(self.accelerator.process_index)
+        if wanted is not None and wanted.type != self.device.type:
+            raise SettingError(f"The device {wanted} was asked for, but accelerate found {self.device}.")
+        self.main = self.rank == 0
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Put this run's accelerate state in place, and afterwards what was there before."""
+        from accelerate.state import AcceleratorState, GradientState, PartialState
+
+        shared = [PartialState._shared_state, AcceleratorState._shared_state, GradientState._shared_state]
+        before = [dict(state) for state in shared]
+        for state, own in zip(shared, self._own, strict=True):
+            _replace(state, own)
+        try:
+            yield
+        finally:
+            self._own = [dict(state) for state in shared]
+            for state, old in zip(shared, before, strict=True):
+                _replace(state, old)
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module as several processes or mixed precision need it; the module itself otherwise."""
+        wrapped: nn.Module = self.accelerator.prepare_model(module)
+        return wrapped
+
+    def apart(self, module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+        """While a part of a batch is computed: gradients are exchanged between processes with the last part only."""
+        if last or self.processes == 1:
+            return nullcontext()
+        context: AbstractContextManager[None] = self.accelerator.no_sync(module)
+        return context
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over all processes."""
+        if self.processes == 1:
+            return values
+        reduced: Tensor = self.accelerator.reduce(values, reduction="mean")
+        return reduced
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+        if self.processes > 1:
+            self.accelerator.wait_for_everyone()
+
+
+def _replace(state: dict[str, Any], content: dict[str, Any]) -> None:
+    state.clear()
+    state.update(content)

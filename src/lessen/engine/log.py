@@ -1,0 +1,175 @@
+"""The log of a run: one JSON line a step or validation, written in blocks, so that a step does not wait for the disk.
+
+A loss that is not finite is found when its block is written, at the latest before the next checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lessen.core.errors import DataError, RunError
+from lessen.core.files import read_lines, write_text
+from lessen.engine.home import Home
+from lessen.graph.flow import Flow, Passed
+
+
+@dataclass(eq=False)
+class _Step:
+    epoch: int
+    step: int
+    progress: float
+    parts: list[Passed]
+    rates: dict[str, float]
+    seconds: float
+
+
+class Log:
+    """The log of one stage.
+
+    Args:
+        flow: Whose steps are logged.
+        stage: The number of the stage.
+        home: To take means over processes.
+        path: Where the lines go, or None.
+    """
+
+    def __init__(self, flow: Flow, stage: int, home: Home, path: Path | None) -> None:
+        self._flow, self._stage, self._home, self._path = flow, stage, home, path
+        self._pending: list[_Step] = []
+        self.last: dict[str, Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def step(
+        self, epoch: int, step: int, progress: float, parts: list[Passed], rates: dict[str, float], seconds: float
+    ) -> None:
+        """Remember a step; its numbers are read later."""
+        self._pending.append(_Step(epoch, step, progress, parts, rates, seconds))
+
+    def flush(self) -> None:
+        """Read the numbers of all remembered steps and write their lines.
+
+        Raises:
+            DataError: a loss is not finite; the text names stage, step and edge.
+            RunError: the disk is full.
+        """
+        if not self._pending:
+            return
+        steps, self._pending = self._pending, []
+        values: list[Tensor] = []
+        for step in steps:
+            for passed in step.parts:
+                values += [*passed.losses.values(), *passed.gates.values(), *passed.targets.values()]
+        numbers = self._home.mean(torch.stack([value.float() for value in values])).tolist() if values else []
+        rows, bad, place = [], None, 0
+        for step in steps:
+            count = sum(len(p.losses) + len(p.gates) + len(p.targets) for p in step.parts)
+            row, wrong = self._row(step, numbers[place : place + count])
+            place += count
+            rows.append(row)
+            if wrong is not None:
+                bad = (step.step, wrong)
+                break
+        self.last = rows[-1]
+        self._write(rows)
+        if bad is not None:
+            raise DataError(
+                f"Stage {self._flow.stage.name!r}, step {bad[0]}: the loss of {bad[1]} is not a finite number. "
+                "Lower the learning rate or the weight of the edge, or look for NaN in the data."
+            )
+
+    def validation(self, epoch: int, step: int, figures: dict[str, dict[str, float]], best: bool) -> dict[str, Any]:
+        """Write the line of a look at the validation split."""
+        self.flush()
+        row = {
+            "kind": "validation",
+            "stage": self._stage,
+            "name": self._flow.stage.name,
+            "epoch": epoch,
+            "step": step,
+            "figures": figures,
+            "best": best,
+        }
+        self._write([row])
+        return row
+
+    def _row(self, step: _Step, numbers: list[float]) -> tuple[dict[str, Any], str | None]:
+        losses: dict[int, list[float]] = {}
+        gates: dict[int, list[float]] = {}
+        targets: dict[str, list[float]] = {}
+        given = iter(numbers)
+        for passed in step.parts:
+            for number in passed.losses:
+                losses.setdefault(number, []).append(next(given))
+            for number in passed.gates:
+                gates.setdefault(number, []).append(next(given))
+            for name in passed.targets:
+                targets.setdefault(name, []).append(next(given))
+        edges, wrong = {}, None
+        for number, found in losses.items():
+            edge, name = self._flow.edges[number], self._flow.names[number]
+            loss = sum(found) / len(found)
+            if not math.isfinite(loss):
+                wrong = wrong or f"the edge {name}"
+            weight = edge.weight * (edge.schedule.at(step.progress) if edge.schedule is not None else 1.0)
+            gate = gates.get(number)
+            open_by = sum(gate) / len(gate) if gate else edge.factor(step.progress) / weight
+            edges[name] = {"loss": _number(loss), "weight": weight, "gate": _number(open_by)}
+        totals = {name: sum(found) / len(found) for name, found in targets.items()}
+        for name, total in totals.items():
+            if not math.isfinite(total):
+                wrong = wrong or f"the node {name}"
+        row = {
+            "kind": "step",
+            "stage": self._stage,
+            "name": self._flow.stage.name,
+            "epoch": step.epoch,
+            "step": step.step,
+            "loss": {name: _number(total) for name, total in totals.items()},
+            "edges": edges,
+            "rate": step.rates,
+            "seconds": round(step.seconds, 6),
+        }
+        return row, wrong
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        if self._path is None or not self._home.main:
+            return
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(text)
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+
+def cut_log(path: Path, *, stage: int, step: int) -> None:
+    """Leave only the lines up to a checkpoint: of earlier stages, and of this stage the first `step` steps."""
+    rows = read_lines(path)
+    kept = [row for row in rows if row["stage"] < stage or (row["stage"] == stage and _done(row, step))]
+    if len(kept) != len(rows) or path.is_file():
+        write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept))
+
+
+def cannot_write(path: Path, error: OSError) -> RunError:
+    """The error of a file that cannot be written."""
+    return RunError(
+        f"{path} cannot be written: {error.strerror or error}. What was there before is whole; make room, then resume the run."
+    )
+
+
+def _done(row: dict[str, Any], step: int) -> bool:
+    return bool(row["step"] < step if row["kind"] == "step" else row["step"] <= step)
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,240 @@
+"""One stage in motion: order of the data, steps, snapshots, looks at the validation split."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core.data import Data, Examples
+from lessen.core.errors import LessenError, SettingError
+from lessen.core.seeds import derive, generator
+from lessen.engine.evaluate import Figures, better, evaluate, state_of
+from lessen.engine.home import Home
+from lessen.engine.log import Log
+from lessen.graph.flow import Flow, Passed
+from lessen.graph.node import Snapshot
+from lessen.graph.stage import Stage
+from lessen.graph.units import BranchUnit, NetworkUnit
+
+
+class Training:
+    """A stage that can be run step by step, stopped anywhere, and continued.
+
+    Args:
+        stage: What runs.
+        number: Its number among the stages.
+        data: To learn from, and to choose the best epoch by.
+        seed: For the order of examples, views, dropout, first weights of bridges.
+        device: Where to compute; None: what accelerate finds.
+        log: The file of the log, or None.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        number: int,
+        data: Data,
+        *,
+        seed: int,
+        device: torch.device | str | None,
+        log: Path | None = None,
+    ) -> None:
+        self.stage, self.number, self.data, self.seed = stage, number, data, seed
+        self.home = Home(device=device, precision=stage.fit.precision)
+        self.examples: Examples = data.train
+        self._plan_batches()
+        with self.home.inside():
+            dry = data.train.fetch(torch.arange(min(4, len(data.train))))
+            self.flow = Flow(
+                stage, dry, augment=data.augment, seed=derive(seed, "stage", number), device=self.home.device
+            )
+            self.flow.set_mode(training=True)
+            self.wrapped = self.home.wrap(self.flow)
+        self.optimizers = {
+            name: owner.optimizer.build(owner.parameters)
+            for name, owner in self.flow.owners.items()
+            if owner.parameters
+        }
+        self.snapshots = [
+            (unit.node.when, unit.module, unit.original)
+            for unit in self.flow.units.values()
+            if isinstance(unit, NetworkUnit) and isinstance(unit.node, Snapshot)
+        ]
+        self.log = Log(self.flow, number, self.home, log)
+        self.step = 0
+        self.best: dict[str, dict[str, float]] = {}
+        self.best_states: dict[str, dict[str, Tensor]] = {}
+        self.waited = 0
+        self._order: tuple[int, Tensor] | None = None
+
+    def _plan_batches(self) -> None:
+        fit, count = self.stage.fit, len(self.examples)
+        parts = self.home.processes * fit.accumulate
+        batch = min(fit.batch, count)
+        if fit.batch <= count and batch % parts:
+            raise SettingError(
+                f"Fit: batch: a batch of {batch} cannot be cut into {self.home.processes} processes times "
+                f"{fit.accumulate} parts. Make it a multiple of {parts}."
+            )
+        self.batch = batch - batch % parts
+        if self.batch == 0:
+            raise SettingError(f"Fit: {count} training examples are too few for {parts} parts of a batch.")
+        self.epoch_steps = count // self.batch
+        stage = self.stage
+        self.steps = stage.steps if stage.steps is not None else self.epoch_steps * (stage.epochs or 0)
+
+    # Position
+
+    @property
+    def epoch(self) -> int:
+        """The pass over the data that the next step belongs to."""
+        return self.step // self.epoch_steps
+
+    @property
+    def at_end_of_epoch(self) -> bool:
+        """Whether the last step ended a pass over the data, or the stage."""
+        return self.step > 0 and (self.step % self.epoch_steps == 0 or self.step == self.steps)
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are made, or patience has ended."""
+        patience = self.stage.fit.patience
+        return self.step >= self.steps or (patience is not None and self.waited >= patience)
+
+    # Steps
+
+    def advance(self) -> None:
+        """Make one optimizer step.
+
+        Raises:
+            LessenError: a loss cannot be computed, or is not finite; the text names stage, step and edge.
+        """
+        start = time.perf_counter()
+        progress = self.step / self.steps
+        state = torch.get_rng_state()
+        try:
+            with self.home.inside():
+                passed = self._gradients(progress)
+                rates = self._move(progress)
+        except LessenError as error:
+            self.log.flush()
+            raise type(error)(f"Stage {self.stage.name!r}, step {self.step}: {error}") from error
+        finally:
+            torch.set_rng_state(state)
+            self.flow.forget()
+        self.log.step(self.epoch, self.step, progress, passed, rates, time.perf_counter() - start)
+        self.step += 1
+
+    def _gradients(self, progress: float) -> list[Passed]:
+        home, accumulate = self.home, self.stage.fit.accumulate
+        own = self._indices().chunk(home.processes)[home.rank]
+        view_seed = derive(self.seed, "view", self.number, self.epoch)
+        passed = []
+        for part, index in enumerate(own.chunk(accumulate)):
+            batch = self.examples.fetch(index)
+            if home.device.type != "cpu":
+                batch = batch.to(home.device)
+            draw = derive(self.seed, "draw", self.number, self.step, home.rank, part)
+            with home.apart(self.wrapped, last=part == accumulate - 1):
+                result: Passed = self.wrapped(batch, progress, draw=draw, view_seed=view_seed)
+                if result.total.requires_grad:
+                    home.accelerator.backward(result.total if accumulate == 1 else result.total / accumulate)
+            passed.append(result)
+        return [Passed(result.total.detach(), result.losses, result.gates, result.targets) for result in passed]
+
+    def _move(self, progress: float) -> dict[str, float]:
+        scaler, clip = self.home.accelerator.scaler, self.stage.fit.clip
+        rates = {}
+        for when, copy, original in self.snapshots:
+            when.before_step(copy, original)
+        for name, optimizer in self.optimizers.items():
+            owner = self.flow.owners[name]
+            rate = rates[name] = owner.optimizer.rate * owner.schedule.at(progress)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            if clip is not None:
+                if scaler is not None:
+                    scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(owner.parameters, clip)
+            if scaler is None:
+                optimizer.step()
+            else:
+                scaler.step(optimizer)
+            optimizer.zero_grad()
+        if scaler is not None:
+            scaler.update()
+        for when, copy, original in self.snapshots:
+            when.after_step(copy, original)
+        return rates
+
+    def _indices(self) -> Tensor:
+        epoch = self.epoch
+        if self._order is None or self._order[0] != epoch:
+            drawn = torch.randperm(len(self.examples), generator=generator(self.seed, "order", self.number, epoch))
+            self._order = (epoch, drawn)
+        place = (self.step % self.epoch_steps) * self.batch
+        return self._order[1][place : place + self.batch]
+
+    # Ends of epochs
+
+    def end_epoch(self) -> dict[str, object] | None:
+        """Take snapshots, and look at the validation split where it is time; the look as in the log, or None."""
+        self.log.flush()
+        for when, copy, original in self.snapshots:
+            when.after_epoch(copy, original)
+        epoch, fit = (self.step - 1) // self.epoch_steps, self.stage.fit
+        if (epoch + 1) % fit.validate_every and self.step < self.steps:
+            return None
+        with self.home.inside():
+            figures = evaluate(self.flow, self.data, self.home.device)
+            self.flow.set_mode(training=True)
+        improved = self._remember(figures)
+        self.waited = 0 if improved else self.waited + 1
+        return self.log.validation(epoch, self.step, figures, improved)
+
+    def _remember(self, figures: Figures) -> bool:
+        improved = False
+        for name, parts in self.networks().items():
+            if name in figures and better(figures[name], self.best.get(name)):
+                self.best[name] = figures[name]
+                improved = True
+                if self.stage.fit.keep_best:
+                    self.best_states[name] = {
+                        f"{part}.{key}": value
+                        for part, module in parts.items()
+                        for key, value in state_of(module).items()
+                    }
+        return improved
+
+    def networks(self) -> dict[str, dict[str, nn.Module]]:
+        """The learning networks by node, each with the heads of its branches."""
+        found: dict[str, dict[str, nn.Module]] = {}
+        for name, unit in self.flow.units.items():
+            if isinstance(unit, NetworkUnit) and unit.learns:
+                found[name] = {"network": unit.module}
+        for name, unit in self.flow.units.items():
+            if isinstance(unit, BranchUnit) and (root := self.flow.root(name)) in found:
+                found[root][f"head:{name}"] = unit.module
+        return found
+
+    def finish(self) -> None:
+        """Put the best states back, leave all networks in eval mode, and take the hooks away."""
+        self.log.flush()
+        for name, parts in self.networks().items():
+            if name in self.best_states:
+                for part, module in parts.items():
+                    mine = {
+                        k.removeprefix(f"{part}."): v
+                        for k, v in self.best_states[name].items()
+                        if k.startswith(f"{part}.")
+                    }
+                    module.load_state_dict(mine)
+        self.flow.set_mode(training=False)
+        self.close()
+
+    def close(self) -> None:
+        """Take the hooks away."""
+        self.flow.close()

@@ -1,0 +1,69 @@
+"""Edges: who teaches whom, what, where, how much and when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from lessen.core.contracts import Bridge, Objective
+from lessen.graph.gate import Gate, Through
+from lessen.graph.schedule import Schedule
+from lessen.surgery.taps import Tap, as_tap
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Edge:
+    """An objective between a tap of the source, which teaches, and a tap of the target, which learns.
+
+    Args:
+        source: The name of the node that teaches.
+        target: The name of the node that learns.
+        objective: `(target's value, source's value) -> (N,)`.
+        source_tap: Where to read the source; a string is the path of a module's output.
+        target_tap: Where to read the target.
+        bridge: Applied to the target's value so that it compares with the source's: a module, or settings that build one. It
+            learns with the target, and is never part of the network.
+        weight: What the mean of the losses is multiplied by. 0 is the same as no edge.
+        schedule: A further factor that follows the progress of the stage.
+        gate: Which examples count.
+        to_source: Whether gradient flows to the source too. If not, the engine cuts it.
+    """
+
+    source: str
+    target: str
+    objective: Objective
+    source_tap: Tap | str = field(default_factory=Tap)
+    target_tap: Tap | str = field(default_factory=Tap)
+    bridge: Bridge | nn.Module | None = None
+    weight: float = 1.0
+    schedule: Schedule | None = None
+    gate: Gate = field(default_factory=Through)
+    to_source: bool = False
+
+    def taps(self) -> tuple[Tap, Tap]:
+        """The taps of source and target."""
+        return as_tap(self.source_tap), as_tap(self.target_tap)
+
+    def factor(self, progress: float) -> float:
+        """Weight, times schedule, times a gate that is one number for all examples."""
+        factor = self.weight if self.schedule is None else self.weight * self.schedule.at(progress)
+        return factor * self.gate.at(progress) if isinstance(self.gate, Schedule) else factor
+
+
+def edge_names(edges: Sequence[Edge]) -> list[str]:
+    """The names of edges in logs and drawings: `source->target`, the taps where they are not the output, `#2`.
+
+    >>> edge_names([Edge(source="a", target="b", objective=None, source_tap="x"), Edge(source="a", target="b", objective=None)])
+    ['a->b:x>', 'a->b']
+    """
+    names: list[str] = []
+    for edge in edges:
+        source_tap, target_tap = edge.taps()
+        name = f"{edge.source}->{edge.target}"
+        if str(source_tap) or str(target_tap):
+            name += f":{source_tap}>{target_tap}"
+        count = sum(known == name or known.startswith(f"{name}#") for known in names)
+        names.append(name if count == 0 else f"{name}#{count + 1}")
+    return names

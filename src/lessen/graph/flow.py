@@ -1,0 +1,442 @@
+"""A stage's graph, made ready to run: `Flow` computes all nodes and edges of one batch in one forward pass.
+
+Everything that learns is a submodule, and the whole forward pass up to the losses is inside, so that whatever wraps a
+module (several processes, mixed precision) wraps the bridges, the objectives and the taps as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core.data import Batch, View
+from lessen.core.errors import DataError, GraphError, LessenError, ShapeError
+from lessen.core.seeds import seeded
+from lessen.graph.check import check, learns, named, works
+from lessen.graph.edge import Edge, edge_names
+from lessen.graph.gate import Gate
+from lessen.graph.node import Branch, Ensemble, Labels, Network
+from lessen.graph.optimizer import Optimizer
+from lessen.graph.schedule import Schedule
+from lessen.graph.stage import Stage
+from lessen.graph.units import BranchUnit, EnsembleUnit, LabelsUnit, NetworkUnit, Now, Unit, Views
+from lessen.surgery.taps import Tap
+
+
+@dataclass(frozen=True, eq=False)
+class Owner:
+    """One optimizer's worth: a learning node, and all that learns with it.
+
+    Args:
+        name: The node.
+        parts: What learns, by name: the network, heads, bridges, objectives, gates.
+        optimizer: The settings of its optimizer.
+        schedule: Of its learning rate.
+    """
+
+    name: str
+    parts: dict[str, nn.Module]
+    optimizer: Optimizer
+    schedule: Schedule
+    parameters: list[nn.Parameter] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class _Ready:
+    """An edge with everything looked up."""
+
+    name: str
+    edge: Edge
+    source: str
+    target: str
+    source_tap: Tap
+    target_tap: Tap
+    objective: Callable[[Any, Any], Tensor]
+    bridge: nn.Module | None
+    gate: Gate | None
+
+
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """What one forward pass gives: the loss to go down, and what to log.
+
+    Args:
+        total: The sum over the targets of what they combined.
+        losses: The mean loss of each edge that was computed, without gradient, by its number.
+        gates: The mean weight of the examples, for edges whose gate looks at them.
+        targets: What each target combined, without gradient.
+    """
+
+    total: Tensor
+    losses: dict[int, Tensor]
+    gates: dict[int, Tensor]
+    targets: dict[str, Tensor]
+
+
+class Flow(nn.Module):
+    """All nodes and edges of a stage, checked on one batch.
+
+    Args:
+        stage: What to make ready.
+        batch: A few examples, to learn the shapes from. They are computed in eval mode, and nothing is changed by it.
+        augment: The view of training batches for networks that have none of their own.
+        seed: For the first weights of bridges, gates and snapshots.
+        device: Where to compute; None leaves the networks where they are.
+
+    Raises:
+        GraphError, TapError, ShapeError, DataError: see `validate`.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        batch: Batch,
+        *,
+        augment: View | None = None,
+        seed: int = 0,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__()
+        check(stage)
+        self.stage = stage
+        self.seed = seed
+        self._nodes = named(stage.graph)
+        self.names = edge_names(stage.graph.edges)
+        self.edges = list(stage.graph.edges)
+        self._active = [number for number, edge in enumerate(self.edges) if works(edge)]
+        self.views = Views(augment)
+        self.units: dict[str, Unit] = {}
+        for name in self._needed():
+            self._add_unit(name)
+        self.learning = nn.ModuleList()
+        self.owners: dict[str, Owner] = {}
+        self._ready: dict[int, _Ready] = {}
+        self._parameters_of: dict[str, list[nn.Parameter]] = {}
+        try:
+            if device is not None:
+                for unit in self.units.values():
+                    unit.to(device)
+            else:
+                device = _device_of(self.units.values())
+            with self._undisturbed():
+                self._dry(batch.to(device), device)
+            self._collect()
+        except BaseException:
+            self.close()
+            raise
+
+    # Making ready
+
+    def _needed(self) -> list[str]:
+        order: list[str] = []
+
+        def need(name: str) -> None:
+            if name in order:
+                return
+            node = self._nodes[name]
+            for other in [node.of] if isinstance(node, Branch) else node.of if isinstance(node, Ensemble) else ():
+                need(other)
+            order.append(name)
+
+        for number in self._active:
+            need(self.edges[number].source)
+            need(self.edges[number].target)
+        return order
+
+    def _taps_in(self, name: str) -> list[Tap]:
+        taps: dict[Tap, None] = {}
+        for number in self._active:
+            edge = self.edges[number]
+            source_tap, target_tap = edge.taps()
+            if edge.source == name:
+                taps[source_tap] = None
+            if edge.target == name:
+                taps[target_tap] = None
+            if not isinstance(edge.gate, Schedule) and name in {edge.source, edge.target}:
+                taps[Tap()] = None
+        for node in self._nodes.values():
+            if isinstance(node, Branch) and node.of == name:
+                taps[node.tap] = None
+            if isinstance(node, Ensemble) and name in node.of:
+                taps[Tap()] = None
+        return list(taps)
+
+    def _add_unit(self, name: str) -> None:
+        node, taps = self._nodes[name], self._taps_in(name)
+        if isinstance(node, Labels):
+            self.units[name] = LabelsUnit(node)
+        elif isinstance(node, Branch):
+            self.units[name] = BranchUnit(node, taps)
+        elif isinstance(node, Ensemble):
+            self.units[name] = EnsembleUnit(node)
+        else:
+            of = self._nodes[node.of] if not isinstance(node, Network) else node
+            assert isinstance(of, Network)
+            self.units[name] = NetworkUnit(node, of, taps, self.views)
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Run in eval mode without gradient, and put modes, buffers and the random state back."""
+        modules = [unit.module for unit in self.units.values() if unit.module is not None]
+        modes = [(part, part.training) for module in modules for part in module.modules()]
+        buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+        for module in modules:
+            module.eval()
+        try:
+            with seeded(self.seed, "dry"), torch.no_grad():
+                yield
+        finally:
+            for part, training in modes:
+                part.training = training
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+
+    def _dry(self, batch: Batch, device: torch.device) -> None:
+        now = Now(batch=batch, training=False)
+        for unit in self.units.values():
+            unit.make_ready(now, device, self.seed)
+        for number in self._active:
+            self._ready[number] = self._make_edge(number, now, device)
+
+    def _make_edge(self, number: int, now: Now, device: torch.device) -> _Ready:
+        edge, name = self.edges[number], self.names[number]
+        source_tap, target_tap = edge.taps()
+        source, target = now.values[edge.source][source_tap], now.values[edge.target][target_tap]
+        if source is None:
+            raise DataError(
+                f"The edge {name} teaches labels, but the data has none. Use data with labels, or leave it out."
+            )
+        bridge = edge.bridge
+        if bridge is not None and not isinstance(bridge, nn.Module):
+            with _explained(name, target, source), seeded(self.seed, "bridge", name):
+                bridge = bridge.build(_shape(target), _shape(source))
+        if bridge is not None:
+            bridge = bridge.to(device)
+        objective = edge.objective.to(device) if isinstance(edge.objective, nn.Module) else edge.objective
+        gate = None if isinstance(edge.gate, Schedule) else edge.gate
+        if isinstance(gate, nn.Module):
+            gate = gate.to(device)
+        with _explained(name, target, source):
+            loss_N = objective(bridge(target) if bridge is not None else target, source)
+        _check_loss(name, loss_N, len(now.batch), target, source)
+        if gate is not None:
+            outputs = now.values[edge.source][Tap()], now.values[edge.target][Tap()]
+            with _explained(name, *outputs):
+                weights_N = gate(loss_N, now.batch.labels, *outputs)
+            if not isinstance(weights_N, Tensor) or weights_N.shape != loss_N.shape:
+                raise GraphError(
+                    f"The gate of the edge {name} must give one weight an example, shape {tuple(loss_N.shape)}."
+                )
+        return _Ready(name, edge, edge.source, edge.target, source_tap, target_tap, objective, bridge, gate)
+
+    def _collect(self) -> None:
+        """Say which optimizer moves what: each learning thing belongs to exactly one node."""
+        parts: dict[str, dict[str, nn.Module]] = {}
+        for name, unit in self.units.items():
+            if unit.module is not None and learns(self._nodes[name]):
+                parts.setdefault(self.root(name), {})[f"{unit.kind}:{name}"] = unit.module
+                if isinstance(combine := unit.combine, nn.Module):
+                    parts[self.root(name)][f"combine:{name}"] = combine
+        for ready in self._ready.values():
+            mine = parts.setdefault(self.root(ready.target), {})
+            for kind, part in (("bridge", ready.bridge), ("objective", ready.objective), ("gate", ready.gate)):
+                if isinstance(part, nn.Module):
+                    mine[f"{kind}:{ready.name}"] = part
+        taken: set[int] = set()
+        fit = self.stage.fit
+        for name, mine in parts.items():
+            parameters = []
+            for part in mine.values():
+                self.learning.append(part)
+                for parameter in part.parameters():
+                    if parameter.requires_grad and id(parameter) not in taken:
+                        taken.add(id(parameter))
+                        parameters.append(parameter)
+            node = self._nodes[name]
+            own = node.optimizer if isinstance(node, Network | Branch) else None
+            schedule = node.schedule if isinstance(node, Network) else None
+            self.owners[name] = Owner(name, mine, own or fit.optimizer, schedule or fit.schedule, parameters)
+        if not taken:
+            raise GraphError(f"Nobody learns in stage {self.stage.name!r}: no weight has requires_grad set.")
+        for ready in self._ready.values():
+            self._parameters_of[ready.target] = self._movable(ready.target)
+
+    def _movable(self, name: str) -> list[nn.Parameter]:
+        node = self._nodes[name]
+        roots = [self.root(name)]
+        if isinstance(node, Ensemble) and node.to_members:
+            roots += [self.root(member) for member in node.of]
+        return [p for root in dict.fromkeys(roots) if root in self.owners for p in self.owners[root].parameters]
+
+    def root(self, name: str) -> str:
+        """The node whose optimizer moves what learns at a node."""
+        node = self._nodes[name]
+        if isinstance(node, Branch):
+            of = self._nodes[node.of]
+            return of.name if isinstance(of, Network) and of.learns else name
+        return name
+
+    # Running
+
+    def set_mode(self, *, training: bool) -> None:
+        """Put learning parts into train or eval mode, and frozen networks into eval mode, also where one holds the other."""
+        for part in self.learning:
+            part.train(training)
+        for unit in self.units.values():
+            if isinstance(unit, NetworkUnit) and not unit.learns:
+                unit.module.eval()
+
+    def forward(
+        self, batch: Batch, progress: float, *, training: bool = True, draw: int = 0, view_seed: int = 0
+    ) -> Passed:
+        """Compute all nodes, then all edges that count at this progress.
+
+        Args:
+            batch: The examples, on the device.
+            progress: Of the stage, in [0, 1].
+            training: Whether views of training batches are used.
+            draw: A seed for whatever the learning networks draw in this pass.
+            view_seed: A seed for random views, the same for the whole pass over the data.
+        """
+        now = Now(batch=batch, training=training, draw=draw, view_seed=view_seed)
+        for unit in self.units.values():
+            unit.compute(now)
+        arriving: dict[str, dict[str, Tensor]] = {}
+        losses: dict[int, Tensor] = {}
+        gates: dict[int, Tensor] = {}
+        for number, ready in self._ready.items():
+            factor = ready.edge.factor(progress)
+            if factor == 0:
+                continue
+            try:
+                loss_N = self._loss(ready, now)
+                if ready.gate is None:
+                    mean = loss_N.mean()
+                    losses[number] = mean.detach()
+                else:
+                    weights_N = self._weights(ready, loss_N, now)
+                    mean = (loss_N * weights_N).mean()
+                    losses[number], gates[number] = loss_N.detach().mean(), weights_N.detach().mean()
+            except LessenError as error:
+                raise type(error)(f"The edge {ready.name}: {error}") from error
+            except (IndexError, RuntimeError, ValueError) as error:
+                raise DataError(f"The edge {ready.name} cannot be computed: {error}") from error
+            arriving.setdefault(ready.target, {})[ready.name] = mean if factor == 1 else mean * factor
+        total: Tensor | None = None
+        targets: dict[str, Tensor] = {}
+        for name, arrived in arriving.items():
+            combined = self.units[name].combine(arrived, self._parameters_of[name])
+            targets[name] = combined.detach()
+            total = combined if total is None else total + combined
+        if total is None:
+            total = torch.zeros((), device=batch.index.device)
+        return Passed(total, losses, gates, targets)
+
+    def _loss(self, ready: _Ready, now: Now) -> Tensor:
+        source = now.values[ready.source][ready.source_tap]
+        target = now.values[ready.target][ready.target_tap]
+        if not ready.edge.to_source:
+            source = cut(source)
+        if ready.bridge is not None:
+            target = ready.bridge(target)
+        return ready.objective(target, source)
+
+    def _weights(self, ready: _Ready, loss_N: Tensor, now: Now) -> Tensor:
+        assert ready.gate is not None
+        source, target = now.values[ready.source][Tap()], now.values[ready.target][Tap()]
+        gate: Any = ready.gate
+        weights_N: Tensor = gate(loss_N.detach(), now.batch.labels, cut(source), cut(target))
+        return weights_N
+
+    def forget(self) -> None:
+        """Let go of the activations of the last pass."""
+        for unit in self.units.values():
+            unit.forget()
+
+    def close(self) -> None:
+        """Take all hooks away; the networks are as they were."""
+        for unit in self.units.values():
+            unit.close()
+
+
+def validate(stage: Stage, batch: Batch, *, augment: View | None = None) -> None:
+    """Check a stage before its first step: words, taps, shapes, bridges, objectives; nothing is changed.
+
+    Args:
+        stage: What would run.
+        batch: A few examples, computed once.
+        augment: The view of training batches, if there is one.
+
+    Raises:
+        GraphError: a name is unknown or taken, nobody learns, or an objective does not give one finite loss an example.
+        TapError: a tap names no module, or its module is called never or more than once.
+        ShapeError: two taps do not fit, or no bridge fits them; the text names both shapes.
+        DataError: the data has no labels where an edge needs them.
+    """
+    Flow(stage, batch, augment=augment).close()
+
+
+def cut(value: Any) -> Any:
+    """The same value without gradient."""
+    if isinstance(value, Tensor):
+        return value.detach() if value.requires_grad else value
+    if type(value) in {tuple, list}:
+        return type(value)(cut(part) for part in value)
+    return value
+
+
+@contextmanager
+def _explained(name: str, target: Any, source: Any) -> Iterator[None]:
+    try:
+        yield
+    except LessenError as error:
+        raise type(error)(f"The edge {name}: {error}") from error
+    except Exception as error:
+        raise ShapeError(
+            f"The edge {name} cannot be computed between its target's value of shape {_shown(target)} and its source's of "
+            f"shape {_shown(source)}: {type(error).__name__}: {error}. Choose other taps, or give the edge a bridge."
+        ) from error
+
+
+def _check_loss(name: str, loss: Any, count: int, target: Any, source: Any) -> None:
+    if not isinstance(loss, Tensor) or loss.shape != (count,):
+        came = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise GraphError(
+            f"The objective of the edge {name} gave {came} for {count} examples; it must give one loss an example, shape "
+            f"({count},). Do not average in an objective."
+        )
+    if not bool(torch.isfinite(loss).all()):
+        raise GraphError(
+            f"The objective of the edge {name} gave {loss.tolist()} on the first examples, for a target's value of shape "
+            f"{_shown(target)} and a source's of {_shown(source)}. A loss must be finite; look for NaN in data or weights."
+        )
+
+
+def _shape(value: Any) -> torch.Size:
+    if isinstance(value, Tensor):
+        return value.shape
+    raise ShapeError(
+        f"a bridge needs a tensor, but the tap gave {type(value).__name__}. Tap a module that gives a tensor."
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    if isinstance(value, Sequence):
+        return f"{type(value).__name__} of {', '.join(map(_shown, value))}"
+    return type(value).__name__
+
+
+def _device_of(units: Any) -> torch.device:
+    for unit in units:
+        if unit.module is not None:
+            for parameter in unit.module.parameters():
+                return torch.device(parameter.device)
+    return torch.device("cpu")

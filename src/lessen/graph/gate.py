@@ -1,0 +1,66 @@
+"""Gates: which examples of an edge count, and how much.
+
+Minami et al., Knowledge Transfer Graph for Deep Collaborative Learning, ACCV 2020, arXiv:1909.04286, section 3.3.
+
+A gate is one of two things. With `at(progress)` it is one number for all examples. As a callable it gets, without
+gradient, the losses (N,), the labels (N, ...) or None, the output of the source and the output of the target, and gives
+weights of shape (N,). Either way the sum is divided by all N examples, not by those that count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from lessen.core.errors import GraphError
+from lessen.core.settings import settings
+from lessen.graph.schedule import Schedule
+
+ExampleGate = Callable[[Tensor, Tensor | None, Any, Any], Tensor]
+Gate = Schedule | ExampleGate
+
+
+@settings
+class Through:
+    """Every example counts, always."""
+
+    def at(self, progress: float, /) -> float:
+        del progress
+        return 1.0
+
+
+@settings
+class CutOff:
+    """No example counts: the edge is there, and does nothing."""
+
+    def at(self, progress: float, /) -> float:
+        del progress
+        return 0.0
+
+
+@settings
+class Linear:
+    """Every example counts as much as the stage has progressed: from 0 to 1."""
+
+    def at(self, progress: float, /) -> float:
+        return progress
+
+
+@settings
+class Correct:
+    """Only examples count on which the source is right: the largest of its outputs is at the label.
+
+    >>> import torch
+    >>> Correct()(torch.ones(2), torch.tensor([1, 1]), torch.tensor([[0.0, 2.0], [2.0, 0.0]]), None)
+    tensor([1., 0.])
+    """
+
+    def __call__(self, losses_N: Tensor, labels_N: Tensor | None, source_NC: Tensor, target: Any, /) -> Tensor:
+        del target
+        if labels_N is None or labels_N.is_floating_point() or source_NC.ndim != labels_N.ndim + 1:
+            raise GraphError(
+                "The gate Correct needs class numbers as labels and a source that gives one score a class."
+            )
+        return (source_NC.argmax(1) == labels_N).to(losses_N.dtype)

@@ -1,0 +1,68 @@
+"""Optimizers as settings: which rule moves the weights of a node, and how far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Protocol, runtime_checkable
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from lessen.core.settings import settings
+
+Rate = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """A settings object that builds a torch optimizer; `rate` is multiplied by the schedule at every step."""
+
+    @property
+    def rate(self) -> float: ...
+
+    def build(self, parameters: Sequence[nn.Parameter], /) -> torch.optim.Optimizer: ...
+
+
+@settings
+class SGD:
+    """Stochastic gradient descent with momentum; decay is added to the gradient."""
+
+    rate: Rate = 0.05
+    momentum: Below1 = 0.9
+    nesterov: bool = True
+    decay: NotNegative = 5e-4
+
+    def build(self, parameters: Sequence[nn.Parameter], /) -> torch.optim.Optimizer:
+        nesterov = self.nesterov and self.momentum > 0
+        return torch.optim.SGD(
+            parameters, lr=self.rate, momentum=self.momentum, nesterov=nesterov, weight_decay=self.decay
+        )
+
+
+@settings
+class Adam:
+    """Adam (arXiv:1412.6980); decay is added to the gradient."""
+
+    rate: Rate = 1e-3
+    betas: tuple[Below1, Below1] = (0.9, 0.999)
+    epsilon: Rate = 1e-8
+    decay: NotNegative = 0.0
+
+    def build(self, parameters: Sequence[nn.Parameter], /) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=self.rate, betas=self.betas, eps=self.epsilon, weight_decay=self.decay)
+
+
+@settings
+class AdamW:
+    """Adam with decay apart from the gradient (arXiv:1711.05101)."""
+
+    rate: Rate = 1e-3
+    betas: tuple[Below1, Below1] = (0.9, 0.999)
+    epsilon: Rate = 1e-8
+    decay: NotNegative = 0.01
+
+    def build(self, parameters: Sequence[nn.Parameter], /) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=self.rate, betas=self.betas, eps=self.epsilon, weight_decay=self.decay)

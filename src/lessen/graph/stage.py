@@ -1,0 +1,85 @@
+"""A graph says who teaches whom; a stage says for how long, and how the learning nodes move."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
+
+from lessen.core.settings import settings
+from lessen.graph.edge import Edge
+from lessen.graph.node import Node
+from lessen.graph.optimizer import SGD, Optimizer
+from lessen.graph.schedule import Cosine, Schedule
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Precision(enum.Enum):
+    """In which precision networks are computed. Weights stay in the precision they came in."""
+
+    FULL = "no"
+    FLOAT16 = "fp16"
+    BFLOAT16 = "bf16"
+
+
+@settings
+class Fit:
+    """How the learning nodes of a stage move, and what is kept.
+
+    Args:
+        batch: Examples of one optimizer step, over all processes and all parts of an accumulation. Of each pass over the
+            data the last, incomplete batch is left out; every pass has its own order.
+        accumulate: In how many parts a batch is computed, one after another, to save memory.
+        optimizer: For every learning node that has none of its own.
+        schedule: Of the learning rate, for every learning node that has none of its own.
+        clip: The largest norm of the gradient of one node, or None.
+        precision: In which precision networks and objectives are computed.
+        validate_every: Passes over the data between two looks at the validation split.
+        keep_best: Whether each learning network ends as it was when it was best on the validation split.
+        patience: How many looks without any network getting better end the stage, or None.
+        checkpoint_steps: Steps between two checkpoints; None: one at the end of every pass over the data.
+        sync_batchnorm: With several processes, normalise over the whole batch instead of each process's part.
+    """
+
+    batch: Count = 128
+    accumulate: Count = 1
+    optimizer: Optimizer = SGD()
+    schedule: Schedule = Cosine()
+    clip: Annotated[float, Field(gt=0)] | None = None
+    precision: Precision = Precision.FULL
+    validate_every: Count = 1
+    keep_best: bool = True
+    patience: Count | None = None
+    checkpoint_steps: Count | None = None
+    sync_batchnorm: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Graph:
+    """Nodes, and edges between them."""
+
+    nodes: Sequence[Node]
+    edges: Sequence[Edge]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stage:
+    """A graph and how long it runs: exactly one of `epochs` and `steps`.
+
+    Args:
+        name: For logs.
+        graph: Who teaches whom.
+        epochs: Passes over the training data, or None.
+        steps: Optimizer steps, or None.
+        fit: How the learning nodes move.
+    """
+
+    name: str
+    graph: Graph
+    epochs: int | None = None
+    steps: int | None = None
+    fit: Fit = field(default_factory=Fit)

@@ -1,0 +1,67 @@
+"""What every scheme is: settings that return stages, once they are told which network plays which role."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from torch import nn
+
+from lessen.core.card import Card
+from lessen.core.errors import SettingError, did_you_mean
+from lessen.graph import Edge, Fit, Graph, Stage
+from lessen.graph.node import Node
+
+Cast = Mapping[str, Any]
+"""Which networks play: "teacher" and "student" are networks, "teachers", "students" and "assistants" are lists of them."""
+
+
+@runtime_checkable
+class Scheme(Protocol):
+    """A settings object that says who teaches whom, in stages."""
+
+    card: ClassVar[Card]
+
+    def stages(self, cast: Cast, /) -> list[Stage]:
+        """The stages, in order. Networks that learn are those of the cast; frozen ones are not changed.
+
+        Raises:
+            SettingError: a role is missing from the cast, or has too few networks.
+        """
+
+
+def role(cast: Cast, name: str, scheme: object) -> nn.Module:
+    """The network that plays a role.
+
+    Raises:
+        SettingError: nobody does.
+    """
+    found = _found(cast, name, scheme)
+    if not isinstance(found, nn.Module):
+        raise SettingError(f"{type(scheme).__name__} needs one network as {name!r}, got a {type(found).__name__}.")
+    return found
+
+
+def roles(cast: Cast, name: str, scheme: object, *, least: int = 1) -> list[nn.Module]:
+    """The networks that play a role together.
+
+    Raises:
+        SettingError: there are fewer than `least`.
+    """
+    found = _found(cast, name, scheme)
+    networks = list(found) if isinstance(found, Sequence) else [found]
+    if len(networks) < least or not all(isinstance(network, nn.Module) for network in networks):
+        raise SettingError(f"{type(scheme).__name__} needs at least {least} networks as {name!r}, got {len(networks)}.")
+    return networks
+
+
+def stage(name: str, nodes: list[Node], edges: list[Edge], *, epochs: int, steps: int | None, fit: Fit) -> Stage:
+    """A stage that runs for `steps`, or where these are None for `epochs`."""
+    graph = Graph(nodes=nodes, edges=edges)
+    return Stage(name=name, graph=graph, epochs=None if steps is not None else epochs, steps=steps, fit=fit)
+
+
+def _found(cast: Cast, name: str, scheme: object) -> Any:
+    if name not in cast:
+        raise SettingError(f"{type(scheme).__name__} needs the role {name!r}: {did_you_mean(name, cast)}")
+    return cast[name]

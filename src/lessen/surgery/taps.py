@@ -1,0 +1,240 @@
+"""Taps: read what a module computes, by its address, without touching the network.
+
+A tap survives wrapping (DistributedDataParallel, torch.compile), modules that stand in several places, modules called more
+than once, and activations that write over what they are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from lessen.core.errors import ShapeError, TapError, did_you_mean
+from lessen.core.settings import settings
+
+_WRAPPERS = ("_orig_mod", "module")
+
+
+@settings
+class Tap:
+    """An address in a network.
+
+    Args:
+        path: The dotted name of a module, as `named_modules` gives it; "" is the whole network.
+        side: What the module gives, or what it is given.
+        call: Which of several calls in one forward pass, as an index (-1 is the last). None: it must be called just once.
+    """
+
+    path: str = ""
+    side: Literal["output", "input"] = "output"
+    call: int | None = None
+
+    def __str__(self) -> str:
+        text = self.path if self.side == "output" else f"{self.path}.input"
+        return text if self.call is None else f"{text}[{self.call}]"
+
+
+def as_tap(where: Tap | str) -> Tap:
+    """A tap; a string is the path of a module's output.
+
+    >>> as_tap("layer3")
+    Tap(path='layer3', side='output', call=None)
+    """
+    return where if isinstance(where, Tap) else Tap(path=where)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The network inside DistributedDataParallel, DataParallel and torch.compile."""
+    while True:
+        if isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod  # type: ignore[assignment]
+        elif isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        else:
+            return model
+
+
+def resolve(model: nn.Module, tap: Tap) -> nn.Module:
+    """The module that a tap means, whatever wraps the network or a part of it.
+
+    Raises:
+        TapError: there is no such module; the text lists close names.
+    """
+    module = unwrap(model)
+    for step in filter(None, tap.path.split(".")):
+        inner = module._modules.get(step)
+        if inner is None:
+            if step in _WRAPPERS:
+                continue
+            names = [_plain(name) for name, _ in unwrap(model).named_modules() if name]
+            raise TapError(f"The network has no module {tap.path!r}: {did_you_mean(tap.path, names)}")
+        module = unwrap(inner)
+    return module
+
+
+def tensor_of(value: Any) -> Tensor:
+    """The tensor that stands for what a module gave: itself, the logits of a model output, or the first of several.
+
+    Raises:
+        ShapeError: there is no tensor in it.
+    """
+    if isinstance(value, Tensor):
+        return value
+    logits = getattr(value, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    if isinstance(value, Mapping):
+        parts: Sequence[Any] = [value["logits"]] if "logits" in value else list(value.values())
+    else:
+        parts = value if isinstance(value, tuple | list) else ()
+    for part in parts:
+        if isinstance(part, Tensor | tuple | list | Mapping):
+            return tensor_of(part)
+    raise ShapeError(f"Expected a tensor from a module, got {type(value).__name__}. Tap a module that gives a tensor.")
+
+
+class Recorder:
+    """Hooks that write into `seen` what the taps of one network saw in its last forward pass.
+
+    It is cheap enough to stay in place for a whole training. The owner calls `begin` before each forward pass and `check`
+    once: afterwards only `seen` is read.
+
+    Args:
+        model: The network, wrapped or not.
+        taps: What to read. `Tap()` is read by a hook like any other.
+        copies: The taps whose value is written over later in the same pass, and must be copied when it is seen.
+    """
+
+    def __init__(self, model: nn.Module, taps: Collection[Tap], copies: Collection[Tap] = ()) -> None:
+        self.seen: dict[Tap, Any] = {}
+        self.copies = set(copies)
+        self._taps = tuple(dict.fromkeys(taps))
+        self._calls: dict[Tap, list[tuple[Any, int]]] = {tap: [] for tap in self._taps}
+        self._active = False
+        self._handles = []
+        for tap in self._taps:
+            module = resolve(model, tap)
+            if tap.side == "output":
+                handle = module.register_forward_hook(self._output_hook(tap))
+            else:
+                handle = module.register_forward_pre_hook(self._input_hook(tap), with_kwargs=True)
+            self._handles.append(handle)
+
+    def begin(self) -> None:
+        """Forget the last pass and listen to the next."""
+        self.forget()
+        self._active = True
+
+    def forget(self) -> None:
+        """Let go of what was seen, and of the memory behind it."""
+        self._active = False
+        self.seen.clear()
+        for calls in self._calls.values():
+            calls.clear()
+
+    def end(self) -> None:
+        """Stop listening, so that a recomputation during the backward pass is not taken for a second call."""
+        self._active = False
+        for tap, calls in self._calls.items():
+            if calls and tap.call is not None and -len(calls) <= tap.call < len(calls):
+                self.seen[tap] = calls[tap.call][0]
+
+    def check(self) -> None:
+        """Whether each tap fired as often as it should.
+
+        Raises:
+            TapError: a module was not called, or was called more often than its tap can tell apart.
+        """
+        for tap, calls in self._calls.items():
+            if not calls:
+                raise TapError(
+                    f"The module {tap.path!r} was not called in the forward pass, so its tap saw nothing. Tap one that is."
+                )
+            if tap.call is None and len(calls) > 1:
+                raise TapError(
+                    f"The module {tap.path!r} was called {len(calls)} times in one forward pass. Say which call is meant, "
+                    f"as Tap(path={tap.path!r}, call=0) for the first."
+                )
+            if tap.call is not None and not -len(calls) <= tap.call < len(calls):
+                raise TapError(
+                    f"The tap {tap} asks for call {tap.call}, but {tap.path!r} was called {len(calls)} times."
+                )
+
+    def written_over(self) -> set[Tap]:
+        """The taps whose value was changed in place after it was seen; they belong in `copies`."""
+        return {tap for tap, calls in self._calls.items() for value, version in calls if version != _version(value)}
+
+    def close(self) -> None:
+        """Take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _keep(self, tap: Tap, value: Any) -> None:
+        if not self._active:
+            return
+        if tap in self.copies:
+            value = _copy(value)
+        self.seen[tap] = value
+        self._calls[tap].append((value, _version(value)))
+
+    def _output_hook(self, tap: Tap) -> Any:
+        def hook(_module: nn.Module, _given: Any, value: Any) -> None:
+            self._keep(tap, value)
+
+        return hook
+
+    def _input_hook(self, tap: Tap) -> Any:
+        def hook(_module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            values = (*given, *named.values())
+            self._keep(tap, values[0] if len(values) == 1 else values)
+
+        return hook
+
+
+@contextmanager
+def capture(model: nn.Module, taps: Collection[Tap]) -> Iterator[dict[Tap, Any]]:
+    """Read taps during one forward pass that is made inside the block; `seen[tap]` is a tensor, or what the module gave.
+
+    Values are copied when seen, so what a later in-place operation does to them does not show.
+
+    Raises:
+        TapError: a tap names no module, or fired never or more than once; raised at the end of the block.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True))
+    >>> with capture(model, [Tap(path="0")]) as seen:
+    ...     out = model(torch.tensor([-1.0, 1.0]))
+    >>> seen[Tap(path="0")]
+    tensor([-1.,  1.])
+    """
+    recorder = Recorder(model, taps, copies=taps)
+    recorder.begin()
+    try:
+        yield recorder.seen
+        recorder.end()
+        recorder.check()
+    finally:
+        recorder.close()
+
+
+def _plain(name: str) -> str:
+    return ".".join(step for step in name.split(".") if step not in _WRAPPERS)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    if type(value) in {tuple, list}:
+        return type(value)(_copy(part) for part in value)
+    return value
+
+
+def _version(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return 0 if value.is_inference() else value._version
+    if isinstance(value, tuple | list):
+        return sum(_version(part) for part in value)
+    return 0
