@@ -66,7 +66,7 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "student of other classes": ({"student": arguments(classes=7)}, ("student", "(2, 7)", "10 classes")),
     "a tap that does not exist": ({"steps": at(tap="layr3", objective="AttentionTransfer")}, ("layr3", "layer3")),
     "shapes no bridge fits": (
-        {"steps": at(tap="layer3", student_tap="head", objective="Hint", bridge="ChannelBridge")},
+        {"steps": at(tap=["head", "layer3"], objective="Hint", bridge="ChannelBridge")},
         ("ChannelBridge", "(4, 10)"),
     ),
     "a target no pruning can reach": (

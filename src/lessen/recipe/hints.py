@@ -92,7 +92,7 @@ def fitting(leaf: Any, known: Mapping[str, type]) -> dict[str, type]:
     tells an objective `(student, teacher)` from a divergence `(student_log, teacher_log)`.
     """
     if settings_class(leaf):
-        return {name: cls for name, cls in known.items() if issubclass(cls, leaf)}
+        return {leaf.__name__: leaf, **{name: cls for name, cls in known.items() if issubclass(cls, leaf)}}
     if getattr(leaf, "_is_protocol", False):
         return {name: cls for name, cls in known.items() if _keeps(cls, leaf)}
     if get_origin(leaf) is Callable:

@@ -133,7 +133,7 @@ class Reader:
         pairs = self._pairs(node)
         plain = next((cls for kind in kinds if (cls := settings_class(kind))), None)
         ((name, (key, inside)), *more) = pairs.items() if pairs else [("", (node, node))]
-        named = not more and name in self.known and (bool(fits) or Any in kinds)
+        named = not more and (name in fits or (name in self.known and (bool(fits) or Any in kinds)))
         if plain is not None and (not named or name in slots(plain)):
             return self._make(plain, node, node)
         if named or (fits and not more and pairs):
