@@ -164,12 +164,12 @@ class OperationLaws:
         assert np.abs(out - _run(small, inputs).numpy()).max() <= self.export_error
 
 
-_PLANS: dict[tuple[str, Example], Plan] = {}
+_PLANS: dict[tuple[type, str, Example], Plan] = {}
 
 
 def _plan(operation: Operation, network: Example) -> Plan:
     """The plan, made once: a plan is data, and planning can take a second."""
-    key = (json.dumps(encode(operation)), network)
+    key = (type(operation), json.dumps(encode(operation)), network)
     if key not in _PLANS:
         _PLANS[key] = operation.plan(network.build(), network.context())
     return _PLANS[key]
