@@ -23,7 +23,7 @@ def test_smaller_faster_and_worse(make_run) -> None:
     verdict = judge(read_run(make_run()).records)
     assert verdict.before.name == "reference/teacher.onnx"
     assert verdict.after.name == "model.int8.onnx"
-    assert "13.9 times smaller and 4.42 times faster (4.21 to 4.58) than reference/teacher.onnx" in verdict.sentence
+    assert "13.9 times smaller and 4.42 times faster (4.21 to 4.58) than the teacher's own file" in verdict.sentence
     assert "0.65 points less accurate (change −1.15 to −0.15)." in verdict.sentence
     assert "within chance" not in verdict.sentence
 
@@ -48,9 +48,23 @@ def test_a_change_within_chance_is_said_to_be() -> None:
 def test_an_int8_file_slower_than_the_plain_one_is_owned_up_to(make_run) -> None:
     slow = judge(read_run(make_run("slow", slow_int8=True)).records)
     assert slow.after.name == "model.xml"
-    assert any("int8 does not pay here: model.int8.onnx takes 0.360 ms, model.onnx" in text for text in slow.warnings)
+    assert any(
+        "model.int8.onnx is slower than model.onnx in 32 bits, 0.360 ms against 0.310 ms" in text
+        for text in slow.warnings
+    )
     fast = judge(read_run(make_run("fast")).records)
     assert not any("model.int8.onnx" in text for text in fast.warnings)
+
+
+def test_int8_within_the_noise_of_the_plain_file_is_not_called_faster() -> None:
+    def warnings(low: float, high: float) -> tuple[str, ...]:
+        plain = record("latency", 1.0, step=1, file="m.onnx", low=0.95, high=1.05)
+        int8 = record("latency", (low + high) / 2, step=1, file="m.int8.onnx", low=low, high=high)
+        return judge([*pair(), plain, int8]).warnings
+
+    assert any("m.int8.onnx is not measurably faster than m.onnx" in text for text in warnings(0.90, 0.98))
+    assert any("m.int8.onnx is slower than m.onnx" in text for text in warnings(1.2, 1.3))
+    assert not any("int8 does not pay" in text for text in warnings(0.5, 0.6))
 
 
 def test_a_refused_file_is_named_with_the_reason(make_run) -> None:

@@ -62,8 +62,8 @@ def layers(run: Run) -> Html:
             [tag("code", str(row.get("module", ""))), *(str(row.get(key, "")) for key in ("edit", "before", "after"))]
             for row in rows
         ]
-        body = table(f"{len(rows)} layers", ["layer", "edit", "before", "after"], cells)
-        parts.append(tag("details", tag("summary", f"{title} ({len(rows)} layers)"), body, open=len(rows) <= OPEN_ROWS))
+        body = table("What the plan changed, and what it left alone.", ["layer", "edit", "before", "after"], cells)
+        parts.append(tag("details", tag("summary", f"{title} ({len(rows)} rows)"), body, open=len(rows) <= OPEN_ROWS))
     if not run.layers:
         names = ", ".join(name for plan in run.plans for name in plan)
         parts.append(nothing(f"The plans are in plan.json ({names}); what they did to each layer was not recorded."))
@@ -92,8 +92,9 @@ def measuring(run: Run) -> Html:
             add("batch sizes", settings.get("batch"))
             add("timed repeats", settings.get("repeats"))
         if settings.get("split"):
+            what = "verified on" if settings.get("against") else "quality on"
             count = f", {settings['examples']} examples" if settings.get("examples") else ""
-            add("quality on", f"{settings['split']} split{count}")
+            add(what, f"{settings['split']} split{count}")
     times = sorted(record.at.replace("T", " ").removesuffix("+00:00") + " UTC" for record in run.records)
     add("measured", times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}")
     items = (join(tag("dt", title), tag("dd", "; ".join(values))) for title, values in facts.items())

@@ -10,6 +10,8 @@ from lessen.report.entries import Entry, entries
 from lessen.report.numbers import NOTHING, digits, human, interval
 from lessen.report.verdict import judge
 
+LEGEND = "time: one batch of the smallest size; faster: than the teacher in the same runtime, timed interleaved"
+
 
 def summary(records: Sequence[Record], *, width: int = 100) -> str:
     """The teacher, the network after each step and each file: bytes, milliseconds, accuracy with its interval.
@@ -34,6 +36,8 @@ def summary(records: Sequence[Record], *, width: int = 100) -> str:
     stream = io.StringIO()
     console = Console(file=stream, width=width, color_system=None, force_terminal=False)
     console.print(table)
+    console.print(Text(LEGEND, style="dim"))
+    console.print()
     verdict = judge(records)
     console.print(Text(verdict.sentence))
     for warning in verdict.warnings:

@@ -76,7 +76,9 @@ def _sentence(before: Entry | None, after: Entry, teacher: Entry | None) -> str:
     cost = _cost(after, teacher)
     if not parts and not cost:
         return f"{what} has not been measured against the teacher."
-    against = f" than {before.name}" if before is not None and before.file else " than the teacher"
+    against = " than the teacher"
+    if before is not None and before.file:
+        against = f" than the teacher's own file, {before.name}" if before.step == 0 else f" than {before.name}"
     said = f"{what} is {' and '.join(parts)}{against}" if parts else what
     if cost:
         said += cost if cost.startswith(",") else f"{', and ' if parts else ' is '}{cost}"
@@ -160,14 +162,25 @@ def _int8(entry: Entry, files: list[Entry]) -> list[str]:
         for other in files
         if not other.integer and other.runtime == entry.runtime and 0 < other.step <= max(entry.step, 1)
     ]
-    rivals = [(other.value("latency") or 0, other) for other in plain if other.value("latency")]
-    mine = entry.value("latency")
-    if rivals and mine:
-        best, other = max(rivals, key=lambda pair: pair[1].step)
-        if mine > best:
-            said.append(f"int8 does not pay here: {entry.name} takes {human(mine, 'ms')}, {other.name} in 32 bits "
-                        f"{human(best, 'ms')}.")  # fmt: skip
+    rival = max(plain, key=lambda other: other.step, default=None)
+    mine, best = entry.get("latency"), None if rival is None else rival.get("latency")
+    if rival is not None and mine is not None and best is not None and _slower_or_equal(mine, best):
+        word = "not measurably faster" if _overlap(mine, best) else "slower"
+        said.append(
+            f"int8 does not pay here: {entry.name} is {word} than {rival.name} in 32 bits, "
+            f"{human(mine.value, 'ms')} against {human(best.value, 'ms')}."
+        )
     return said
+
+
+def _slower_or_equal(mine: Record, best: Record) -> bool:
+    return (mine.value or 0) >= (best.value or 0) or _overlap(mine, best)
+
+
+def _overlap(one: Record, other: Record) -> bool:
+    if one.low is None or one.high is None or other.low is None or other.high is None:
+        return False
+    return one.low <= other.high and other.low <= one.high
 
 
 def reason(entry: Entry) -> str:
