@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lessen.core.data import Data
 from lessen.core.record import Record
 from lessen.measure.classification import accuracy
-from lessen.measure.fidelity import agreement
+from lessen.measure.fidelity import accuracy_change, agreement
 from lessen.measure.intervals import Estimate
 from lessen.measure.latency import throughput
 from lessen.measure.regression import mean_squared_error
@@ -94,3 +94,6 @@ def _quality(file: DeployedFile, files: Sequence[DeployedFile], data: Data, say:
     teacher = next((one.test for one in files if one.reference and one.test is not None), None)
     if teacher is not None and data.classes is not None and not file.reference:
         yield say("agreement", agreement(values, teacher.values), "%", settings=how)
+        if labels is not None:
+            change = accuracy_change(values, teacher.values, labels)
+            yield say("accuracy_change", change, "points", settings={**how, "reference": "teacher"})
