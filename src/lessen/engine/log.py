@@ -44,6 +44,8 @@ class Log:
         self._flow, self._stage, self._home, self._path = flow, stage, home, path
         self._pending: list[_Step] = []
         self.last: dict[str, Any] | None = None
+        self.keep = False
+        self._kept: list[dict[str, Any]] = []
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -140,7 +142,14 @@ class Log:
         }
         return row, wrong
 
+    def take(self) -> list[dict[str, Any]]:
+        """The lines written since the last call, for trackers; only with `keep`."""
+        kept, self._kept = self._kept, []
+        return kept
+
     def _write(self, rows: list[dict[str, Any]]) -> None:
+        if self.keep:
+            self._kept += rows
         if self._path is None or not self._home.main:
             return
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from lessen.core.data import Data
+from lessen.core.errors import RunError, SettingError
+from lessen.core.files import read_lines, write_json
+from lessen.core.settings import encode
+from lessen.engine.bar import Bar
+from lessen.engine.checkpoint import Checkpoints, Saved
 from lessen.engine.history import History
+from lessen.engine.keeping import load, load_networks, networks_of, save
+from lessen.engine.log import cannot_write, cut_log
+from lessen.engine.stopping import Asked, Stopped
+from lessen.engine.track import Tracker, Trackers
 from lessen.engine.training import Training
+from lessen.graph.check import check
+from lessen.graph.draw import draw, fingerprint
+from lessen.graph.node import Branch, Network
 from lessen.graph.stage import Stage
 
-_LOG_EVERY = 50
+_FLUSH_EVERY = 50
 
 
 def run(
@@ -24,34 +38,203 @@ def run(
     resume: bool = False,
     progress: bool = True,
     device: torch.device | str | None = None,
-    track: Sequence[object] = (),
+    track: Sequence[Tracker] = (),
 ) -> History:
-    """Run stages one after another; learning networks are changed in place and end in eval mode."""
-    history = History(folder=Path(folder) if folder is not None else None)
-    for _ in walk(stages, data, history, seed=seed, device=device):
-        pass
-    return history
+    """Run stages one after another. Learning networks are changed in place and end in eval mode.
+
+    Everything random (order, views, dropout, first weights of bridges) follows from the seed and the position, so a run
+    that was killed and resumed ends with the same weights, bit for bit, on the same machine with as many processes.
+
+    Args:
+        stages: What to run, in order.
+        data: To learn from, and to choose the best epoch by; its test split is not looked at.
+        folder: Where `log.jsonl`, `graph.json` and `checkpoints/` go; None writes nothing.
+        seed: For everything random.
+        resume: Continue from the newest checkpoint in the folder, if there is one. The networks given must be built as
+            they were for the first call.
+        progress: Whether to show a progress bar, where the standard error stream is a terminal.
+        device: Where to compute; None: what accelerate finds.
+        track: Trackers that get what is logged as well.
+
+    Raises:
+        GraphError, TapError, ShapeError, SettingError: a stage is not valid; raised before its first step.
+        DataError: labels do not fit, or a loss is not finite; the text names stage, step and edge.
+        RunError: the folder holds another run, or cannot be written.
+        Stopped: SIGTERM came; a checkpoint was written first, where there is a folder.
+    """
+    course = Course(stages, data, folder=folder, seed=seed, resume=resume, device=device, track=track)
+    with Bar(show=progress) as bar, Asked() as asked:
+        shown: Training | None = None
+        for training in course.steps(asked):
+            if training is not shown:
+                shown = training
+                bar.begin(training.stage.name, done=training.step, total=training.steps)
+            bar.move(training.step, course.says())
+    return course.history
 
 
-def walk(
-    stages: Sequence[Stage], data: Data, history: History, *, seed: int = 0, device: torch.device | str | None = None
-) -> Iterator[Training]:
-    """The run, one step at a time: each item is the stage after one more optimizer step."""
-    path = None if history.folder is None else history.folder / "log.jsonl"
-    for number, stage in enumerate(stages):
-        training = Training(stage, number, data, seed=seed, device=device, log=path)
+class Course:
+    """A run that can be walked step by step: two of them, walked in turn, do what each does alone."""
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        data: Data,
+        *,
+        folder: Path | str | None = None,
+        seed: int = 0,
+        resume: bool = False,
+        device: torch.device | str | None = None,
+        track: Sequence[Tracker] = (),
+    ) -> None:
+        if not stages:
+            raise SettingError("There is nothing to run: give at least one stage.")
+        for stage in stages:
+            check(stage)
+        self.stages, self.data, self.seed, self.device, self.track = list(stages), data, seed, device, track
+        self.folder = None if folder is None else Path(folder)
+        self.history = History(folder=self.folder)
+        self.learned = _learners(self.stages)
+        self._checkpoints: Checkpoints | None = None
+        self._resumed: Saved | None = None
+        if self.folder is not None:
+            mark = fingerprint(self.stages, seed=seed, data=[data.name, len(data.train), encode(data.classes)])
+            self._checkpoints = Checkpoints(self.folder / "checkpoints", mark)
+            self._resumed = self._pick_up(self._checkpoints, self.folder, resume=resume)
+
+    def _pick_up(self, checkpoints: Checkpoints, folder: Path, *, resume: bool) -> Saved | None:
+        if not resume:
+            if checkpoints.folder.is_dir() and any(checkpoints.folder.glob("checkpoint-*")):
+                raise RunError(f"{folder} holds a run already. Resume it, or choose another folder.")
+            return None
+        saved = checkpoints.newest()
+        if saved is not None:
+            load_networks(self.learned, saved)
+            rows = read_lines(folder / "log.jsonl")
+            self.history.validations = [row for row in rows if row["kind"] == "validation" and _before(row, saved)]
+        return saved
+
+    def steps(self, asked: Asked | None = None) -> Iterator[Training]:
+        """Run, and give the stage after every optimizer step. Files are written only from here on."""
+        first = 0 if self._resumed is None else int(self._resumed.about["stage"])
+        started = False
+        for number in range(first, len(self.stages)):
+            saved = self._resumed if number == first else None
+            training = self._start(number, saved)
+            if not started:
+                self._open_folder(training)
+                started = True
+            try:
+                yield from self._walk(training, asked)
+                training.finish()
+            finally:
+                training.close()
+            self._keep_between(training)
+
+    def says(self) -> str:
+        """The last look at the validation split, in a few words."""
+        if not self.history.validations:
+            return ""
+        figures = self.history.validations[-1]["figures"]
+        return "  ".join(
+            f"{node} {name} {value:.4g}" for node, found in figures.items() for name, value in found.items()
+        )
+
+    def _start(self, number: int, saved: Saved | None) -> Training:
+        log = None if self.folder is None else self.folder / "log.jsonl"
+        training = Training(
+            self.stages[number], number, self.data, seed=self.seed, device=self.device, log=log, folder=self.folder
+        )
+        if saved is not None and saved.about["step"] > 0 and self._checkpoints is not None:
+            load(training, saved, self._checkpoints)
+        return training
+
+    def _open_folder(self, training: Training) -> None:
+        if self.folder is None or not training.home.main:
+            return
         try:
-            while not training.done:
-                training.advance()
-                history.steps += 1
-                if training.at_end_of_epoch:
-                    row = training.end_epoch()
-                    if row is not None:
-                        history.validations.append(row)
-                elif len(training.log) >= _LOG_EVERY:
-                    training.log.flush()
-                history.last = training.log.last
+            write_json(self.folder / "graph.json", draw(self.stages))
+            cut_log(self.folder / "log.jsonl", stage=training.number, step=training.step)
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+
+    def _walk(self, training: Training, asked: Asked | None) -> Iterator[Training]:
+        trackers = Trackers(self.track, training.stage.name, self.folder, training.home)
+        training.log.keep = bool(trackers)
+        try:
+            for _ in self._advance(training, asked):
+                if trackers:
+                    trackers.send(training.log.take())
                 yield training
-            training.finish()
         finally:
-            training.close()
+            trackers.finish()
+
+    def _advance(self, training: Training, asked: Asked | None) -> Iterator[None]:
+        every = training.stage.fit.checkpoint_steps
+        while not training.done:
+            training.advance()
+            self.history.steps += 1
+            ended = training.at_end_of_epoch
+            if ended:
+                row = training.end_epoch()
+                if row is not None:
+                    self.history.validations.append(row)
+            elif len(training.log) >= _FLUSH_EVERY:
+                training.log.flush()
+            self.history.last = training.log.last or self.history.last
+            stop = asked is not None and self._agreed(training, asked)
+            if stop or (ended if every is None else training.step % every == 0):
+                self._keep(training)
+            if stop:
+                raise Stopped(
+                    f"Asked to stop after step {training.step} of stage {training.stage.name!r}. "
+                    + ("The checkpoint is written; resume the run to go on." if self.folder else "Nothing was kept.")
+                )
+            yield
+
+    def _agreed(self, training: Training, asked: Asked) -> bool:
+        """Whether to stop; several processes ask one another only now and then, at the same step."""
+        if training.home.processes == 1:
+            return asked.stop
+        if training.step % _FLUSH_EVERY and not training.at_end_of_epoch:
+            return False
+        said = torch.tensor([float(asked.stop)], device=training.home.device)
+        with training.home.inside():
+            return bool(training.home.mean(said) > 0)
+
+    def _keep(self, training: Training) -> None:
+        if self._checkpoints is None:
+            return
+        training.log.flush()
+        if training.home.main:
+            saved = save(training, self.learned, self._checkpoints)
+            self._checkpoints.write(training.number, training.step, saved)
+        training.home.wait()
+
+    def _keep_between(self, training: Training) -> None:
+        """After a stage only its networks matter: the next one starts from them."""
+        if self._checkpoints is not None and training.home.main:
+            about = {"best": training.best, "best_files": {}}
+            self._checkpoints.write(training.number + 1, 0, Saved(networks_of(self.learned), about))
+        training.home.wait()
+
+
+def _learners(stages: Sequence[Stage]) -> list[nn.Module]:
+    """All modules that were given and may learn, each once, in the order of the stages."""
+    found: dict[int, nn.Module] = {}
+    for stage in stages:
+        for node in stage.graph.nodes:
+            if isinstance(node, Network) and node.learns:
+                found[id(node.module)] = node.module
+            if isinstance(node, Branch) and isinstance(node.head, nn.Module):
+                found[id(node.head)] = node.head
+        for edge in stage.graph.edges:
+            for part in (edge.bridge, edge.objective, edge.gate):
+                if isinstance(part, nn.Module):
+                    found[id(part)] = part
+    return list(found.values())
+
+
+def _before(row: dict[str, Any], saved: Saved) -> bool:
+    stage, step = saved.about["stage"], saved.about["step"]
+    return bool(row["stage"] < stage or (row["stage"] == stage and row["step"] <= step))

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from lessen.core.data import Data, Examples
 from lessen.core.errors import LessenError, SettingError
 from lessen.core.seeds import derive, generator
+from lessen.engine.cache import use_cache
 from lessen.engine.evaluate import Figures, better, evaluate, state_of
 from lessen.engine.home import Home
 from lessen.engine.log import Log
+from lessen.engine.synchronise import release, synchronise
 from lessen.graph.flow import Flow, Passed
-from lessen.graph.node import Snapshot
+from lessen.graph.node import Network, Snapshot
 from lessen.graph.stage import Stage
 from lessen.graph.units import BranchUnit, NetworkUnit
 
@@ -30,6 +32,7 @@ class Training:
         seed: For the order of examples, views, dropout, first weights of bridges.
         device: Where to compute; None: what accelerate finds.
         log: The file of the log, or None.
+        folder: Of the run, for caches that name none of their own.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Training:
         seed: int,
         device: torch.device | str | None,
         log: Path | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.stage, self.number, self.data, self.seed = stage, number, data, seed
         self.home = Home(device=device, precision=stage.fit.precision)
@@ -52,6 +56,11 @@ class Training:
                 stage, dry, augment=data.augment, seed=derive(seed, "stage", number), device=self.home.device
             )
             self.flow.set_mode(training=True)
+            for unit in self.flow.units.values():
+                if isinstance(unit, NetworkUnit) and isinstance(unit.node, Network) and unit.node.cache is not None:
+                    use_cache(unit, data.train, self.home, folder=folder)
+            alone = self.home.processes == 1 or not stage.fit.sync_batchnorm
+            self._synchronised = [] if alone else synchronise(self.flow.learning)
             self.wrapped = self.home.wrap(self.flow)
         self.optimizers = {
             name: owner.optimizer.build(owner.parameters)
@@ -67,6 +76,7 @@ class Training:
         self.step = 0
         self.best: dict[str, dict[str, float]] = {}
         self.best_states: dict[str, dict[str, Tensor]] = {}
+        self.best_files: dict[str, str] = {}
         self.waited = 0
         self._order: tuple[int, Tensor] | None = None
 
@@ -202,6 +212,7 @@ class Training:
                 self.best[name] = figures[name]
                 improved = True
                 if self.stage.fit.keep_best:
+                    self.best_files.pop(name, None)
                     self.best_states[name] = {
                         f"{part}.{key}": value
                         for part, module in parts.items()
@@ -237,4 +248,5 @@ class Training:
 
     def close(self) -> None:
         """Take the hooks away."""
+        release(self._synchronised)
         self.flow.close()

@@ -1,0 +1,40 @@
+"""The progress bar of a run, where somebody looks."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_EVERY = 10
+
+
+class Bar:
+    """A bar for each stage on the standard error stream, if that is a terminal."""
+
+    def __init__(self, *, show: bool) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        quiet = not show or not sys.stderr.isatty()
+        self._bar = Progress(*columns, TextColumn("{task.fields[says]}"), console=Console(stderr=True), disable=quiet)
+        self._quiet = quiet
+        self._task: int | None = None
+
+    def __enter__(self) -> Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, name: str, *, done: int, total: int) -> None:
+        """A new bar."""
+        self._task = self._bar.add_task(name, total=total, completed=done, says="")
+
+    def move(self, done: int, says: str = "") -> None:
+        """How far it is; only every few steps are drawn, and every one that says something."""
+        if not self._quiet and self._task is not None and (says or done % _EVERY == 0):
+            self._bar.update(self._task, completed=done, **({"says": says} if says else {}))  # type: ignore[arg-type]

@@ -1,0 +1,117 @@
+"""Checkpoints: one safetensors file each, written whole or not at all, with its JSON in the header.
+
+A file holds everything that decides how the run goes on: networks, bridges, gates, snapshots, optimizers, the position,
+and how good the best was; the best states stand beside it in files of their own. Random numbers need no state: they are
+derived from the seed and the step. Nothing in a file is executed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lessen.core.errors import RunError, WeightsError
+from lessen.core.files import read_tensors, write_tensors
+from lessen.engine.log import cannot_write
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds.
+
+    Args:
+        tensors: Named tensors.
+        about: JSON data: position, figures, numbers of optimizers.
+    """
+
+    tensors: dict[str, Tensor]
+    about: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints in a folder, of which the newest is kept.
+
+    Args:
+        folder: Where they are.
+        fingerprint: Of the run they belong to.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder, self.fingerprint = folder, fingerprint
+
+    def write(self, stage: int, step: int, saved: Saved) -> None:
+        """Write a checkpoint, then remove the older ones and the best states that none needs any more.
+
+        Raises:
+            RunError: the disk is full; the older checkpoint is still there.
+        """
+        about = {**saved.about, "version": _VERSION, "fingerprint": self.fingerprint, "stage": stage, "step": step}
+        path = self.folder / f"checkpoint-{stage:03}-{step:08}.safetensors"
+        self._put(path, saved.tensors, {"about": json.dumps(about, allow_nan=False)})
+        keep = {path.name, *saved.about.get("best_files", {}).values()}
+        for other in self.folder.iterdir():
+            if other.name not in keep and (other.suffix == ".part" or other.suffix == ".safetensors"):
+                other.unlink(missing_ok=True)
+
+    def write_best(self, stage: int, step: int, node: str, tensors: Mapping[str, Tensor]) -> str:
+        """Write the best state of a node; the name of the file."""
+        name = f"best-{stage:03}-{step:08}-{node}.safetensors"
+        self._put(self.folder / name, tensors, None)
+        return name
+
+    def read_best(self, name: str) -> dict[str, Tensor]:
+        """The best state in a file that a checkpoint names."""
+        return self._get(self.folder / name)
+
+    def newest(self) -> Saved | None:
+        """The newest checkpoint, or None where there is none.
+
+        Raises:
+            RunError: it belongs to another run, or is not a checkpoint.
+        """
+        found = sorted(self.folder.glob("checkpoint-*.safetensors")) if self.folder.is_dir() else []
+        if not found:
+            return None
+        path = found[-1]
+        tensors = self._get(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = json.loads((file.metadata() or {})["about"])
+        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            raise RunError(f"{path} is not a checkpoint of lessen. Move it away, or choose another folder.") from error
+        if about.get("version") != _VERSION:
+            raise RunError(f"{path} was written by another version of lessen, which this one cannot continue.")
+        if about.get("fingerprint") != self.fingerprint:
+            raise RunError(
+                f"{path} belongs to a run with other stages, settings, data or seed. Resume with the same ones, or choose "
+                "another folder."
+            )
+        return Saved(tensors, about)
+
+    def _get(self, path: Path) -> dict[str, Tensor]:
+        try:
+            return read_tensors(path)
+        except WeightsError as error:
+            raise RunError(f"The checkpoint cannot be read: {error}") from error
+
+    def _put(self, path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> None:
+        try:
+            write_tensors(path, tensors, metadata)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        except SafetensorError as error:
+            raise cannot_write(path, OSError(str(error))) from error
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix and a slash, without it."""
+    start = f"{prefix}/"
+    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}

@@ -1,0 +1,107 @@
+"""What a stage in motion puts into a checkpoint, and takes back out of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core.errors import RunError
+from lessen.engine.checkpoint import Checkpoints, Saved, under
+from lessen.engine.training import Training
+from lessen.graph.node import Snapshot
+from lessen.graph.units import NetworkUnit
+
+
+def save(training: Training, learned: list[nn.Module], checkpoints: Checkpoints) -> Saved:
+    """Everything that decides how a stage goes on.
+
+    Args:
+        training: The stage.
+        learned: The networks that learned in this stage or an earlier one.
+        checkpoints: Where best states are written that are not on disk yet.
+    """
+    tensors = networks_of(learned)
+    numbers: dict[str, Any] = {}
+    for place, module in _modules(training).items():
+        tensors.update({f"{place}/{key}": value for key, value in module.state_dict().items()})
+    for name, optimizer in training.optimizers.items():
+        numbers[name] = {}
+        for index, state in optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer/{name}/{index}/{key}"] = value
+                else:
+                    numbers[name].setdefault(str(index), {})[key] = value
+    for name, state in training.best_states.items():
+        if name not in training.best_files:
+            training.best_files[name] = checkpoints.write_best(training.number, training.step, name, state)
+    scaler = training.home.accelerator.scaler
+    about = {
+        "optimizers": numbers,
+        "best": training.best,
+        "best_files": dict(training.best_files),
+        "waited": training.waited,
+        "scaler": None if scaler is None else scaler.state_dict(),
+    }
+    return Saved(tensors, about)
+
+
+def networks_of(learned: list[nn.Module]) -> dict[str, Tensor]:
+    """The states of networks, by number."""
+    return {
+        f"network/{i}/{key}": value for i, module in enumerate(learned) for key, value in module.state_dict().items()
+    }
+
+
+def load_networks(learned: list[nn.Module], saved: Saved) -> None:
+    """Put the states of networks back.
+
+    Raises:
+        RunError: they are of other networks.
+    """
+    for number, module in enumerate(learned):
+        _load(module, under(f"network/{number}", saved.tensors))
+
+
+def load(training: Training, saved: Saved, checkpoints: Checkpoints) -> None:
+    """Put a stage back to where it was; its networks are put back by `load_networks`, before the stage is made."""
+    for place, module in _modules(training).items():
+        _load(module, under(place, saved.tensors))
+    for name, optimizer in training.optimizers.items():
+        state: dict[int, dict[str, Any]] = {}
+        for key, value in under(f"optimizer/{name}", saved.tensors).items():
+            index, _, field = key.partition("/")
+            state.setdefault(int(index), {})[field] = value
+        for index, fields in saved.about["optimizers"][name].items():
+            state.setdefault(int(index), {}).update(fields)
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    training.step, training.waited = saved.about["step"], saved.about["waited"]
+    training.best, training.best_files = saved.about["best"], saved.about["best_files"]
+    for name, file in training.best_files.items():
+        device = training.home.device
+        training.best_states[name] = {key: value.to(device) for key, value in checkpoints.read_best(file).items()}
+    if (scaler := training.home.accelerator.scaler) is not None and saved.about["scaler"] is not None:
+        scaler.load_state_dict(saved.about["scaler"])
+
+
+def _modules(training: Training) -> dict[str, nn.Module]:
+    """What has a state of its own in this stage only: bridges, heads, objectives, gates, snapshots."""
+    found: dict[str, nn.Module] = {}
+    for owner in training.flow.owners.values():
+        for name, part in owner.parts.items():
+            if not name.startswith("network:"):
+                found[f"part/{owner.name}/{name}"] = part
+    for name, unit in training.flow.units.items():
+        if isinstance(unit, NetworkUnit) and isinstance(unit.node, Snapshot):
+            found[f"snapshot/{name}"] = unit.module
+    return found
+
+
+def _load(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    try:
+        with torch.no_grad():
+            module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise RunError(f"The checkpoint is of another network: {str(error).splitlines()[-1].strip()}") from error
