@@ -1,8 +1,32 @@
 """Schemes: known arrangements of who teaches whom, as settings that return stages."""
 
+from lessen.schemes.assistant_chain import AssistantChain, assistant_chain
 from lessen.schemes.at import At, at
+from lessen.schemes.mutual import Mutual, mutual
 from lessen.schemes.offline import Offline, offline
 from lessen.schemes.scheme import Cast, Scheme
+from lessen.schemes.self_branches import SelfBranches, self_branches
+from lessen.schemes.self_snapshot import SelfSnapshot, self_snapshot
+from lessen.schemes.several_teachers import SeveralTeachers, several_teachers
 from lessen.schemes.supervised import Supervised, supervised
 
-__all__ = ["At", "Cast", "Offline", "Scheme", "Supervised", "at", "offline", "supervised"]
+__all__ = [
+    "AssistantChain",
+    "At",
+    "Cast",
+    "Mutual",
+    "Offline",
+    "Scheme",
+    "SelfBranches",
+    "SelfSnapshot",
+    "SeveralTeachers",
+    "Supervised",
+    "assistant_chain",
+    "at",
+    "mutual",
+    "offline",
+    "self_branches",
+    "self_snapshot",
+    "several_teachers",
+    "supervised",
+]

@@ -31,8 +31,8 @@ class At:
     bridge: Bridge | None = None
     gate: Gate = Through()
 
-    def edge(self, source: str, target: str, *, share: float = 1.0) -> Edge:
-        """The edge from one node to another, with a share of the weight."""
+    def edge(self, source: str, target: str, *, share: float = 1.0, schedule: Schedule | None = None) -> Edge:
+        """The edge from one node to another, with a share of the weight, and a schedule where it has none."""
         student_tap, teacher_tap = self.tap if isinstance(self.tap, tuple) else (self.tap, self.tap)
         return Edge(
             source=source,
@@ -42,7 +42,7 @@ class At:
             target_tap=student_tap,
             bridge=self.bridge,
             weight=self.weight * share,
-            schedule=self.schedule,
+            schedule=self.schedule or schedule,
             gate=self.gate,
         )
 

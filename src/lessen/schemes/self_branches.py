@@ -1,0 +1,75 @@
+"""Self-distillation by branches: the end of a network teaches exits from its middle.
+
+Zhang et al., Be your own teacher, ICCV 2019, arXiv:1905.08094.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from lessen.core.card import Card
+from lessen.core.contracts import Bridge, Objective
+from lessen.core.settings import settings
+from lessen.graph import Branch, Edge, Fit, Labels, LinearHead, Network, Stage
+from lessen.graph.node import Node
+from lessen.knowledge import CrossEntropy, SoftTargets
+from lessen.schemes.at import Lesson, lesson
+from lessen.schemes.offline import labels_edge
+from lessen.schemes.scheme import Cast, role, stage
+from lessen.schemes.supervised import Count
+from lessen.surgery.taps import as_tap
+
+
+@settings
+class SelfBranches:
+    """Exits from the middle learn from the labels and from the end of the network; the trunk learns with them. Cast: `student`.
+
+    Args:
+        taps: Where the exits leave, from shallow to deep.
+        head: What makes an output of a tap.
+        knowledge: What an exit learns from those that teach it. A bare objective, and a tap of "", are between outputs.
+        neighbours: Whether each exit learns from the next deeper one alone, instead of from the end of the network.
+        labels: The weight of the labels at the end and at each exit.
+        labels_objective: Between an output and the labels.
+        epochs: Passes over the training data.
+        steps: Optimizer steps, instead of epochs.
+        fit: How the network and its exits move.
+    """
+
+    taps: Annotated[tuple[str, ...], Field(min_length=1)]
+    head: Bridge = LinearHead()
+    knowledge: tuple[Lesson, ...] = (SoftTargets(temperature=3.0),)
+    neighbours: bool = False
+    labels: float = 1.0
+    labels_objective: Objective = CrossEntropy()
+    epochs: Count = 10
+    steps: Count | None = None
+    fit: Fit = Fit()
+
+    card: ClassVar[Card] = Card(
+        row="schemes / self-distillation",
+        paper="arXiv:1905.08094",
+        says="A network's own end teaches exits from its middle.",
+        costs="A small head at each exit while training; nothing in the shipped model.",
+        fails_when="The network is shallow: an early exit pulls features where the rest cannot use them.",
+        differs="Heads are linear by default, where the paper puts convolutions before them.",
+    )
+
+    def stages(self, cast: Cast, /) -> list[Stage]:
+        names = [f"exit{number}" for number in range(1, len(self.taps) + 1)]
+        nodes: list[Node] = [Labels()] if self.labels else []
+        nodes.append(Network(name="student", module=role(cast, "student", self), learns=True))
+        edges: list[Edge] = labels_edge("student", self.labels, self.labels_objective)
+        for number, (name, tap) in enumerate(zip(names, self.taps, strict=True)):
+            nodes.append(Branch(name=name, of="student", tap=as_tap(tap), head=self.head))
+            edges += labels_edge(name, self.labels, self.labels_objective)
+            deeper = names[number + 1] if self.neighbours and number + 1 < len(names) else "student"
+            edges += [lesson(what).edge(deeper, name) for what in self.knowledge]
+        return [stage("self-branches", nodes, edges, epochs=self.epochs, steps=self.steps, fit=self.fit)]
+
+
+def self_branches(*taps: str, **settings: Any) -> SelfBranches:
+    """Let a network teach its own exits, as `self_branches("layer1", "layer2", epochs=10)`."""
+    return SelfBranches(taps=taps, **settings)

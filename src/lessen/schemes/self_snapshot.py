@@ -1,0 +1,71 @@
+"""Self-distillation by snapshot: a network learns from what it was.
+
+Last epoch: Kim et al., ICCV 2021, arXiv:2006.12000. Last step: Shen et al., CVPR 2022, arXiv:2203.16172. Moving average:
+Tarvainen & Valpola, NeurIPS 2017, arXiv:1703.01780.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from lessen.core.card import Card
+from lessen.core.contracts import Objective
+from lessen.core.settings import settings
+from lessen.graph import Fit, Labels, LastEpoch, LinearWarmup, Network, Schedule, Snapshot, Stage
+from lessen.graph.node import Node
+from lessen.graph.snapshot import When
+from lessen.knowledge import CrossEntropy, SoftTargets
+from lessen.schemes.at import Lesson, lesson
+from lessen.schemes.offline import labels_edge
+from lessen.schemes.scheme import Cast, role, stage
+from lessen.schemes.supervised import Count
+
+
+@settings
+class SelfSnapshot:
+    """A student learns from the labels and from a snapshot of itself. Cast: `student`.
+
+    Args:
+        when: When the snapshot is taken.
+        knowledge: What the snapshot teaches.
+        schedule: Of what the snapshot teaches, for lessons that have none: it knows little at first.
+        labels: The weight of the labels.
+        labels_objective: Between the student's output and the labels.
+        epochs: Passes over the training data.
+        steps: Optimizer steps, instead of epochs.
+        fit: How the student moves.
+    """
+
+    when: When = LastEpoch()
+    knowledge: tuple[Lesson, ...] = (SoftTargets(temperature=1.0),)
+    schedule: Schedule = LinearWarmup()
+    labels: float = 1.0
+    labels_objective: Objective = CrossEntropy()
+    epochs: Count = 10
+    steps: Count | None = None
+    fit: Fit = Fit()
+
+    card: ClassVar[Card] = Card(
+        row="schemes / self-distillation",
+        paper="arXiv:2006.12000, arXiv:2203.16172, arXiv:1703.01780",
+        says="A network is taught by what it was an epoch or a step ago, or by its own average.",
+        costs="A copy of the network and a forward pass more a step; nothing in the shipped model.",
+        fails_when="Label smoothing does as much, which it often does; compare with it.",
+        differs="Published code mixes labels and snapshot into one target; here they are two edges, equal for cross-entropy.",
+    )
+
+    def stages(self, cast: Cast, /) -> list[Stage]:
+        nodes: list[Node] = [
+            Network(name="student", module=role(cast, "student", self), learns=True),
+            Snapshot(name="past", of="student", when=self.when),
+        ]
+        if self.labels:
+            nodes.insert(0, Labels())
+        edges = labels_edge("student", self.labels, self.labels_objective)
+        edges += [lesson(what).edge("past", "student", schedule=self.schedule) for what in self.knowledge]
+        return [stage("self-snapshot", nodes, edges, epochs=self.epochs, steps=self.steps, fit=self.fit)]
+
+
+def self_snapshot(*knowledge: Lesson, **settings: Any) -> SelfSnapshot:
+    """Let a network learn from what it was, as `self_snapshot(when=MovingAverage(decay=0.99), epochs=10)`."""
+    return SelfSnapshot(knowledge=knowledge, **settings) if knowledge else SelfSnapshot(**settings)
