@@ -160,11 +160,10 @@ def schema(out: Annotated[Path | None, typer.Option(help="Write it here; without
 
 
 def _start(recipe: Path, folder: Path, *, quiet: bool) -> None:
-    from lessen.pipeline import RunFolder, compress
+    from lessen.pipeline import compress
     from lessen.recipe import as_data, read_recipe
 
     asked = read_recipe(recipe)
-    RunFolder(folder).check_free()
     _finish(compress(**asked.arguments(), run=folder, asked=as_data(asked), progress=not quiet))
 
 
