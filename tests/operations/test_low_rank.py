@@ -192,6 +192,12 @@ def test_settings_are_checked(given: dict[str, Any]) -> None:
         LowRank(**given)
 
 
+def test_where_must_mean_something() -> None:
+    with pytest.raises(PlanError, match="did you mean 'called'"):
+        plan(LowRank(rank=2, where="caled"), Reads(), torch.randn(2, 32))
+    assert plan(LowRank(rank=2, where=("called", "read"), exclude="read"), Reads(), torch.randn(2, 32)).left == {}
+
+
 def test_a_plan_of_another_network_is_refused() -> None:
     made = plan(LowRank(rank=4), nn.Sequential(nn.Linear(32, 32)), torch.randn(2, 32))
     for other in (nn.Linear(32, 32), nn.Sequential(nn.ReLU()), nn.Sequential(nn.Linear(32, 3))):

@@ -14,7 +14,7 @@ from lessen.core import Batch, Context
 from lessen.core.errors import PlanError, SettingError
 from lessen.core.files import read_tensors, write_tensors
 from lessen.operations import Global, Magnitude, PruneWeights, Taylor
-from lessen.operations.prune_weights import pack, unpack
+from lessen.operations.packed import pack, unpack
 from lessen.surgery.masks import bake_masks, mask_of, masked_parameters
 
 
@@ -218,7 +218,7 @@ def test_tied_weights_are_masked_everywhere_or_left_alone() -> None:
     assert int((small.first.weight != 0).sum()) == 72
     made = PruneWeights(keep=0.5).plan(Tied(embedding=True), Context(inputs=torch.zeros(2, dtype=torch.long)))
     assert not made.masks
-    assert "tied to a Embedding" in made.left["last.weight"]
+    assert "tied to first, a Embedding" in made.left["last.weight"]
 
 
 def test_where_and_exclude() -> None:
@@ -226,6 +226,11 @@ def test_where_and_exclude() -> None:
     assert list(PruneWeights(where="0").plan(network(), ctx).masks) == ["0.weight"]
     assert list(PruneWeights(where=nn.Linear).plan(network(), ctx).masks) == ["3.weight"]
     assert list(PruneWeights(exclude=("3", "x*")).plan(network(), ctx).masks) == ["0.weight"]
+
+
+def test_where_must_mean_something() -> None:
+    with pytest.raises(PlanError, match="did you mean 'first'"):
+        PruneWeights(where="firsd").plan(Tied(embedding=False), Context(inputs=torch.randn(2, 12)))
 
 
 def test_a_layer_is_never_emptied_in_silence() -> None:

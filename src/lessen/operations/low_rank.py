@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from lessen.core import Card, Context, Where, matches, settings
-from lessen.core.errors import NetworkError, PlanError
+from lessen.core.errors import NetworkError, PlanError, did_you_mean
 from lessen.core.seeds import seeded
 from lessen.operations.factorization import Channel, Scheme, factorized, matrix_of, rank_for_energy
 from lessen.operations.probe import irreplaceable
@@ -131,9 +131,13 @@ class LowRank:
         ranks: dict[str, int] = {}
         sizes: dict[str, tuple[int, int]] = {}
         left: dict[str, str] = {}
-        for path, layer in model.named_modules():
-            if not isinstance(layer, nn.Linear | nn.Conv2d) or not matches(self.where, path, layer):
-                continue
+        layers = {path: layer for path, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+        chosen = {path: layer for path, layer in layers.items() if matches(self.where, path, layer)}
+        if not chosen and self.where is not None:
+            raise PlanError(
+                f"where={self.where!r} means no linear or convolution layer; {did_you_mean(str(self.where), layers)}"
+            )
+        for path, layer in chosen.items():
             if self.exclude is not None and matches(self.exclude, path, layer):
                 continue
             reason = _unfit(layer) or fixed.get(path) or _tied(model, layer)

@@ -26,9 +26,9 @@ class _Probe(nn.Module):
         self.__dict__["called"] = False
         self.__dict__["read"] = set()
 
-    def forward(self, *args: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         self.__dict__["called"] = True
-        return self.__dict__["layer"](*args)
+        return self.__dict__["layer"](*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         self.__dict__["read"].add(name)

@@ -8,57 +8,30 @@ projections of attention. Exactly the asked number of weights is kept; of equal 
 
 from __future__ import annotations
 
-import base64
 import copy
 import math
-import zlib
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from lessen.core import Card, Context, Where, matches, settings
-from lessen.core.errors import NetworkError, PlanError
+from lessen.core.errors import NetworkError, PlanError, did_you_mean
+from lessen.functional.shapes import wide
 from lessen.operations.allocation import Allocation, Uniform, top
 from lessen.operations.gradients import gradients
+from lessen.operations.packed import pack, unpack
 from lessen.operations.scores import Magnitude, Score
+from lessen.surgery.attention import OpenAttention
 from lessen.surgery.masks import mask_of, mask_parameter, owners, stored
 from lessen.surgery.modules import get_module
 
 _KINDS: dict[type[nn.Module], str] = {
     **dict.fromkeys((nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d), "weight"),
     **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), "weight"),
-    nn.MultiheadAttention: "in_proj_weight",
+    **dict.fromkeys((nn.MultiheadAttention, OpenAttention), "in_proj_weight"),
 }
-
-
-def pack(mask: Tensor) -> str:
-    """A boolean mask as text: one bit a weight, compressed, base64.
-
-    >>> bool((unpack(pack(torch.tensor([[True, False, True]])), (1, 3)) == torch.tensor([[True, False, True]])).all())
-    True
-    """
-    bits = np.packbits(mask.cpu().numpy().reshape(-1)).tobytes()
-    return base64.b64encode(zlib.compress(bits, 9)).decode("ascii")
-
-
-def unpack(text: str, shape: tuple[int, ...]) -> Tensor:
-    """The mask that `pack` wrote.
-
-    Raises:
-        PlanError: the text is damaged, or of a mask of another size.
-    """
-    count = math.prod(shape)
-    try:
-        # A damaged text must not be able to unpack to more memory than the mask it claims to be.
-        bits = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), (count + 7) // 8 + 1)
-    except (ValueError, zlib.error) as error:
-        raise PlanError(f"A mask in the plan is damaged ({error}). Make the plan again.") from error
-    if len(bits) != (count + 7) // 8:
-        raise PlanError(f"A mask in the plan is not of {count} weights. Make the plan again.")
-    return torch.from_numpy(np.unpackbits(np.frombuffer(bits, np.uint8), count=count).astype(bool)).view(shape)
 
 
 @settings
@@ -177,7 +150,7 @@ class PruneWeights:
         self, model: nn.Module, chosen: dict[str, tuple[nn.Module, str]], context: Context
     ) -> dict[str, Tensor]:
         """The score of each weight; what is already pruned scores below everything."""
-        weights = {name: getattr(module, last).detach() for name, (module, last) in chosen.items()}
+        weights = {name: wide(getattr(module, last).detach()) for name, (module, last) in chosen.items()}
         if self.score.needs_gradient:
             count, scores = 0, {name: torch.zeros_like(weight) for name, weight in weights.items()}
             for found in gradients(model, {name: stored(*owner) for name, owner in chosen.items()}, context):
@@ -209,11 +182,15 @@ class PruneWeights:
                 continue
             seen.append(tensor)
             name = f"{path}.{last}" if path else last
-            other = [owner for _, owner, its in owners(model, tensor) if _prunable(owner) != its]
+            other = [(at, owner) for at, owner, its in owners(model, tensor) if _prunable(owner) != its]
             if other:
-                left[name] = f"tied to a {type(other[0]).__name__}, which does more than multiply by it"
+                at, owner = other[0]
+                left[name] = f"tied to {at}, a {type(owner).__name__}, which does not only multiply by it"
             else:
                 chosen[name] = (module, last)
+        if not chosen and not left and self.where is not None:
+            close = did_you_mean(str(self.where), [path for path, module in model.named_modules() if _prunable(module)])
+            raise PlanError(f"where={self.where!r} means no layer whose weights can be pruned; {close}")
         return chosen, left
 
 
