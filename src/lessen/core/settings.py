@@ -48,6 +48,12 @@ def settings(cls: type[T]) -> type[T]:
             validating(self, *args, **values)
         except ValidationError as error:
             raise SettingError(explain(cls.__name__, error, [f.name for f in dataclasses.fields(made)])) from error
+        for name, value in vars(self).items():
+            if isinstance(value, type) and dataclasses.is_dataclass(value):
+                raise SettingError(
+                    f"{cls.__name__}: {name}: got the class {value.__name__}, but expected settings: "
+                    f"write {value.__name__}()."
+                )
 
     __init__.__wrapped__ = validating  # type: ignore[attr-defined]
     __init__.__doc__ = None
