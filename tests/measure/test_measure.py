@@ -192,3 +192,18 @@ def test_several_inputs_by_name() -> None:
     told = evaluate(Sum(), examples)
     assert torch.equal(told.values, torch.ones(4, 2))
     assert told.labels is None
+
+
+def test_a_network_that_says_nothing_finite_is_recorded_as_that() -> None:
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, :3] * float("nan")
+
+    records = measure(Broken(), data(), teacher=network(), repeats=6)
+    json.dumps([record.to_json() for record in records], allow_nan=False)
+    found = by_figure(records)
+    assert found["nll"].value is None
+    assert "not finite" in found["nll"].detail["reason"]
+    assert found["calibration_error"].value is None
+    assert found["accuracy"].value == 0
+    assert found["agreement"].value == 0

@@ -22,12 +22,14 @@ from lessen.measure.latency import throughput, time_networks
 from lessen.measure.measure import measure
 from lessen.measure.memory import peak_memory
 from lessen.measure.multiply_adds import count_multiply_adds, multiply_adds_by_operator
+from lessen.measure.quality import Figure, quality
 from lessen.measure.regression import mean_squared_error
 from lessen.measure.size import count_nonzero_parameters, count_parameters, file_bytes, state_bytes
 from lessen.measure.timing import Timings, interleave, pinned_threads
 
 __all__ = [
     "Estimate",
+    "Figure",
     "Outputs",
     "Timings",
     "accuracy",
@@ -52,6 +54,7 @@ __all__ = [
     "output_of",
     "peak_memory",
     "pinned_threads",
+    "quality",
     "state_bytes",
     "throughput",
     "time_networks",

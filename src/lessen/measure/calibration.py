@@ -9,6 +9,8 @@ Shapes: N examples, C classes, B bins.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ def calibration_error(
     """Expected calibration error of the top class, in percent, with a bootstrap interval.
 
     Confidences fall into bins of equal width, (0, 1/B], (1/B, 2/B], ...; the gaps between mean confidence and accuracy
-    are averaged with the bins' shares of the examples as weights.
+    are averaged with the bins' shares of the examples as weights. NaN where a logit is: there is no confidence then.
 
     Args:
         logits_NC: Shape (N, C).
@@ -38,6 +40,8 @@ def calibration_error(
         DataError: a label is outside [0, C), or there are no examples.
     """
     check_labels(logits_NC, labels_N)
+    if bool(logits_NC.isnan().any()):
+        return Estimate(math.nan)
     confidence_N, guess_N = logits_NC.double().softmax(1).max(1)
     surplus_N = confidence_N - (guess_N == labels_N).double()
     bin_N = (confidence_N * bins).ceil().clamp(1, bins).long() - 1

@@ -25,7 +25,7 @@ def accuracy(logits_NC: Tensor, labels_N: Tensor) -> Estimate:
         DataError: a label is outside [0, C), or there are no examples.
     """
     check_labels(logits_NC, labels_N)
-    right = int((logits_NC.argmax(1) == labels_N).sum())
+    right = int((decide(logits_NC) == labels_N).sum())
     return percent(wilson(right, len(labels_N)))
 
 
@@ -36,6 +36,11 @@ def nll(logits_NC: Tensor, labels_N: Tensor) -> Estimate:
     """
     check_labels(logits_NC, labels_N)
     return mean_with_interval(cross_entropy(logits_NC.double(), labels_N, reduction="none"))
+
+
+def decide(logits_NC: Tensor) -> Tensor:
+    """The class of the largest logit, shape (N,); -1 where a logit is not a number and nothing was decided."""
+    return logits_NC.argmax(1).masked_fill(logits_NC.isnan().any(1), -1)
 
 
 def check_labels(logits_NC: Tensor, labels_N: Tensor) -> None:

@@ -14,7 +14,7 @@ import math
 from torch import Tensor
 
 from lessen.core.errors import DataError, ShapeError
-from lessen.measure.classification import check_labels, percent
+from lessen.measure.classification import check_labels, decide, percent
 from lessen.measure.intervals import Estimate, Z, mean_with_interval, wilson
 
 
@@ -26,7 +26,8 @@ def agreement(student_NC: Tensor, teacher_NC: Tensor) -> Estimate:
         DataError: there are no examples.
     """
     _check(student_NC, teacher_NC)
-    same = int((student_NC.argmax(1) == teacher_NC.argmax(1)).sum())
+    student_N, teacher_N = decide(student_NC), decide(teacher_NC)
+    same = int(((student_N == teacher_N) & (student_N >= 0)).sum())
     return percent(wilson(same, len(student_NC)))
 
 
@@ -54,7 +55,7 @@ def accuracy_change(student_NC: Tensor, teacher_NC: Tensor, labels_N: Tensor) ->
     """
     _check(student_NC, teacher_NC)
     check_labels(student_NC, labels_N)
-    student, teacher = (logits.argmax(1) == labels_N for logits in (student_NC, teacher_NC))
+    student, teacher = (decide(logits) == labels_N for logits in (student_NC, teacher_NC))
     gained, lost, count = int((student & ~teacher).sum()), int((~student & teacher).sum()), len(labels_N)
     value = (gained - lost) / count
     # Half an example more in each of the four cells keeps the interval honest where few or none differ.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,15 +13,12 @@ from torch import nn
 from lessen.core.data import Data, Examples, Inputs
 from lessen.core.errors import DataError, NetworkError, SettingError
 from lessen.core.record import Record
-from lessen.measure.calibration import BINS, calibration_error
-from lessen.measure.classification import accuracy, nll
-from lessen.measure.evaluate import Outputs, Runnable, evaluate
-from lessen.measure.fidelity import accuracy_change, agreement, kl_to_teacher
+from lessen.measure.evaluate import Runnable, evaluate
 from lessen.measure.intervals import Estimate
 from lessen.measure.latency import throughput, time_networks
 from lessen.measure.memory import peak_memory
 from lessen.measure.multiply_adds import multiply_adds_by_operator
-from lessen.measure.regression import mean_squared_error
+from lessen.measure.quality import quality
 from lessen.measure.size import count_nonzero_parameters, count_parameters, file_bytes, parts_of, state_bytes
 from lessen.measure.timing import FEWEST_ROUNDS, pinned_threads
 
@@ -83,12 +81,14 @@ def measure(
 
     def say(figure: str, value: Estimate | float, unit: str, **more: Any) -> Record:
         estimate = value if isinstance(value, Estimate) else Estimate(float(value))
+        if not math.isfinite(estimate.value):
+            more["detail"] = {"reason": f"it is {estimate.value}: the outputs are not finite"}
         return Record(
             subject=name,
             figure=figure,
-            value=estimate.value,
-            low=estimate.low,
-            high=estimate.high,
+            value=_finite(estimate.value),
+            low=_finite(estimate.low),
+            high=_finite(estimate.high),
             unit=unit,
             step=step,
             file=None if path is None else path.name,
@@ -111,7 +111,8 @@ def measure(
         told = evaluate(runnable, examples, batch_size=batch_size)
         reference = None if teacher is None else evaluate(teacher, examples, batch_size=batch_size)
     about = {"split": split, "examples": len(examples), "data": data.name}
-    records += _quality(told, reference, about, say, classes=data.classes is not None, seed=seed)
+    for figure in quality(told, reference, classes=data.classes is not None, seed=seed):
+        records.append(say(figure.name, figure.estimate, figure.unit, settings={**about, **figure.settings}))
     return records
 
 
@@ -155,22 +156,9 @@ def _speed(
         yield say("speedup", ratio, "1", settings={**about, "reference": "teacher"})
 
 
-def _quality(
-    told: Outputs, taught: Outputs | None, about: dict[str, Any], say: Say, *, classes: bool, seed: int
-) -> Iterator[Record]:
-    if told.labels is not None and classes:
-        yield say("accuracy", accuracy(told.values, told.labels), "%", settings=about)
-        yield say("nll", nll(told.values, told.labels), "nat", settings=about)
-        error = calibration_error(told.values, told.labels, seed=seed)
-        yield say("calibration_error", error, "%", settings={**about, "bins": BINS})
-    elif told.labels is not None:
-        yield say("mean_squared_error", mean_squared_error(told.values, told.labels), "1", settings=about)
-    if taught is not None and classes:
-        yield say("agreement", agreement(told.values, taught.values), "%", settings=about)
-        if told.labels is not None:
-            change = accuracy_change(told.values, taught.values, told.labels)
-            yield say("accuracy_change", change, "points", settings={**about, "reference": "teacher"})
-        yield say("kl_to_teacher", kl_to_teacher(told.values, taught.values), "nat", settings=about)
+def _finite(value: float | None) -> float | None:
+    """A record goes to a file, and JSON knows no infinity."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _first(examples: Examples, count: int) -> Inputs:

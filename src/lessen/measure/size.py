@@ -80,8 +80,8 @@ def effective_parameters(model: nn.Module) -> Iterator[Tensor]:
             for name, value in module.named_parameters(recurse=False):
                 if id(value) not in seen:
                     seen.add(id(value))
-                    mask = getattr(module, f"{name.removesuffix('_orig')}_mask", None)
-                    yield value * mask if isinstance(mask, Tensor) else value
+                    mask = module._buffers.get(f"{name.removesuffix('_orig')}_mask")
+                    yield value * mask if mask is not None and mask.shape == value.shape else value
         yield from (value for value in model.parameters() if id(value) not in seen)
 
 
