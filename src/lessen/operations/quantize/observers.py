@@ -42,7 +42,9 @@ class Seen:
     def stretch(self, values: Tensor) -> None:
         """First pass: widen the ends."""
         low, high = torch.aminmax(values.detach())
-        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+        # NumPy's carry a NaN on; Python's would lose it.
+        self.low = float(np.minimum(self.low, float(low)))
+        self.high = float(np.maximum(self.high, float(high)))
 
     def count(self, values: Tensor) -> None:
         """Second pass: count, with the ends known."""
@@ -88,8 +90,8 @@ class Percentile:
         below = np.cumsum(seen.counts) / seen.counts.sum()
         outside = (1 - self.percent / 100) / 2
         width = (seen.high - seen.low) / BINS
-        first = int(np.searchsorted(below, outside, side="right"))
-        last = int(np.searchsorted(below, 1 - outside, side="left"))
+        first = int(np.searchsorted(below, outside))
+        last = int(np.searchsorted(below, 1 - outside))
         return seen.low + first * width, min(seen.low + (last + 1) * width, seen.high)
 
 
@@ -139,6 +141,6 @@ def grid(low: float, high: float, *, levels: int) -> tuple[float, int]:
     if not scale > np.finfo(np.float32).tiny:
         return 1.0, 0
     zero = int(np.clip(np.rint(-low / scale), 0, levels))
-    while zero == 0 and scale * np.float32(levels) > np.float32(high):
+    while low == 0 and scale * np.float32(levels) > np.float32(high):  # one or two times: it is off by rounding alone
         scale = np.nextafter(scale, np.float32(0))
     return float(scale), zero

@@ -1,0 +1,124 @@
+"""Folding a batch normalisation changes nothing but the number of modules."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lessen.core.errors import NetworkError
+from lessen.surgery.digest import digest
+from lessen.surgery.fold import fold, fold_batchnorm, foldable, folded
+from lessen.surgery.masks import mask_parameter
+
+
+def used(norm: nn.Module) -> nn.Module:
+    """A normalisation as it is after training: nothing is 0 or 1."""
+    with torch.no_grad():
+        for value in (norm.weight, norm.bias, norm.running_mean):
+            value.normal_()
+        norm.running_var.uniform_(0.2, 3.0)
+    return norm
+
+
+CASES: dict[str, tuple[Callable[[], list[nn.Module]], tuple[int, ...]]] = {
+    "conv": (lambda: [nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)], (2, 3, 6, 6)),
+    "conv with bias, strided": (lambda: [nn.Conv2d(4, 6, 3, stride=2), nn.BatchNorm2d(6)], (2, 4, 7, 7)),
+    "grouped": (lambda: [nn.Conv2d(4, 8, 3, groups=2), nn.BatchNorm2d(8)], (2, 4, 6, 6)),
+    "depthwise": (lambda: [nn.Conv2d(4, 4, 3, groups=4), nn.BatchNorm2d(4)], (2, 4, 6, 6)),
+    "conv1d": (lambda: [nn.Conv1d(3, 5, 3), nn.BatchNorm1d(5)], (2, 3, 9)),
+    "conv3d": (lambda: [nn.Conv3d(2, 5, 3), nn.BatchNorm3d(5)], (2, 2, 5, 5, 5)),
+    "transposed": (lambda: [nn.ConvTranspose2d(4, 6, 3), nn.BatchNorm2d(6)], (2, 4, 5, 5)),
+    "transposed, grouped": (lambda: [nn.ConvTranspose2d(4, 6, 3, groups=2), nn.BatchNorm2d(6)], (2, 4, 5, 5)),
+    "linear": (lambda: [nn.Linear(5, 7), nn.BatchNorm1d(7)], (4, 5)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_folded_network_computes_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    make, shape = CASES[name]
+    layer, norm = make()
+    model = nn.Sequential(layer, used(norm), nn.ReLU()).double().eval()
+    x = torch.randn(shape, dtype=torch.float64)
+    before = digest(model)
+    new = fold_batchnorm(model, x)
+    assert isinstance(new[1], nn.Identity)
+    assert torch.allclose(new(x), model(x), rtol=1e-12, atol=1e-12)
+    assert digest(model) == before
+
+
+def test_a_wrong_epsilon_is_seen() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), used(nn.BatchNorm2d(8))).double().eval()
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    model[1].eps = 1e-3
+    weight, bias = folded(model[0], model[1])
+    model[1].eps = 1e-5
+    assert not torch.allclose(F.conv2d(x, weight, bias), model(x), rtol=1e-12, atol=1e-12)
+
+
+class Odd(nn.Module):
+    """One convolution that may be folded among five that may not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(6))
+        self.norms = nn.ModuleList(used(nn.BatchNorm2d(3)) for _ in range(5))
+        self.norms.append(nn.BatchNorm2d(3, track_running_stats=False))
+        self.convs[4].weight = self.convs[3].weight
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        read_twice = self.convs[0](x)
+        x = self.norms[0](read_twice) + read_twice
+        called_twice = self.norms[1](self.convs[1](self.convs[1](x)))
+        x = F.relu(self.norms[2](self.convs[2](called_twice)))
+        tied = self.norms[4](self.convs[4](self.norms[3](self.convs[3](x))))
+        given_out = self.convs[5](tied)
+        return given_out, self.norms[5](given_out)
+
+
+def test_only_what_may_be_folded_is() -> None:
+    model, x = Odd().double().eval(), torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    assert foldable(model, x) == [("convs.2", "norms.2")]
+    assert torch.allclose(fold_batchnorm(model, x)(x)[1], model(x)[1], atol=1e-10)
+
+
+def test_zeros_behind_a_mask_stay_zeros() -> None:
+    torch.manual_seed(0)
+    model, x = (
+        nn.Sequential(nn.Conv2d(3, 8, 3), used(nn.BatchNorm2d(8))).double().eval(),
+        torch.randn(2, 3, 6, 6).double(),
+    )
+    kept = torch.rand(8, 3, 3, 3) > 0.5
+    mask_parameter(model[0], "weight", kept)
+    new = fold_batchnorm(model, x)
+    assert isinstance(new[1], nn.Identity)
+    assert torch.allclose(new(x), model(x), rtol=1e-12, atol=1e-12)
+    assert bool((new[0].weight[~kept] == 0).all())
+
+
+def test_the_activation_that_a_normalisation_carries_stays() -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    norm = timm.layers.BatchNormAct2d(8)
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 3), used(norm)).eval(), torch.randn(2, 3, 6, 6)
+    new = fold_batchnorm(model, x)
+    assert "BatchNorm" not in repr(new)
+    assert torch.allclose(new(x), model(x), atol=1e-5)
+    assert bool((new(x) >= 0).all())
+
+
+def test_structure_alone_takes_folded_weights() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), used(nn.BatchNorm2d(8))).eval(), torch.randn(2, 3, 6, 6)
+    whole = fold_batchnorm(model, x)
+    empty = fold(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)).eval(), [("0", "1")], values=False)
+    empty.load_state_dict(whole.state_dict(), strict=True)
+    assert torch.equal(empty(x), whole(x))
+
+
+def test_a_pair_of_another_network_is_an_error() -> None:
+    with pytest.raises(NetworkError, match="of another network"):
+        fold(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)), [("0", "1")])
