@@ -78,6 +78,7 @@ def copy_with(model: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
     Raises:
         NetworkError: a name does not exist.
 
+    >>> import torch
     >>> copy_with(nn.Linear(2, 2, bias=False), {"weight": torch.zeros(1, 2)}).weight
     Parameter containing:
     tensor([[0., 0.]], requires_grad=True)

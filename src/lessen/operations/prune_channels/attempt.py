@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core.data import Inputs, call, map_inputs
-from lessen.operations.prune_channels.edits import Choice, ambiguous, edits
+from lessen.operations.prune_channels.edits import Choice, candidates, edits
 from lessen.operations.prune_channels.plan import PrunedChannels
 from lessen.operations.prune_channels.verify import verify
 from lessen.surgery.attention import can_open, open_attention
@@ -43,12 +43,17 @@ class Attempt:
         # Attributes are looked for in the network as the analysis saw it, with its attention opened.
         self._opened = open_attention(copy_structure(self.model))
 
+    @property
+    def blocks(self) -> set[str]:
+        """The groups each of whose indices is a block of another axis."""
+        return {name for name, group in self.coupling.groups.items() if group.blocks}
+
     def proven(self, kept: Kept) -> PrunedChannels | None:
         """The plan if the network it makes equals the masked one; else None, and `left_out` has grown."""
         plan = self.plan(kept)
         wrong = self._verify(plan) if plan.kept else None
         if wrong is None:
-            return plan
+            return self._fewest_edits(kept, plan)
         if len(kept) == 1:
             if not self._choose(kept):
                 self.left_out |= dict.fromkeys(kept, wrong)
@@ -74,7 +79,7 @@ class Attempt:
 
     def _choose(self, kept: Kept) -> bool:
         """Try the subsets of the attributes that may hold a number, until the network is right."""
-        keys = dict.fromkeys(key for name in kept for key in ambiguous(self._opened, self.coupling, name))
+        keys = self._candidates(kept)
         before = dict(self.choice)
         for subsets in itertools.product(*([*_subsets(key[1])] for key in keys)) if keys else ():
             self.choice = before | dict(zip(keys, subsets, strict=True))
@@ -82,6 +87,25 @@ class Attempt:
                 return self.choice != before
         self.choice = before
         return False
+
+    def _fewest_edits(self, kept: Kept, plan: PrunedChannels) -> PrunedChannels:
+        """The plan without those edits that the network does not need: an attribute may hold the number by chance."""
+        for key in self._candidates(kept):
+            before = dict(self.choice)
+            for subset in _subsets(key[1]):
+                if len(subset) == len(before.get(key, key[1])):
+                    self.choice = before
+                    break
+                self.choice = before | {key: subset}
+                fewer = self.plan(kept)
+                if self._verify(fewer) is None:
+                    plan = fewer
+                    break
+        return plan
+
+    def _candidates(self, kept: Kept) -> list[tuple[str, tuple[str, ...]]]:
+        found = (key for name in kept for key in candidates(self._opened, self.coupling, name))
+        return list(dict.fromkeys(found))
 
     def _verify(self, plan: PrunedChannels) -> str | None:
         return verify(self.model, plan, self._few)

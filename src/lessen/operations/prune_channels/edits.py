@@ -49,12 +49,12 @@ def edits(model: nn.Module, coupling: Coupling, kept: Mapping[str, int], choice:
     return found
 
 
-def ambiguous(model: nn.Module, coupling: Coupling, group: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+def candidates(model: nn.Module, coupling: Coupling, group: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The keys of choices that play a part for a group."""
     for number in coupling.numbers:
         if number.attribute is None and group in set(groups_of(number.layout)):
             path, attributes = _search(model, number)
-            if len(attributes) > 1:
+            if attributes:
                 yield type(get_module(model, path)).__name__, attributes
 
 

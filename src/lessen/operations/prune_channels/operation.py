@@ -88,20 +88,35 @@ class PruneChannels:
             PlanError: nothing can be pruned, or the target is out of reach; the text says how far one can go.
             NetworkError: the network cannot be exported.
         """
-        coupling = analyse(model, context.inputs)
-        chosen = [name for name, group in coupling.groups.items() if self._wants(model, group)]
+        attempt = Attempt(model, analyse(model, context.inputs), context.inputs)
         if self.keep == 1.0:
-            return Attempt(model, coupling, context.inputs).plan({})
+            return attempt.plan({})
+        plan = self._prove(attempt, context)
+        # Where whole blocks cannot go, because the code counts them, parts of every block may.
+        fixed: set[int] = set()
+        while counted := {attempt.coupling.groups[name].number for name in attempt.left_out if name in attempt.blocks}:
+            fixed |= counted
+            attempt = Attempt(model, analyse(model, context.inputs, fixed=fixed), context.inputs)
+            plan = self._prove(attempt, context)
+        if plan is None:
+            name, why = next(iter(attempt.left_out.items()))
+            raise PlanError(
+                f"None of the {len(attempt.left_out)} groups of channels can be removed safely; of {name}: {why}."
+            )
+        return plan
+
+    def _prove(self, attempt: Attempt, context: Context) -> PrunedChannels | None:
+        """The plan for those groups whose removal is proven; None if there are none."""
+        model, coupling = attempt.model, attempt.coupling
+        chosen = [name for name, group in coupling.groups.items() if self._wants(model, group)]
         if not chosen:
             raise PlanError(_nothing(coupling))
         scores = group_scores(self.score, model, coupling, context)
-        attempt = Attempt(model, coupling, context.inputs)
         while wanted := {name: scores[name] for name in chosen if name not in attempt.left_out}:
             plan = attempt.proven(self._kept(wanted, model, coupling))
             if plan is not None:
                 return plan
-        name, why = next(iter(attempt.left_out.items()))
-        raise PlanError(f"None of the {len(chosen)} groups of channels can be removed safely; of {name}: {why}.")
+        return None
 
     def _wants(self, model: nn.Module, group: Group) -> bool:
         makes = [member.tensor for member in group.members if not member.consumes]

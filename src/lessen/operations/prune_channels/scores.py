@@ -6,7 +6,6 @@ uses it; those of normalisations are on another scale.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -24,12 +23,12 @@ def group_scores(score: Score, model: nn.Module, coupling: Coupling, context: Co
     Raises:
         PlanError: the score needs gradients, and the context has no loss or no labelled batches.
     """
-    here = all(p.device == context.device for p in model.parameters())
-    work = model if here else copy.deepcopy(model).to(context.device)
     counted = {member.tensor for group in coupling.groups.values() for member in _counted(group)}
-    parameters = {name: p for name, p in work.named_parameters(remove_duplicate=False) if name in counted}
+    parameters = {name: p for name, p in model.named_parameters(remove_duplicate=False) if name in counted}
     total = {name: torch.zeros(group.size, dtype=torch.float64) for name, group in coupling.groups.items()}
-    batches: Iterable[Mapping[str, Tensor]] = gradients(work, parameters, context) if score.needs_gradient else [{}]
+    batches: Iterable[Mapping[str, Tensor]] = [{}]
+    if score.needs_gradient:
+        batches = gradients(model, parameters, context)
     for found in batches:
         shares = {name: score.shares(p.detach(), found.get(name)).cpu() for name, p in parameters.items()}
         for name, group in coupling.groups.items():

@@ -62,8 +62,12 @@ def _random(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
     shape = tensor.shape
     if name.endswith("running_mean"):
         return torch.randn(shape, generator=generator) * 0.1
-    if name.endswith("running_var") or (isinstance(tensor, nn.Parameter) and sum(size > 1 for size in shape) < 2):
+    if name.endswith("running_var"):
         return torch.rand(shape, generator=generator) + 0.5
+    if isinstance(tensor, nn.Parameter) and sum(size > 1 for size in shape) < 2:
+        # Biases, scales and slopes: of both signs, so that every branch of an activation is seen, and far from zero.
+        sign = torch.randint(2, shape, generator=generator) * 2 - 1
+        return sign * (torch.rand(shape, generator=generator) + 0.5)
     if isinstance(tensor, nn.Parameter):
         return torch.randn(shape, generator=generator) * math.sqrt(2 / tensor[0].numel())
     return tensor.detach().cpu()

@@ -1,7 +1,8 @@
 """Coupled axes: what goes when a channel goes."""
 
-from lessen.surgery.coupling.analyse import Coupling, Group, Member, Number, analyse, multiply_adds, parameter_count
+from lessen.surgery.coupling.analyse import analyse
 from lessen.surgery.coupling.formula import Formula, groups_of, keep_mask, kept_indices, owners, size
+from lessen.surgery.coupling.groups import Coupling, Group, Member, Number, multiply_adds, parameter_count
 
 __all__ = [
     "Coupling",

@@ -9,10 +9,8 @@ Related: Fang et al., DepGraph, CVPR 2023, arXiv:2301.12900, which follows depen
 
 from __future__ import annotations
 
-import ast
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -24,91 +22,15 @@ from lessen.core.errors import NetworkError
 from lessen.surgery.attention import open_attention
 from lessen.surgery.coupling import rules_channels, rules_products, rules_shapes  # noqa: F401  (they register rules)
 from lessen.surgery.coupling.axes import Atom, Axis, Product, atoms, pin, resolve
-from lessen.surgery.coupling.formula import Formula, formula, groups_of, size
+from lessen.surgery.coupling.formula import formula, groups_of
+from lessen.surgery.coupling.groups import Coupling, Group, Member, Number
 from lessen.surgery.coupling.walk import Found, Value, fresh, walk
 from lessen.surgery.modules import copy_structure, get_tensor, tensor_names
 
-
-@dataclass(frozen=True)
-class Member:
-    """One axis of a parameter or buffer that loses indices with a group.
-
-    Args:
-        tensor: Name of the parameter or buffer.
-        dim: Which of its axes.
-        layout: How that axis is made of groups.
-        consumes: Whether a product sums over the axis (the input side of a weight).
-        weight: Whether it is a weight or bias of a product or convolution.
-    """
-
-    tensor: str
-    dim: int
-    layout: Formula
-    consumes: bool
-    weight: bool
+Axes = dict[str, tuple[Axis, ...]]
 
 
-@dataclass(frozen=True)
-class Group:
-    """Indices that can be removed together.
-
-    Args:
-        name: After the first module that makes them.
-        size: How many there are.
-        members: Where they stand.
-    """
-
-    name: str
-    size: int
-    members: tuple[Member, ...]
-
-
-@dataclass(frozen=True)
-class Number:
-    """An attribute, or a number somewhere in the attributes of the modules, that is the size of an axis.
-
-    Args:
-        modules: Paths of the modules that were running, outer to inner.
-        attribute: The attribute known to hold it, or None.
-        value: Its size now.
-        layout: What it is the size of.
-    """
-
-    modules: tuple[str, ...]
-    attribute: str | None
-    value: int
-    layout: Formula
-
-
-@dataclass(frozen=True)
-class Coupling:
-    """What can be removed from a network, together with what.
-
-    Args:
-        groups: By name, in the network's order.
-        layouts: For each parameter and buffer, the layout of each axis.
-        pinned: (name of a parameter, axis) -> why nothing can be removed there.
-        numbers: Numbers in the network's own code that are sizes.
-        products: For each product or convolution, the layouts whose sizes multiply to its multiply-adds.
-        normalised: Names of the weights of normalisations that average over what a group can remove.
-        weights: Names of the weights and biases of products and convolutions.
-    """
-
-    groups: dict[str, Group]
-    layouts: dict[str, tuple[Formula, ...]]
-    pinned: dict[tuple[str, int], str]
-    numbers: tuple[Number, ...]
-    products: tuple[tuple[Formula, ...], ...]
-    normalised: frozenset[str]
-    weights: frozenset[str]
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The size of each group."""
-        return {name: group.size for name, group in self.groups.items()}
-
-
-def analyse(model: nn.Module, inputs: Inputs) -> Coupling:
+def analyse(model: nn.Module, inputs: Inputs, *, fixed: Collection[int] = ()) -> Coupling:
     """Find the groups of channels that can be removed together.
 
     The network is exported in evaluation mode on a copy; it is not changed. `nn.MultiheadAttention` is read as
@@ -117,6 +39,7 @@ def analyse(model: nn.Module, inputs: Inputs) -> Coupling:
     Args:
         model: Any network that `torch.export` can read.
         inputs: Example inputs; two or more examples tell the batch axis from axes of size 1.
+        fixed: Groups of an earlier analysis that cannot be removed after all, by their numbers.
 
     Raises:
         NetworkError: the network cannot be exported on these inputs; the text holds the exporter's own words.
@@ -128,8 +51,14 @@ def analyse(model: nn.Module, inputs: Inputs) -> Coupling:
     found = Found()
     walk(list(program.graph.nodes), known, found)
     values = {value.itself: value.axes for value in known.values() if value.itself is not None}
-    _choose_factors(values)
-    return _coupling(work, values, found)
+    numbers = {atom: number for number, atom in enumerate(_stands(values))}
+    for atom, number in numbers.items():
+        if number in fixed:
+            pin(atom, "its size is written in the network's own code")
+    blocks = _choose_factors(values)
+    names = _name_groups(values, {name for name, _ in work.named_parameters(remove_duplicate=False)}, found)
+    groups = {name: Group(name, atom.size, (), numbers[atom], atom in blocks) for atom, name in names.items()}
+    return _coupling(work, values, found, names, groups)
 
 
 def export(model: nn.Module, inputs: Inputs) -> ExportedProgram:
@@ -170,17 +99,31 @@ def _placeholders(model: nn.Module, program: ExportedProgram) -> dict[str, Value
     return known
 
 
-def _choose_factors(values: dict[str, tuple[Axis, ...]]) -> None:
+def _stands(values: Axes) -> dict[Atom, dict[tuple[str, int], None]]:
+    """For each free atom the axes of parameters and buffers it stands in, in order."""
+    found: dict[Atom, dict[tuple[str, int], None]] = {}
+    for name, axes in values.items():
+        for dim, axis in enumerate(axes):
+            for atom in atoms(axis):
+                if not atom.pinned:
+                    found.setdefault(atom, {})[name, dim] = None
+    return found
+
+
+def _choose_factors(values: Axes) -> set[Atom]:
     """Of two factors of one axis only the outer is removed: whole heads, whole groups of a convolution.
 
-    Removing half of each would leave a quarter of the axis.
+    Removing half of each would leave a quarter of the axis. What is removed instead of others is returned.
     """
+    blocks: set[Atom] = set()
     for axes in values.values():
         for axis in axes:
             for part in _products(resolve(axis)):
                 free = [factor for factor in part.factors if any(not atom.pinned for atom in atoms(factor))]
                 for inner in free[1:]:
                     pin(inner, "whole blocks of it are removed instead")
+                    blocks.update(atoms(free[0]))
+    return blocks
 
 
 def _products(axis: Axis) -> Iterator[Product]:
@@ -190,72 +133,61 @@ def _products(axis: Axis) -> Iterator[Product]:
         yield from _products(part)
 
 
-def _coupling(model: nn.Module, values: dict[str, tuple[Axis, ...]], found: Found) -> Coupling:
+def _coupling(
+    model: nn.Module, values: Axes, found: Found, names: dict[Atom, str], groups: dict[str, Group]
+) -> Coupling:
+    """Everything that was found, written with the names of the groups."""
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    names = _name_groups(values, parameters, found)
     layouts = {name: tuple(formula(axis, names) for axis in axes) for name, axes in values.items()}
     consumed: dict[str, set[str]] = {}
     for name, axis in found.contracted:
         consumed.setdefault(name, set()).update(groups_of(formula(axis, names)))
-    members: dict[str, list[Member]] = {name: [] for name in names.values()}
+    members: dict[str, list[Member]] = {name: [] for name in groups}
     pinned: dict[tuple[str, int], str] = {}
     for name, axes in layouts.items():
         for dim, layout in enumerate(axes):
             inside = list(dict.fromkeys(groups_of(layout)))
             for group in inside:
-                consumes = group in consumed.get(name, ())
-                members[group].append(Member(name, dim, layout, consumes, name in found.weights))
-            reason = next((atom.pinned for atom in atoms(values[name][dim]) if atom.pinned), None)
+                member = Member(name, dim, layout, group in consumed.get(name, ()), name in found.weights)
+                members[group].append(member)
             if not inside and name in parameters and values[name][dim].size > 1:
-                pinned[name, dim] = reason or "its entries are used one by one"
-    groups = {name: Group(name, atom.size, tuple(members[name])) for atom, name in names.items()}
-    numbers = dict.fromkeys(
-        (literal.modules, literal.attribute, literal.value, repr(layout))
-        for literal in found.literals
-        if any(groups_of(layout := formula(literal.axis, names)))
-    )
+                reasons = (atom.pinned for atom in atoms(values[name][dim]) if atom.pinned)
+                pinned[name, dim] = next(reasons, "its entries are used one by one")
     return Coupling(
-        weights=frozenset(found.weights),
-        groups=groups,
+        groups={name: replace(group, members=tuple(members[name])) for name, group in groups.items()},
         layouts=layouts,
         pinned=pinned,
-        numbers=tuple(Number(m, a, v, ast.literal_eval(layout)) for m, a, v, layout in numbers),
+        numbers=_numbers(found, names),
         products=tuple(tuple(formula(axis, names) for axis in axes) for axes in found.products),
         normalised=frozenset(
             name for name, axes in found.normalised if any(any(groups_of(formula(axis, names))) for axis in axes)
         ),
+        weights=frozenset(found.weights),
     )
 
 
-def _name_groups(values: dict[str, tuple[Axis, ...]], parameters: set[str], found: Found) -> dict[Atom, str]:
+def _numbers(found: Found, names: dict[Atom, str]) -> tuple[Number, ...]:
+    """The numbers in the code that change with a group, each once."""
+    numbers: dict[str, Number] = {}
+    for literal in found.literals:
+        layout = formula(literal.axis, names)
+        if any(groups_of(layout)):
+            number = Number(literal.modules, literal.attribute, literal.value, layout)
+            numbers.setdefault(repr(number), number)
+    return tuple(numbers.values())
+
+
+def _name_groups(values: Axes, parameters: set[str], found: Found) -> dict[Atom, str]:
     """A name for each free atom in a parameter: the module of the first weight whose first axis it is."""
-    free: dict[Atom, list[tuple[bool, str]]] = {}
-    for name, axes in values.items():
-        for dim, axis in enumerate(axes):
-            for atom in atoms(axis):
-                if not atom.pinned and name in parameters:
-                    free.setdefault(atom, []).append((not (dim == 0 and name in found.weights), name))
     names: dict[Atom, str] = {}
-    for atom, places in free.items():
-        base = min(places, key=lambda place: place[0])[1].rpartition(".")[0] or "the network"
+    for atom, stands in _stands(values).items():
+        places = [place for place in stands if place[0] in parameters]
+        if not places:
+            continue
+        made = [name for name, dim in places if dim == 0 and name in found.weights]
+        base = (made or [places[0][0]])[0].rpartition(".")[0] or "the network"
         name, number = base, 2
         while name in names.values():
             name, number = f"{base}#{number}", number + 1
         names[atom] = name
     return names
-
-
-def multiply_adds(coupling: Coupling, kept: Mapping[str, int]) -> int:
-    """How many multiply-adds the example inputs cost when the groups keep this many indices."""
-    sizes = {**coupling.sizes, **kept}
-    return sum(math.prod(size(layout, sizes) for layout in layouts) for layouts in coupling.products)
-
-
-def parameter_count(coupling: Coupling, model: nn.Module, kept: Mapping[str, int]) -> int:
-    """How many parameters are left when the groups keep this many indices."""
-    sizes = {**coupling.sizes, **kept}
-    total = 0
-    for name, parameter in model.named_parameters():
-        layouts = coupling.layouts.get(name)
-        total += parameter.numel() if layouts is None else math.prod(size(layout, sizes) for layout in layouts)
-    return total

@@ -34,8 +34,12 @@ def reshaped(call: Call) -> Value:
     """The factors of the whole tensor, dealt out anew."""
     x: Value = call["self"]
     axes = reshape(x.axes, call.shape)
-    for size, axis in zip(call.shape, axes, strict=True):
-        call.literal(size, axis)
+    written = [size for name in ("shape", "size", "sizes") for size in call[name] or ()]
+    if call.operator == "unflatten":
+        written = [*[-1] * (call["dim"] % len(x.axes)), *written]
+    for size, axis in zip(written, axes, strict=False):
+        if isinstance(size, int) and size > 1:  # -1 is whatever is left
+            call.literal(size, axis)
     return _made(call, axes, x)
 
 
