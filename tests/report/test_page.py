@@ -106,6 +106,21 @@ def test_a_page_that_does_not_escape_is_found(make_run, monkeypatch: pytest.Monk
         check_harmless(make_run(hostile=HOSTILE))
 
 
+def test_a_file_does_not_borrow_the_quality_of_another_network(make_run) -> None:
+    """The int8 file was made of step 3: only what a file cannot have of its own is taken from that network."""
+    folder = make_run()
+    kept = [
+        line
+        for line in (folder / "records.jsonl").read_text().splitlines()
+        if not ('"file": "model.int8.onnx"' in line and '"figure": "nll"' in line)
+    ]
+    (folder / "records.jsonl").write_text("\n".join(kept) + "\n")
+    found = page(folder)
+    row = found.text[found.text.index("negative log-likelihood") :].split("calibration error")[0]
+    assert row.count("nat") == 1
+    assert "286 k" in found.text
+
+
 def test_no_training_and_no_files_is_said(make_run) -> None:
     text = page(make_run(training=False, files=False)).text
     assert "There was no training in this run." in text

@@ -9,9 +9,9 @@ from lessen.report.drawing import draw_graph
 from lessen.report.figures import training_curves, validation_curves
 from lessen.report.html import Child, Html, join, table, tag
 from lessen.report.numbers import digits
+from lessen.report.parts import nothing
 from lessen.report.plots import Plots
 from lessen.report.run import Run
-from lessen.report.sections import nothing
 
 OPEN_ROWS = 40
 """A table of layers that is longer starts folded."""

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from lessen.core.files import write_text
-from lessen.report import history, sections
+from lessen.report import history, loading, sections, tiles
 from lessen.report.entries import entries
 from lessen.report.html import Html, join, tag
 from lessen.report.plots import Plots
@@ -44,8 +44,8 @@ def render(run: Run) -> str:
             tag("p", "A run of lessen", class_="run"),
             tag("h1", run.name),
             tag("p", verdict.sentence, class_="verdict"),
-            sections.tiles(verdict, teacher),
-            sections.warnings(verdict),
+            tiles.tiles(verdict, teacher),
+            tiles.warnings(verdict),
         ),
         _section("before", "Before and after", sections.before_and_after(verdict, found)),
         _section("steps", "Every step", sections.every_step(found, plots)),
@@ -53,7 +53,7 @@ def render(run: Run) -> str:
         _section("graph", "Who taught whom", history.transfer(run)),
         _section("layers", "What was done to each layer", history.layers(run)),
         _section("verified", "What was verified", sections.verified(found)),
-        _section("load", "How to load the result", sections.loading(run, verdict, found)),
+        _section("load", "How to load the result", loading.loading(run, verdict, found)),
         _section("measured", "How it was measured", history.measuring(run)),
         _section("recipe", "The recipe", history.recipe(run)),
     )

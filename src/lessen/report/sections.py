@@ -1,4 +1,4 @@
-"""The parts of the page about the result: tiles, before and after, every step, what was verified, how to load it."""
+"""The parts of the page about the result: before and after, every step, what was verified."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from lessen.core.record import Record
 from lessen.report.entries import Entry
 from lessen.report.figures import trade_off
 from lessen.report.html import Child, Html, join, table, tag
-from lessen.report.numbers import NOTHING, digits, human, interval
+from lessen.report.numbers import NOTHING, digits
+from lessen.report.parts import cell, how, nothing
 from lessen.report.plots import Plots
-from lessen.report.run import Run
-from lessen.report.verdict import Verdict, accuracy_change, reason, speedup
+from lessen.report.verdict import Verdict, reason
 
 COMPARED = {
     "bytes": "size on disk",
@@ -29,25 +29,10 @@ COMPARED = {
 }
 """The figures of the first table and what they are called there."""
 
+OF_THE_NETWORK = {"parameters", "nonzero_parameters", "multiply_adds", "peak_memory"}
+"""Of these a file has none of its own; those of the network it was made of are shown."""
+
 EMULATED = "In PyTorch int8 is emulated, which takes longer; what it gains is seen in the files."
-
-
-def tiles(verdict: Verdict, teacher: Entry | None) -> Html | None:
-    """The three figures that matter, large: size, time, accuracy."""
-    before, after = verdict.before, verdict.after
-    if after is None:
-        return None
-    return tag(
-        "dl", _size_tile(before, after), _time_tile(before, after), _accuracy_tile(after, teacher), class_="tiles"
-    )
-
-
-def warnings(verdict: Verdict) -> Html | None:
-    """What a reader must know before using the result."""
-    if not verdict.warnings:
-        return None
-    items = tag("ul", (tag("li", text) for text in verdict.warnings))
-    return tag("aside", tag("h2", "Before you use it"), items, class_="warnings", aria_label="Warnings")
 
 
 def before_and_after(verdict: Verdict, found: Sequence[Entry]) -> Html:
@@ -118,110 +103,21 @@ def verified(found: Sequence[Entry]) -> Html:
     return table(said, head, rows, numbers=range(2, 8))
 
 
-def loading(run: Run, verdict: Verdict, found: Sequence[Entry]) -> Html:
-    """Code that loads what the run left behind, to be copied."""
-    folder = run.folder.as_posix()
-    parts = [tag("h3", "In PyTorch"), _code(_in_pytorch(folder))]
-    shipped = verdict.after if verdict.after is not None and verdict.after.file else None
-    chosen = [shipped] if shipped is not None else [entry for entry in found if entry.file and entry.verified][:1]
-    if not any(entry.file and entry.file.endswith(".onnx") for entry in chosen):
-        chosen += [entry for entry in found if entry.verified and (entry.file or "").endswith(".onnx")][-1:]
-    for entry in chosen:
-        code = _snippet(f"{folder}/{entry.file}")
-        if code:
-            named = ", the fastest that passed verification" if entry is shipped else ""
-            parts += [tag("h3", f"{entry.runtime}: {entry.file}{named}"), _code(code)]
-    if not chosen:
-        parts.append(nothing("No verified file can be loaded elsewhere."))
-    return join(parts)
-
-
-def nothing(text: str) -> Html:
-    """A sentence where a part of the run is missing."""
-    return tag("p", text, class_="none")
-
-
-def cell(record: Record | None, unit: str | None = None) -> Html:
-    """A value with its interval below it."""
-    if record is None:
-        return Html(NOTHING)
-    unit = record.unit if unit is None else unit
-    spread = interval(record, unit)
-    return join(human(record.value, unit), tag("span", spread, class_="spread") if spread else None)
-
-
-def _tile(title: str, big: str, spread: str, small: str) -> Html:
-    return tag(
-        "div",
-        tag("dt", title),
-        tag("dd", big, tag("span", f"95 %: {spread}", class_="spread") if spread else None, class_="big"),
-        tag("dd", small, class_="from"),
-        class_="tile",
-    )
-
-
-def _size_tile(before: Entry | None, after: Entry) -> Html:
-    was, now = None if before is None else before.value("bytes"), after.value("bytes")
-    if not was or not now:
-        return _tile("Size on disk", human(now, "B"), "", "nothing to compare with")
-    big = f"{digits(was / now)} × smaller" if was >= now else f"{digits(now / was)} × larger"
-    return _tile("Size on disk", big, "", f"{human(was, 'B')} → {human(now, 'B')}")
-
-
-def _time_tile(before: Entry | None, after: Entry) -> Html:
-    ratio, latency = speedup(after, before), after.get("latency")
-    was = None if before is None else before.value("latency")
-    now = None if latency is None else latency.value
-    small = f"{human(was, 'ms')} → {human(now, 'ms')}" if was else human(now, "ms")
-    if latency is not None:
-        small += "".join(f", {text}" for text in _how(latency))
-    if ratio is None or not ratio.value:
-        return _tile("Time", human(now, "ms"), "", small)
-    if ratio.value >= 1:
-        return _tile("Time", f"{digits(ratio.value)} × faster", interval(ratio, "ratio"), small)
-    turned = Record(subject="", figure="", value=1 / ratio.value, unit="1",
-                    low=1 / ratio.high if ratio.high else None, high=1 / ratio.low if ratio.low else None)  # fmt: skip
-    return _tile("Time", f"{digits(1 / ratio.value)} × slower", interval(turned, "ratio"), small)
-
-
-def _accuracy_tile(after: Entry, teacher: Entry | None) -> Html:
-    change = accuracy_change(after, teacher)
-    for figure, title in (("accuracy", "Accuracy"), ("mean_squared_error", "Mean squared error")):
-        now = after.get(figure)
-        if now is not None:
-            was = None if teacher is None else teacher.get(figure)
-            small = human(now.value, now.unit) if was is None else (
-                f"{human(was.value, was.unit)} → {human(now.value, now.unit)}"
-            )  # fmt: skip
-            if now.settings.get("split"):
-                small += f", {now.settings['split']} split"
-            if figure == "accuracy" and change is not None and change.value is not None:
-                return _tile(title, f"{change.value:+.2f} points".replace("-", "−"), interval(change), small)
-            return _tile(title, human(now.value, now.unit), interval(now), small)
-    return _tile("Accuracy", NOTHING, "", "not measured")
-
-
-def _how(record: Record) -> list[str]:
-    settings = record.settings
-    parts = [f"batch of {settings['batch']}"] if settings.get("batch") else []
-    if settings.get("threads"):
-        parts.append(f"{settings['threads']} thread{'s' if settings['threads'] != 1 else ''}")
-    return parts
-
-
 def _condition(title: str, record: Record | None) -> Html:
-    how = "" if record is None else ", ".join(_how(record))
-    if record is not None and record.settings.get("split"):
-        how = f"{record.settings['split']} split"
-    if record is not None and record.figure in {"parameters", "nonzero_parameters", "multiply_adds", "peak_memory"}:
-        how = ", ".join(["in PyTorch", *_how(record)])
-    return join(title, tag("span", how, class_="spread") if how else None)
+    if record is None:
+        return join(title)
+    said = ", ".join(how(record))
+    if record.settings.get("split"):
+        said = f"{record.settings['split']} split"
+    if record.figure in OF_THE_NETWORK:
+        said = ", ".join(["in PyTorch", *how(record)])
+    return join(title, tag("span", said, class_="spread") if said else None)
 
 
 def _of_network(networks: dict[int, Entry], entry: Entry, figure: str) -> Record | None:
-    """What only PyTorch can tell (parameters, say) a file takes from the network that it was made of."""
+    """What only PyTorch can tell of a file, and what the teacher's own file says as the teacher does."""
     network = networks.get(entry.step)
-    if network is None or figure in {"bytes", "latency"}:
+    if network is None or not (figure in OF_THE_NETWORK or (entry.step == 0 and figure not in {"bytes", "latency"})):
         return None
     return network.get(figure)
 
@@ -258,27 +154,3 @@ def _verdict_of(entry: Entry) -> Html:
     word, kind = {None: ("not asked", ""), True: ("yes", "yes"), False: ("no", "no")}[entry.verified]
     said = join(tag("span", word, class_=kind or None), ", fastest" if entry.value("fastest") else None)
     return join(said, tag("span", reason(entry), class_="note") if entry.get("verified") else None)
-
-
-def _code(text: str) -> Html:
-    return tag("pre", tag("code", text), tabindex="0")
-
-
-def _in_pytorch(folder: str) -> str:
-    return (
-        "import lessen\n\n# fresh: the network, built as the one that went in; its weights do not matter\n"
-        f"network = lessen.load({folder!r}, fresh)"
-    )
-
-
-def _snippet(path: str) -> str | None:
-    given = "# inputs: a NumPy array with examples along axis 0, as the network takes them\n"
-    if path.endswith(".onnx"):
-        return (f"import onnxruntime\n\nsession = onnxruntime.InferenceSession({path!r})\n{given}"
-                "(outputs,) = session.run(None, {session.get_inputs()[0].name: inputs})")  # fmt: skip
-    if path.endswith(".xml"):
-        return (f"import openvino\n\nnetwork = openvino.compile_model({path!r}, 'CPU')\n{given}"
-                "outputs = network(inputs)[0]")  # fmt: skip
-    if path.endswith(".pt2"):
-        return f"import torch\n\nnetwork = torch.export.load({path!r}).module()\noutputs = network(inputs)"
-    return None

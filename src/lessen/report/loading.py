@@ -1,0 +1,53 @@
+"""Code that loads what a run left behind, to be copied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lessen.report.entries import Entry
+from lessen.report.html import Html, join, tag
+from lessen.report.parts import nothing
+from lessen.report.run import Run
+from lessen.report.verdict import Verdict
+
+
+def loading(run: Run, verdict: Verdict, found: Sequence[Entry]) -> Html:
+    """How to load the network in PyTorch, and the shipped file in its runtime."""
+    folder = run.folder.as_posix()
+    parts = [tag("h3", "In PyTorch"), _code(_in_pytorch(folder))]
+    shipped = verdict.after if verdict.after is not None and verdict.after.file else None
+    chosen = [shipped] if shipped is not None else [entry for entry in found if entry.file and entry.verified][:1]
+    if not any(entry.file and entry.file.endswith(".onnx") for entry in chosen):
+        chosen += [entry for entry in found if entry.verified and (entry.file or "").endswith(".onnx")][-1:]
+    for entry in chosen:
+        code = _snippet(f"{folder}/{entry.file}")
+        if code:
+            named = ", the fastest that passed verification" if entry is shipped else ""
+            parts += [tag("h3", f"{entry.runtime}: {entry.file}{named}"), _code(code)]
+    if not chosen:
+        parts.append(nothing("No verified file can be loaded elsewhere."))
+    return join(parts)
+
+
+def _code(text: str) -> Html:
+    return tag("pre", tag("code", text), tabindex="0")
+
+
+def _in_pytorch(folder: str) -> str:
+    return (
+        "import lessen\n\n# fresh: the network, built as the one that went in; its weights do not matter\n"
+        f"network = lessen.load({folder!r}, fresh)"
+    )
+
+
+def _snippet(path: str) -> str | None:
+    given = "# inputs: a NumPy array with examples along axis 0, as the network takes them\n"
+    if path.endswith(".onnx"):
+        return (f"import onnxruntime\n\nsession = onnxruntime.InferenceSession({path!r})\n{given}"
+                "(outputs,) = session.run(None, {session.get_inputs()[0].name: inputs})")  # fmt: skip
+    if path.endswith(".xml"):
+        return (f"import openvino\n\nnetwork = openvino.compile_model({path!r}, 'CPU')\n{given}"
+                "outputs = network(inputs)[0]")  # fmt: skip
+    if path.endswith(".pt2"):
+        return f"import torch\n\nnetwork = torch.export.load({path!r}).module()\noutputs = network(inputs)"
+    return None

@@ -1,0 +1,79 @@
+"""The head of the page: three figures, large, and what to know before using the result."""
+
+from __future__ import annotations
+
+from lessen.core.record import Record
+from lessen.report.entries import Entry
+from lessen.report.html import Html, tag
+from lessen.report.numbers import NOTHING, digits, human, interval
+from lessen.report.parts import how
+from lessen.report.verdict import Verdict, accuracy_change, speedup
+
+
+def tiles(verdict: Verdict, teacher: Entry | None) -> Html | None:
+    """The three figures that matter, large: size, time, accuracy."""
+    before, after = verdict.before, verdict.after
+    if after is None:
+        return None
+    return tag(
+        "dl", _size_tile(before, after), _time_tile(before, after), _accuracy_tile(after, teacher), class_="tiles"
+    )
+
+
+def warnings(verdict: Verdict) -> Html | None:
+    """What a reader must know before using the result."""
+    if not verdict.warnings:
+        return None
+    items = tag("ul", (tag("li", text) for text in verdict.warnings))
+    return tag("aside", tag("h2", "Before you use it"), items, class_="warnings", aria_label="Warnings")
+
+
+def _tile(title: str, big: str, spread: str, small: str) -> Html:
+    return tag(
+        "div",
+        tag("dt", title),
+        tag("dd", big, tag("span", f"95 %: {spread}", class_="spread") if spread else None, class_="big"),
+        tag("dd", small, class_="from"),
+        class_="tile",
+    )
+
+
+def _size_tile(before: Entry | None, after: Entry) -> Html:
+    was, now = None if before is None else before.value("bytes"), after.value("bytes")
+    if not was or not now:
+        return _tile("Size on disk", human(now, "B"), "", "nothing to compare with")
+    big = f"{digits(was / now)} × smaller" if was >= now else f"{digits(now / was)} × larger"
+    return _tile("Size on disk", big, "", f"{human(was, 'B')} → {human(now, 'B')}")
+
+
+def _time_tile(before: Entry | None, after: Entry) -> Html:
+    ratio, latency = speedup(after, before), after.get("latency")
+    was = None if before is None else before.value("latency")
+    now = None if latency is None else latency.value
+    small = f"{human(was, 'ms')} → {human(now, 'ms')}" if was else human(now, "ms")
+    if latency is not None:
+        small += "".join(f", {text}" for text in how(latency))
+    if ratio is None or not ratio.value:
+        return _tile("Time", human(now, "ms"), "", small)
+    if ratio.value >= 1:
+        return _tile("Time", f"{digits(ratio.value)} × faster", interval(ratio, "ratio"), small)
+    turned = Record(subject="", figure="", value=1 / ratio.value, unit="1",
+                    low=1 / ratio.high if ratio.high else None, high=1 / ratio.low if ratio.low else None)  # fmt: skip
+    return _tile("Time", f"{digits(1 / ratio.value)} × slower", interval(turned, "ratio"), small)
+
+
+def _accuracy_tile(after: Entry, teacher: Entry | None) -> Html:
+    change = accuracy_change(after, teacher)
+    for figure, title in (("accuracy", "Accuracy"), ("mean_squared_error", "Mean squared error")):
+        now = after.get(figure)
+        if now is not None:
+            was = None if teacher is None else teacher.get(figure)
+            small = human(now.value, now.unit) if was is None else (
+                f"{human(was.value, was.unit)} → {human(now.value, now.unit)}"
+            )  # fmt: skip
+            if now.settings.get("split"):
+                small += f", {now.settings['split']} split"
+            if figure == "accuracy" and change is not None and change.value is not None:
+                return _tile(title, f"{change.value:+.2f} points".replace("-", "−"), interval(change), small)
+            return _tile(title, human(now.value, now.unit), interval(now), small)
+    return _tile("Accuracy", NOTHING, "", "not measured")
