@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lessen.core.data import Data
 from lessen.core.record import Record
-from lessen.measure.classification import accuracy
-from lessen.measure.fidelity import accuracy_change, agreement
 from lessen.measure.intervals import Estimate
 from lessen.measure.latency import throughput
-from lessen.measure.regression import mean_squared_error
+from lessen.measure.quality import quality
 from lessen.measure.size import parts_of
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def records_of(
         return Record(
             subject=file.name,
             figure=figure,
-            value=None if value is None else estimate.value,
+            value=estimate.value if math.isfinite(estimate.value) else None,
             low=estimate.low,
             high=estimate.high,
             unit=unit,
@@ -83,17 +82,11 @@ def _times(file: DeployedFile, files: Sequence[DeployedFile], about: dict[str, A
 
 
 def _quality(file: DeployedFile, files: Sequence[DeployedFile], data: Data, say: Any) -> Iterator[Record]:
-    if file.test is None:
+    # Outputs of another shape, or that are not finite, have no quality; the verification says what is wrong.
+    if file.test is None or file.verified.max_difference is None:
         return
-    values, labels = file.test.values, file.test.labels
-    how = {"split": "test", "examples": len(values), "data": data.name}
-    if labels is not None and data.classes is not None:
-        yield say("accuracy", accuracy(values, labels), "%", settings=how)
-    elif labels is not None:
-        yield say("mean_squared_error", mean_squared_error(values, labels), "1", settings=how)
+    how = {"split": "test", "examples": len(file.test.values), "data": data.name}
     teacher = next((one.test for one in files if one.reference and one.test is not None), None)
-    if teacher is not None and data.classes is not None and not file.reference:
-        yield say("agreement", agreement(values, teacher.values), "%", settings=how)
-        if labels is not None:
-            change = accuracy_change(values, teacher.values, labels)
-            yield say("accuracy_change", change, "points", settings={**how, "reference": "teacher"})
+    taught = None if file.reference else teacher
+    for figure in quality(file.test, taught, classes=data.classes is not None):
+        yield say(figure.name, figure.estimate, figure.unit, settings={**how, **figure.settings})
