@@ -196,6 +196,17 @@ def test_a_plan_is_data_and_is_replayed_on_a_fresh_network() -> None:
     assert torch.equal(fresh(images()), small(images()))
 
 
+def test_a_plan_is_replayed_on_a_network_without_values() -> None:
+    plan = PruneChannels().plan(plain(), context())
+    small = plan.apply(plain())
+    with torch.device("meta"):
+        shell = plain()
+    made = plan.apply(shell, values=False)
+    assert all(p.is_meta for p in made.parameters())
+    made.load_state_dict(small.state_dict(), strict=True, assign=True)
+    assert torch.equal(made(images()), small(images()))
+
+
 def test_a_plan_for_another_network_is_refused() -> None:
     plan = PruneChannels().plan(plain(), context())
     with pytest.raises(PlanError, match=r"made for another network than this Sequential.*0\.weight|no parameter"):

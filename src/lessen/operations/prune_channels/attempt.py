@@ -113,7 +113,8 @@ class Attempt:
     @functools.cached_property
     def _few(self) -> Inputs:
         """One example, if the network takes that."""
-        first = map_inputs(self.example, lambda value: value[:1] if value.ndim else value)
+        home = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        first = map_inputs(self.example, lambda value: (value[:1] if value.ndim else value).to(home))
         try:
             with torch.no_grad():
                 call(copy_structure(self.model).eval(), first)
