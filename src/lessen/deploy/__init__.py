@@ -1,6 +1,6 @@
 """Export a network to files that run, prove them against PyTorch, read their kernels, and time them."""
 
-from lessen.deploy.deployment import Deployed, DeployedFile, deploy
+from lessen.deploy.deployment import Deploy, Deployed, DeployedFile, Stand, deploy, deploy_stands
 from lessen.deploy.export import export_onnx, export_openvino, export_pt2
 from lessen.deploy.kernels import Kernels, read_kernels
 from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Program, Runtime, TorchProgram, installed
@@ -8,6 +8,7 @@ from lessen.deploy.timing import time_files
 from lessen.deploy.verify import Verification, Verified, verify
 
 __all__ = [
+    "Deploy",
     "Deployed",
     "DeployedFile",
     "Kernels",
@@ -15,10 +16,12 @@ __all__ = [
     "OpenVino",
     "Program",
     "Runtime",
+    "Stand",
     "TorchProgram",
     "Verification",
     "Verified",
     "deploy",
+    "deploy_stands",
     "export_onnx",
     "export_openvino",
     "export_pt2",

@@ -1,6 +1,7 @@
 """From a network to the file that is shipped: write every kind, prove each, time all, name the fastest that passed.
 
     folder/model.onnx  model.int8.onnx  model.xml  model.int8.xml  model.pt2
+    folder/steps/1.onnx  2.onnx ...
     folder/reference/teacher.onnx  teacher.xml  teacher.pt2
 
 The teacher's own fp32 file is timed in the same run and the same runtime; a speed-up is against that. A file that
@@ -12,13 +13,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+from annotated_types import Ge, MinLen
+from pydantic import PositiveInt
 from torch import nn
 
 from lessen.core.data import Data, Inputs
-from lessen.core.errors import ExportError, NetworkError
+from lessen.core.errors import ExportError, NetworkError, need
 from lessen.core.machine import cores
 from lessen.core.record import Record
+from lessen.core.settings import settings
 from lessen.deploy.export import export_onnx, export_openvino, export_pt2
 from lessen.deploy.kernels import Kernels, read_kernels
 from lessen.deploy.records import records_of
@@ -28,8 +33,55 @@ from lessen.deploy.verify import Verification, Verified, failed, verify
 from lessen.measure.evaluate import Outputs, evaluate
 from lessen.measure.intervals import Estimate
 from lessen.measure.size import file_bytes
+from lessen.measure.timing import FEWEST_ROUNDS
+from lessen.operations.quantize import is_quantized
 
 REFERENCE = "reference"
+
+
+@settings
+class Deploy:
+    """Which files are made, and how they are verified and timed.
+
+    Args:
+        runtimes: Which to write for; None for all that are installed.
+        batch_sizes: At which to time; the fastest is named by the first.
+        threads: How many threads each file gets; None for all cores.
+        rounds: How many times each is timed; at least 6, or there is no interval.
+        every_step: Whether the network after each step is written as ONNX too: what is each step worth on the clock?
+        limits: How far a file may be from its network.
+    """
+
+    runtimes: tuple[OnnxRuntime | OpenVino | TorchProgram, ...] | None = None
+    batch_sizes: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (1,)
+    threads: PositiveInt | None = None
+    rounds: Annotated[int, Ge(FEWEST_ROUNDS)] = 30
+    every_step: bool = True
+    limits: Verification = Verification()
+
+    def check(self) -> None:
+        """Raise now what would only be raised after the training.
+
+        Raises:
+            MissingExtraError: a runtime that is asked for is not installed.
+        """
+        if any(isinstance(runtime, OpenVino) for runtime in self.runtimes or ()):
+            need("openvino", "openvino")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stand:
+    """A network as it stood after a step.
+
+    Args:
+        name: What it is called.
+        step: After which step; 0 is the teacher.
+        network: The network in PyTorch, in eval mode.
+    """
+
+    name: str
+    step: int
+    network: nn.Module
 
 
 @dataclass(kw_only=True)
@@ -41,13 +93,16 @@ class DeployedFile:
         path: Where it is.
         runtime: What runs it.
         network: The network in PyTorch that it must agree with.
+        step: Which step of the pipeline the network comes from; 0 is the teacher.
         int8: Whether it is meant to compute in whole numbers.
         reference: Whether it is the teacher's, there to be compared with.
+        shipped: Whether it may be named the fastest; a step in between may not.
         bytes: On the disk, with all it needs beside it; 0 if it could not be written.
-        verified: Whether it may be shipped, and why.
+        verified: Whether it says what its network says, and why.
         kernels: What really runs.
         latency: Milliseconds at each batch size.
-        speedup: How many times faster than the reference's file in the same runtime, at each batch size.
+        against: The fp32 file of the same runtime that it is compared with: the teacher's, or the network's own.
+        speedup: How many times faster than `against`, at each batch size.
         test: What it said to the test split.
     """
 
@@ -55,124 +110,146 @@ class DeployedFile:
     path: Path
     runtime: Runtime
     network: nn.Module
+    step: int = 0
     int8: bool = False
     reference: bool = False
+    shipped: bool = True
     bytes: int = 0
     verified: Verified = field(default_factory=lambda: failed("Not verified yet."))
     kernels: Kernels = field(default_factory=Kernels)
     latency: dict[int, Estimate] = field(default_factory=dict)
+    against: str | None = None
     speedup: dict[int, Estimate] = field(default_factory=dict)
     test: Outputs | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
-    """What `deploy` wrote and found.
+    """What was written and found.
 
     Args:
-        files: Every file, the references last.
-        fastest: The fastest of the network's files that passed verification, or None if none did.
+        files: Every file.
+        fastest: The name of the fastest of the network's files that passed verification, or None if none did.
         notes: What a person must know, a sentence each: files that failed, int8 files that are slower than fp32.
         records: Every figure, for `records.jsonl`.
     """
 
     files: tuple[DeployedFile, ...]
-    fastest: DeployedFile | None
+    fastest: str | None
     notes: tuple[str, ...]
     records: list[Record]
 
 
 def deploy(
-    model: nn.Module | None,
+    model: nn.Module,
     data: Data,
     folder: Path | str,
     *,
     int8: nn.Module | None = None,
     reference: nn.Module | None = None,
-    runtimes: Sequence[Runtime] | None = None,
-    batch_sizes: Sequence[int] = (1,),
-    threads: int | None = None,
-    rounds: int = 30,
-    limits: Verification | None = None,
-    step: int = 0,
+    settings: Deploy | None = None,
     seed: int = 0,
 ) -> Deployed:
     """Write a network for every runtime, verify on the validation split, read the kernels, time, and name the fastest.
 
     Args:
-        model: The network that computes in fp32; None where there is only the quantized one.
+        model: The network.
         data: Example inputs, validation examples to verify on, test examples to report on.
         folder: Where to write.
-        int8: The quantized network, or None.
+        int8: The same network quantized, or None.
         reference: The teacher; its files are timed beside. None compares with the network's own fp32 file.
-        runtimes: Which to write for; None for all that are installed.
-        batch_sizes: At which to time; the fastest is named by the first.
-        threads: How many threads each file gets; None for all cores.
-        rounds: How many times each is timed.
-        limits: How far a file may be from its network.
-        step: Which step of the pipeline the network comes from, for the records.
+        settings: Which files, how verified, how timed.
         seed: Of the order of timing.
+    """
+    stands = [] if reference is None else [Stand(name="teacher", step=0, network=reference)]
+    stands += [Stand(name="model", step=1, network=model)]
+    stands += [] if int8 is None else [Stand(name="int8", step=2, network=int8)]
+    return deploy_stands(stands, data, folder, settings=settings, seed=seed)
+
+
+def deploy_stands(
+    stands: Sequence[Stand], data: Data, folder: Path | str, *, settings: Deploy | None = None, seed: int = 0
+) -> Deployed:
+    """The same for a pipeline: the network after each step, the teacher first.
+
+    The last network is shipped. If it is quantized and the one before it is not, that one, the same in fp32, is shipped
+    as well: the faster of the two is named.
+
+    Args:
+        stands: The networks; at least one that is not the teacher.
+        data: As of `deploy`.
+        folder: As of `deploy`.
+        settings: As of `deploy`.
+        seed: As of `deploy`.
 
     Raises:
-        NetworkError: there is neither a network nor a quantized one.
+        NetworkError: there is no network to deploy.
     """
-    if model is None and int8 is None:
-        raise NetworkError("There is nothing to deploy; give a network, a quantized network, or both.")
-    runtimes, threads = runtimes or installed(), threads or cores()
-    files = _planned(model, int8, reference, Path(folder), runtimes)
-    inputs, limits = data.example(), limits or Verification()
+    settings = settings or Deploy()
+    folder, threads = Path(folder), settings.threads or cores()
+    files = _planned(stands, folder, settings)
+    inputs, classes = data.example(), data.classes is not None
     programs: dict[str, Program] = {}
     for file in files:
         try:
-            _write(file, Path(folder), inputs)
+            _write(file, inputs)
             program = file.runtime.load(file.path, threads=threads)
             file.kernels = read_kernels(file.runtime, file.path, inputs)
             file.bytes = file_bytes(file.path)
         except ExportError as error:
             file.verified = failed(str(error))
             continue
-        classes = data.classes is not None
+        limits = settings.limits
         file.verified = verify(program, file.network, data.validation, classes=classes, int8=file.int8, limits=limits)
         file.test = evaluate(program, data.test)
         programs[file.name] = program
-    _time(files, programs, data, batch_sizes=batch_sizes, rounds=rounds, seed=seed)
-    shipped = [file for file in files if file.verified.passed and not file.reference]
-    fastest = min(shipped, key=lambda file: file.latency[batch_sizes[0]].value, default=None)
-    about = {"threads": threads, "repeats": rounds}
+    _time(files, programs, data, settings, seed=seed)
+    passed = [file for file in files if file.verified.passed and file.shipped]
+    first = settings.batch_sizes[0]
+    fastest = min(passed, key=lambda file: file.latency[first].value, default=None)
+    about = {"threads": threads, "repeats": settings.rounds}
     return Deployed(
         files=tuple(files),
-        fastest=fastest,
-        notes=tuple(_notes(files, fastest, batch_sizes[0])),
-        records=[record for file in files for record in records_of(file, files, fastest, data, about=about, step=step)],
+        fastest=None if fastest is None else fastest.name,
+        notes=tuple(_notes(files, fastest, first)),
+        records=[record for file in files for record in records_of(file, files, fastest, data, about=about)],
     )
 
 
-def _planned(
-    model: nn.Module | None,
-    int8: nn.Module | None,
-    teacher: nn.Module | None,
-    folder: Path,
-    runtimes: Sequence[Runtime],
-) -> list[DeployedFile]:
+def _planned(stands: Sequence[Stand], folder: Path, settings: Deploy) -> list[DeployedFile]:
+    """Which files are to be made; the last network's first."""
+    learned = [stand for stand in stands if stand.step > 0]
+    if not learned:
+        raise NetworkError("There is nothing to deploy; give a network after at least one step.")
+    last = learned.pop()
+    found: list[tuple[str, Stand]] = [("model.int8" if is_quantized(last.network) else "model", last)]
+    if is_quantized(last.network) and learned and not is_quantized(learned[-1].network):
+        found.append(("model", learned.pop()))
+    found += [(f"steps/{stand.step}", stand) for stand in learned if settings.every_step]
+    found += [(f"{REFERENCE}/teacher", stand) for stand in stands if stand.step == 0]
     planned = []
-    for name, network, whole, reference in (
-        ("model", model, False, False),
-        ("model.int8", int8, True, False),
-        (f"{REFERENCE}/teacher", teacher, False, True),
-    ):
-        for runtime in runtimes:
+    for name, stand in found:
+        int8, between = is_quantized(stand.network), name.startswith("steps/")
+        for runtime in settings.runtimes or installed():
             # A PyTorch program emulates int8 in floating point: there is nothing to gain from one.
-            if network is not None and not (whole and isinstance(runtime, TorchProgram)):
-                file = f"{name}{runtime.suffix}"
-                planned.append(
-                    DeployedFile(
-                        name=file, path=folder / file, runtime=runtime, network=network, int8=whole, reference=reference
-                    )
+            if (int8 and isinstance(runtime, TorchProgram)) or (between and not isinstance(runtime, OnnxRuntime)):
+                continue
+            planned.append(
+                DeployedFile(
+                    name=f"{name}{runtime.suffix}",
+                    path=folder / f"{name}{runtime.suffix}",
+                    runtime=runtime,
+                    network=stand.network,
+                    step=stand.step,
+                    int8=int8,
+                    reference=stand.step == 0,
+                    shipped=stand.step > 0 and not between,
                 )
+            )
     return planned
 
 
-def _write(file: DeployedFile, folder: Path, inputs: Inputs) -> None:
+def _write(file: DeployedFile, inputs: Inputs) -> None:
     match file.runtime:
         case OnnxRuntime():
             export_onnx(file.network, inputs, file.path)
@@ -191,34 +268,35 @@ def _time(
     files: Sequence[DeployedFile],
     programs: dict[str, Program],
     data: Data,
+    settings: Deploy,
     *,
-    batch_sizes: Sequence[int],
-    rounds: int,
     seed: int,
 ) -> None:
     # One runtime after another: a pool of threads that is still awake would slow the next runtime's file.
     for runtime in dict.fromkeys(file.runtime.name for file in files):
         own = [file for file in files if file.runtime.name == runtime and file.name in programs]
         runs = {file.name: programs[file.name] for file in own}
-        timings = time_files(runs, data.validation, batch_sizes=batch_sizes, rounds=rounds, seed=seed) if runs else {}
-        for size, taken in timings.items():
+        if not runs:
+            continue
+        sizes, rounds = settings.batch_sizes, settings.rounds
+        for size, taken in time_files(runs, data.validation, batch_sizes=sizes, rounds=rounds, seed=seed).items():
+            against = _reference(own)
             for file in own:
                 file.latency[size] = taken.estimate(file.name)
-                against = reference_of(file, own)
-                if against is not None:
+                if against is not None and against is not file:
+                    file.against = against.name
                     file.speedup[size] = Estimate(*taken.ratio(against.name, file.name))
 
 
-def reference_of(file: DeployedFile, files: Sequence[DeployedFile]) -> DeployedFile | None:
-    """The fp32 file of the same runtime that a file is compared with: the teacher's, or the network's own."""
-    same = [other for other in files if other.runtime.name == file.runtime.name and not other.int8]
-    return next((other for other in same if other.reference), same[0] if same else None)
+def _reference(files: Sequence[DeployedFile]) -> DeployedFile | None:
+    plain = [file for file in files if not file.int8]
+    return next((file for file in plain if file.reference), plain[0] if plain else None)
 
 
 def _notes(files: Sequence[DeployedFile], fastest: DeployedFile | None, size: int) -> list[str]:
-    notes = [f"{file.name} is not shipped: {file.verified.reason}" for file in files if not file.verified.passed]
+    notes = [f"{file.name} does not pass: {file.verified.reason}" for file in files if not file.verified.passed]
     for file in files:
-        plain = next((one for one in files if one.runtime == file.runtime and not (one.int8 or one.reference)), None)
+        plain = next((one for one in files if one.runtime == file.runtime and one.shipped and not one.int8), None)
         if not file.int8 or plain is None or size not in file.latency or size not in plain.latency:
             continue
         if file.kernels.integer_share < 50:

@@ -24,17 +24,15 @@ def records_of(
     data: Data,
     *,
     about: dict[str, Any],
-    step: int,
 ) -> list[Record]:
     """Every figure of one file; of one that could not be written only that, and why.
 
     Args:
         file: The file.
-        files: All files, to find what it is compared with.
+        files: All files, to find the teacher's.
         fastest: The one that is named.
         data: What it was tested on.
         about: How it was timed.
-        step: Which step of the pipeline it comes from; a reference is step 0.
     """
 
     def say(figure: str, value: Estimate | float | None, unit: str, **more: Any) -> Record:
@@ -46,7 +44,7 @@ def records_of(
             low=estimate.low,
             high=estimate.high,
             unit=unit,
-            step=0 if file.reference else step,
+            step=file.step,
             file=file.name,
             **more,
         )
@@ -63,22 +61,19 @@ def records_of(
         records.append(say("agreement_with_pytorch", found.agreement, "%", settings=how))
     detail = {"kernels": dict(file.kernels.counts), "multiply_adds": dict(file.kernels.multiply_adds)}
     records.append(say("integer_share", file.kernels.integer_share, "%", detail=detail))
-    records += [*_times(file, files, about, say), *_quality(file, files, data, say)]
+    records += [*_times(file, about, say), *_quality(file, files, data, say)]
     if file is fastest:
         records.append(say("fastest", 1, "1"))
     return records
 
 
-def _times(file: DeployedFile, files: Sequence[DeployedFile], about: dict[str, Any], say: Any) -> Iterator[Record]:
-    from lessen.deploy.deployment import reference_of
-
-    against = reference_of(file, files)
+def _times(file: DeployedFile, about: dict[str, Any], say: Any) -> Iterator[Record]:
     for size, latency in file.latency.items():
         how = {"batch": size, "runtime": file.runtime.name, **about}
         yield say("latency", latency, "ms", settings=how)
         yield say("throughput", throughput(latency, size), "examples/s", settings=how)
-        if size in file.speedup and against is not None and against is not file:
-            yield say("speedup", file.speedup[size], "1", settings={**how, "reference": against.name})
+        if size in file.speedup:
+            yield say("speedup", file.speedup[size], "1", settings={**how, "reference": file.against})
 
 
 def _quality(file: DeployedFile, files: Sequence[DeployedFile], data: Data, say: Any) -> Iterator[Record]:
