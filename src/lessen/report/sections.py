@@ -132,7 +132,7 @@ def _change(was: Record | None, now: Record | None) -> str:
     if not was.value or not now.value:
         return ""
     ratio = now.value / was.value
-    return "same" if abs(ratio - 1) < 5e-4 else f"× {digits(ratio)}"
+    return "same" if abs(ratio - 1) < 5e-4 else f"×\u00a0{digits(ratio)}"
 
 
 def _title(entry: Entry) -> str:
