@@ -23,7 +23,6 @@ class Home:
     Args:
         device: "cpu", "cuda", ...; None: what accelerate finds.
         precision: Of the networks.
-        trackers: Trackers of accelerate, already made.
     """
 
     def __init__(self, *, device: torch.device | str | None, precision: Precision) -> None:
@@ -41,7 +40,7 @@ class Home:
                 cpu=wanted is not None and wanted.type == "cpu",
                 mixed_precision=precision.value,
                 gradient_accumulation_steps=1,
-                kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+                kwargs_handlers=[DistributedDataParallelKwargs()],
             )
             self.device = torch.device(self.accelerator.device)
             self.processes = int(self.accelerator.num_processes)
@@ -66,8 +65,14 @@ class Home:
             for state, old in zip(shared, before, strict=True):
                 _replace(state, old)
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module as several processes or mixed precision need it; the module itself otherwise."""
+    def wrap(self, module: nn.Module, *, all_used: bool) -> nn.Module:
+        """The module as several processes or mixed precision need it; the module itself otherwise.
+
+        Args:
+            module: What to wrap.
+            all_used: Whether every weight gets a gradient in every pass; otherwise processes look for those that do not.
+        """
+        self.accelerator.ddp_handler.find_unused_parameters = not all_used
         wrapped: nn.Module = self.accelerator.prepare_model(module)
         return wrapped
 
@@ -82,13 +87,15 @@ class Home:
         """The mean over all processes."""
         if self.processes == 1:
             return values
-        reduced: Tensor = self.accelerator.reduce(values, reduction="mean")
+        with self.inside():
+            reduced: Tensor = self.accelerator.reduce(values, reduction="mean")
         return reduced
 
     def wait(self) -> None:
         """Wait for all processes."""
         if self.processes > 1:
-            self.accelerator.wait_for_everyone()
+            with self.inside():
+                self.accelerator.wait_for_everyone()
 
 
 def _replace(state: dict[str, Any], content: dict[str, Any]) -> None:

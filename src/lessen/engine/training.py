@@ -59,9 +59,9 @@ class Training:
             for unit in self.flow.units.values():
                 if isinstance(unit, NetworkUnit) and isinstance(unit.node, Network) and unit.node.cache is not None:
                     use_cache(unit, data.train, self.home, folder=folder)
-            alone = self.home.processes == 1 or not stage.fit.sync_batchnorm
-            self._synchronised = [] if alone else synchronise(self.flow.learning)
-            self.wrapped = self.home.wrap(self.flow)
+            alone = self.home.processes == 1
+            self._synchronised = synchronise(self.flow.learning) if stage.fit.sync_batchnorm and not alone else []
+            self.wrapped = self.home.wrap(self.flow, all_used=alone or self.flow.uses_all(dry.to(self.home.device)))
         self.optimizers = {
             name: owner.optimizer.build(owner.parameters)
             for name, owner in self.flow.owners.items()

@@ -19,7 +19,7 @@ from lessen.core.errors import DataError, GraphError, LessenError, ShapeError
 from lessen.core.seeds import seeded
 from lessen.graph.check import check, learns, named, works
 from lessen.graph.edge import Edge, edge_names
-from lessen.graph.gate import Gate
+from lessen.graph.gate import Gate, Through
 from lessen.graph.node import Branch, Ensemble, Labels, Network
 from lessen.graph.optimizer import Optimizer
 from lessen.graph.schedule import Schedule
@@ -182,7 +182,10 @@ class Flow(nn.Module):
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
         """Run in eval mode without gradient, and put modes, buffers and the random state back."""
-        modules = [unit.module for unit in self.units.values() if unit.module is not None]
+        parts: list[object] = [*self.learning, *(unit.module for unit in self.units.values())]
+        parts += [node.head for node in self._nodes.values() if isinstance(node, Branch)]
+        parts += [part for edge in self.edges for part in (edge.bridge, edge.objective, edge.gate)]
+        modules = [part for part in parts if isinstance(part, nn.Module)]
         modes = [(part, part.training) for module in modules for part in module.modules()]
         buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
         for module in modules:
@@ -215,7 +218,7 @@ class Flow(nn.Module):
         bridge = edge.bridge
         if bridge is not None and not isinstance(bridge, nn.Module):
             with _explained(name, target, source), seeded(self.seed, "bridge", name):
-                bridge = bridge.build(_shape(target), _shape(source))
+                bridge = bridge.build(_shape(target), _shape(source)).eval()
         if bridge is not None:
             bridge = bridge.to(device)
         objective = edge.objective.to(device) if isinstance(edge.objective, nn.Module) else edge.objective
@@ -353,6 +356,17 @@ class Flow(nn.Module):
         gate: Any = ready.gate
         weights_N: Tensor = gate(loss_N.detach(), now.batch.labels, cut(source), cut(target))
         return weights_N
+
+    def uses_all(self, batch: Batch) -> bool:
+        """Whether every weight that learns gets a gradient in every pass, whatever the progress; nothing is changed by it."""
+        if any(ready.edge.schedule or not isinstance(ready.edge.gate, Through) for ready in self._ready.values()):
+            return False
+        parameters = [parameter for owner in self.owners.values() for parameter in owner.parameters]
+        with self._undisturbed(), torch.enable_grad():
+            total = self(batch, 1.0).total
+            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        self.forget()
+        return all(gradient is not None for gradient in gradients)
 
     def forget(self) -> None:
         """Let go of the activations of the last pass."""

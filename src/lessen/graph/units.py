@@ -205,7 +205,7 @@ class BranchUnit(Unit):
         head = self.head
         if not isinstance(head, nn.Module):
             with seeded(seed, "head", self.name):
-                head = head.build(value.shape, now.values[self.of][WHOLE].shape)
+                head = head.build(value.shape, now.values[self.of][WHOLE].shape).eval()
         self.module = head.to(device)
         if self.inner:
             self.recorder = Recorder(self.module, self.inner)
@@ -257,7 +257,7 @@ class EnsembleUnit(Unit):
     def make_ready(self, now: Now, device: torch.device, seed: int) -> None:
         shapes = [now.values[name][WHOLE].shape for name in self.of]
         with seeded(seed, "ensemble", self.name):
-            self.module = self.node.combine.build(shapes).to(device)
+            self.module = self.node.combine.build(shapes).to(device).eval()
         self.compute(now)
 
     def compute(self, now: Now) -> None:

@@ -1,0 +1,166 @@
+"""A program that trains with everything that must survive a kill; `test_resume.py` runs it, kills it and resumes it.
+
+Usage: program.py train FOLDER [KILL_AT] | compare FOLDER OTHER_FOLDER | parts FILE
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core import ArrayExamples, Data, settings
+from lessen.core.files import write_tensors
+from lessen.engine import Course
+from lessen.graph import (
+    SGD,
+    AdamW,
+    Cache,
+    Edge,
+    Fit,
+    Graph,
+    Labels,
+    LastStep,
+    LinearWarmup,
+    MovingAverage,
+    Network,
+    Snapshot,
+    Stage,
+)
+from lessen.knowledge import CrossEntropy, Hint, SoftTargets, WidthBridge
+
+
+@settings
+class Noise:
+    """A random view: every number is scaled by its own draw."""
+
+    draws: int = 1
+
+    def __call__(self, inputs: Tensor, uniforms_NK: Tensor) -> Tensor:
+        return inputs * (0.9 + 0.2 * uniforms_NK)
+
+
+@settings
+class AsIs:
+    """A fixed view."""
+
+    draws: int = 0
+
+    def __call__(self, inputs: Tensor, uniforms_NK: Tensor) -> Tensor:
+        return inputs
+
+
+def make_data(count: int = 96, *, augment: bool = True) -> Data:
+    """Random vectors whose label is a linear function of them."""
+    drawn = torch.Generator().manual_seed(0)
+    x = torch.randn(count + 64, 8, generator=drawn)
+    y = (x @ torch.randn(8, 4, generator=drawn)).argmax(1)
+
+    def part(low: int, high: int) -> ArrayExamples:
+        return ArrayExamples(x[low:high], y[low:high])
+
+    return Data(
+        train=part(0, count),
+        validation=part(count, count + 32),
+        test=part(count + 32, count + 64),
+        classes=tuple("abcd"),
+        augment=Noise() if augment else None,
+    )
+
+
+def make_network(hidden: int, seed: int, *, noisy: bool = True) -> nn.Sequential:
+    """Two layers; `noisy` puts batch norm and dropout between them."""
+    torch.manual_seed(seed)
+    middle: list[nn.Module] = [nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Dropout(0.3)] if noisy else [nn.ReLU()]
+    return nn.Sequential(nn.Linear(8, hidden), *middle, nn.Linear(hidden, 4))
+
+
+def make_stages(folder: Path, student: nn.Module) -> list[Stage]:
+    """Two stages: offline with a bridge, a cache, a schedule and a moving average; then a snapshot of the last step."""
+    teacher = make_network(16, 1)
+    fit = Fit(batch=16, optimizer=AdamW(rate=0.01), checkpoint_steps=4, clip=1.0)
+    first = Graph(
+        nodes=[
+            Labels(),
+            Network(name="teacher", module=teacher, learns=False, view=AsIs(), cache=Cache(folder=folder / "cache")),
+            Network(name="student", module=student, learns=True),
+            Snapshot(name="average", of="student", when=MovingAverage(decay=0.9)),
+        ],
+        edges=[
+            Edge(source="labels", target="student", objective=CrossEntropy()),
+            Edge(source="teacher", target="student", objective=SoftTargets(), schedule=LinearWarmup()),
+            Edge(
+                source="teacher", target="student", objective=Hint(), source_tap="1", target_tap="1", bridge=WidthBridge()
+            ),
+            Edge(source="average", target="student", objective=SoftTargets(), weight=0.5),
+        ],
+    )
+    second = Graph(
+        nodes=[
+            Labels(),
+            Network(name="student", module=student, learns=True, optimizer=SGD(rate=0.02)),
+            Snapshot(name="past", of="student", when=LastStep()),
+        ],
+        edges=[
+            Edge(source="labels", target="student", objective=CrossEntropy()),
+            Edge(source="past", target="student", objective=SoftTargets(), weight=0.5),
+        ],
+    )
+    return [
+        Stage(name="offline", graph=first, epochs=3, fit=fit),
+        Stage(name="snapshot", graph=second, steps=9, fit=Fit(batch=16)),
+    ]
+
+
+def train(folder: Path, kill_at: int | None = None) -> nn.Module:
+    """Train, or go on; kill this process without warning after some steps."""
+    student = make_network(8, 2)
+    course = Course(make_stages(folder, student), make_data(), folder=folder, device="cpu", resume=True)
+    for count, _ in enumerate(course.steps(), start=1):
+        if count == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    write_tensors(folder / "final.safetensors", student.state_dict())
+    return student
+
+
+def parts(file: Path) -> None:
+    """Twenty steps with mutual edges and a learning bridge, in as many processes as there are; the main one writes.
+
+    The losses are those of the log: means over all processes.
+    """
+    one, two = make_network(8, 2, noisy=False), make_network(12, 3, noisy=False)
+    graph = Graph(
+        nodes=[
+            Labels(),
+            Network(name="one", module=one, learns=True),
+            Network(name="two", module=two, learns=True, optimizer=AdamW(rate=0.01)),
+        ],
+        edges=[
+            Edge(source="labels", target="one", objective=CrossEntropy()),
+            Edge(source="labels", target="two", objective=CrossEntropy()),
+            Edge(source="two", target="one", objective=SoftTargets(temperature=1.0)),
+            Edge(source="one", target="two", objective=SoftTargets(temperature=1.0)),
+            Edge(source="two", target="one", objective=Hint(), source_tap="1", target_tap="1", bridge=WidthBridge()),
+        ],
+    )
+    stage = Stage(name="mutual", graph=graph, steps=20, fit=Fit(batch=32, keep_best=False))
+    course = Course([stage], make_data(), folder=file.parent / "run", device="cpu", resume=True)
+    rank = 0
+    for training in course.steps():
+        rank = training.home.rank
+    if rank == 0:
+        state = {f"{i}.{k}": v for i, module in enumerate((one, two)) for k, v in module.state_dict().items()}
+        write_tensors(file, state)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    what, where = sys.argv[1], Path(sys.argv[2])
+    if what == "train":
+        train(where, int(sys.argv[3]) if len(sys.argv) > 3 else None)
+    else:
+        parts(where)
