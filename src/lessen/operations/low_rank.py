@@ -169,7 +169,8 @@ def _unfit(layer: nn.Linear | nn.Conv2d) -> str:
         return "its channels are grouped" if layer.groups != 1 else ""
     if is_parametrized(layer):
         return "its weight is pruned or parametrised; factorise first"
-    return f"a {type(layer).__name__} is no plain layer; if it is quantized, factorise first"
+    kind = type(layer)
+    return f"{kind.__module__}.{kind.__qualname__} is no plain layer of PyTorch, and may do more than one"
 
 
 def _tied(model: nn.Module, layer: nn.Linear | nn.Conv2d) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lessen.core import Inputs
-from lessen.core.data import call
+from lessen.core.data import call, map_inputs
 from lessen.surgery.modules import set_module
 
 
@@ -43,8 +43,9 @@ def irreplaceable(model: nn.Module, kinds: tuple[type[nn.Module], ...], inputs: 
         if path and type(layer) in kinds:
             probes[path] = _Probe(layer)
             set_module(network, path, probes[path])
+    place = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
     with torch.no_grad():
-        call(network, inputs)
+        call(network, map_inputs(inputs, lambda value: value.to(place)))
     found = {}
     for path, probe in probes.items():
         if probe.read:
