@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from lessen.core.settings import settings
 from lessen.measure.evaluate import output_of
 from lessen.measure.timing import pinned_threads
 
+Level = Literal["all", "extended", "disable"]
 Program = Callable[[Inputs], Tensor]
 """A loaded file: from inputs to the output that counts, on the CPU."""
 
@@ -85,7 +86,7 @@ class TorchProgram:
     def load(self, file: Path, *, threads: int) -> Program:
         try:
             module = torch.export.load(_existing(file)).module()
-        except (RuntimeError, ValueError, OSError, KeyError) as error:
+        except Exception as error:  # whatever a damaged archive leads to
             raise ExportError(f"{file} is not a whole torch.export program: {error}. Export it again.") from error
 
         def program(inputs: Inputs) -> Tensor:
@@ -106,14 +107,15 @@ def installed() -> Sequence[Runtime]:
     return (*found, TorchProgram())
 
 
-def open_session(file: Path, *, threads: int, optimized: Path | None = None, as_written: bool = False) -> Any:
+def open_session(file: Path, *, threads: int, level: Level = "all", optimized: Path | None = None) -> Any:
     """An ONNX Runtime session; `optimized` is where it leaves the graph that it really runs.
 
     Args:
         file: The ONNX file.
         threads: How many threads one operator may use; operators run one after another.
+        level: How far to optimise: "all" is what ONNX Runtime does by itself, "extended" leaves the layout of tensors
+            alone, "disable" runs the nodes of the file as they are.
         optimized: Where to write the optimised graph, or None.
-        as_written: Run the nodes of the file as they are, without optimising.
 
     Raises:
         ExportError: there is no such file, or ONNX Runtime does not take it.
@@ -124,12 +126,16 @@ def open_session(file: Path, *, threads: int, optimized: Path | None = None, as_
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = {
+        "all": levels.ORT_ENABLE_ALL,
+        "extended": levels.ORT_ENABLE_EXTENDED,
+        "disable": levels.ORT_DISABLE_ALL,
+    }[level]
     # Threads that spin after a run would take their core from whatever is timed next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
-    if as_written:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(str(_existing(file)), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its classes derive from Exception alone

@@ -119,7 +119,8 @@ def compare(
         reason = f"largest difference {largest / scale:.1e} of the largest output; allowed {limits.difference:.1e}"
     elif same is not None:
         drop = 0.0 if of_file is None or of_network is None else of_network - of_file
-        passed = same >= limits.int8_agreement and drop <= limits.int8_drop
+        one = 100 / len(network)  # of few examples, one may always differ
+        passed = same >= min(limits.int8_agreement, 100 - one) and drop <= max(limits.int8_drop, one)
         reason = (
             f"agreement {same:.1f} %, accuracy lower by {drop:.2f} points; allowed {limits.int8_agreement:.1f} % and "
         )

@@ -1,0 +1,104 @@
+"""Files hold all of a network, take any number of examples, and are written whole or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lessen.core.errors import ExportError, MissingExtraError
+from lessen.deploy import OnnxRuntime, OpenVino, TorchProgram, export_onnx, export_openvino, export_pt2
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_onnx_says_what_the_network_says_for_any_number_of_examples(case: Any, count: int) -> None:
+    said = OnnxRuntime().load(case.file, threads=1)(case.x[:count])
+    expected = case.model(case.x[:count]).detach()
+    assert float((said - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+
+
+def test_onnx_is_one_file_and_nothing_but_the_network(case: Any) -> None:
+    parameters = sum(value.numel() for value in case.model.parameters())
+    assert sorted(path.name for path in case.file.parent.iterdir()) == ["model.int8.onnx", "model.onnx"]
+    assert 4 * parameters < case.file.stat().st_size < 4 * parameters + 6000
+    assert parameters < case.int8_file.stat().st_size < 0.5 * case.file.stat().st_size
+
+
+def test_pt2_runs_without_lessen_and_says_the_same(case: Any, tmp_path: Path) -> None:
+    path = export_pt2(case.int8, case.x[:1], tmp_path / "model.pt2")
+    program = torch.export.load(path)
+    assert not [node for node in program.graph.nodes if "lessen" in str(node.target)]
+    assert torch.equal(TorchProgram().load(path, threads=1)(case.x), case.int8(case.x).detach())
+
+
+def test_openvino_says_the_same(case: Any, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    path = export_openvino(case.file, tmp_path / "model.xml")
+    assert path.with_suffix(".bin").is_file()
+    said, expected = OpenVino().load(path, threads=1)(case.x), case.model(case.x).detach()
+    assert float((said - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+
+
+class Two(nn.Module):
+    """Takes two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return self.layer(left) * right
+
+
+def test_several_inputs_by_position_and_by_name(tmp_path: Path) -> None:
+    model, left, right = Two(), torch.randn(5, 3), torch.randn(5, 4)
+    expected = model(left, right).detach()
+    by_place = export_onnx(model, (left, right), tmp_path / "place.onnx")
+    by_name = export_onnx(model, {"right": right, "left": left}, tmp_path / "name.onnx")
+    assert torch.allclose(OnnxRuntime().load(by_place, threads=1)((left, right)), expected, atol=1e-5)
+    program = OnnxRuntime().load(by_name, threads=1)
+    assert torch.allclose(program({"left": left, "right": right}), expected, atol=1e-5)
+    with pytest.raises(ExportError, match="takes 2 inputs"):
+        program({"left": left})
+
+
+class Branching(nn.Module):
+    """Cannot be traced: what it does depends on a value."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if float(x.sum()) > 0 else -x
+
+
+def test_what_cannot_be_exported_is_said_and_the_old_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"old")
+    with pytest.raises(ExportError, match="cannot be traced"):
+        export_onnx(Branching(), torch.randn(2, 3), path)
+    assert path.read_bytes() == b"old"
+    assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_file_that_is_missing_or_damaged_is_an_error(case: Any, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(case.file.read_bytes()[:1000])
+    for runtime in (OnnxRuntime(), OpenVino(), TorchProgram()):
+        with pytest.raises(ExportError, match="no file"):
+            runtime.load(tmp_path / "none.onnx", threads=1)
+        try:
+            with pytest.raises(ExportError, match=r"damaged\.onnx"):
+                runtime.load(damaged, threads=1)
+        except MissingExtraError:
+            continue
+
+
+def test_exporting_prints_nothing_and_leaves_the_network(
+    case: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    case.model.train()
+    export_onnx(case.model, case.x[:1], tmp_path / "again.onnx")
+    assert case.model.training
+    case.model.eval()
+    assert capfd.readouterr() == ("", "")
+    assert onnx.load(str(tmp_path / "again.onnx")).SerializeToString() == onnx.load(str(case.file)).SerializeToString()
