@@ -120,7 +120,7 @@ def test_a_wrong_layout_is_seen(tensor: str) -> None:
     """The plan says of one tensor that other indices stay, and the shapes still fit."""
     network = plain()
     plan = PruneChannels(keep=0.5).plan(network, context())
-    assert verify(network, plan, images()) is None
+    assert verify(randomised(network), plan, images()) is None
     written = encode(plan)["PrunedChannels"]
     wrong = copy.deepcopy(written)
     group = plan.layouts[tensor][0][0][0] if tensor != "7.weight" else "3"
@@ -128,7 +128,7 @@ def test_a_wrong_layout_is_seen(tensor: str) -> None:
     other = [i for i in range(written["sizes"][group]) if i not in kept][: len(kept)]
     wrong["kept"]["other"], wrong["sizes"]["other"] = other, written["sizes"][group]
     wrong["layouts"][tensor] = json.loads(json.dumps(written["layouts"][tensor]).replace(f'"{group}"', '"other"'))
-    assert "differ" in str(verify(network, PrunedChannels(**wrong), images()))
+    assert "differ" in str(verify(randomised(network), PrunedChannels(**wrong), images()))
 
 
 def test_a_flattened_axis_in_the_wrong_order_is_seen() -> None:
@@ -136,7 +136,7 @@ def test_a_flattened_axis_in_the_wrong_order_is_seen() -> None:
     plan = PruneChannels(keep=0.5).plan(network, context())
     assert plan.layouts["7.weight"][1] == [["3", 4]]
     wrong = encode(plan)["PrunedChannels"] | {"layouts": plan.layouts | {"7.weight": [[[5]], [[4, "3"]]]}}
-    assert "differ" in str(verify(network, PrunedChannels(**wrong), images()))
+    assert "differ" in str(verify(randomised(network), PrunedChannels(**wrong), images()))
 
 
 def test_a_normalisation_that_averages_over_all_is_seen() -> None:
@@ -144,7 +144,7 @@ def test_a_normalisation_that_averages_over_all_is_seen() -> None:
     plan = PruneChannels(keep=0.5).plan(network, context(x))
     assert plan.normalised
     wrong = encode(plan)["PrunedChannels"] | {"normalised": []}
-    assert "differ" in str(verify(network, PrunedChannels(**wrong), x))
+    assert "differ" in str(verify(randomised(network), PrunedChannels(**wrong), x))
 
 
 def test_an_attribute_that_is_forgotten_is_seen() -> None:
@@ -152,7 +152,38 @@ def test_an_attribute_that_is_forgotten_is_seen() -> None:
     plan = PruneChannels(keep=0.5).plan(network, context(x))
     edits = [edit for edit in plan.edits if edit["attribute"] != "num_heads"]
     assert len(edits) < len(plan.edits)
-    assert verify(network, PrunedChannels(**encode(plan)["PrunedChannels"] | {"edits": edits}), x) is not None
+    assert (
+        verify(randomised(network), PrunedChannels(**encode(plan)["PrunedChannels"] | {"edits": edits}), x) is not None
+    )
+
+
+NORMS = [nn.LayerNorm(6), nn.LayerNorm(6, bias=False), nn.RMSNorm(6), nn.RMSNorm(6, eps=1e-3)]
+
+
+@pytest.mark.parametrize("norm", NORMS, ids=repr)
+def test_normalisations_over_features(norm: nn.Module) -> None:
+    network, x = nn.Sequential(nn.Linear(3, 6), norm, nn.Linear(6, 2)), torch.rand(2, 3)
+    plan = PruneChannels().plan(network, context(x))
+    assert plan.normalised == ["1.weight"]
+    check(network, x, plan)
+    wrong = PrunedChannels(**encode(plan)["PrunedChannels"] | {"normalised": []})
+    assert "differ" in str(verify(randomised(network), wrong, x))
+
+
+def test_a_normalisation_over_groups_of_which_parts_go() -> None:
+    network, x = nn.Sequential(nn.Conv2d(3, 6, 1), nn.GroupNorm(1, 6), nn.Conv2d(6, 2, 1)), images()
+    plan = PruneChannels().plan(network, context(x))
+    assert plan.normalised == ["1.weight"]
+    check(network, x, plan)
+
+
+def test_a_normalisation_without_a_weight_stays() -> None:
+    network, x = (
+        nn.Sequential(nn.Linear(3, 6), nn.LayerNorm(6, elementwise_affine=False), nn.Linear(6, 2)),
+        torch.rand(2, 3),
+    )
+    with pytest.raises(PlanError, match="layer_norm in 1 averages over it and has no weight of its own"):
+        PruneChannels().plan(network, context(x))
 
 
 def test_outputs_of_another_shape_are_seen() -> None:
@@ -267,7 +298,7 @@ def test_several_inputs_and_outputs() -> None:
     network, inputs = Several(), (torch.rand(2, 3), torch.rand(2, 4))
     plan = PruneChannels().plan(network, context(inputs))
     assert set(plan.kept) == {"left"}
-    assert verify(network, plan, inputs) is None
+    assert verify(randomised(network), plan, inputs) is None
     assert set(plan.pinned) == {"one", "other"}
 
 
@@ -427,6 +458,25 @@ def test_an_attribute_that_holds_a_size_by_chance_is_left_as_it_is() -> None:
     plan = PruneChannels().plan(Chance(), context(torch.rand(3, 3)))
     assert plan.kept
     assert [edit["attribute"] for edit in plan.edits] == ["out_features", "in_features"]
+
+
+class Halves(nn.Module):
+    """The size of a split is computed from an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width, self.one, self.head = 8, nn.Linear(3, 8), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = self.one(x).split(self.width // 2, 1)
+        return self.head(one * other.sigmoid())
+
+
+def test_a_number_that_is_computed_from_an_attribute() -> None:
+    network, x = Halves(), torch.rand(3, 3)
+    plan = PruneChannels().plan(network, context(x))
+    assert plan.layouts["one.weight"][0] == [[2, "one"]]
+    assert check(network, x, plan).width == 4
 
 
 class Counted(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lessen.core.data import Inputs, call, map_inputs
 from lessen.operations.prune_channels.edits import Choice, candidates, edits
 from lessen.operations.prune_channels.plan import PrunedChannels
-from lessen.operations.prune_channels.verify import verify
+from lessen.operations.prune_channels.verify import randomised, verify
 from lessen.surgery.attention import can_open, open_attention
 from lessen.surgery.coupling import Coupling, Formula, groups_of, multiply_adds, parameter_count
 from lessen.surgery.modules import copy_structure
@@ -108,7 +108,11 @@ class Attempt:
         return list(dict.fromkeys(found))
 
     def _verify(self, plan: PrunedChannels) -> str | None:
-        return verify(self.model, plan, self._few)
+        return verify(self._random, plan, self._few)
+
+    @functools.cached_property
+    def _random(self) -> nn.Module:
+        return randomised(self.model)
 
     @functools.cached_property
     def _few(self) -> Inputs:

@@ -80,12 +80,7 @@ class _OverKept(TorchFunctionMode):
         kwargs = kwargs or {}
         norm = _NORMS.get(func)
         if norm is not None:
-            given = dict(
-                zip(("input", "shape", "weight", "bias", "eps") if norm is not _rms else _RMS, args, strict=False)
-            )
-            given |= {
-                ("shape" if name in {"normalized_shape", "num_groups"} else name): v for name, v in kwargs.items()
-            }
+            given = dict(zip(_RMS if norm is _rms else _OTHERS, args, strict=False)) | kwargs
             mask = self.masks.get(id(given.get("weight")))
             if mask is not None:
                 x = given["input"]

@@ -19,17 +19,18 @@ from lessen.surgery.modules import copy_with
 TOLERANCE = 1e-8
 
 
-def verify(model: nn.Module, plan: PrunedChannels, inputs: Inputs, *, seed: int = 0) -> str | None:
+def verify(model: nn.Module, plan: PrunedChannels, inputs: Inputs) -> str | None:
     """None if the pruned network equals the masked original, else what is wrong, in one sentence.
 
-    Both are run in float64 with random parameters: equality then does not rest on weights that happen to be zero (a
-    fresh classifier, a layer scale of 1e-6).
+    Args:
+        model: The network, `randomised`.
+        plan: What is removed from it.
+        inputs: What it is run on.
     """
-    work = randomised(model, seed=seed)
     try:
         with torch.no_grad():
-            found = list(_outputs(call(plan.apply(work), _double(inputs))))
-            wanted = list(_outputs(call(masked(work, plan), _double(inputs))))
+            found = list(_outputs(call(plan.apply(model), _double(inputs))))
+            wanted = list(_outputs(call(masked(model, plan), _double(inputs))))
     except Exception as error:  # noqa: BLE001  (whatever the network's own code raises is the finding)
         return f"the pruned network does not run: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
     return compare(found, wanted)
@@ -49,7 +50,10 @@ def compare(found: list[Tensor], wanted: list[Tensor], tolerance: float = TOLERA
 
 
 def randomised(model: nn.Module, *, seed: int = 0) -> nn.Module:
-    """A copy in float64 and evaluation mode with random parameters that keep signals at their scale."""
+    """A copy in float64 and evaluation mode with random parameters that keep signals at their scale.
+
+    What is proven on it does not rest on weights that happen to be zero (a fresh classifier, a layer scale of 1e-6).
+    """
     generator = torch.Generator().manual_seed(derive(seed, "verify"))
     values: dict[str, Tensor] = {}
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):

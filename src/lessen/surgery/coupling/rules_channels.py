@@ -23,6 +23,10 @@ def batch_norm(call: Call) -> Any:
     """In use, every channel has its own affine map."""
     x = call["input"]
     _channels(call, x, "weight", "bias", "running_mean", "running_var")
+    if call["training"] or call["running_mean"] is None:
+        for number, axis in enumerate(x.axes):
+            if number != 1:
+                pin(axis, f"{call.where} averages over it")
     call.literal(x.axes[1].size, x.axes[1], "num_features")
     made = Value(x.axes, call.made_of())
     return made if len(call.shapes) <= 1 else [made, *(Value(fresh(s), frozenset()) for s in call.shapes[1:])]

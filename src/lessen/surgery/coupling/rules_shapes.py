@@ -151,6 +151,7 @@ def split(call: Call) -> list[Value]:
     dim = (call["dim"] or 0) % len(x.axes)
     sizes = [shape[dim] for shape in call.shapes]
     parts = cut(x.axes[dim], sizes, f"{call.where} cuts inside one of the parts of the axis")
+    call.literal(x.sizes[dim], x.axes[dim])  # a split into halves of a number that some attribute holds
     given = call["split_size"] if call["split_size"] is not None else call["split_sizes"]
     if not isinstance(given, list | tuple):
         for part in parts[1:]:
