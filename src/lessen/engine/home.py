@@ -27,6 +27,7 @@ class Home:
 
     def __init__(self, *, device: torch.device | str | None, precision: Precision) -> None:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState, GradientState, PartialState
         from accelerate.utils import DistributedDataParallelKwargs
 
         wanted = None if device is None else torch.device(device)
@@ -34,6 +35,7 @@ class Home:
             torch.cuda.is_available() and (wanted is None or wanted.type == "cuda")
         ):
             raise SettingError("Precision FLOAT16 needs a CUDA device. Use BFLOAT16 or FULL on this machine.")
+        self._shared = [PartialState._shared_state, AcceleratorState._shared_state, GradientState._shared_state]
         self._own: list[dict[str, Any]] = [{}, {}, {}]
         with self.inside():
             self.accelerator = Accelerator(
@@ -52,18 +54,18 @@ class Home:
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Put this run's accelerate state in place, and afterwards what was there before."""
-        from accelerate.state import AcceleratorState, GradientState, PartialState
-
-        shared = [PartialState._shared_state, AcceleratorState._shared_state, GradientState._shared_state]
-        before = [dict(state) for state in shared]
-        for state, own in zip(shared, self._own, strict=True):
-            _replace(state, own)
+        before = [dict(state) for state in self._shared]
+        self._put(self._own)
         try:
             yield
         finally:
-            self._own = [dict(state) for state in shared]
-            for state, old in zip(shared, before, strict=True):
-                _replace(state, old)
+            self._own = [dict(state) for state in self._shared]
+            self._put(before)
+
+    def _put(self, contents: list[dict[str, Any]]) -> None:
+        for state, content in zip(self._shared, contents, strict=True):
+            state.clear()
+            state.update(content)
 
     def wrap(self, module: nn.Module, *, all_used: bool) -> nn.Module:
         """The module as several processes or mixed precision need it; the module itself otherwise.
@@ -97,7 +99,3 @@ class Home:
             with self.inside():
                 self.accelerator.wait_for_everyone()
 
-
-def _replace(state: dict[str, Any], content: dict[str, Any]) -> None:
-    state.clear()
-    state.update(content)

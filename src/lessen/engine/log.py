@@ -121,9 +121,9 @@ class Log:
             loss = sum(found) / len(found)
             if not math.isfinite(loss):
                 wrong = wrong or f"the edge {name}"
-            weight = edge.weight * (edge.schedule.at(step.progress) if edge.schedule is not None else 1.0)
+            weight = edge.weight_at(step.progress)
             gate = gates.get(number)
-            open_by = sum(gate) / len(gate) if gate else edge.factor(step.progress) / weight
+            open_by = sum(gate) / len(gate) if gate else self._flow.gate_at(number, step.progress)
             edges[name] = {"loss": _number(loss), "weight": weight, "gate": _number(open_by)}
         totals = {name: sum(found) / len(found) for name, found in targets.items()}
         for name, total in totals.items():

@@ -83,6 +83,8 @@ class Trackers:
 
     def finish(self) -> None:
         """Close them."""
+        if not self._open:
+            return
         with self._home.inside():
             for tracker in self._open:
                 tracker.finish()

@@ -46,10 +46,9 @@ class Edge:
         """The taps of source and target."""
         return as_tap(self.source_tap), as_tap(self.target_tap)
 
-    def factor(self, progress: float) -> float:
-        """Weight, times schedule, times a gate that is one number for all examples."""
-        factor = self.weight if self.schedule is None else self.weight * self.schedule.at(progress)
-        return factor * self.gate.at(progress) if isinstance(self.gate, Schedule) else factor
+    def weight_at(self, progress: float) -> float:
+        """Weight times schedule."""
+        return self.weight if self.schedule is None else self.weight * self.schedule.at(progress)
 
 
 def edge_names(edges: Sequence[Edge]) -> list[str]:

@@ -19,12 +19,12 @@ from lessen.core.errors import DataError, GraphError, LessenError, ShapeError
 from lessen.core.seeds import seeded
 from lessen.graph.check import check, learns, named, works
 from lessen.graph.edge import Edge, edge_names
-from lessen.graph.gate import Gate, Through
+from lessen.graph.gate import ExampleGate, Through
 from lessen.graph.node import Branch, Ensemble, Labels, Network
 from lessen.graph.optimizer import Optimizer
 from lessen.graph.schedule import Schedule
 from lessen.graph.stage import Stage
-from lessen.graph.units import BranchUnit, EnsembleUnit, LabelsUnit, NetworkUnit, Now, Unit, Views
+from lessen.graph.units import WHOLE, BranchUnit, EnsembleUnit, LabelsUnit, NetworkUnit, Now, Unit, Views
 from lessen.surgery.taps import Tap
 
 
@@ -58,7 +58,13 @@ class _Ready:
     target_tap: Tap
     objective: Callable[[Any, Any], Tensor]
     bridge: nn.Module | None
-    gate: Gate | None
+    gate: ExampleGate | None
+    open_by: Schedule | None
+
+    def factor(self, progress: float) -> float:
+        """Weight, times schedule, times a gate that is one number for all examples."""
+        factor = self.edge.weight_at(progress)
+        return factor if self.open_by is None else factor * self.open_by.at(progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,12 +164,12 @@ class Flow(nn.Module):
             if edge.target == name:
                 taps[target_tap] = None
             if not isinstance(edge.gate, Schedule) and name in {edge.source, edge.target}:
-                taps[Tap()] = None
+                taps[WHOLE] = None
         for node in self._nodes.values():
             if isinstance(node, Branch) and node.of == name:
                 taps[node.tap] = None
             if isinstance(node, Ensemble) and name in node.of:
-                taps[Tap()] = None
+                taps[WHOLE] = None
         return list(taps)
 
     def _add_unit(self, name: str) -> None:
@@ -223,20 +229,21 @@ class Flow(nn.Module):
             bridge = bridge.to(device)
         objective = edge.objective.to(device) if isinstance(edge.objective, nn.Module) else edge.objective
         gate = None if isinstance(edge.gate, Schedule) else edge.gate
+        open_by = edge.gate if isinstance(edge.gate, Schedule) and not isinstance(edge.gate, Through) else None
         if isinstance(gate, nn.Module):
             gate = gate.to(device)
         with _explained(name, target, source):
             loss_N = objective(bridge(target) if bridge is not None else target, source)
         _check_loss(name, loss_N, len(now.batch), target, source)
         if gate is not None:
-            outputs = now.values[edge.source][Tap()], now.values[edge.target][Tap()]
+            outputs = now.values[edge.source][WHOLE], now.values[edge.target][WHOLE]
             with _explained(name, *outputs):
                 weights_N = gate(loss_N, now.batch.labels, *outputs)
             if not isinstance(weights_N, Tensor) or weights_N.shape != loss_N.shape:
                 raise GraphError(
                     f"The gate of the edge {name} must give one weight an example, shape {tuple(loss_N.shape)}."
                 )
-        return _Ready(name, edge, edge.source, edge.target, source_tap, target_tap, objective, bridge, gate)
+        return _Ready(name, edge, edge.source, edge.target, source_tap, target_tap, objective, bridge, gate, open_by)
 
     def _collect(self) -> None:
         """Say which optimizer moves what: each learning thing belongs to exactly one node."""
@@ -314,7 +321,7 @@ class Flow(nn.Module):
         losses: dict[int, Tensor] = {}
         gates: dict[int, Tensor] = {}
         for number, ready in self._ready.items():
-            factor = ready.edge.factor(progress)
+            factor = ready.factor(progress)
             if factor == 0:
                 continue
             try:
@@ -352,10 +359,13 @@ class Flow(nn.Module):
 
     def _weights(self, ready: _Ready, loss_N: Tensor, now: Now) -> Tensor:
         assert ready.gate is not None
-        source, target = now.values[ready.source][Tap()], now.values[ready.target][Tap()]
-        gate: Any = ready.gate
-        weights_N: Tensor = gate(loss_N.detach(), now.batch.labels, cut(source), cut(target))
-        return weights_N
+        source, target = now.values[ready.source][WHOLE], now.values[ready.target][WHOLE]
+        return ready.gate(loss_N.detach(), now.batch.labels, cut(source), cut(target))
+
+    def gate_at(self, number: int, progress: float) -> float:
+        """How far the gate of an edge is open to all examples; 1 for a gate that looks at each."""
+        open_by = self._ready[number].open_by
+        return 1.0 if open_by is None else open_by.at(progress)
 
     def uses_all(self, batch: Batch) -> bool:
         """Whether every weight that learns gets a gradient in every pass, whatever the progress; nothing is changed by it."""
