@@ -70,8 +70,8 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("ChannelBridge", "(4, 10)"),
     ),
     "a target no pruning can reach": (
-        {"steps": [{"PruneChannels": {"parameters": 1e-5}}]},
-        ("PruneChannels", "parameters"),
+        {"steps": [{"PruneChannels": {"parameters": 1e-5}}, GOOD["steps"][1]]},
+        ("step 1 (PruneChannels)", "cannot be pruned to 1e-05 of its parameters", "Ask for"),
     ),
     "no such data": ({"data": {"ImageFolder": {"folder": "nowhere"}}}, ("nowhere",)),
     "an unknown class": (

@@ -169,8 +169,16 @@ def _start(recipe: Path, folder: Path, *, quiet: bool) -> None:
 
 def _finish(made: Any) -> None:
     typer.echo(str(made))
+    for record in made.records:
+        if record.figure.startswith("target_") and record.value:  # the table's warnings name those that were missed
+            name, told = record.figure.removeprefix("target_").replace("_", " "), record.detail
+            typer.echo(f"Target met: {name}, asked {told['asked']:g}, found {told['found']:.3g}")
     typer.echo(f"\nReport: {made.report}")
-    typer.echo(f"File:   {made.file if made.file is not None else 'none passed verification; the report says why'}")
+    verified = [record.file for record in made.records if record.figure == "verified" and record.value == 1]
+    shipped = [made.run / file for file in verified if file is not None and Path(file).parent == Path()]
+    typer.echo(f"Files:  {' '.join(map(str, shipped)) or 'none passed verification; the report says why'}")
+    if made.file is not None:
+        typer.echo(f"Fastest of them: {made.file}")
 
 
 def _free(folder: Path) -> Path:
