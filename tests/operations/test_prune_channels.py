@@ -341,11 +341,14 @@ def test_no_group_is_ever_emptied() -> None:
 def test_the_floor_and_the_multiple() -> None:
     plan = PruneChannels(keep=0.01, floor=0.5).plan(plain(), context())
     assert {name: len(kept) for name, kept in plan.kept.items()} == {"0": 4, "3": 3}
+    plan = PruneChannels(keep=0.01, floor=0.6, round_to=2).plan(plain(), context())
+    assert {name: len(kept) for name, kept in plan.kept.items()} == {"0": 6, "3": 4}
     plan = PruneChannels(keep=0.6, round_to=4).plan(plain(), context())
     assert {name: len(kept) for name, kept in plan.kept.items()} == {"0": 4, "3": 4}
 
 
 def test_where_and_exclude_choose_groups_by_module() -> None:
+    assert set(PruneChannels(where=nn.Conv2d).plan(plain(), context()).kept) == {"0", "3"}
     assert set(PruneChannels(where="0").plan(plain(), context()).kept) == {"0"}
     assert set(PruneChannels(exclude="0").plan(plain(), context()).kept) == {"3"}
     assert set(PruneChannels(exclude=("1", "5")).plan(plain(), context()).kept) == {"3"}
@@ -507,6 +510,14 @@ def test_heads_of_pytorchs_own_attention_are_removed() -> None:
     small = check(network, x, plan)
     assert small[1].layers[0].self_attn.num_heads == 2
     assert small[1].layers[0].self_attn.in_proj_weight.shape == (3 * 2 * 3, 6)
+
+
+def test_a_plan_that_opens_attention_is_refused_elsewhere() -> None:
+    encoder = nn.TransformerEncoderLayer(12, 4, 20, batch_first=True, dropout=0)
+    plan = PruneChannels().plan(nn.Sequential(encoder, nn.Linear(12, 3)), context(torch.rand(2, 7, 12)))
+    assert plan.opened == ["0.self_attn"]
+    with pytest.raises(PlanError, match="made for another network"):
+        plan.apply(nn.Sequential(nn.Linear(12, 12)))
 
 
 # Random networks: whatever is put together from these pieces must come out right.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessen.core.errors import PlanError
-from lessen.surgery.modules import set_module
+from lessen.surgery.modules import get_module, set_module
 
 
 class OpenAttention(nn.Module):
@@ -153,11 +153,11 @@ def opened(attention: nn.Module) -> OpenAttention:
 
 def open_attention(model: nn.Module, paths: list[str] | None = None) -> nn.Module:
     """Open every attention in a network that can be (or those at `paths`), in place, and return the network."""
-    if can_open(model) and paths is None:
-        return opened(model)
     found = [name for name, module in model.named_modules() if can_open(module)] if paths is None else paths
+    if found == [""]:
+        return opened(model)
     for path in found:
-        set_module(model, path, opened(model.get_submodule(path)))
+        set_module(model, path, opened(get_module(model, path)))
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder) and any(isinstance(m, OpenAttention) for m in module.modules()):
             module.use_nested_tensor = False  # its nested tensors are for the fused kernel

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from lessen.core.data import Inputs, call, map_inputs
 from lessen.operations.prune_channels.edits import Choice, candidates, edits
 from lessen.operations.prune_channels.plan import PrunedChannels
-from lessen.operations.prune_channels.verify import randomised, verify
+from lessen.operations.prune_channels.verify import double, randomised, verify
 from lessen.surgery.attention import can_open, open_attention
 from lessen.surgery.coupling import Coupling, Formula, groups_of, multiply_adds, parameter_count
 from lessen.surgery.modules import copy_structure
+
+_MOST_TRIALS = 32
+"""Networks that need more guesses than this at what their attributes mean are left alone."""
 
 Kept = Mapping[str, list[int]]
 
@@ -81,7 +84,8 @@ class Attempt:
         """Try the subsets of the attributes that may hold a number, until the network is right."""
         keys = self._candidates(kept)
         before = dict(self.choice)
-        for subsets in itertools.product(*([*_subsets(key[1])] for key in keys)) if keys else ():
+        trials = itertools.product(*([*_subsets(key[1])] for key in keys)) if keys else iter(())
+        for subsets in itertools.islice(trials, _MOST_TRIALS):
             self.choice = before | dict(zip(keys, subsets, strict=True))
             if self._verify(self.plan(kept)) is None:
                 return self.choice != before
@@ -117,11 +121,10 @@ class Attempt:
     @functools.cached_property
     def _few(self) -> Inputs:
         """One example, if the network takes that."""
-        home = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-        first = map_inputs(self.example, lambda value: (value[:1] if value.ndim else value).to(home))
+        first = map_inputs(self.example, lambda value: value[:1] if value.ndim else value)
         try:
             with torch.no_grad():
-                call(copy_structure(self.model).eval(), first)
+                call(self._random, double(first))
         except Exception:  # noqa: BLE001  (whatever the network's own code raises)
             return self.example
         return first

@@ -8,6 +8,7 @@ arXiv:1906.10771; coupling as in Fang et al., DepGraph, CVPR 2023, arXiv:2301.12
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
@@ -91,26 +92,28 @@ class PruneChannels:
         attempt = Attempt(model, analyse(model, context.inputs), context.inputs)
         if self.keep == 1.0:
             return attempt.plan({})
+        if not self._chosen(attempt):
+            raise PlanError(_nothing(attempt.coupling))
         plan = self._prove(attempt, context)
         # Where whole blocks cannot go, because the code counts them, parts of every block may.
         fixed: set[int] = set()
         while counted := {attempt.coupling.groups[name].number for name in attempt.left_out if name in attempt.blocks}:
             fixed |= counted
-            attempt = Attempt(model, analyse(model, context.inputs, fixed=fixed), context.inputs)
-            plan = self._prove(attempt, context)
+            again = Attempt(model, analyse(model, context.inputs, fixed=fixed), context.inputs)
+            if not self._chosen(again):
+                break
+            attempt, plan = again, self._prove(again, context) or plan
         if plan is None:
             name, why = next(iter(attempt.left_out.items()))
-            raise PlanError(
-                f"None of the {len(attempt.left_out)} groups of channels can be removed safely; of {name}: {why}."
-            )
+            raise PlanError(f"No group of channels can be removed safely. The first, {name}: {why}.")
         return plan
+
+    def _chosen(self, attempt: Attempt) -> list[str]:
+        return [name for name, group in attempt.coupling.groups.items() if self._wants(attempt.model, group)]
 
     def _prove(self, attempt: Attempt, context: Context) -> PrunedChannels | None:
         """The plan for those groups whose removal is proven; None if there are none."""
-        model, coupling = attempt.model, attempt.coupling
-        chosen = [name for name, group in coupling.groups.items() if self._wants(model, group)]
-        if not chosen:
-            raise PlanError(_nothing(coupling))
+        model, coupling, chosen = attempt.model, attempt.coupling, self._chosen(attempt)
         scores = group_scores(self.score, model, coupling, context)
         while wanted := {name: scores[name] for name in chosen if name not in attempt.left_out}:
             plan = attempt.proven(self._kept(wanted, model, coupling))
@@ -120,9 +123,9 @@ class PruneChannels:
 
     def _wants(self, model: nn.Module, group: Group) -> bool:
         makes = [member.tensor for member in group.members if not member.consumes]
-        return _named(model, self.where, makes) and not (
-            self.exclude is not None and _named(model, self.exclude, [member.tensor for member in group.members])
-        )
+        wanted = self.where is None or _named(model, self.where, makes)
+        unwanted = self.exclude is not None and _named(model, self.exclude, [m.tensor for m in group.members])
+        return wanted and not unwanted
 
     def _kept(self, scores: Mapping[str, Tensor], model: nn.Module, coupling: Coupling) -> dict[str, list[int]]:
         """The indices that stay, of each group that loses some."""
@@ -143,24 +146,22 @@ class PruneChannels:
             return multiply_adds(coupling, self._counts(scores, share))
 
         if self.parameters is not None:
-            return share_for(self.parameters, lambda share: parameters(share) / parameters(1.0), "parameters")
+            whole = parameter_count(coupling, model, {})
+            return share_for(self.parameters, lambda share: parameters(share) / whole, "parameters")
         if self.multiply_adds is not None:
-            return share_for(self.multiply_adds, lambda share: products(share) / products(1.0), "multiply-adds")
+            whole = multiply_adds(coupling, {})
+            return share_for(self.multiply_adds, lambda share: products(share) / whole, "multiply-adds")
         assert self.keep is not None
         return self.keep
 
     def _counts(self, scores: Mapping[str, Tensor], share: float) -> dict[str, int]:
         """How many indices of each group stay: in multiples of `round_to`, and never fewer than the floor."""
-        wanted = self.allocation.counts(scores, share)
-        return {
-            name: min(
-                len(score),
-                max(
-                    1, self.round_to, self.round_to * round(max(wanted[name], self.floor * len(score)) / self.round_to)
-                ),
-            )
-            for name, score in scores.items()
-        }
+        kept = {}
+        for name, wanted in self.allocation.counts(scores, share).items():
+            size, step = len(scores[name]), self.round_to
+            least = max(1, math.ceil(self.floor * size / step))
+            kept[name] = min(size, step * max(least, round(wanted / step)))
+        return kept
 
 
 def _named(model: nn.Module, where: Where, tensors: list[str]) -> bool:

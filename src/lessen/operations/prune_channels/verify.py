@@ -29,8 +29,8 @@ def verify(model: nn.Module, plan: PrunedChannels, inputs: Inputs) -> str | None
     """
     try:
         with torch.no_grad():
-            found = list(_outputs(call(plan.apply(model), _double(inputs))))
-            wanted = list(_outputs(call(masked(model, plan), _double(inputs))))
+            found = list(_outputs(call(plan.apply(model), double(inputs))))
+            wanted = list(_outputs(call(masked(model, plan), double(inputs))))
     except Exception as error:  # noqa: BLE001  (whatever the network's own code raises is the finding)
         return f"the pruned network does not run: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
     return compare(found, wanted)
@@ -77,7 +77,8 @@ def _random(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
     return tensor.detach().cpu()
 
 
-def _double(inputs: Inputs) -> Inputs:
+def double(inputs: Inputs) -> Inputs:
+    """Inputs for a `randomised` network."""
     return map_inputs(inputs, lambda value: value.cpu().double() if value.is_floating_point() else value.cpu())
 
 

@@ -178,13 +178,14 @@ def _numbers(found: Found, names: dict[Atom, str]) -> tuple[Number, ...]:
 
 
 def _name_groups(values: Axes, parameters: set[str], found: Found) -> dict[Atom, str]:
-    """A name for each free atom in a parameter: the module of the first weight whose first axis it is."""
+    """A name for each free atom in a parameter: the module of the first weight that makes it."""
+    read = {(name, atom) for name, axis in found.contracted for atom in atoms(axis)}
     names: dict[Atom, str] = {}
     for atom, stands in _stands(values).items():
         places = [place for place in stands if place[0] in parameters]
         if not places:
             continue
-        made = [name for name, dim in places if dim == 0 and name in found.weights]
+        made = [name for name, _ in places if name in found.weights and (name, atom) not in read]
         base = (made or [places[0][0]])[0].rpartition(".")[0] or "the network"
         name, number = base, 2
         while name in names.values():

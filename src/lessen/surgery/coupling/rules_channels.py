@@ -8,7 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from lessen.surgery.coupling.axes import Atom, Axis, cut, pin, product, unify
-from lessen.surgery.coupling.walk import Call, Value, broadcast, fresh, pointwise, rule
+from lessen.surgery.coupling.walk import RULES, Call, Value, broadcast, fresh, pointwise, rule
+
+RULES["where"] = pointwise  # PyTorch does not mark all of its forms as such
+RULES["masked_fill"] = pointwise
 
 
 def _channels(call: Call, x: Value, *names: str) -> None:
