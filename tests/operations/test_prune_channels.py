@@ -46,7 +46,7 @@ def plain() -> nn.Sequential:
 
 
 def off(found: Tensor, wanted: Tensor) -> float:
-    return float((found - wanted).abs().max() / wanted.abs().max())
+    return float((found - wanted).detach().abs().max() / wanted.detach().abs().max())
 
 
 def check(network: nn.Module, x: Tensor, plan: PrunedChannels, *, changes: bool = True) -> nn.Module:
@@ -461,6 +461,25 @@ def test_an_attribute_that_holds_a_size_by_chance_is_left_as_it_is() -> None:
     plan = PruneChannels().plan(Chance(), context(torch.rand(3, 3)))
     assert plan.kept
     assert [edit["attribute"] for edit in plan.edits] == ["out_features", "in_features"]
+
+
+class Picky(nn.Module):
+    """A parameter that must be positive, and a batch of three at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.head, self.scale = nn.Linear(3, 8), nn.Linear(8, 2), nn.Parameter(torch.rand(8) + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.one(x) * self.scale.sqrt()).view(3, -1, self.one.out_features).mean(1))
+
+
+def test_a_network_that_takes_neither_one_example_nor_random_parameters() -> None:
+    network, x = Picky(), torch.rand(6, 3)
+    plan = PruneChannels().plan(network, context(x))
+    assert plan.left_out == {}
+    small = plan.apply(network.double())
+    assert off(small(x.double()), masked(network, plan)(x.double())) < 1e-12
 
 
 class Halves(nn.Module):

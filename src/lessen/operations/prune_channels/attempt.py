@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from lessen.core.data import Inputs, call, map_inputs
+from lessen.core.data import Inputs, map_inputs
 from lessen.operations.prune_channels.edits import Choice, candidates, edits
 from lessen.operations.prune_channels.plan import PrunedChannels
-from lessen.operations.prune_channels.verify import double, randomised, verify
+from lessen.operations.prune_channels.verify import in_double, randomised, runs, verify
 from lessen.surgery.attention import can_open, open_attention
 from lessen.surgery.coupling import Coupling, Formula, groups_of, multiply_adds, parameter_count
 from lessen.surgery.modules import copy_structure
@@ -112,22 +111,18 @@ class Attempt:
         return list(dict.fromkeys(found))
 
     def _verify(self, plan: PrunedChannels) -> str | None:
-        return verify(self._random, plan, self._few)
+        return verify(self._trial[0], plan, self._trial[1])
 
     @functools.cached_property
-    def _random(self) -> nn.Module:
-        return randomised(self.model)
-
-    @functools.cached_property
-    def _few(self) -> Inputs:
-        """One example, if the network takes that."""
+    def _trial(self) -> tuple[nn.Module, Inputs]:
+        """What to prove plans on: the network with random parameters on one example, if it takes these."""
         first = map_inputs(self.example, lambda value: value[:1] if value.ndim else value)
-        try:
-            with torch.no_grad():
-                call(self._random, double(first))
-        except Exception:  # noqa: BLE001  (whatever the network's own code raises)
-            return self.example
-        return first
+        for make in (randomised, in_double):
+            work = make(self.model)
+            for inputs in (first, self.example):
+                if runs(work, inputs):
+                    return work, inputs
+        return work, self.example
 
     def plan(self, kept: Kept) -> PrunedChannels:
         """The plan that keeps these indices of these groups, not yet proven."""

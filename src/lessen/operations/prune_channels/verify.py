@@ -23,7 +23,7 @@ def verify(model: nn.Module, plan: PrunedChannels, inputs: Inputs) -> str | None
     """None if the pruned network equals the masked original, else what is wrong, in one sentence.
 
     Args:
-        model: The network, `randomised`.
+        model: The network, `randomised` or `in_double`.
         plan: What is removed from it.
         inputs: What it is run on.
     """
@@ -34,6 +34,16 @@ def verify(model: nn.Module, plan: PrunedChannels, inputs: Inputs) -> str | None
     except Exception as error:  # noqa: BLE001  (whatever the network's own code raises is the finding)
         return f"the pruned network does not run: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
     return compare(found, wanted)
+
+
+def runs(model: nn.Module, inputs: Inputs) -> bool:
+    """Whether the network takes these inputs, and its outputs are finite."""
+    try:
+        with torch.no_grad():
+            outputs = list(_outputs(call(model, double(inputs))))
+    except Exception:  # noqa: BLE001  (whatever the network's own code raises)
+        return False
+    return all(bool(value.isfinite().all()) for value in outputs)
 
 
 def compare(found: list[Tensor], wanted: list[Tensor], tolerance: float = TOLERANCE) -> str | None:
@@ -59,6 +69,13 @@ def randomised(model: nn.Module, *, seed: int = 0) -> nn.Module:
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         if tensor.is_floating_point():
             values[name] = _random(name, tensor, generator).double()
+    return copy_with(model, values).cpu().eval()
+
+
+def in_double(model: nn.Module) -> nn.Module:
+    """A copy in float64 and evaluation mode with the parameters as they are."""
+    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+    values = {name: tensor.detach().double() for name, tensor in tensors if tensor.is_floating_point()}
     return copy_with(model, values).cpu().eval()
 
 
