@@ -132,3 +132,13 @@ def test_squared_error_is_the_best_of_its_lattice_over_the_values_themselves(kin
     assert error(SquaredError().range_of(seen(values), levels=levels)) <= 1.02 * best
     if levels == 15:
         assert error(MinMax().range_of(seen(values), levels=levels)) > 1.02 * best
+
+
+def test_half_precision_is_rounded_as_its_values_are_in_full() -> None:
+    torch.manual_seed(0)
+    x, scale, zero = torch.randn(1000).bfloat16(), torch.tensor(0.0173), torch.tensor(120, dtype=torch.int32)
+    expected = fake_quantize(x.float(), scale, zero, low=0, high=255).bfloat16()
+    found = fake_quantize(x, scale, zero, low=0, high=255)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, expected)
+    assert not torch.equal((x / scale.bfloat16()).round() * scale.bfloat16(), expected)

@@ -1,8 +1,9 @@
 """Export a network to files that run, prove them against PyTorch, read their kernels, and time them."""
 
-from lessen.deploy.deployment import Deploy, Deployed, DeployedFile, Stand, deploy, deploy_stands
+from lessen.deploy.deployment import Deployed, deploy, deploy_stands
 from lessen.deploy.export import export_onnx, export_openvino, export_pt2
 from lessen.deploy.kernels import Kernels, read_kernels
+from lessen.deploy.planned import Deploy, DeployedFile, Stand
 from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Program, Runtime, TorchProgram, installed
 from lessen.deploy.timing import time_files
 from lessen.deploy.verify import Verification, Verified, verify

@@ -10,117 +10,27 @@ cannot be written, or that says something else than its network, is reported wit
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-from annotated_types import Ge, MinLen
-from pydantic import PositiveInt
 from torch import nn
 
 from lessen.core.data import Data, Inputs
-from lessen.core.errors import ExportError, NetworkError, need
+from lessen.core.errors import ExportError
 from lessen.core.machine import cores
 from lessen.core.record import Record
-from lessen.core.settings import settings
 from lessen.deploy.export import export_onnx, export_openvino, export_pt2
-from lessen.deploy.kernels import Kernels, read_kernels
+from lessen.deploy.kernels import read_kernels
+from lessen.deploy.planned import Deploy, DeployedFile, Stand, planned
 from lessen.deploy.records import records_of
-from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Program, Runtime, TorchProgram, installed
+from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Program, TorchProgram
 from lessen.deploy.timing import time_files
-from lessen.deploy.verify import Verification, Verified, failed, verify
-from lessen.measure.evaluate import Outputs, evaluate
+from lessen.deploy.verify import failed, verify
+from lessen.measure.evaluate import evaluate
 from lessen.measure.intervals import Estimate
 from lessen.measure.size import file_bytes
-from lessen.measure.timing import FEWEST_ROUNDS
-from lessen.operations.quantize import is_quantized
-
-REFERENCE = "reference"
-
-
-@settings
-class Deploy:
-    """Which files are made, and how they are verified and timed.
-
-    Args:
-        runtimes: Which to write for; None for all that are installed.
-        batch_sizes: At which to time; the fastest is named by the first.
-        threads: How many threads each file gets; None for all cores.
-        rounds: How many times each is timed; at least 6, or there is no interval.
-        every_step: Whether the network after each step is written as ONNX too: what is each step worth on the clock?
-        limits: How far a file may be from its network.
-    """
-
-    runtimes: tuple[OnnxRuntime | OpenVino | TorchProgram, ...] | None = None
-    batch_sizes: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (1,)
-    threads: PositiveInt | None = None
-    rounds: Annotated[int, Ge(FEWEST_ROUNDS)] = 30
-    every_step: bool = True
-    limits: Verification = Verification()
-
-    def check(self) -> None:
-        """Raise now what would only be raised after the training.
-
-        Raises:
-            MissingExtraError: a runtime that is asked for is not installed.
-        """
-        if any(isinstance(runtime, OpenVino) for runtime in self.runtimes or ()):
-            need("openvino", "openvino")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stand:
-    """A network as it stood after a step.
-
-    Args:
-        name: What it is called.
-        step: After which step; 0 is the teacher.
-        network: The network in PyTorch, in eval mode.
-    """
-
-    name: str
-    step: int
-    network: nn.Module
-
-
-@dataclass(kw_only=True)
-class DeployedFile:
-    """One file, and what was found out about it.
-
-    Args:
-        name: Its path, relative to the folder.
-        path: Where it is.
-        runtime: What runs it.
-        network: The network in PyTorch that it must agree with.
-        step: Which step of the pipeline the network comes from; 0 is the teacher.
-        int8: Whether it is meant to compute in whole numbers.
-        reference: Whether it is the teacher's, there to be compared with.
-        shipped: Whether it may be named the fastest; a step in between may not.
-        bytes: On the disk, with all it needs beside it; 0 if it could not be written.
-        verified: Whether it says what its network says, and why.
-        kernels: What really runs.
-        latency: Milliseconds at each batch size.
-        against: The fp32 file of the same runtime that it is compared with: the teacher's, or the network's own.
-        speedup: How many times faster than `against`, at each batch size.
-        test: What it said to the test split.
-    """
-
-    name: str
-    path: Path
-    runtime: Runtime
-    network: nn.Module
-    step: int = 0
-    int8: bool = False
-    reference: bool = False
-    shipped: bool = True
-    bytes: int = 0
-    verified: Verified = field(default_factory=lambda: failed("Not verified yet."))
-    kernels: Kernels = field(default_factory=Kernels)
-    latency: dict[int, Estimate] = field(default_factory=dict)
-    against: str | None = None
-    speedup: dict[int, Estimate] = field(default_factory=dict)
-    test: Outputs | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,12 +97,13 @@ def deploy_stands(
     """
     settings = settings or Deploy()
     folder, threads = Path(folder), settings.threads or cores()
-    files = _planned(stands, folder, settings)
+    files = planned(stands, folder, settings)
     inputs, classes = data.example(), data.classes is not None
     programs: dict[str, Program] = {}
+    written: set[Path] = set()
     for file in files:
         try:
-            _write(file, inputs)
+            _write(file, inputs, written)
             program = file.runtime.load(file.path, threads=threads)
             file.kernels = read_kernels(file.runtime, file.path, inputs)
             file.bytes = file_bytes(file.path)
@@ -216,48 +127,17 @@ def deploy_stands(
     )
 
 
-def _planned(stands: Sequence[Stand], folder: Path, settings: Deploy) -> list[DeployedFile]:
-    """Which files are to be made; the last network's first."""
-    learned = [stand for stand in stands if stand.step > 0]
-    if not learned:
-        raise NetworkError("There is nothing to deploy; give a network after at least one step.")
-    last = learned.pop()
-    found: list[tuple[str, Stand]] = [("model.int8" if is_quantized(last.network) else "model", last)]
-    if is_quantized(last.network) and learned and not is_quantized(learned[-1].network):
-        found.append(("model", learned.pop()))
-    found += [(f"steps/{stand.step}", stand) for stand in learned if settings.every_step]
-    found += [(f"{REFERENCE}/teacher", stand) for stand in stands if stand.step == 0]
-    planned = []
-    for name, stand in found:
-        int8, between = is_quantized(stand.network), name.startswith("steps/")
-        for runtime in settings.runtimes or installed():
-            # A PyTorch program emulates int8 in floating point: there is nothing to gain from one.
-            if (int8 and isinstance(runtime, TorchProgram)) or (between and not isinstance(runtime, OnnxRuntime)):
-                continue
-            planned.append(
-                DeployedFile(
-                    name=f"{name}{runtime.suffix}",
-                    path=folder / f"{name}{runtime.suffix}",
-                    runtime=runtime,
-                    network=stand.network,
-                    step=stand.step,
-                    int8=int8,
-                    reference=stand.step == 0,
-                    shipped=stand.step > 0 and not between,
-                )
-            )
-    return planned
-
-
-def _write(file: DeployedFile, inputs: Inputs) -> None:
+def _write(file: DeployedFile, inputs: Inputs, written: set[Path]) -> None:
+    """Write one file; `written` holds the ONNX files of this run, which OpenVINO's are made from."""
     match file.runtime:
         case OnnxRuntime():
-            export_onnx(file.network, inputs, file.path)
+            written.add(export_onnx(file.network, inputs, file.path))
         case OpenVino():
             source = file.path.with_suffix(".onnx")
-            if not source.is_file():
-                export_onnx(file.network, inputs, source)
-            export_openvino(source, file.path)
+            with tempfile.TemporaryDirectory(prefix="lessen-") as folder:
+                if source not in written:
+                    source = export_onnx(file.network, inputs, Path(folder) / source.name)
+                export_openvino(source, file.path)
         case TorchProgram():
             export_pt2(file.network, inputs, file.path)
         case _:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lessen.core.data import Data
 from lessen.core.record import Record
+from lessen.deploy.planned import DeployedFile
 from lessen.measure.intervals import Estimate
 from lessen.measure.latency import throughput
 from lessen.measure.quality import quality
 from lessen.measure.size import parts_of
-
-if TYPE_CHECKING:
-    from lessen.deploy.deployment import DeployedFile
 
 
 def records_of(

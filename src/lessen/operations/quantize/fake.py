@@ -39,8 +39,8 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, *, low: int, hig
     >>> fake_quantize(torch.tensor([-1.0, 0.26, 9.0]), torch.tensor(0.5), torch.tensor(0), low=0, high=7)
     tensor([0.0000, 0.5000, 3.5000])
     """
-    step, zero = scale.to(x.dtype), zero_point.to(x.dtype)
-    return (x / step).round_().add_(zero).clamp_(low, high).sub_(zero).mul_(step)
+    step, zero = _wide(scale, x), _wide(zero_point, x)
+    return (x / step).round_().add_(zero).clamp_(low, high).sub_(zero).mul_(step).to(x.dtype)
 
 
 @torch.library.custom_op("lessen::quantize_weight", mutates_args=())
@@ -71,6 +71,12 @@ def weight_scale(weight: Tensor, *, limit: int, axis: int) -> Tensor:
     return torch.where(largest_O > 0, largest_O / limit, torch.ones_like(largest_O))
 
 
+def _wide(value: Tensor, x: Tensor) -> Tensor:
+    """A number of the grid in a type that can count to 255 in steps: at least float32, whatever `x` is."""
+    # Shape (1,) for a tensor of shape (): a number without axes would not widen the type of what it meets.
+    return value.to(torch.promote_types(x.dtype, torch.float32)).reshape(1)
+
+
 def _along(value_O: Tensor, x: Tensor, axis: int) -> Tensor:
     shape = [1] * x.ndim
     shape[axis] = -1
@@ -94,7 +100,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, 
 
 def _straight_through(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
     x, scale, zero_point = ctx.saved_tensors
-    code = (x / scale.to(x.dtype)).round_().add_(zero_point.to(x.dtype))
+    code = (x / _wide(scale, x)).round_().add_(_wide(zero_point, x))
     return gradient * ((code >= ctx.low) & (code <= ctx.high)), None, None
 
 
@@ -103,8 +109,8 @@ quantize_weight.register_autograd(lambda ctx, gradient: gradient)
 
 
 def _plain_fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, *, low: int, high: int) -> Tensor:
-    step, zero = scale.to(x.dtype), zero_point.to(x.dtype)
-    return (torch.clamp(torch.round(x / step) + zero, low, high) - zero) * step
+    step, zero = _wide(scale, x), _wide(zero_point, x)
+    return ((torch.clamp(torch.round(x / step) + zero, low, high) - zero) * step).to(x.dtype)
 
 
 def _plain_quantize_weight(weight: Tensor, *, limit: int, axis: int) -> Tensor:

@@ -1,0 +1,145 @@
+"""What is to be written: which files, of which networks, how verified and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, MinLen
+from pydantic import PositiveInt
+from torch import nn
+
+from lessen.core.errors import NetworkError, need
+from lessen.core.settings import settings
+from lessen.deploy.kernels import Kernels
+from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Runtime, TorchProgram, installed
+from lessen.deploy.verify import Verification, Verified, failed
+from lessen.measure.evaluate import Outputs
+from lessen.measure.intervals import Estimate
+from lessen.measure.timing import FEWEST_ROUNDS
+from lessen.operations.quantize import is_quantized
+
+REFERENCE = "reference"
+
+
+@settings
+class Deploy:
+    """Which files are made, and how they are verified and timed.
+
+    Args:
+        runtimes: Which to write for; None for all that are installed.
+        batch_sizes: At which to time; the fastest is named by the first.
+        threads: How many threads each file gets; None for all cores.
+        rounds: How many times each is timed; at least 6, or there is no interval.
+        every_step: Whether the network after each step is written as ONNX too: what is each step worth on the clock?
+        limits: How far a file may be from its network.
+    """
+
+    runtimes: tuple[OnnxRuntime | OpenVino | TorchProgram, ...] | None = None
+    batch_sizes: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (1,)
+    threads: PositiveInt | None = None
+    rounds: Annotated[int, Ge(FEWEST_ROUNDS)] = 30
+    every_step: bool = True
+    limits: Verification = Verification()
+
+    def check(self) -> None:
+        """Raise now what would only be raised after the training.
+
+        Raises:
+            MissingExtraError: a runtime that is asked for is not installed.
+        """
+        if any(isinstance(runtime, OpenVino) for runtime in self.runtimes or ()):
+            need("openvino", "openvino")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stand:
+    """A network as it stood after a step.
+
+    Args:
+        name: What it is called.
+        step: After which step; 0 is the teacher.
+        network: The network in PyTorch, in eval mode.
+    """
+
+    name: str
+    step: int
+    network: nn.Module
+
+
+@dataclass(kw_only=True)
+class DeployedFile:
+    """One file, and what was found out about it.
+
+    Args:
+        name: Its path, relative to the folder.
+        path: Where it is.
+        runtime: What runs it.
+        network: The network in PyTorch that it must agree with.
+        step: Which step of the pipeline the network comes from; 0 is the teacher.
+        int8: Whether it is meant to compute in whole numbers.
+        reference: Whether it is the teacher's, there to be compared with.
+        shipped: Whether it may be named the fastest; a step in between may not.
+        bytes: On the disk, with all it needs beside it; 0 if it could not be written.
+        verified: Whether it says what its network says, and why.
+        kernels: What really runs.
+        latency: Milliseconds at each batch size.
+        against: The fp32 file of the same runtime that it is compared with: the teacher's, or the network's own.
+        speedup: How many times faster than `against`, at each batch size.
+        test: What it said to the test split.
+    """
+
+    name: str
+    path: Path
+    runtime: Runtime
+    network: nn.Module
+    step: int = 0
+    int8: bool = False
+    reference: bool = False
+    shipped: bool = True
+    bytes: int = 0
+    verified: Verified = field(default_factory=lambda: failed("Not verified yet."))
+    kernels: Kernels = field(default_factory=Kernels)
+    latency: dict[int, Estimate] = field(default_factory=dict)
+    against: str | None = None
+    speedup: dict[int, Estimate] = field(default_factory=dict)
+    test: Outputs | None = None
+
+
+def planned(stands: Sequence[Stand], folder: Path, settings: Deploy) -> list[DeployedFile]:
+    """Which files are to be made; the last network's first.
+
+    Raises:
+        NetworkError: there is no network but the teacher.
+    """
+    learned = [stand for stand in stands if stand.step > 0]
+    if not learned:
+        raise NetworkError("There is nothing to deploy; give a network after at least one step.")
+    last = learned.pop()
+    found: list[tuple[str, Stand]] = [("model.int8" if is_quantized(last.network) else "model", last)]
+    if is_quantized(last.network) and learned and not is_quantized(learned[-1].network):
+        found.append(("model", learned.pop()))
+    found += [(f"steps/{stand.step}", stand) for stand in learned if settings.every_step]
+    found += [(f"{REFERENCE}/teacher", stand) for stand in stands if stand.step == 0]
+    files = []
+    for name, stand in found:
+        int8, between = is_quantized(stand.network), name.startswith("steps/")
+        for runtime in settings.runtimes or installed():
+            # A PyTorch program emulates int8 in floating point: there is nothing to gain from one.
+            if (int8 and isinstance(runtime, TorchProgram)) or (between and not isinstance(runtime, OnnxRuntime)):
+                continue
+            files.append(
+                DeployedFile(
+                    name=f"{name}{runtime.suffix}",
+                    path=folder / f"{name}{runtime.suffix}",
+                    runtime=runtime,
+                    network=stand.network,
+                    step=stand.step,
+                    int8=int8,
+                    reference=stand.step == 0,
+                    shipped=stand.step > 0 and not between,
+                )
+            )
+    return files
