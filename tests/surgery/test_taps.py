@@ -104,7 +104,9 @@ class Wrapped(nn.Module):
 
 
 @compiles
-@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda m: torch.compile(m, backend="eager")], ids=["parallel", "compile"])
+@pytest.mark.parametrize(
+    "wrap", [nn.DataParallel, lambda m: torch.compile(m, backend="eager")], ids=["parallel", "compile"]
+)
 def test_taps_survive_wrapping(wrap: object) -> None:
     model = network()
     wrapped, tap = wrap(model), Tap(path="inner.second")
