@@ -113,3 +113,13 @@ def test_plans_and_weights_rebuild_them_in_a_new_process(folder: Path) -> None:
         found, wanted = (read_tensors(folder / f"{name}.{kind}")["outputs"] for kind in ("outputs", "expected"))
         assert relative(found, wanted) < 1e-5, name
         assert "kept" in json.loads((folder / f"{name}.plan.json").read_text())["PrunedChannels"]
+
+
+@pytest.mark.parametrize("name", ["ResNet18", "MobileNet_V2", "DenseNet121"])
+def test_multiply_adds_are_those_that_torchvision_publishes(name: str) -> None:
+    import torchvision
+
+    published = getattr(torchvision.models, f"{name}_Weights").IMAGENET1K_V1.meta["_ops"]
+    context = Context(inputs=torch.rand(2, 3, 224, 224))
+    plan = PruneChannels.neutral().plan(torchvision.models.get_model(name.lower()), context)
+    assert plan.multiply_adds[0] / 1e9 == pytest.approx(published, abs=6e-4)
