@@ -164,6 +164,7 @@ def test_what_is_made(text: str, made: dict[str, Any]) -> None:
         ("sauce: [", 1, "not YAML"),
         ("sauce: Tomato\nnotes: !!python/object/apply:os.system ['true']", 2, "python/object"),
         ("sauce: Tomato\nnotes: {x: !!python/name:os.system }", 2, "python/name"),
+        ("sauce: Tomato\ncut: !!int four", 2, "not what its tag says"),
     ],
 )
 def test_every_mistake_has_a_line(text: str, line: int, match: str) -> None:
@@ -175,6 +176,11 @@ def test_every_mistake_has_a_line(text: str, line: int, match: str) -> None:
 def test_an_empty_file_says_what_was_expected() -> None:
     with pytest.raises(RecipeError, match="is empty, but sauce"):
         read("# nothing\n")
+
+
+def test_an_alias_inside_itself_is_named() -> None:
+    with pytest.raises(RecipeError, match="alias"):
+        read("sauce: Tomato\nnotes: {a: &a [*a]}")
 
 
 def test_structure_tells_what_fits() -> None:

@@ -1,5 +1,6 @@
 """Networks by name, weights from files, and everything that can be wrong with either."""
 
+import json
 import os
 import pickle
 import sys
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lessen.core import ArrayExamples, Data
-from lessen.core.errors import DataError, LessenError, MissingExtraError, NetworkError, SettingError, WeightsError
+from lessen.core.errors import DataError, MissingExtraError, NetworkError, SettingError, WeightsError
 from lessen.zoo import build, check_classes, load_weights, mlp, read_weights, residual, teacher, teachers
 
 SMALL = {"width": 4, "depth": 8}
@@ -199,9 +200,26 @@ def test_an_answer_that_is_no_tensor() -> None:
         check_classes(Pair(), task(2))
 
 
-def test_trained_networks_load_and_unknown_ones_do_not() -> None:
-    for name in teachers():
+def test_trained_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lessen.zoo.trained.files", lambda package: tmp_path)
+    assert teachers() == {}
+    network = residual(**SMALL)
+    (tmp_path / "weights").mkdir()
+    about = {"build": "zoo:residual", "arguments": SMALL, "recipe": "recipes/toy.yaml"}
+    (tmp_path / "weights" / "toy.json").write_text(json.dumps(about))
+    with pytest.raises(WeightsError, match=r"toy\.safetensors is missing.*recipes/toy\.yaml"):
+        teacher("toy")
+    save_file(network.state_dict(), tmp_path / "weights" / "toy.safetensors")
+    assert teachers() == {"toy": "recipes/toy.yaml"}
+    inputs = torch.randn(2, 1, 8, 8)
+    for made in (teacher("toy"), build("trained:toy")):
+        assert not made.training
+        assert torch.equal(made(inputs), network.eval()(inputs))
+    with pytest.raises(NetworkError, match="no trained network 'toi': did you mean 'toy'"):
+        build("trained:toi")
+
+
+def test_networks_that_are_shipped_trained_load() -> None:
+    for name, recipe in teachers().items():
         assert isinstance(teacher(name), nn.Module)
-        assert Path(teachers()[name]).suffix == ".yaml"
-    with pytest.raises(LessenError, match="no trained network 'imagenet'"):
-        teacher("imagenet")
+        assert Path(recipe).suffix == ".yaml"

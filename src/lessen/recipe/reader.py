@@ -63,7 +63,10 @@ class Reader:
         """
         if self._root is None:
             raise RecipeError(f"{self.file} is empty, but {', '.join(_required(cls)) or 'settings'} were expected.")
-        return self._make(cls, self._root, self._root)
+        try:
+            return self._make(cls, self._root, self._root)
+        except RecursionError as error:
+            raise RecipeError(f"{self.file}: an alias (*name) stands inside what it is the name of.") from error
 
     def _error(self, node: yaml.Node, text: str) -> RecipeError:
         return RecipeError(f"{self.file}, line {node.start_mark.line + 1}: {text}")
@@ -119,7 +122,7 @@ class Reader:
         objects = all(kind is NoneType or is_object(kind) or fitting(kind, self.known) for kind in kinds)
         if isinstance(node, yaml.SequenceNode) and not objects:
             return self._sequence(node, kinds)
-        value = None if isinstance(node, yaml.SequenceNode) else self._loader.construct_object(node, deep=True)
+        value = None if isinstance(node, yaml.SequenceNode) else self._scalar(node)
         if objects and not isinstance(value, str) and not (value is None and NoneType in kinds and _is_null(node)):
             raise self._error(node, f"got {self._show(node)}, but one of {_list(fits)} was expected.")
         if isinstance(value, str):
@@ -128,6 +131,12 @@ class Reader:
             if Path in kinds:
                 return self._place(value)
         return value
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        try:
+            return self._loader.construct_object(node, deep=True)
+        except (ValueError, KeyError, yaml.YAMLError) as error:
+            raise self._error(node, f"{self._show(node)} is not what its tag says.") from error
 
     def _mapping(self, node: yaml.MappingNode, kinds: list[Any], fits: Mapping[str, type]) -> Any:
         pairs = self._pairs(node)

@@ -5,7 +5,7 @@ from lessen.zoo.check import check_classes
 from lessen.zoo.lenet import lenet5
 from lessen.zoo.perceptron import mlp
 from lessen.zoo.residual import ResidualNetwork, residual
-from lessen.zoo.teacher import teacher, teachers
+from lessen.zoo.trained import teacher, teachers
 from lessen.zoo.transformer import Transformer, transformer
 from lessen.zoo.weights import load_weights, read_weights
 

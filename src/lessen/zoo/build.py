@@ -84,7 +84,7 @@ def _zoo(name: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 
 def _trained(name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    from lessen.zoo.teacher import teacher
+    from lessen.zoo.trained import teacher
 
     return _network(f"trained:{name}", lambda: teacher(name), arguments)
 

@@ -14,11 +14,9 @@ from lessen.zoo.weights import load_weights
 
 def teachers() -> dict[str, str]:
     """The names of the trained networks that lie in `zoo/weights`, each with the path of the recipe that trains it."""
-    found = {}
-    for file in files("lessen.zoo").joinpath("weights").iterdir() if _has_weights() else ():
-        if file.name.endswith(".json"):
-            found[file.name.removesuffix(".json")] = str(json.loads(file.read_text())["recipe"])
-    return dict(sorted(found.items()))
+    folder = files("lessen.zoo").joinpath("weights")
+    found = [file for file in folder.iterdir() if file.name.endswith(".json")] if folder.is_dir() else []
+    return {file.name.removesuffix(".json"): str(json.loads(file.read_text())["recipe"]) for file in found}
 
 
 def teacher(name: str) -> nn.Module:
@@ -41,7 +39,3 @@ def teacher(name: str) -> nn.Module:
         raise WeightsError(f"{weights} is missing; install lessen again, or train it with {about['recipe']}.")
     with as_file(weights) as path:
         return load_weights(build(about["build"], **about["arguments"]), path).eval()
-
-
-def _has_weights() -> bool:
-    return files("lessen.zoo").joinpath("weights").is_dir()
