@@ -58,7 +58,8 @@ def transpose(call: Call) -> Value:
     if call.operator == "numpy_T":
         axes.reverse()
     elif len(axes) > 1:
-        a, b = (call["dim0"], call["dim1"]) if call["dim0"] is not None else (-2, -1)
+        a = next((call[name] for name in ("dim0", "axis0") if call[name] is not None), -2)
+        b = next((call[name] for name in ("dim1", "axis1") if call[name] is not None), -1)
         axes[a], axes[b] = axes[b], axes[a]
     return _made(call, axes)
 
@@ -67,7 +68,8 @@ def transpose(call: Call) -> Value:
 def movedim(call: Call) -> Value:
     """Some axes to new places, the rest in order."""
     x, count = call["self"], len(call["self"].axes)
-    source, target = ([dim % count for dim in call[name]] for name in ("source", "destination"))
+    given = (call["source"], call["destination"])
+    source, target = ([dim % count for dim in ([dims] if isinstance(dims, int) else dims)] for dims in given)
     rest = iter(dim for dim in range(count) if dim not in source)
     order = [source[target.index(place)] if place in target else next(rest) for place in range(count)]
     return _made(call, (x.axes[dim] for dim in order))

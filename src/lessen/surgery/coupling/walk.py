@@ -187,7 +187,12 @@ def _step(call: Call, node: Node) -> Any:
     applied = RULES.get(name) or RULES.get(name.removesuffix("_"))
     if applied is None and _is_pointwise(node.target):
         applied = pointwise
-    return (applied or _unknown)(call)
+    if applied is None:
+        return _unknown(call, f"{call.where} has no rule")
+    try:
+        return applied(call)
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+        return _unknown(call, f"{call.where} is called in a way that its rule does not know ({error})")
 
 
 def _call(node: Node, values: dict[Node, Any], found: Found) -> Call:
@@ -245,8 +250,7 @@ def _is_pointwise(target: Any) -> bool:
     return False
 
 
-def _unknown(call: Call) -> Any:
-    reason = f"{call.where} has no rule"
+def _unknown(call: Call, reason: str) -> Any:
     for value in call.tensors():
         for axis in value.axes:
             pin(axis, reason)

@@ -1,0 +1,109 @@
+"""One operator between two layers: what can be removed around it is removed, and equals masking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lessen.core import Context
+from lessen.core.errors import PlanError
+from lessen.operations import PruneChannels
+from lessen.operations.prune_channels import masked
+from lessen.operations.prune_channels.verify import compare, randomised
+
+
+class Between(nn.Module):
+    """A convolution of 8 channels on 4 x 4 positions, an operator, a convolution or linear layer."""
+
+    def __init__(self, operator: Callable[[Tensor], Tensor], example: Tensor) -> None:
+        super().__init__()
+        self.one, self.operator = nn.Conv2d(3, 8, 1), operator
+        made = operator(self.one(example))
+        self.head = nn.Conv2d(made.shape[1], 2, 1) if made.ndim == 4 else nn.Linear(made.shape[-1], 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.operator(self.one(x)))
+
+
+X = torch.rand(2, 3, 4, 4)
+
+# name -> (operator, how many of the 8 channels are left at a half)
+WORKS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "pixel shuffle": (lambda x: F.pixel_shuffle(x, 2), 4),
+    "pixel unshuffle": (lambda x: F.pixel_unshuffle(x, 2), 4),
+    "channel shuffle": (lambda x: F.channel_shuffle(x, 2), 4),
+    "glu": (lambda x: F.glu(x, 1), 4),
+    "maxout": (lambda x: torch.maximum(*x.chunk(2, 1)), 4),
+    "stack and flatten": (lambda x: torch.stack([x, -x], 1).flatten(1, 2), 4),
+    "stack behind": (lambda x: torch.stack([x, -x], 2).flatten(1, 2), 4),
+    "concatenation with itself": (lambda x: torch.cat([x, x.relu(), x.tanh()], 1), 4),
+    "reflected positions": (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), 4),
+    "rolled positions": (lambda x: x.roll((1, 2), (2, 3)), 4),
+    "interpolated": (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), 4),
+    "largest of the positions": (lambda x: x.amax((2, 3)), 4),
+    "softmax over positions": (lambda x: x.flatten(2).softmax(-1).sum(-1), 4),
+    "windows": (lambda x: x.view(2, 8, 2, 2, 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, x.shape[1]), 8),
+    "windows of any width": (
+        lambda x: x.permute(0, 2, 3, 1).reshape(-1, 2, 2, 2, 2, x.shape[1]).transpose(2, 3).flatten(0, 2).flatten(1, 2),
+        4,
+    ),
+    "flattened and back": (lambda x: x.flatten(1).unflatten(1, (-1, 4, 4)), 4),
+    "repeated": (lambda x: x.repeat(1, 2, 1, 1), 4),
+    "repeated one by one": (lambda x: x.repeat_interleave(2, 1), 4),
+    "moved": (lambda x: x.movedim(1, -1).flatten(1, 2), 4),
+    "positions last": (lambda x: x.transpose(1, 3).swapaxes(1, 2).contiguous().flatten(1, 2), 4),
+    "expanded": (lambda x: x.mean((2, 3), keepdim=True).expand(-1, -1, 4, 4), 4),
+    "written over": (lambda x: torch.zeros_like(x).copy_(x), 4),
+    "in place": (lambda x: x.clone().mul_(2).add_(x).clamp_(-1, 1), 4),
+    "einsum over positions": (lambda x: torch.einsum("nchw,hw->nc", x, torch.ones(4, 4, dtype=x.dtype)), 4),
+    "instance normalisation": (F.instance_norm, 4),
+    "dims swapped": (lambda x: x.swapdims(1, 2).movedim((2, 1), (-1, -2)).flatten(1, 2), 4),
+    "narrowed positions": (lambda x: x.narrow(2, 1, 2).squeeze(0).unsqueeze(2).squeeze(2), 4),
+    "tiled": (lambda x: x.tile(2, 1, 1), 4),
+    "added by a product": (lambda x: torch.baddbmm(x.flatten(2), x.flatten(2), torch.ones(2, 16, 16).to(x)).sum(2), 0),
+    "one position": (lambda x: x[:, :, 1, 2], 4),
+    "masked": (lambda x: x.masked_fill(x > 0.5, 0.0), 4),
+    "where": (lambda x: torch.where(x > 0, x, 0.1), 4),
+    "split by numbers": (lambda x: torch.cat(x.split([3, 5], 1)[::-1], 1), 8),
+    "the first half": (lambda x: x[:, : x.shape[1] // 2], 0),
+}
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_operator(name: str) -> None:
+    operator, left = WORKS[name]
+    network = Between(operator, X)
+    try:
+        plan = PruneChannels().plan(network, Context(inputs=X))
+    except PlanError:
+        assert left in {0, 8}  # nothing, and that is said
+        return
+    assert left != 8
+    work = randomised(network, seed=3)
+    with torch.no_grad():
+        assert compare([plan.apply(work)(X.double())], [masked(work, plan)(X.double())]) is None
+    if left:
+        assert plan.apply(network).one.out_channels == left
+
+
+STAYS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sorted channels": lambda x: x.sort(1)[0],
+    "rolled channels": lambda x: x.roll(1, 1),
+    "largest channel": lambda x: x.amax(1, keepdim=True),
+    "every other channel": lambda x: x[:, ::2],
+    "picked channels": lambda x: x[:, [0, 3, 5]],
+    "channels that become positions": lambda x: x.transpose(1, 2),
+    "sum of channels": lambda x: x.sum(1, keepdim=True),
+    "normalised over channels": lambda x: F.normalize(x, dim=1),
+    "cumulated": lambda x: x.cumsum(1),
+}
+
+
+@pytest.mark.parametrize("name", STAYS)
+def test_operators_that_need_every_channel(name: str) -> None:
+    with pytest.raises(PlanError, match="Nothing in this network can be pruned"):
+        PruneChannels().plan(Between(STAYS[name], X), Context(inputs=X))
