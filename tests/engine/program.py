@@ -1,6 +1,6 @@
 """A program that trains with everything that must survive a kill; `test_resume.py` runs it, kills it and resumes it.
 
-Usage: program.py train FOLDER [KILL_AT] | compare FOLDER OTHER_FOLDER | parts FILE
+Usage: program.py train FOLDER [KILL_AT] | parts FILE
 """
 
 import os
@@ -92,7 +92,12 @@ def make_stages(folder: Path, student: nn.Module) -> list[Stage]:
             Edge(source="labels", target="student", objective=CrossEntropy()),
             Edge(source="teacher", target="student", objective=SoftTargets(), schedule=LinearWarmup()),
             Edge(
-                source="teacher", target="student", objective=Hint(), source_tap="1", target_tap="1", bridge=WidthBridge()
+                source="teacher",
+                target="student",
+                objective=Hint(),
+                source_tap="1",
+                target_tap="1",
+                bridge=WidthBridge(),
             ),
             Edge(source="average", target="student", objective=SoftTargets(), weight=0.5),
         ],
@@ -147,14 +152,32 @@ def parts(file: Path) -> None:
     )
     stage = Stage(name="mutual", graph=graph, steps=20, fit=Fit(batch=32, keep_best=False))
     course = Course([stage], make_data(), folder=file.parent / "run", device="cpu", resume=True)
+    finish(course, file, one, two)
+
+
+def norm(file: Path) -> None:
+    """Ten steps of a network with batch norm, synchronised in one file and not in the other."""
+    for synchronised in (True, False):
+        torch.manual_seed(4)
+        network = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
+        graph = Graph(
+            nodes=[Labels(), Network(name="s", module=network, learns=True)],
+            edges=[Edge(source="labels", target="s", objective=CrossEntropy())],
+        )
+        fit = Fit(batch=32, keep_best=False, sync_batchnorm=synchronised)
+        course = Course([Stage(name="norm", graph=graph, steps=10, fit=fit)], make_data(augment=False), device="cpu")
+        finish(course, file.with_suffix(f".{synchronised}.safetensors"), network)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def finish(course: Course, file: Path, *networks: nn.Module) -> None:
+    """Make all steps, then let the main process write the networks."""
     rank = 0
     for training in course.steps():
         rank = training.home.rank
     if rank == 0:
-        state = {f"{i}.{k}": v for i, module in enumerate((one, two)) for k, v in module.state_dict().items()}
-        write_tensors(file, state)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        write_tensors(file, {f"{i}.{k}": v for i, m in enumerate(networks) for k, v in m.state_dict().items()})
 
 
 if __name__ == "__main__":
@@ -164,3 +187,4 @@ if __name__ == "__main__":
         train(where, int(sys.argv[3]) if len(sys.argv) > 3 else None)
     else:
         parts(where)
+        norm(where)

@@ -198,7 +198,8 @@ def _fill(
                 if "classes" in entry:
                     value, places = keep_top(value, min(cache.top_k or 0, entry["classes"]))
                     put(entry["files"][1], places.cpu().numpy().astype(np.int32))
-                stored = value.detach().float().cpu().numpy().astype(numpy_type)
+                with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is named below
+                    stored = value.detach().float().cpu().numpy().astype(numpy_type)
                 if not np.isfinite(stored).all():
                     raise DataError(
                         f"What {unit.name!r} gives at {str(tap)!r} does not fit into half precision, or is not finite. "

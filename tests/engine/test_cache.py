@@ -1,0 +1,206 @@
+"""A cache gives what the teacher gives, saves its forward pass, and refuses to be used for anything else."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lessen.core import ArrayExamples, Data, settings
+from lessen.core.errors import GraphError, RunError, SettingError
+from lessen.engine import Course, run
+from lessen.engine.cache import _Reader, _tap_name, keep_top, spread_top
+from lessen.graph import Cache, Fit, Stored
+from lessen.knowledge import Hint, SoftTargets
+from lessen.schemes import Offline, at
+from lessen.surgery.taps import Tap
+from lessen.testing.tasks import clusters, perceptron
+
+FULL = {"stored": Stored.FULL}
+
+
+def cast() -> dict[str, nn.Module]:
+    return {"teacher": perceptron(12, seed=1), "student": perceptron(8, seed=2)}
+
+
+def scheme(cache: Cache | None, *, epochs: int = 2, **more: Any) -> Offline:
+    lessons = (SoftTargets(), at("layer2", Hint()))
+    return Offline(**{"knowledge": lessons, "epochs": epochs, "fit": Fit(batch=16), "cache": cache, **more})
+
+
+def train(how: Offline, played: dict[str, nn.Module] | None = None, **more: Any) -> dict[str, Tensor]:
+    """The student after training."""
+    networks = played or cast()
+    run(how.stages(networks), more.pop("data", clusters()), device="cpu", progress=False, **more)
+    return dict(networks["student"].state_dict())
+
+
+def close(one: dict[str, Tensor], two: dict[str, Tensor], error: float = 1e-4) -> bool:
+    """Whether two students are equal but for rounding: a cache is computed in other batches than a step."""
+    return all(torch.allclose(value.float(), two[name].float(), atol=error, rtol=error) for name, value in one.items())
+
+
+def test_training_from_a_full_cache_equals_training_without(tmp_path: Path) -> None:
+    without = train(scheme(None))
+    assert close(train(scheme(Cache(**FULL)), folder=tmp_path), without)
+    assert (tmp_path / "cache" / "teacher" / "cache.json").is_file()
+
+
+def test_a_cache_of_the_wrong_examples_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Reader, "__call__", wrong(_Reader.__call__))
+    assert not close(train(scheme(Cache(**FULL)), folder=tmp_path), train(scheme(None)))
+
+
+def wrong(read: Any) -> Any:
+    return lambda self, index: read(self, (index + 1) % 80)
+
+
+def test_half_precision_is_close_and_half_as_large(tmp_path: Path) -> None:
+    half, without = train(scheme(Cache(folder=tmp_path))), train(scheme(None))
+    assert close(half, without, 1e-2)
+    assert not close(half, without, 1e-6)
+    assert sum(file.stat().st_size for file in tmp_path.glob("*.npy")) < 80 * (4 + 6) * 2 + 2 * 200
+
+
+def test_the_teacher_is_called_once_for_each_example(tmp_path: Path) -> None:
+    calls: list[int] = []
+    for expected in ([4, 4, 80], [4, 4]):  # the check, again with a copy of the tap; then the filling, in the first run
+        networks = cast()
+        networks["teacher"].register_forward_hook(lambda m, given, out: calls.append(len(out)))
+        calls.clear()
+        train(scheme(Cache(folder=tmp_path)), networks)
+        assert calls == expected
+
+
+def test_taps_that_are_missing_are_filled_in(tmp_path: Path) -> None:
+    cache = Cache(folder=tmp_path, **FULL)
+    train(scheme(cache, knowledge=(SoftTargets(),)))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
+    assert close(train(scheme(cache)), train(scheme(None)))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list(tmp_path.glob("*.npy"))) == 2
+
+
+def other_data() -> Data:
+    data = clusters()
+    return Data(
+        train=ArrayExamples(data.train.inputs + 1, data.train.labels),
+        validation=data.validation,
+        test=data.test,
+        classes=data.classes,
+    )
+
+
+@settings
+class Scaled:
+    by: float = 2.0
+    draws: int = 0
+
+    def __call__(self, inputs: Tensor, uniforms_NK: Tensor) -> Tensor:
+        return inputs * self.by + uniforms_NK.sum()
+
+
+def viewed(view: Scaled) -> Data:
+    data = clusters()
+    return Data(train=data.train, validation=data.validation, test=data.test, classes=data.classes, augment=view)
+
+
+def other_teacher() -> dict[str, nn.Module]:
+    networks = cast()
+    with torch.no_grad():
+        next(networks["teacher"].parameters()).view(-1)[0] += 1e-6
+    return networks
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"played": other_teacher()}, "'teacher'"),
+        ({"data": other_data()}, "'examples'"),
+        ({"data": viewed(Scaled())}, "'view'"),
+        ({"how": scheme(Cache(top_k=2))}, "'top_k'"),
+        ({"how": scheme(Cache(**FULL))}, "'stored'"),
+    ],
+    ids=["teacher", "examples", "view", "top_k", "stored"],
+)
+def test_a_cache_of_something_else_is_refused(more: dict[str, Any], says: str, tmp_path: Path) -> None:
+    train(scheme(Cache(folder=tmp_path)))
+    given = dict(more)
+    how = given.pop("how", scheme(Cache()))
+    moved = Cache(folder=tmp_path, stored=how.cache.stored, top_k=how.cache.top_k)
+    with pytest.raises(RunError, match=f"another setting of {says}"):
+        train(scheme(moved), given.pop("played", None), **given)
+
+
+def test_a_random_view_cannot_be_cached_and_a_fixed_one_can(tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match="random view"):
+        train(scheme(Cache(folder=tmp_path / "a")), data=viewed(Scaled(draws=1)))
+    cache = Cache(folder=tmp_path / "b", **FULL)
+    assert close(train(scheme(cache), data=viewed(Scaled())), train(scheme(None), data=viewed(Scaled())))
+
+
+def test_a_cache_needs_a_folder_and_finite_numbers_that_fit(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="no folder"):
+        train(scheme(Cache()))
+    networks = cast()
+    with torch.no_grad():
+        networks["teacher"].head.bias += 1e5  # type: ignore[operator]
+    with pytest.raises(ValueError, match="half precision"):
+        train(scheme(Cache(folder=tmp_path)), networks)
+    assert not list(tmp_path.glob("*"))
+
+
+def test_a_full_disk_leaves_no_cache_that_looks_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lessen.engine.cache.os.fsync", no_room)
+        with pytest.raises(RunError, match="No space left"):
+            train(scheme(Cache(folder=tmp_path)))
+    assert not list(tmp_path.glob("*"))
+    train(scheme(Cache(folder=tmp_path)))
+    (tmp_path / "cache.json").write_text("{")
+    with pytest.raises(RunError, match="not a cache"):
+        train(scheme(Cache(folder=tmp_path)))
+
+
+@pytest.mark.parametrize("kept", [1, 3, 6])
+def test_top_k_is_a_distribution_and_keeps_what_is_large(kept: int) -> None:
+    logits = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)) * 3
+    dense = spread_top(*keep_top(logits, kept), 6)
+    torch.testing.assert_close(dense.exp().sum(1), torch.ones(5))
+    true = logits.log_softmax(1)
+    top = true.topk(kept, dim=1).indices
+    torch.testing.assert_close(dense.gather(1, top), true.gather(1, top), atol=1e-5, rtol=1e-4)
+    if kept == 6:
+        torch.testing.assert_close(dense, true)
+    rest = dense.scatter(1, top, float("-inf")).exp()
+    assert kept == 6 or float((rest.amax(1) - rest.sum(1) / (6 - kept)).abs().max()) < 1e-6
+
+
+def test_a_certain_teacher_leaves_no_infinity() -> None:
+    dense = spread_top(*keep_top(torch.tensor([[1000.0, 0.0, 0.0]]), 1), 3)
+    assert bool(torch.isfinite(dense).all())
+
+
+def test_top_k_of_all_classes_trains_like_the_whole(tmp_path: Path) -> None:
+    whole = train(scheme(None, knowledge=(SoftTargets(),)))
+    for kept, alike in ((4, True), (1, False)):
+        cache = Cache(folder=tmp_path / str(kept), top_k=kept, **FULL)
+        assert close(train(scheme(cache, knowledge=(SoftTargets(),))), whole) == alike
+
+
+def test_top_k_of_a_grid_is_refused(tmp_path: Path) -> None:
+    grid = {name: nn.Sequential(nn.Linear(8, 8), nn.Unflatten(1, (4, 2))) for name in ("teacher", "student")}
+    how = Offline(labels=0.0, cache=Cache(folder=tmp_path, top_k=2), epochs=1)
+    with pytest.raises(SettingError, match=r"top_k needs outputs of shape \(N, C\)"):
+        Course(how.stages(grid), clusters(), device="cpu").steps().__next__()
+
+
+def test_caches_of_taps_have_names_of_their_own() -> None:
+    taps = [Tap(), Tap(path="a"), Tap(path="a", side="input"), Tap(path="a", call=0)]
+    assert len({_tap_name(tap) for tap in taps}) == 4

@@ -1,0 +1,61 @@
+"""Two processes and one, with the same batch over all of them, do the same."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lessen.core.files import read_lines, read_tensors
+
+
+def launch(program: ModuleType, folder: Path, processes: int) -> None:
+    folder.mkdir()
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
+    )
+    command = [sys.executable, *launcher, str(program.__file__), "parts", str(folder / "weights.safetensors")]
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def difference(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:
+    return max(float((value.double() - two[name].double()).abs().max()) for name, value in one.items())
+
+
+def steps(folder: Path) -> list[dict[str, Any]]:
+    return [row for row in read_lines(folder / "run" / "log.jsonl") if row["kind"] == "step"]
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(program: ModuleType, tmp_path: Path) -> None:
+    for processes in (1, 2):
+        launch(program, tmp_path / f"{processes}", processes)
+    one, two = tmp_path / "1", tmp_path / "2"
+
+    # Twenty steps with mutual edges and a learning bridge: weights, and losses of every edge at every step.
+    assert difference(read_tensors(one / "weights.safetensors"), read_tensors(two / "weights.safetensors")) < 1e-5
+    assert [len(steps(folder)) for folder in (one, two)] == [20, 20]
+    for a, b in zip(steps(one), steps(two), strict=True):
+        assert {name: edge["loss"] for name, edge in a["edges"].items()} == pytest.approx(
+            {name: edge["loss"] for name, edge in b["edges"].items()}, abs=1e-5
+        )
+
+    # Batch norm normalises each process's part by itself, unless it is synchronised.
+    together, apart = (
+        difference(*(read_tensors(folder / f"weights.{how}.safetensors") for folder in (one, two)))
+        for how in (True, False)
+    )
+    assert together < 1e-4
+    assert apart > 1e-3
+
+
+def test_the_comparison_can_fail() -> None:
+    assert difference({"a": torch.ones(2)}, {"a": torch.ones(2) + 1e-4}) > 1e-5
