@@ -102,6 +102,7 @@ def test_a_file_that_fails_is_reported_and_never_named(
     assert "operator that ONNX lacks" in found.notes[0]
 
 
+@pytest.mark.slow
 def test_every_runtime_that_is_installed(case: Any, tmp_path: Path) -> None:
     found = deploy(case.model, case.data, tmp_path, int8=case.int8, settings=Deploy(threads=1, rounds=6))
     names = {f"model{runtime.suffix}" for runtime in installed()}
