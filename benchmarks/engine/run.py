@@ -2,9 +2,11 @@
 
     python benchmarks/engine/run.py [--repeats 31] [--write]
 
-Each case is trained twice on the same data with the same settings: by the engine, with its log written to disk, and by a
-plain PyTorch loop that computes the same thing and nothing else. Blocks of steps of the two alternate in one process, and
-the figure is the median over the repeats of the ratio of their times, with its 95 % bootstrap interval. The case `cached`
+Each case is trained twice on the same data with the same settings: by the engine, with its log written to disk, and
+by a plain PyTorch loop that computes the same thing and nothing else. Blocks of steps of the two alternate in one
+process, and
+the figure is the median over the repeats of the ratio of their times, with its 95 % bootstrap interval. The case
+`cached`
 compares training on labels and cached teacher outputs with training by hand on labels alone. Before anything is
 timed, the weights after the same number of steps are compared: the two must compute the same.
 """
@@ -137,7 +139,11 @@ def offline(data: Data, folder: Path) -> Case:
         with torch.no_grad():
             taught = other(x)
         output = theirs(x)
-        return F.cross_entropy(output, y) + soft(output, taught, 4.0) + F.mse_loss(bridge(seen["student"]), seen["teacher"])
+        return (
+            F.cross_entropy(output, y)
+            + soft(output, taught, 4.0)
+            + F.mse_loss(bridge(seen["student"]), seen["teacher"])
+        )
 
     return Case(engine(data, folder, nodes, edges), move(data, [[theirs, bridge]], loss), [(ours, theirs)])
 
@@ -184,7 +190,11 @@ def measure(case: Case, repeats: int) -> dict[str, object]:
     block(case.ours)
     block(case.by_hand)
     difference = max(
-        (float((a - b).detach().abs().max()) for one, two in case.same for a, b in zip(one.parameters(), two.parameters())),
+        (
+            float((a - b).detach().abs().max())
+            for one, two in case.same
+            for a, b in zip(one.parameters(), two.parameters(), strict=True)
+        ),
         default=None,
     )
     if difference is not None and difference > 1e-3:
@@ -220,12 +230,17 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             row = found[name] = {**measure(make(data, Path(folder)), asked.repeats), "allowed": ALLOWED[name]}
         interval = f"{row['low']:.3f} to {row['high']:.3f}"
-        print(
-            f"{name:12}{row['engine_ms']:9.2f} ms{row['by_hand_ms']:9.2f} ms{row['ratio']:8.3f}{interval:>18}{ALLOWED[name]:9}"
-        )
+        times = f"{row['engine_ms']:9.2f} ms{row['by_hand_ms']:9.2f} ms"
+        print(f"{name:12}{times}{row['ratio']:8.3f}{interval:>18}{ALLOWED[name]:9}", flush=True)
     if asked.write:
         now = datetime.datetime.now(datetime.UTC)
-        about = {"batch": BATCH, "block": BLOCK, "repeats": asked.repeats, "threads": 1, "at": now.isoformat(timespec="seconds")}
+        about = {
+            "batch": BATCH,
+            "block": BLOCK,
+            "repeats": asked.repeats,
+            "threads": 1,
+            "at": now.isoformat(timespec="seconds"),
+        }
         result = {"cases": found, "settings": about, "machine": machine(), "versions": versions()}
         write_json(HERE / "results" / f"{now:%Y%m%d-%H%M%S}.json", result)
 

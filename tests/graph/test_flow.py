@@ -27,7 +27,6 @@ from lessen.graph import (
     Mean,
     MovingAverage,
     Network,
-    Snapshot,
     Stage,
 )
 from lessen.graph.flow import cut

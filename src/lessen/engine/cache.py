@@ -1,7 +1,7 @@
 """What a frozen node gives, computed once and read from disk by example number afterwards.
 
-A folder holds one array a tap, examples along axis 0 (`.npy`, read through the page cache in any order), and `cache.json`,
-which says of which teacher, view and examples it is. It is used for nothing else.
+A folder holds one array a tap, examples along axis 0 (`.npy`, read through the page cache in any order), and
+`cache.json`, which says of which teacher, view and examples it is. It is used for nothing else.
 
 Shapes: N examples, C outputs, K kept of them.
 """
@@ -53,7 +53,8 @@ def use_cache(unit: NetworkUnit, examples: Examples, home: Home, *, folder: Path
     cache = unit.node.cache
     if unit.view is not None and unit.view.draws > 0:
         raise GraphError(
-            f"The node {unit.name!r} sees the random view {unit.view!r}, so what it gives differs in every epoch and cannot be "
+            f"The node {unit.name!r} sees the random view {unit.view!r}, so what it gives differs in every "
+            f"epoch and cannot be "
             "cached. Give the node a fixed view, leave the augmentation out, or leave the cache out."
         )
     if cache.folder is None and folder is None:
@@ -67,7 +68,7 @@ def use_cache(unit: NetworkUnit, examples: Examples, home: Home, *, folder: Path
         "top_k": cache.top_k,
     }
     if home.main:
-        _complete(unit, examples, home, cache, where, key)
+        _complete(unit, examples, home, cache=cache, where=where, key=key)
     home.wait()
     about = _about(where, key)
     unit.cached = _Reader(where, [(tap, about["taps"][_tap_name(tap)]) for tap in unit.taps], home.device)
@@ -90,7 +91,9 @@ def examples_digest(examples: Examples, *, most: int = 64) -> str:
 
 
 def keep_top(logits_NC: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest log-probabilities with the log of the mass of all others behind, (N, K + 1), and where they are.
+    """The `count` largest log-probabilities, the log of the mass of all others behind them, and their places.
+
+    Shapes: logits (N, C) -> (N, K + 1) and (N, K).
 
     >>> values, places = keep_top(torch.tensor([[0.0, 0.0, 0.0, 0.0]]), 2)
     >>> values.exp().round(decimals=3)
@@ -150,7 +153,7 @@ class _Reader:
 
 
 def _complete(
-    unit: NetworkUnit, examples: Examples, home: Home, cache: Cache, where: Path, key: dict[str, Any]
+    unit: NetworkUnit, examples: Examples, home: Home, *, cache: Cache, where: Path, key: dict[str, Any]
 ) -> None:
     about = _about(where, key) if (where / "cache.json").is_file() else {**key, "taps": {}}
     missing = [tap for tap in unit.taps if _tap_name(tap) not in about["taps"]]
@@ -160,7 +163,7 @@ def _complete(
     try:
         shutil.rmtree(filling, ignore_errors=True)
         filling.mkdir(parents=True)
-        made = _fill(unit, examples, home, cache, filling, missing)
+        made = _fill(unit, examples, home, cache=cache, folder=filling, taps=missing)
         for name, entry in made.items():
             for file in entry["files"]:
                 (filling / file).replace(where / file)
@@ -173,7 +176,7 @@ def _complete(
 
 
 def _fill(
-    unit: NetworkUnit, examples: Examples, home: Home, cache: Cache, folder: Path, taps: list[Tap]
+    unit: NetworkUnit, examples: Examples, home: Home, *, cache: Cache, folder: Path, taps: list[Tap]
 ) -> dict[str, dict[str, Any]]:
     count = len(examples)
     made: dict[str, dict[str, Any]] = {}
@@ -229,7 +232,8 @@ def _entry(unit: NetworkUnit, tap: Tap, value: Any, cache: Cache, stem: str) -> 
     if cache.top_k is not None and tap == Tap():
         if value.ndim != 2:
             raise SettingError(
-                f"Cache: top_k needs outputs of shape (N, C), but {unit.name!r} gives {tuple(value.shape)}. Leave it out."
+                f"Cache: top_k needs outputs of shape (N, C), but {unit.name!r} gives {tuple(value.shape)}. "
+                f"Leave it out."
             )
         entry["files"].append(f"{stem}.places.npy")
         entry["classes"] = value.shape[1]

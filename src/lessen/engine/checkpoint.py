@@ -58,7 +58,7 @@ class Checkpoints:
         self._put(path, saved.tensors, {"about": json.dumps(about, allow_nan=False)})
         keep = {path.name, *saved.about.get("best_files", {}).values()}
         for other in self.folder.iterdir():
-            if other.name not in keep and (other.suffix == ".part" or other.suffix == ".safetensors"):
+            if other.name not in keep and other.suffix in {".part", ".safetensors"}:
                 other.unlink(missing_ok=True)
 
     def write_best(self, stage: int, step: int, node: str, tensors: Mapping[str, Tensor]) -> str:
@@ -91,7 +91,8 @@ class Checkpoints:
             raise RunError(f"{path} was written by another version of lessen, which this one cannot continue.")
         if about.get("fingerprint") != self.fingerprint:
             raise RunError(
-                f"{path} belongs to a run with other stages, settings, data or seed. Resume with the same ones, or choose "
+                f"{path} belongs to a run with other stages, settings, data or seed. Resume with the same "
+                f"ones, or choose "
                 "another folder."
             )
         return Saved(tensors, about)

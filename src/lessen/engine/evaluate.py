@@ -23,8 +23,8 @@ Figures = dict[str, dict[str, float]]
 def evaluate(flow: Flow, data: Data, device: torch.device, *, size: int = 256) -> Figures:
     """Figures of every learning node on the validation split, in eval mode.
 
-    With class numbers as labels: `accuracy` (%) and `nll` (nat); with numbers: `mean_squared_error`; without labels: `loss`,
-    the mean of what arrives at the node at the end of the stage.
+    With class numbers as labels: `accuracy` (%) and `nll` (nat); with numbers: `mean_squared_error`; without
+    labels: `loss`, the mean of what arrives at the node at the end of the stage.
     """
     flow.set_mode(training=False)
     learners = [n for n, u in flow.units.items() if isinstance(u, NetworkUnit | BranchUnit) and u.learns]

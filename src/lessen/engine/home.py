@@ -72,7 +72,8 @@ class Home:
 
         Args:
             module: What to wrap.
-            all_used: Whether every weight gets a gradient in every pass; otherwise processes look for those that do not.
+            all_used: Whether every weight gets a gradient in every pass; otherwise processes look for those that do
+                not.
         """
         self.accelerator.ddp_handler.find_unused_parameters = not all_used
         wrapped: nn.Module = self.accelerator.prepare_model(module)
@@ -98,4 +99,3 @@ class Home:
         if self.processes > 1:
             with self.inside():
                 self.accelerator.wait_for_everyone()
-

@@ -51,7 +51,14 @@ class Log:
         return len(self._pending)
 
     def step(
-        self, epoch: int, step: int, progress: float, parts: list[Passed], rates: dict[str, float], seconds: float
+        self,
+        epoch: int,
+        step: int,
+        *,
+        progress: float,
+        parts: list[Passed],
+        rates: dict[str, float],
+        seconds: float,
     ) -> None:
         """Remember a step; its numbers are read later."""
         self._pending.append(_Step(epoch, step, progress, parts, rates, seconds))
@@ -172,7 +179,8 @@ def cut_log(path: Path, *, stage: int, step: int) -> None:
 def cannot_write(path: Path, error: OSError) -> RunError:
     """The error of a file that cannot be written."""
     return RunError(
-        f"{path} cannot be written: {error.strerror or error}. What was there before is whole; make room, then resume the run."
+        f"{path} cannot be written: {error.strerror or error}. What was there before is whole; make room, "
+        f"then resume the run."
     )
 
 

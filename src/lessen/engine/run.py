@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ class Course:
             self.history.validations = [row for row in rows if row["kind"] == "validation" and _before(row, saved)]
         return saved
 
-    def steps(self, asked: Asked | None = None) -> Iterator[Training]:
+    def steps(self, asked: Asked | None = None) -> Generator[Training, None, None]:
         """Run, and give the stage after every optimizer step. Files are written only from here on."""
         first = 0 if self._resumed is None else int(self._resumed.about["stage"])
         started = False

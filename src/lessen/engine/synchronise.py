@@ -1,8 +1,9 @@
 """Batch normalisation over the whole batch of several processes.
 
-Each process normalises its part of the batch by the mean and variance of that part; so two processes differ from one. With
-`Fit(sync_batchnorm=True)` the two sums are exchanged in every forward pass (and their gradients in the backward pass), and
-two processes agree with one. It works on every device, while `torch.nn.SyncBatchNorm` is for GPUs.
+Each process normalises its part of the batch by the mean and variance of that part; so two processes differ from
+one. With
+`Fit(sync_batchnorm=True)` the two sums are exchanged in every forward pass (and their gradients in the backward
+pass), and two processes agree with one. It works on every device, while `torch.nn.SyncBatchNorm` is for GPUs.
 
 Shapes: N examples, C channels along axis 1, any further axes are positions.
 """

@@ -135,7 +135,8 @@ class Training:
         finally:
             torch.set_rng_state(state)
             self.flow.forget()
-        self.log.step(self.epoch, self.step, progress, passed, rates, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        self.log.step(self.epoch, self.step, progress=progress, parts=passed, rates=rates, seconds=seconds)
         self.step += 1
 
     def _gradients(self, progress: float) -> list[Passed]:

@@ -137,6 +137,7 @@ def _check_sharing(nodes: Mapping[str, Node]) -> None:
             other = owner.setdefault(id(parameter), node)
             if other.learns != node.learns:
                 raise GraphError(
-                    f"{other.name!r} and {node.name!r} share the weight {name!r}, but one learns and the other is frozen. "
+                    f"{other.name!r} and {node.name!r} share the weight {name!r}, but one learns and the "
+                    f"other is frozen. "
                     "Copy the frozen one with copy.deepcopy, or use a Snapshot."
                 )

@@ -18,8 +18,8 @@ class Combine(Protocol):
     node's optimizer moves. A rule on losses (sum, learned weights) returns a scalar made of them. A rule on gradients
     (projection of conflicts, least-norm point) takes one gradient for each loss with
     `torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)`, decides a direction d, and returns
-    the sum over parameters p of `(p * d).sum()`, whose gradient is d exactly. It is called once in each forward pass; with
-    several processes it sees the losses of its own part of the batch. A rule with weights of its own is an
+    the sum over parameters p of `(p * d).sum()`, whose gradient is d exactly. It is called once in each forward
+    pass; with several processes it sees the losses of its own part of the batch. A rule with weights of its own is an
     `nn.Module`; they are trained and saved with the node's.
     """
 

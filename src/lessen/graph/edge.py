@@ -23,8 +23,8 @@ class Edge:
         objective: `(target's value, source's value) -> (N,)`.
         source_tap: Where to read the source; a string is the path of a module's output.
         target_tap: Where to read the target.
-        bridge: Applied to the target's value so that it compares with the source's: a module, or settings that build one. It
-            learns with the target, and is never part of the network.
+        bridge: Applied to the target's value so that it compares with the source's: a module, or settings that
+            build one. It learns with the target, and is never part of the network.
         weight: What the mean of the losses is multiplied by. 0 is the same as no edge.
         schedule: A further factor that follows the progress of the stage.
         gate: Which examples count.
@@ -54,8 +54,8 @@ class Edge:
 def edge_names(edges: Sequence[Edge]) -> list[str]:
     """The names of edges in logs and drawings: `source->target`, the taps where they are not the output, `#2`.
 
-    >>> edge_names([Edge(source="a", target="b", objective=None, source_tap="x"), Edge(source="a", target="b", objective=None)])
-    ['a->b:x>', 'a->b']
+    >>> edge_names([Edge(source="a", target="b", objective=None, source_tap="x"), Edge(source="a", target="b",
+    objective=None)]) ['a->b:x>', 'a->b']
     """
     names: list[str] = []
     for edge in edges:

@@ -50,7 +50,8 @@ class Weighted:
 class LearnedGate:
     """A mean whose weights are chosen for each example by a learned linear layer on the members' outputs.
 
-    The gate reads the outputs without gradient; it learns from the edges that arrive at the ensemble, and starts as the mean.
+    The gate reads the outputs without gradient; it learns from the edges that arrive at the ensemble, and starts as
+    the mean.
     """
 
     def build(self, shapes: Sequence[torch.Size], /) -> nn.Module:

@@ -6,7 +6,7 @@ module (several processes, mixed precision) wraps the bridges, the objectives an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core.data import Batch, View
-from lessen.core.errors import DataError, GraphError, LessenError, ShapeError
+from lessen.core.errors import DataError, GraphError, LessenError
 from lessen.core.seeds import seeded
 from lessen.graph.check import check, learns, named, works
 from lessen.graph.edge import Edge, edge_names
+from lessen.graph.explain import check_loss, explained, shape_of
 from lessen.graph.gate import ExampleGate, Through
 from lessen.graph.node import Branch, Ensemble, Labels, Network
 from lessen.graph.optimizer import Optimizer
@@ -223,8 +224,8 @@ class Flow(nn.Module):
             )
         bridge = edge.bridge
         if bridge is not None and not isinstance(bridge, nn.Module):
-            with _explained(name, target, source), seeded(self.seed, "bridge", name):
-                bridge = bridge.build(_shape(target), _shape(source)).eval()
+            with explained(name, target, source), seeded(self.seed, "bridge", name):
+                bridge = bridge.build(shape_of(target), shape_of(source)).eval()
         if bridge is not None:
             bridge = bridge.to(device)
         objective = edge.objective.to(device) if isinstance(edge.objective, nn.Module) else edge.objective
@@ -232,12 +233,12 @@ class Flow(nn.Module):
         open_by = edge.gate if isinstance(edge.gate, Schedule) and not isinstance(edge.gate, Through) else None
         if isinstance(gate, nn.Module):
             gate = gate.to(device)
-        with _explained(name, target, source):
+        with explained(name, target, source):
             loss_N = objective(bridge(target) if bridge is not None else target, source)
-        _check_loss(name, loss_N, len(now.batch), target, source)
+        check_loss(name, loss_N, len(now.batch), target, source)
         if gate is not None:
             outputs = now.values[edge.source][WHOLE], now.values[edge.target][WHOLE]
-            with _explained(name, *outputs):
+            with explained(name, *outputs):
                 weights_N = gate(loss_N, now.batch.labels, *outputs)
             if not isinstance(weights_N, Tensor) or weights_N.shape != loss_N.shape:
                 raise GraphError(
@@ -295,7 +296,7 @@ class Flow(nn.Module):
     # Running
 
     def set_mode(self, *, training: bool) -> None:
-        """Put learning parts into train or eval mode, and frozen networks into eval mode, also where one holds the other."""
+        """Put learning parts into train or eval mode; frozen networks are in eval mode, also inside a learning one."""
         for part in self.learning:
             part.train(training)
         for unit in self.units.values():
@@ -368,7 +369,7 @@ class Flow(nn.Module):
         return 1.0 if open_by is None else open_by.at(progress)
 
     def uses_all(self, batch: Batch) -> bool:
-        """Whether every weight that learns gets a gradient in every pass, whatever the progress; nothing is changed by it."""
+        """Whether every weight that learns gets a gradient in every pass, whatever the progress."""
         if any(ready.edge.schedule or not isinstance(ready.edge.gate, Through) for ready in self._ready.values()):
             return False
         parameters = [parameter for owner in self.owners.values() for parameter in owner.parameters]
@@ -413,49 +414,6 @@ def cut(value: Any) -> Any:
     if type(value) in {tuple, list}:
         return type(value)(cut(part) for part in value)
     return value
-
-
-@contextmanager
-def _explained(name: str, target: Any, source: Any) -> Iterator[None]:
-    try:
-        yield
-    except LessenError as error:
-        raise type(error)(f"The edge {name}: {error}") from error
-    except Exception as error:
-        raise ShapeError(
-            f"The edge {name} cannot be computed between its target's value of shape {_shown(target)} and its source's of "
-            f"shape {_shown(source)}: {type(error).__name__}: {error}. Choose other taps, or give the edge a bridge."
-        ) from error
-
-
-def _check_loss(name: str, loss: Any, count: int, target: Any, source: Any) -> None:
-    if not isinstance(loss, Tensor) or loss.shape != (count,):
-        came = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise GraphError(
-            f"The objective of the edge {name} gave {came} for {count} examples; it must give one loss an example, shape "
-            f"({count},). Do not average in an objective."
-        )
-    if not bool(torch.isfinite(loss).all()):
-        raise GraphError(
-            f"The objective of the edge {name} gave {loss.tolist()} on the first examples, for a target's value of shape "
-            f"{_shown(target)} and a source's of {_shown(source)}. A loss must be finite; look for NaN in data or weights."
-        )
-
-
-def _shape(value: Any) -> torch.Size:
-    if isinstance(value, Tensor):
-        return value.shape
-    raise ShapeError(
-        f"a bridge needs a tensor, but the tap gave {type(value).__name__}. Tap a module that gives a tensor."
-    )
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return str(tuple(value.shape))
-    if isinstance(value, Sequence):
-        return f"{type(value).__name__} of {', '.join(map(_shown, value))}"
-    return type(value).__name__
 
 
 def _device_of(units: Any) -> torch.device:

@@ -93,8 +93,8 @@ class Branch:
         name: What edges call it.
         of: The network node it leaves.
         tap: Where it leaves.
-        head: What makes an output of the tap's value: a module, or settings that build one from the shape of the tap's value
-            to the shape of the network's output.
+        head: What makes an output of the tap's value: a module, or settings that build one from the shape of the
+            tap's value to the shape of the network's output.
         optimizer: For a head on a frozen network. None: that of the network, or of the stage.
         combine: What it does with several losses that arrive.
     """

@@ -31,8 +31,8 @@ class Fit:
     """How the learning nodes of a stage move, and what is kept.
 
     Args:
-        batch: Examples of one optimizer step, over all processes and all parts of an accumulation. Of each pass over the
-            data the last, incomplete batch is left out; every pass has its own order.
+        batch: Examples of one optimizer step, over all processes and all parts of an accumulation. Of each pass
+            over the data the last, incomplete batch is left out; every pass has its own order.
         accumulate: In how many parts a batch is computed, one after another, to save memory.
         optimizer: For every learning node that has none of its own.
         schedule: Of the learning rate, for every learning node that has none of its own.

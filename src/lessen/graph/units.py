@@ -55,7 +55,8 @@ class Views:
             inputs = now.batch.inputs
             if not isinstance(inputs, Tensor):
                 raise DataError(
-                    f"A view needs inputs that are one tensor, but the data gives a {type(inputs).__name__}. Leave the view out."
+                    f"A view needs inputs that are one tensor, but the data gives a "
+                    f"{type(inputs).__name__}. Leave the view out."
                 )
             draws_NK = uniforms(now.batch.index, view.draws, seed=now.view_seed)
             now.seen[key] = view(inputs, draws_NK.to(inputs.device))
@@ -214,7 +215,8 @@ class BranchUnit(Unit):
         except Exception as error:
             shape = tuple(value.shape)
             raise ShapeError(
-                f"The head of the branch {self.name!r} does not fit its tap {str(self.tap)!r} of {self.of!r}, which gives "
+                f"The head of the branch {self.name!r} does not fit its tap {str(self.tap)!r} of "
+                f"{self.of!r}, which gives "
                 f"shape {shape}: {error}"
             ) from error
         if self.recorder is not None:

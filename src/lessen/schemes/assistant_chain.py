@@ -1,7 +1,7 @@
 """Teacher assistants: a large step is taken in several small ones.
 
-Mirzadeh et al., Improved knowledge distillation via teacher assistant, AAAI 2020, arXiv:1902.03393. With `dense`: Son et al.,
-Densely guided knowledge distillation using multiple teacher assistants, ICCV 2021, arXiv:2009.08825.
+Mirzadeh et al., Improved knowledge distillation via teacher assistant, AAAI 2020, arXiv:1902.03393. With `dense`:
+Son et al., Densely guided knowledge distillation using multiple teacher assistants, ICCV 2021, arXiv:2009.08825.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from lessen.schemes.supervised import Count
 
 @settings
 class AssistantChain:
-    """The teacher teaches the first assistant, each assistant the next, the last one the student. Cast: `teacher`,
-    `assistants` (from large to small), `student`.
+    """The teacher teaches the first assistant, each assistant the next, the last one the student.
+
+    Cast: `teacher`, `assistants` (from large to small), `student`.
 
     Args:
         knowledge: What is taught at every link.

@@ -17,7 +17,8 @@ class At:
 
     Args:
         objective: What the student learns from the teacher there.
-        tap: Where: a module's path in both networks, or a pair: in the student's, then in the teacher's. "" is the output.
+        tap: Where: a module's path in both networks, or a pair: in the student's, then in the teacher's. "" is the
+            output.
         weight: What its mean is multiplied by.
         schedule: A further factor that follows the progress of the stage.
         bridge: Between the student's shape and the teacher's.

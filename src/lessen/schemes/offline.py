@@ -29,7 +29,8 @@ class Offline:
         epochs: Passes over the training data.
         steps: Optimizer steps, instead of epochs.
         fit: How the student moves.
-        cache: Keep what the teacher gives on disk, where training batches have no random view. None: compute it each time.
+        cache: Keep what the teacher gives on disk, where training batches have no random view. None: compute it
+            each time.
     """
 
     knowledge: tuple[Lesson, ...] = (SoftTargets(),)

@@ -13,7 +13,7 @@ from lessen.graph import Edge, Fit, Graph, Stage
 from lessen.graph.node import Node
 
 Cast = Mapping[str, Any]
-"""Which networks play: "teacher" and "student" are networks, "teachers", "students" and "assistants" are lists of them."""
+"""Who plays: "teacher" and "student" are networks, "teachers", "students" and "assistants" are lists of them."""
 
 
 @runtime_checkable

@@ -24,7 +24,7 @@ from lessen.surgery.taps import as_tap
 
 @settings
 class SelfBranches:
-    """Exits from the middle learn from the labels and from the end of the network; the trunk learns with them. Cast: `student`.
+    """Exits from the middle learn from the labels and from the end of the network. Cast: `student`.
 
     Args:
         taps: Where the exits leave, from shallow to deep.

@@ -1,7 +1,7 @@
 """Self-distillation by snapshot: a network learns from what it was.
 
-Last epoch: Kim et al., ICCV 2021, arXiv:2006.12000. Last step: Shen et al., CVPR 2022, arXiv:2203.16172. Moving average:
-Tarvainen & Valpola, NeurIPS 2017, arXiv:1703.01780.
+Last epoch: Kim et al., ICCV 2021, arXiv:2006.12000. Last step: Shen et al., CVPR 2022, arXiv:2203.16172. Moving
+average: Tarvainen & Valpola, NeurIPS 2017, arXiv:1703.01780.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class SelfSnapshot:
         says="A network is taught by what it was an epoch or a step ago, or by its own average.",
         costs="A copy of the network and a forward pass more a step; nothing in the shipped model.",
         fails_when="Label smoothing does as much, which it often does; compare with it.",
-        differs="Published code mixes labels and snapshot into one target; here they are two edges, equal for cross-entropy.",
+        differs="Published code mixes labels and snapshot into one target; here they are two edges.",
     )
 
     def stages(self, cast: Cast, /) -> list[Stage]:

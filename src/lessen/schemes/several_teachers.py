@@ -25,8 +25,8 @@ class SeveralTeachers:
     """Frozen teachers teach one student. Cast: `teachers`, `student`.
 
     Args:
-        knowledge: What is taught. Each teacher has an equal share of the weight; give a lesson the gate `Correct()` to hear
-            only teachers that are right.
+        knowledge: What is taught. Each teacher has an equal share of the weight; give a lesson the gate `Correct()`
+            to hear only teachers that are right.
         ensemble: Make one output of all teachers' outputs, and let that teach. None: each teaches by itself.
         labels: The weight of the labels.
         labels_objective: Between the student's output and the labels.

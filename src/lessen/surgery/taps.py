@@ -1,7 +1,7 @@
 """Taps: read what a module computes, by its address, without touching the network.
 
-A tap survives wrapping (DistributedDataParallel, torch.compile), modules that stand in several places, modules called more
-than once, and activations that write over what they are given.
+A tap survives wrapping (DistributedDataParallel, torch.compile), modules that stand in several places, modules
+called more than once, and activations that write over what they are given.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Tap:
     Args:
         path: The dotted name of a module, as `named_modules` gives it; "" is the whole network.
         side: What the module gives, or what it is given.
-        call: Which of several calls in one forward pass, as an index (-1 is the last). None: it must be called just once.
+        call: Which of several calls in one forward pass, as an index (-1 is the last). None: it must be called just
+            once.
     """
 
     path: str = ""
@@ -99,7 +100,8 @@ def tensor_of(value: Any) -> Tensor:
 class Recorder:
     """Hooks that write into `seen` what the taps of one network saw in its last forward pass.
 
-    It is cheap enough to stay in place for a whole training. The owner calls `begin` before each forward pass and `check`
+    It is cheap enough to stay in place for a whole training. The owner calls `begin` before each forward pass and
+    `check`
     once: afterwards only `seen` is read.
 
     Args:
@@ -151,11 +153,13 @@ class Recorder:
         for tap, calls in self._calls.items():
             if not calls:
                 raise TapError(
-                    f"The module {tap.path!r} was not called in the forward pass, so its tap saw nothing. Tap one that is."
+                    f"The module {tap.path!r} was not called in the forward pass, so its tap saw nothing. "
+                    f"Tap one that is."
                 )
             if tap.call is None and len(calls) > 1:
                 raise TapError(
-                    f"The module {tap.path!r} was called {len(calls)} times in one forward pass. Say which call is meant, "
+                    f"The module {tap.path!r} was called {len(calls)} times in one forward pass. Say which "
+                    f"call is meant, "
                     f"as Tap(path={tap.path!r}, call=0) for the first."
                 )
             if tap.call is not None and not -len(calls) <= tap.call < len(calls):
@@ -196,7 +200,7 @@ class Recorder:
 
 @contextmanager
 def capture(model: nn.Module, taps: Collection[Tap]) -> Iterator[dict[Tap, Any]]:
-    """Read taps during one forward pass that is made inside the block; `seen[tap]` is a tensor, or what the module gave.
+    """Read taps during the one forward pass that is made inside the block; `seen[tap]` is what the module gave.
 
     Values are copied when seen, so what a later in-place operation does to them does not show.
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -85,14 +86,11 @@ class SchemeLaws:
         cast = self.cast()
         for stage in scheme.stages(cast):
             frozen = [n.module for n in stage.graph.nodes if isinstance(n, Network) and not n.learns]
-            training: list[bool] = []
-            hooks = [m.register_forward_hook(lambda m, *_: training.append(m.training)) for m in frozen]
             before = [digest(module) for module in frozen]
-            run([stage], self.data(), device="cpu", progress=False)
+            with modes_while_called(frozen) as training:
+                run([stage], self.data(), device="cpu", progress=False)
             assert [digest(module) for module in frozen] == before
             assert not any(training)
-            for hook in hooks:
-                hook.remove()
 
     def test_something_learns(self, scheme: Scheme) -> None:
         cast = self.cast()
@@ -159,6 +157,18 @@ class SchemeLaws:
         return states(cast)
 
 
+@contextmanager
+def modes_while_called(networks: Sequence[nn.Module]) -> Iterator[list[bool]]:
+    """Whether each call of one of the networks found it in training mode."""
+    training: list[bool] = []
+    hooks = [m.register_forward_hook(lambda module, *_: training.append(module.training)) for m in networks]
+    try:
+        yield training
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def leaks(stage: Stage, batch: Batch) -> list[str]:
     """The edges whose loss has a gradient at weights that only their source has, though it was not asked for."""
     found = []
@@ -196,7 +206,7 @@ def weights(nodes: Mapping[str, Any], name: str) -> set[nn.Parameter]:
 
 
 def transfer_loss(stage: Stage, batch: Batch) -> float:
-    """The largest loss of an edge between networks, in eval mode, leaving out branches, which have heads of their own."""
+    """The largest loss of an edge between networks, in eval mode; branches are left out, for they have own heads."""
     kinds = {node.name: node for node in stage.graph.nodes}
     flow = Flow(stage, batch)
     try:
