@@ -54,8 +54,9 @@ class Edge:
 def edge_names(edges: Sequence[Edge]) -> list[str]:
     """The names of edges in logs and drawings: `source->target`, the taps where they are not the output, `#2`.
 
-    >>> edge_names([Edge(source="a", target="b", objective=None, source_tap="x"), Edge(source="a", target="b",
-    objective=None)]) ['a->b:x>', 'a->b']
+    >>> given = {"source": "a", "target": "b", "objective": None}
+    >>> edge_names([Edge(**given, source_tap="x"), Edge(**given), Edge(**given)])
+    ['a->b:x>', 'a->b', 'a->b#2']
     """
     names: list[str] = []
     for edge in edges:
