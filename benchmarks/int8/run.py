@@ -9,8 +9,8 @@ the fp32 file's time to the int8 file's, paired within rounds, with its 95 % int
 The demo student is trained on the digits, pruned and trained again. The others see ten kinds of synthetic images:
 `residual_28` is trained on them, the large ones have random weights (time does not depend on them) and a last layer
 fitted in closed form, so that there is something to agree on. Settings were not tuned; calibration and verification use
-different images. The accuracies say nothing about real data: the features of a random `mobilenet_v2` differ less between
-images than by rounding, so of that only the times and the integer share are to be read.
+different images. The accuracies say nothing about real data. The features of a random `mobilenet_v2` differ less
+between images than by rounding: of that one only the times and the integer share are to be read.
 """
 
 from __future__ import annotations
