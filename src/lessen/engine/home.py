@@ -7,7 +7,7 @@ computes, so runs in sequence or interleaved, and a program's own use of acceler
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -79,12 +79,19 @@ class Home:
         wrapped: nn.Module = self.accelerator.prepare_model(module)
         return wrapped
 
-    def apart(self, module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-        """While a part of a batch is computed: gradients are exchanged between processes with the last part only."""
-        if last or self.processes == 1:
-            return nullcontext()
-        context: AbstractContextManager[None] = self.accelerator.no_sync(module)
-        return context
+    def backward(self, loss: Tensor) -> None:
+        """Compute gradients, scaled where the precision needs it."""
+        if self.accelerator.scaler is None and self.processes == 1:
+            loss.backward()
+            return
+        with self.inside():
+            self.accelerator.backward(loss)
+
+    @contextmanager
+    def apart(self, module: nn.Module) -> Iterator[None]:
+        """While a part of a batch is computed whose gradients are exchanged between processes later, with the last."""
+        with self.inside(), self.accelerator.no_sync(module):
+            yield
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over all processes."""

@@ -63,7 +63,7 @@ def run(
         Stopped: SIGTERM came; a checkpoint was written first, where there is a folder.
     """
     course = Course(stages, data, folder=folder, seed=seed, resume=resume, device=device, track=track)
-    with Bar(show=progress) as bar, Asked() as asked:
+    with Bar(show=progress) as bar, Asked() as asked, torch.random.fork_rng(devices=[]):
         shown: Training | None = None
         for training in course.steps(asked):
             if training is not shown:
@@ -115,7 +115,10 @@ class Course:
         return saved
 
     def steps(self, asked: Asked | None = None) -> Generator[Training, None, None]:
-        """Run, and give the stage after every optimizer step. Files are written only from here on."""
+        """Run, and give the stage after every optimizer step. Files are written only from here on.
+
+        Each step seeds torch's global generator for itself, and leaves it as it is; `run` puts it back at the end.
+        """
         first = 0 if self._resumed is None else int(self._resumed.about["stage"])
         started = False
         for number in range(first, len(self.stages)):

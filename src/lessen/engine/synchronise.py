@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,15 +33,31 @@ def release(parts: Iterable[_BatchNorm]) -> None:
         part.__dict__.pop("forward", None)
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; its gradient is the sum of their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        """Sum."""
+        total = value.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Sum again."""
+        total = gradients[0].clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+
 def _forward(self: _BatchNorm, value: Tensor) -> Tensor:
     if not self.training:
         return type(self).forward(self, value)
-    from torch.distributed.nn.functional import all_reduce
-
     axes = [0, *range(2, value.ndim)]
     shape = [1, -1, *[1] * (value.ndim - 2)]
     count = value.new_full((1,), value.numel() / value.shape[1])
-    sums: Tensor = all_reduce(torch.cat([value.sum(axes), value.square().sum(axes), count]))
+    sums: Tensor = _Sum.apply(torch.cat([value.sum(axes), value.square().sum(axes), count]))
     mean_C, square_C = (sums[:-1] / sums[-1]).chunk(2)
     variance_C = square_C - mean_C.square()
     if self.track_running_stats and self.running_mean is not None and self.running_var is not None:

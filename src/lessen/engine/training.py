@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -79,6 +80,8 @@ class Training:
         self.best_files: dict[str, str] = {}
         self.waited = 0
         self._order: tuple[int, Tensor] | None = None
+        self._view_seed = 0
+        self._draw_seed = derive(seed, "draw", number)
 
     def _plan_batches(self) -> None:
         fit, count = self.stage.fit, len(self.examples)
@@ -124,16 +127,13 @@ class Training:
         """
         start = time.perf_counter()
         progress = self.step / self.steps
-        state = torch.get_rng_state()
         try:
-            with self.home.inside():
-                passed = self._gradients(progress)
-                rates = self._move(progress)
+            passed = self._gradients(progress)
+            rates = self._move(progress)
         except LessenError as error:
             self.log.flush()
             raise type(error)(f"Stage {self.stage.name!r}, step {self.step}: {error}") from error
         finally:
-            torch.set_rng_state(state)
             self.flow.forget()
         seconds = time.perf_counter() - start
         self.log.step(self.epoch, self.step, progress=progress, parts=passed, rates=rates, seconds=seconds)
@@ -141,20 +141,27 @@ class Training:
 
     def _gradients(self, progress: float) -> list[Passed]:
         home, accumulate = self.home, self.stage.fit.accumulate
-        own = self._indices().chunk(home.processes)[home.rank]
-        view_seed = derive(self.seed, "view", self.number, self.epoch)
         passed = []
-        for part, index in enumerate(own.chunk(accumulate)):
-            batch = self.examples.fetch(index)
-            if home.device.type != "cpu":
-                batch = batch.to(home.device)
-            draw = derive(self.seed, "draw", self.number, self.step, home.rank, part)
-            with home.apart(self.wrapped, last=part == accumulate - 1):
-                result: Passed = self.wrapped(batch, progress, draw=draw, view_seed=view_seed)
-                if result.total.requires_grad:
-                    home.accelerator.backward(result.total if accumulate == 1 else result.total / accumulate)
-            passed.append(result)
-        return [Passed(result.total.detach(), result.losses, result.gates, result.targets) for result in passed]
+        for part, index in enumerate(self._indices()):
+            # Each part of each process at each step draws its own numbers; close seeds are far apart in the generator.
+            draw = self._draw_seed + (self.step * home.processes + home.rank) * accumulate + part
+            if home.processes == 1 or part == accumulate - 1:
+                passed.append(self._pass(index, progress, draw))
+            else:
+                with home.apart(self.wrapped):
+                    passed.append(self._pass(index, progress, draw))
+        return passed
+
+    def _pass(self, index_N: Tensor, progress: float, draw: int) -> Passed:
+        """One forward and backward pass."""
+        batch, accumulate = self.examples.fetch(index_N), self.stage.fit.accumulate
+        if self.home.device.type != "cpu":
+            batch = batch.to(self.home.device)
+        passed: Passed = self.wrapped(batch, progress, draw=draw, view_seed=self._view_seed)
+        if passed.total.requires_grad:
+            self.home.backward(passed.total if accumulate == 1 else passed.total / accumulate)
+        passed.total = passed.total.detach()
+        return passed
 
     def _move(self, progress: float) -> dict[str, float]:
         scaler, clip = self.home.accelerator.scaler, self.stage.fit.clip
@@ -181,13 +188,17 @@ class Training:
             when.after_step(copy, original)
         return rates
 
-    def _indices(self) -> Tensor:
+    def _indices(self) -> Sequence[Tensor]:
+        """The numbers of this process's examples in this step, in the parts that are computed one after another."""
         epoch = self.epoch
         if self._order is None or self._order[0] != epoch:
             drawn = torch.randperm(len(self.examples), generator=generator(self.seed, "order", self.number, epoch))
             self._order = (epoch, drawn)
-        place = (self.step % self.epoch_steps) * self.batch
-        return self._order[1][place : place + self.batch]
+            self._view_seed = derive(self.seed, "view", self.number, epoch)
+        own = self.batch // self.home.processes
+        place = (self.step % self.epoch_steps) * self.batch + self.home.rank * own
+        index = self._order[1][place : place + own]
+        return (index,) if self.stage.fit.accumulate == 1 else index.chunk(self.stage.fit.accumulate)
 
     # Ends of epochs
 

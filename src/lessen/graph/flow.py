@@ -25,7 +25,7 @@ from lessen.graph.node import Branch, Ensemble, Labels, Network
 from lessen.graph.optimizer import Optimizer
 from lessen.graph.schedule import Schedule
 from lessen.graph.stage import Stage
-from lessen.graph.units import WHOLE, BranchUnit, EnsembleUnit, LabelsUnit, NetworkUnit, Now, Unit, Views
+from lessen.graph.units import WHOLE, BranchUnit, EnsembleUnit, LabelsUnit, NetworkUnit, Now, Unit, Views, seed_draws
 from lessen.surgery.taps import Tap
 
 
@@ -68,7 +68,7 @@ class _Ready:
         return factor if self.open_by is None else factor * self.open_by.at(progress)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Passed:
     """What one forward pass gives: the loss to go down, and what to log.
 
@@ -312,10 +312,12 @@ class Flow(nn.Module):
             batch: The examples, on the device.
             progress: Of the stage, in [0, 1].
             training: Whether views of training batches are used.
-            draw: A seed for whatever the learning networks draw in this pass.
+            draw: A seed for whatever is drawn in this pass (dropout); each learning network has a stream of its own.
             view_seed: A seed for random views, the same for the whole pass over the data.
         """
         now = Now(batch=batch, training=training, draw=draw, view_seed=view_seed)
+        if training:
+            seed_draws(draw, batch.index.device)
         for unit in self.units.values():
             unit.compute(now)
         arriving: dict[str, dict[str, Tensor]] = {}

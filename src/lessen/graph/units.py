@@ -117,6 +117,7 @@ class NetworkUnit(Unit):
         self.taps = taps
         self.inner = [tap for tap in taps if tap != WHOLE]
         self.original = of.module
+        self.stream = derive(0, "stream", self.name)
         self.module = copy.deepcopy(of.module) if isinstance(node, Snapshot) else of.module
         if isinstance(node, Snapshot):
             self.module.requires_grad_(False)
@@ -158,7 +159,7 @@ class NetworkUnit(Unit):
         if self.cached is not None and now.training:
             now.values[self.name] = self.cached(now.batch.index)
         elif self.learns:
-            seed_draws(now.draw, self.name, now.batch.index.device)
+            seed_draws(now.draw + self.stream, now.batch.index.device)
             self._call(now)
         else:
             with torch.no_grad():
@@ -270,9 +271,9 @@ class EnsembleUnit(Unit):
         now.values[self.name] = {WHOLE: self.module(outputs)}
 
 
-def seed_draws(draw: int, name: str, device: torch.device) -> None:
-    """Seed what a network draws in this pass (dropout): its own stream, whoever else is in the graph."""
-    seed = derive(draw, name)
+def seed_draws(draw: int, device: torch.device) -> None:
+    """Seed what is drawn from torch's global generators from here on."""
+    seed = draw & (2**63 - 1)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
