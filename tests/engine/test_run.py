@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -304,6 +306,26 @@ def test_every_pass_sees_its_own_order_and_whole_batches() -> None:
 def test_a_node_without_labels_in_classification_is_a_graph_error() -> None:
     with pytest.raises(GraphError, match="Nobody learns"):
         train(Offline(labels=0.0, knowledge=()).stages({"teacher": linear(), "student": linear(1)}))
+
+
+@pytest.mark.slow
+def test_mlflow_gets_what_is_logged(tmp_path: Path) -> None:
+    """In a process of its own: MLflow sets up its database, its threads and its warnings for a whole program."""
+    pytest.importorskip("mlflow")
+    code = f"""
+import torch, mlflow
+from lessen.engine import MLflow, run
+from lessen.schemes import Supervised
+from lessen.testing.tasks import clusters
+stages = Supervised(epochs=2).stages({{"student": torch.nn.Linear(8, 4)}})
+run(stages, clusters(), device="cpu", track=(MLflow(where="sqlite:///{tmp_path}/m.db"),))
+(found,) = mlflow.search_runs(experiment_names=["lessen"], output_format="list")
+print("names:", *sorted(found.data.metrics), sep="|")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    names = done.stdout.split("names:")[1].strip().split("|")
+    assert {"edges/labels to student/loss", "loss/student", "figures/student/accuracy"} <= set(names)
 
 
 def test_tensorboard_gets_what_is_logged(tmp_path: Path) -> None:

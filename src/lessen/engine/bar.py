@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 _EVERY = 10
 
@@ -34,7 +35,7 @@ class Bar:
         """A new bar."""
         self._task = self._bar.add_task(name, total=total, completed=done, says="")
 
-    def move(self, done: int, says: str = "") -> None:
-        """How far it is; only every few steps are drawn, and every one that says something."""
-        if not self._quiet and self._task is not None and (says or done % _EVERY == 0):
-            self._bar.update(self._task, completed=done, **({"says": says} if says else {}))  # type: ignore[arg-type]
+    def move(self, done: int, *, total: int, says: Callable[[], str]) -> None:
+        """How far it is, and what there is to say; only every few steps, and the last, are drawn."""
+        if not self._quiet and self._task is not None and (done % _EVERY == 0 or done == total):
+            self._bar.update(TaskID(self._task), completed=done, says=says())

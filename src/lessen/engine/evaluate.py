@@ -44,6 +44,7 @@ def evaluate(flow: Flow, data: Data, device: torch.device, *, size: int = 256) -
         for name, figures in part.items():
             for figure, value in figures.items():
                 sums.setdefault(name, {})[figure] = sums.get(name, {}).get(figure, 0.0) + value
+    flow.forget()
     count = len(data.validation)
     return {name: {figure: value / count for figure, value in found.items()} for name, found in sums.items() if found}
 

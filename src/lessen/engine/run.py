@@ -69,7 +69,7 @@ def run(
             if training is not shown:
                 shown = training
                 bar.begin(training.stage.name, done=training.step, total=training.steps)
-            bar.move(training.step, course.says())
+            bar.move(training.step, total=training.steps, says=course.says)
     return course.history
 
 

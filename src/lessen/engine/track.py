@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -94,7 +95,7 @@ def flat(row: dict[str, Any]) -> dict[str, float]:
     """The numbers of a log line under one name each, as trackers want them.
 
     >>> flat({"kind": "step", "loss": {"s": 1.0}, "edges": {"a->s": {"loss": 2.0}}, "rate": {"s": 0.1}})
-    {'loss/s': 1.0, 'edges/a->s/loss': 2.0, 'rate/s': 0.1}
+    {'loss/s': 1.0, 'edges/a to s/loss': 2.0, 'rate/s': 0.1}
     """
     found: dict[str, float] = {}
 
@@ -103,7 +104,8 @@ def flat(row: dict[str, Any]) -> dict[str, float]:
             for key, inner in value.items():
                 go(f"{name}/{key}", inner)
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[name] = float(value)
+            # MLflow takes no other signs in a name.
+            found[re.sub(r"[^\w\-. :/]", "-", name.replace("->", " to "))] = float(value)
 
     for key in ("loss", "edges", "rate", "figures"):
         if key in row:
