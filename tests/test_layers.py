@@ -14,12 +14,11 @@ LAYERS = {
     "core": 0,
     **dict.fromkeys(["functional", "surgery", "data", "zoo"], 1),
     **dict.fromkeys(["knowledge", "operations", "measure"], 2),
-    **dict.fromkeys(["graph", "deploy"], 3),
+    **dict.fromkeys(["graph", "deploy", "report"], 3),
     "engine": 4,
     **dict.fromkeys(["schemes", "diagnose"], 5),
     "pipeline": 6,
     "search": 7,
-    "report": 8,
     **dict.fromkeys(["recipe", "cli"], 9),
     "testing": 10,
 }

@@ -32,8 +32,8 @@ def preflight(
     """Walk the steps on copies without training anything.
 
     Operations are planned and applied, with little calibration data; the graphs of schemes are validated on one batch
-    of the network as it then is. Where nothing is trained, the operations that come last fail just as early when they are
-    really done, so they are not done twice.
+    of the network as it then is. Where nothing is trained, the operations fail just as early when they are really done,
+    so they are not done twice.
 
     Raises:
         LessenError: the first thing that is wrong; the text names the step.

@@ -16,7 +16,7 @@ from lessen.core.data import Data
 from lessen.core.errors import SettingError
 from lessen.core.seeds import derive
 from lessen.core.settings import encode
-from lessen.knowledge import CrossEntropy, SquaredError
+from lessen.knowledge import CrossEntropy, Regression
 from lessen.pipeline.plans import decode_plans, encode_plans, load_strictly
 from lessen.schemes import Scheme
 
@@ -80,7 +80,7 @@ def context_for(data: Data, *, count: int, device: torch.device, seed: int) -> C
 
 def loss_for(data: Data) -> Callable[[Any, Tensor], Tensor]:
     """What the labels ask for: cross-entropy for classes, squared error for numbers."""
-    return CrossEntropy() if data.classes is not None else SquaredError()
+    return CrossEntropy() if data.classes is not None else Regression()
 
 
 def operate(course: Course, operation: Operation, context: Context, number: int) -> Course:
