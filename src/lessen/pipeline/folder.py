@@ -61,7 +61,7 @@ class RunFolder:
         self.check_free()
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         write_text(self.recipe, yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
-        self.write_state({"kind": KIND, "completed": 0, "finished": False})
+        self.write_state({"kind": KIND, "completed": -1, "finished": False})
 
     def open(self) -> dict[str, Any]:
         """The state of an existing run.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -32,8 +32,7 @@ def preflight(
     """Walk the steps on copies without training anything.
 
     Operations are planned and applied, with little calibration data; the graphs of schemes are validated on one batch
-    of the network as it then is. Where nothing is trained, the operations fail just as early when they are really done,
-    so they are not done twice.
+    of the network as it then is.
 
     Raises:
         LessenError: the first thing that is wrong; the text names the step.
@@ -43,30 +42,29 @@ def preflight(
     if student is not None:
         check_classes(student, data, what="The student")
     deploy.check()
-    course = Course(copy.deepcopy(student if student is not None else teacher))
-    lessons = [number for number, step in enumerate(steps) if isinstance(step, Scheme)]
-    if not train and not lessons:
-        return
     frozen = copy.deepcopy(teacher).eval()
-    _named("train", lambda: [_check_scheme(scheme, frozen, copy.deepcopy(teacher), data) for scheme in train])
+    for number, scheme in enumerate(train, start=1):
+        with _named(f"training {number} ({title(scheme)})"):
+            _check_scheme(scheme, frozen, teacher, data)
+    course = Course(copy.deepcopy(student if student is not None else teacher))
     context = context_for(data, count=32, device=torch.device("cpu"), seed=seed)
     for number, step in enumerate(steps, start=1):
-        if isinstance(step, Operation):
-            course = _named(
-                f"step {number} ({title(step)})", lambda c=course, s=step, n=number: operate(c, s, context, n)
-            )
-        else:
-            _named(f"step {number} ({title(step)})", lambda s=step, c=course: _check_scheme(s, frozen, c.network, data))
+        with _named(f"step {number} ({title(step)})"):
+            if isinstance(step, Operation):
+                course = operate(course, step, context, number)
+            else:
+                _check_scheme(step, frozen, course.network, data)
 
 
 def _check_scheme(scheme: Scheme, teacher: nn.Module, student: nn.Module, data: Data) -> None:
     batch = data.train.fetch(torch.arange(min(4, len(data.train))))
     for stage in scheme.stages(cast_for(teacher, copy.deepcopy(student))):
-        validate(stage, batch)
+        validate(stage, batch, augment=data.augment)
 
 
-def _named(where: str, act: Any) -> Any:
+@contextmanager
+def _named(where: str) -> Iterator[None]:
     try:
-        return act()
+        yield
     except LessenError as error:
         raise type(error)(f"In {where}: {error}") from error
