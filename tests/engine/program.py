@@ -168,6 +168,8 @@ def norm(file: Path) -> None:
         course = Course([Stage(name="norm", graph=graph, steps=10, fit=fit)], make_data(augment=False), device="cpu")
         finish(course, file.with_suffix(f".{synchronised}.safetensors"), network)
     if torch.distributed.is_initialized():
+        # Leave together: a peer that is already gone makes gloo's threads abort this process.
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 

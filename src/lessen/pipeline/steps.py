@@ -99,7 +99,7 @@ def cast_for(teacher: nn.Module, student: nn.Module) -> Mapping[str, Any]:
 def restore(origin: nn.Module, tensors: Mapping[str, Tensor], plans: list[Any], rows: list[Any]) -> Course:
     """The course after a step that was completed before an interruption."""
     made = decode_plans(plans)
-    network = copy.deepcopy(origin)
+    network = copy.deepcopy(origin).requires_grad_(True)
     for plan in made:
         network = plan.apply(network, values=False)
     return Course(load_strictly(network, tensors), made, rows)
