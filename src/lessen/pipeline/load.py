@@ -10,7 +10,8 @@ from torch import nn
 from lessen.core.errors import RunError
 from lessen.core.files import read_tensors
 from lessen.pipeline.folder import RunFolder
-from lessen.pipeline.plans import load_strictly, read_plans, replay
+from lessen.pipeline.plans import read_plans, replay
+from lessen.zoo import load_tensors
 
 
 def load(run: str | Path, network: nn.Module) -> nn.Module:
@@ -42,7 +43,8 @@ def load_given(folder: RunFolder, teacher: nn.Module, student: nn.Module | None)
         RunError: the run was started with a student and none is given, or the other way round.
         WeightsError: the networks are of another architecture.
     """
-    load_strictly(teacher, read_tensors(folder.step(0) / "given.safetensors"))
+    given = folder.step(0) / "given.safetensors"
+    load_tensors(teacher, read_tensors(given), source=str(given))
     kept = folder.step(0) / "student.safetensors"
     if kept.is_file() != (student is not None):
         raise RunError(
@@ -50,4 +52,4 @@ def load_given(folder: RunFolder, teacher: nn.Module, student: nn.Module | None)
             "resume it the same way."
         )
     if student is not None:
-        load_strictly(student, read_tensors(kept))
+        load_tensors(student, read_tensors(kept), source=str(kept))

@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lessen.core.contracts import Plan
-from lessen.core.errors import PlanError, WeightsError
+from lessen.core.errors import PlanError
 from lessen.core.settings import decode, encode
+from lessen.zoo import load_tensors
 
 
 def known_settings(*packages: str) -> dict[str, type]:
@@ -80,29 +81,4 @@ def replay(network: nn.Module, plans: Sequence[Plan], tensors: Mapping[str, Tens
     """
     for plan in plans:
         network = plan.apply(network, values=False)
-    return load_strictly(network, tensors)
-
-
-def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Load a state in place, every name and every shape of it.
-
-    Raises:
-        WeightsError: saying which names are missing, unexpected or of another shape.
-    """
-    own = network.state_dict()
-    missing = sorted(own.keys() - tensors.keys())
-    unexpected = sorted(tensors.keys() - own.keys())
-    shapes = [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
-    parts = []
-    for what, names in (("missing", missing), ("unexpected", unexpected)):
-        if names:
-            parts.append(f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})")
-    if shapes:
-        first = shapes[0]
-        parts.append(
-            f"{len(shapes)} of another shape ({first}: {tuple(tensors[first].shape)}, not {tuple(own[first].shape)})"
-        )
-    if parts:
-        raise WeightsError(f"These weights are not of this {type(network).__name__}: {'; '.join(parts)}.")
-    network.load_state_dict(dict(tensors), strict=True)
-    return network
+    return load_tensors(network, tensors, source="the run")

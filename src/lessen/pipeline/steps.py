@@ -17,8 +17,9 @@ from lessen.core.errors import SettingError
 from lessen.core.seeds import derive
 from lessen.core.settings import encode
 from lessen.knowledge import CrossEntropy, Regression
-from lessen.pipeline.plans import decode_plans, encode_plans, load_strictly
+from lessen.pipeline.plans import decode_plans, encode_plans
 from lessen.schemes import Scheme
+from lessen.zoo import load_tensors
 
 Step = Operation | Scheme
 
@@ -102,7 +103,7 @@ def restore(origin: nn.Module, tensors: Mapping[str, Tensor], plans: list[Any], 
     network = copy.deepcopy(origin).requires_grad_(True)
     for plan in made:
         network = plan.apply(network, values=False)
-    return Course(load_strictly(network, tensors), made, rows)
+    return Course(load_tensors(network, tensors, source="the run"), made, rows)
 
 
 def keep(course: Course) -> tuple[dict[str, Tensor], list[Any], list[Any]]:

@@ -7,7 +7,7 @@ from lessen.zoo.perceptron import mlp
 from lessen.zoo.residual import ResidualNetwork, residual
 from lessen.zoo.trained import teacher, teachers
 from lessen.zoo.transformer import Transformer, transformer
-from lessen.zoo.weights import load_weights, read_weights
+from lessen.zoo.weights import load_tensors, load_weights, read_weights
 
 __all__ = [
     "NETWORKS",
@@ -17,6 +17,7 @@ __all__ = [
     "build",
     "check_classes",
     "lenet5",
+    "load_tensors",
     "load_weights",
     "mlp",
     "read_weights",

@@ -57,13 +57,27 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in tensors) and not any(name.startswith(prefix) for name in own):
             tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    differs = _differences(own, tensors)
+    return load_tensors(network, tensors, source=str(path))
+
+
+def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> nn.Module:
+    """Put named tensors into a network, every name and every shape of it; the network is given back.
+
+    Args:
+        network: Changed in place.
+        tensors: Its whole state.
+        source: Where they come from, for the error.
+
+    Raises:
+        WeightsError: they are of another network; the text says which names differ.
+    """
+    differs = _differences(network.state_dict(), tensors)
     if differs:
         raise WeightsError(
-            f"The weights in {path} are not of this {type(network).__name__}: {'; '.join(differs)}. Give the weights "
+            f"The weights in {source} are not of this {type(network).__name__}: {'; '.join(differs)}. Give the weights "
             "of this network, or build it with the settings the weights were trained with."
         )
-    network.load_state_dict(tensors, strict=True)
+    network.load_state_dict(dict(tensors), strict=True)
     return network
 
 
