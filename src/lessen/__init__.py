@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lessen.measure import measure
-    from lessen.pipeline import Compressed, compress, load, resume
+    from lessen.pipeline import Compressed, compress
+    from lessen.recipe import load, resume
 
 __version__ = "0.1.0.dev0"
 __all__ = ["Compressed", "compress", "load", "measure", "resume"]
@@ -15,9 +16,9 @@ __all__ = ["Compressed", "compress", "load", "measure", "resume"]
 _HOME = {
     "Compressed": "lessen.pipeline",
     "compress": "lessen.pipeline",
-    "load": "lessen.pipeline",
+    "load": "lessen.recipe",
     "measure": "lessen.measure",
-    "resume": "lessen.pipeline",
+    "resume": "lessen.recipe",
 }
 
 

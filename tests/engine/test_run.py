@@ -34,7 +34,7 @@ from lessen.graph import (
     Precision,
     Stage,
 )
-from lessen.knowledge import CrossEntropy, Regression, SoftTargets
+from lessen.knowledge import AttentionTransfer, CrossEntropy, Regression, SoftTargets
 from lessen.schemes import Offline, Supervised, at, supervised
 from lessen.surgery.digest import digest
 from lessen.testing.tasks import clusters, perceptron
@@ -75,6 +75,33 @@ def test_a_batch_in_parts_is_the_same_batch(parts: int) -> None:
     torch.testing.assert_close(whole.weight, cut.weight)
     with pytest.raises(SettingError, match="multiple of 3"):
         train(Supervised(epochs=2, fit=Fit(batch=16, accumulate=3)).stages({"student": cut}))
+
+
+def test_the_layout_in_memory_changes_no_result(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    images = ArrayExamples(torch.randn(48, 3, 8, 8), torch.arange(48) % 4)
+    data = Data(train=images, validation=images, test=images, classes=tuple("abcd"), name="noise")
+    rows, last = torch.channels_last, torch.contiguous_format
+    ended, seen = {}, {}
+    for lies in (False, True):
+        torch.manual_seed(1)
+        teacher, student = (nn.Sequential(nn.Conv2d(3, 6, 3), nn.Flatten(), nn.Linear(216, 4)) for _ in range(2))
+        layouts = seen.setdefault(lies, set())
+        hook = student[0].register_forward_hook(
+            lambda _module, _inputs, output, layouts=layouts: (
+                layouts.add(output.is_contiguous(memory_format=rows)) if output.requires_grad else None
+            )
+        )
+        lessons = (SoftTargets(), at("0", AttentionTransfer()))
+        fit = Fit(batch=16, optimizer=SGD(rate=0.02), channels_last=lies)
+        stages = Offline(knowledge=lessons, epochs=2, fit=fit).stages({"teacher": teacher, "student": student})
+        train(stages, data, folder=tmp_path / str(lies))
+        hook.remove()
+        assert all(network[0].weight.is_contiguous(memory_format=last) for network in (teacher, student))
+        ended[lies] = student.state_dict()
+    assert seen == {False: {False}, True: {True}}
+    for name, tensor in ended[False].items():
+        torch.testing.assert_close(ended[True][name], tensor, rtol=1e-4, atol=1e-5)
 
 
 def test_the_log_is_what_readers_expect(tmp_path: Path) -> None:

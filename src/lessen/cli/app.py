@@ -21,6 +21,12 @@ app = typer.Typer(
 
 RunOption = Annotated[Path | None, typer.Option("--run", help="Folder to leave everything in; it must not exist yet.")]
 RunArgument = Annotated[Path, typer.Argument(help="The folder of a run, as runs/mine.")]
+Imports = Annotated[
+    bool,
+    typer.Option(
+        "--allow-import", help="Run the Python module that the run's recipe names; only for folders you trust."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
 
 
@@ -64,42 +70,34 @@ def run(
 
 
 @app.command()
-def resume(run: RunArgument, *, quiet: Quiet = False) -> None:
+def resume(run: RunArgument, *, allow_import: Imports = False, quiet: Quiet = False) -> None:
     """Continue a run that was interrupted; it ends with the same numbers as one that was not."""
-    from lessen.pipeline import RunFolder, resume
-    from lessen.recipe import read_recipe
+    from lessen.recipe import resume
 
-    folder = RunFolder(run)
-    folder.open()
-    _finish(resume(run, **read_recipe(folder.recipe).arguments(weights=False), progress=not quiet))
+    _finish(resume(run, allow_import=allow_import, progress=not quiet))
 
 
 @app.command()
 def load(
     run: RunArgument,
     out: Annotated[Path | None, typer.Option(help="Write the network here as a .pt2 program.")] = None,
+    *,
+    allow_import: Imports = False,
 ) -> None:
     """Rebuild the network of a run from its plan and its weights, and say what it is."""
     from lessen.measure import count_nonzero_parameters, count_parameters
-    from lessen.pipeline import RunFolder, load
-    from lessen.recipe import read_recipe
+    from lessen.recipe import load, read_run
 
     target = None if out is None else _new_file(out)
-    folder = RunFolder(run)
-    folder.open()
-    recipe = read_recipe(folder.recipe)
-    network, student = recipe.networks(weights=False)
-    made = load(run, student if student is not None else network)
+    made = load(run, allow_import=allow_import)
     console = Console(soft_wrap=True, highlight=False)
     console.print(made, markup=False)
     console.print(f"{count_parameters(made):,} parameters, {count_nonzero_parameters(made):,} of them not zero.")
     if target is not None:
         from lessen.deploy import export_pt2
 
-        console.print(f"Written: {export_pt2(made, recipe.data.load().example(2), target)}", markup=False)
-    console.print(
-        f'In Python: lessen.load("{run}", network), where network is built as in {folder.recipe}.', markup=False
-    )
+        console.print(f"Written: {export_pt2(made, read_run(run).data.load().example(2), target)}", markup=False)
+    console.print(f'In Python: lessen.load("{run}")', markup=False)
 
 
 @app.command()

@@ -57,6 +57,8 @@ class Training:
                 stage, dry, augment=data.augment, seed=derive(seed, "stage", number), device=self.home.device
             )
             self.flow.set_mode(training=True)
+            if stage.fit.channels_last:
+                self._lay_out(torch.channels_last)
             for unit in self.flow.units.values():
                 if isinstance(unit, NetworkUnit) and isinstance(unit.node, Network) and unit.node.cache is not None:
                     use_cache(unit, data.train, self.home, folder=folder)
@@ -98,6 +100,12 @@ class Training:
         self.epoch_steps = count // self.batch
         stage = self.stage
         self.steps = stage.steps if stage.steps is not None else self.epoch_steps * (stage.epochs or 0)
+
+    def _lay_out(self, layout: torch.memory_format) -> None:
+        """Order the weights of convolutions in memory; the maps that they compute take the order of the weights."""
+        for module in [*self.flow.learning, *(unit.module for unit in self.flow.units.values())]:
+            if module is not None:
+                module.to(memory_format=layout)
 
     # Position
 
@@ -259,6 +267,8 @@ class Training:
         self.close()
 
     def close(self) -> None:
-        """Take the hooks away."""
+        """Take the hooks away, and lay weights out in memory as other code expects them."""
+        if self.stage.fit.channels_last:
+            self._lay_out(torch.contiguous_format)
         release(self._synchronised)
         self.flow.close()

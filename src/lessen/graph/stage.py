@@ -38,6 +38,8 @@ class Fit:
         schedule: Of the learning rate, for every learning node that has none of its own.
         clip: The largest norm of the gradient of one node, or None.
         precision: In which precision networks and objectives are computed.
+        channels_last: Whether images lie in memory pixel by pixel (N, H, W, C) while the stage runs; convolutional
+            networks often train faster so, other networks are not touched by it.
         validate_every: Passes over the data between two looks at the validation split.
         keep_best: Whether each learning network ends as it was when it was best on the validation split.
         patience: How many looks without any network getting better end the stage, or None.
@@ -51,6 +53,7 @@ class Fit:
     schedule: Schedule = Cosine()
     clip: Annotated[float, Field(gt=0)] | None = None
     precision: Precision = Precision.FULL
+    channels_last: bool = False
     validate_every: Count = 1
     keep_best: bool = True
     patience: Count | None = None

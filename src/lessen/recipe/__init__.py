@@ -2,6 +2,7 @@
 
 from lessen.recipe.catalogue import about, catalogue, methods
 from lessen.recipe.recipe import Build, Recipe, as_data, read_recipe, schema, shipped, write_recipe
+from lessen.recipe.runs import load, read_run, resume
 
 __all__ = [
     "Build",
@@ -9,8 +10,11 @@ __all__ = [
     "about",
     "as_data",
     "catalogue",
+    "load",
     "methods",
     "read_recipe",
+    "read_run",
+    "resume",
     "schema",
     "shipped",
     "write_recipe",

@@ -25,7 +25,7 @@ from lessen.recipe.hints import settings_class, slots
 from lessen.recipe.reader import Reader
 from lessen.recipe.schema import schema_of
 from lessen.schemes import Scheme
-from lessen.zoo import build
+from lessen.zoo import build, is_own
 
 
 @settings
@@ -42,6 +42,11 @@ class Build:
     build: str
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     weights: Path | None = None
+
+    @property
+    def imports(self) -> bool:
+        """Whether making it runs a module of somebody's own."""
+        return is_own(self.build)
 
     def make(self, *, seed: int, weights: bool = True) -> nn.Module:
         """The network.

@@ -1,6 +1,6 @@
 """Networks: small ones of our own, one architecture a file, and a door to those of others."""
 
-from lessen.zoo.build import NETWORKS, Logits, build
+from lessen.zoo.build import NETWORKS, Logits, build, is_own
 from lessen.zoo.check import check_classes
 from lessen.zoo.lenet import lenet5
 from lessen.zoo.perceptron import mlp
@@ -16,6 +16,7 @@ __all__ = [
     "Transformer",
     "build",
     "check_classes",
+    "is_own",
     "lenet5",
     "load_tensors",
     "load_weights",

@@ -62,6 +62,15 @@ def build(name: str, /, *, weights: str | Path | None = None, seed: int = 0, **a
     return network
 
 
+def is_own(name: str) -> bool:
+    """Whether a name is `module:factory`, so that building the network runs a module of somebody's own.
+
+    >>> is_own("zoo:residual"), is_own("my_networks:small")
+    (False, True)
+    """
+    return name.partition(":")[0] not in _MAKERS
+
+
 class Logits(nn.Module):
     """A network of transformers whose answer is its `logits` alone.
 
@@ -110,7 +119,9 @@ def _transformers(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     folder = Path(name).expanduser()
     if folder.exists():
         try:
-            config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True, **arguments)
+            config = transformers.AutoConfig.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False, **arguments
+            )
         except (OSError, ValueError, KeyError) as error:
             raise NetworkError(f"{folder} is not a configuration of transformers ({_first(error)}).") from error
     else:

@@ -1,0 +1,82 @@
+"""Runs by their folder alone: the recipe in it says which network, which data and which steps.
+
+A folder may come from somebody else. Its recipe can name `module:factory`, and to build such a network is to run that
+module, so it is done only when it is asked for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lessen import pipeline
+from lessen.core.errors import RecipeError, RunError
+from lessen.pipeline import Compressed, RunFolder
+from lessen.recipe.recipe import Recipe, read_recipe
+
+
+def read_run(run: str | Path) -> Recipe:
+    """The recipe that a run was started from.
+
+    Raises:
+        RunError: the folder is not a run, or the run was started from Python, with objects that no recipe names.
+    """
+    folder = RunFolder(run)
+    folder.open()
+    if "build" not in (folder.read_recipe().get("network") or {}):
+        raise RunError(
+            f"{folder.path} was started from Python, so its recipe does not say how to build the network. Call "
+            f"lessen.load({str(run)!r}, network), or lessen.resume({str(run)!r}, teacher=…, data=…, steps=…)."
+        )
+    return read_recipe(folder.recipe)
+
+
+def load(run: str | Path, network: nn.Module | None = None, *, allow_import: bool = False) -> nn.Module:
+    """The compressed network of a run, in eval mode, rebuilt from its plan and its weights.
+
+    Args:
+        run: The folder of the run.
+        network: Freshly built, as the one that was compressed had been; its weights do not matter. It is not changed.
+            None builds it as the recipe of the run says.
+        allow_import: Whether a `module:factory` named in the folder may be imported, which executes that module.
+
+    Raises:
+        RunError: the folder is not a run, the run has not come to its end, or it was started from Python.
+        RecipeError: the recipe names a `module:factory`, and that was not allowed.
+        PlanError, WeightsError: the plan or the weights do not belong to this network.
+    """
+    if network is None:
+        given, student = _trusted(run, read_run(run), allow_import).networks(weights=False)
+        network = given if student is None else student
+    return pipeline.load(run, network)
+
+
+def resume(run: str | Path, *, allow_import: bool = False, progress: bool = True, **arguments: Any) -> Compressed:
+    """Continue a run that was interrupted, and end with the same numbers as one that was not.
+
+    Args:
+        run: The folder of the run.
+        allow_import: Whether a `module:factory` named in the folder may be imported, which executes that module.
+        progress: Whether to show progress bars.
+        arguments: For a run that was started from Python: those `lessen.compress` was called with, as
+            `teacher=`, `data=` and `steps=`. Without them the recipe of the run says it all.
+
+    Raises:
+        RunError: the folder is not a run, another process works on it, or it was started with other steps.
+        RecipeError: the recipe names a `module:factory`, and that was not allowed.
+    """
+    if not arguments:
+        arguments = _trusted(run, read_run(run), allow_import).arguments(weights=False)
+    return pipeline.resume(run, progress=progress, **arguments)
+
+
+def _trusted(run: str | Path, recipe: Recipe, allow_import: bool) -> Recipe:
+    for build in (recipe.network, recipe.student):
+        if build is not None and build.imports and not allow_import:
+            raise RecipeError(
+                f"The recipe in {run} names the network {build.build!r}, and to build it is to run that module. If you "
+                "trust this folder, say so with --allow-import (in Python: allow_import=True)."
+            )
+    return recipe
