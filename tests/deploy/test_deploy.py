@@ -112,8 +112,16 @@ def test_every_runtime_that_is_installed(case: Any, tmp_path: Path) -> None:
     assert found.fastest in names
 
 
+def test_a_network_that_nothing_was_done_to_is_shipped_itself(case: Any, tmp_path: Path) -> None:
+    teacher = Stand(name="teacher", step=0, network=case.model)
+    found = deploy_stands([teacher], case.data, tmp_path, settings=QUICK)
+    assert [(file.name, file.shipped, file.reference) for file in found.files] == [("model.onnx", True, False)]
+    assert found.fastest == "model.onnx"
+    assert not any(record.figure == "speedup" for record in found.records)
+
+
 def test_nothing_to_deploy_is_an_error(case: Any, tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match="nothing to deploy"):
-        deploy_stands([Stand(name="teacher", step=0, network=case.model)], case.data, tmp_path)
+        deploy_stands([], case.data, tmp_path)
     with pytest.raises(SettingError, match="rounds"):
         Deploy(rounds=2)

@@ -29,7 +29,7 @@ from lessen.graph import (
     Network,
     Stage,
 )
-from lessen.graph.flow import cut
+from lessen.graph.ready import cut
 from lessen.graph.snapshot import follow
 from lessen.knowledge import CrossEntropy, Hint, SoftTargets
 from lessen.surgery.taps import Tap

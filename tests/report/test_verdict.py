@@ -28,6 +28,16 @@ def test_smaller_faster_and_worse(make_run) -> None:
     assert "within chance" not in verdict.sentence
 
 
+def test_a_run_without_steps_compares_the_network_with_nothing() -> None:
+    rows = [record("bytes", 1000.0), record("accuracy", 90.0)]
+    rows += [record(name, value, file="model.onnx") for name, value in (("bytes", 990.0), ("fastest", 1.0))]
+    said = judge(rows)
+    assert said.after is not None
+    assert (
+        said.sentence == "No step has made the network smaller; the fastest verified file that holds it is model.onnx."
+    )
+
+
 def test_larger_slower_and_better_is_said_as_it_is() -> None:
     said = judge(pair(bytes=2000.0, latency=4.0, accuracy=91.5)).sentence
     assert "2.00 times larger and 2.00 times slower than the teacher, and 1.50 points more accurate" in said

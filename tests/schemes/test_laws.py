@@ -7,7 +7,20 @@ from typing import Any
 import pytest
 import torch
 
-from lessen.graph import Correct, Edge, Fit, Flow, Graph, LastStep, LearnedGate, Linear, Mean, MovingAverage, flow
+from lessen.graph import (
+    Correct,
+    Edge,
+    Fit,
+    Flow,
+    Graph,
+    LastStep,
+    LearnedGate,
+    Linear,
+    Mean,
+    MovingAverage,
+    flow,
+    ready,
+)
 from lessen.graph.units import NetworkUnit
 from lessen.knowledge import Hint, SoftTargets
 from lessen.schemes import AssistantChain, Mutual, Offline, SelfBranches, SelfSnapshot, SeveralTeachers, Supervised, at
@@ -67,7 +80,7 @@ class Tried(SchemeLaws):
 def test_a_leak_to_the_source_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     (stage,) = Mutual(**SHORT).stages(Tried().cast())
     assert leaks(stage, first_batch(clusters())) == []
-    monkeypatch.setattr(flow, "cut", lambda value: value)
+    monkeypatch.setattr(ready, "cut", lambda value: value)
     assert leaks(stage, first_batch(clusters())) != []
 
 

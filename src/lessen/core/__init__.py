@@ -1,8 +1,8 @@
 """What everything else stands on: contracts, data, records, settings, files, seeds, errors."""
 
 from lessen.core.card import Card
-from lessen.core.contracts import Bridge, Context, Objective, Operation, Plan
-from lessen.core.data import ArrayExamples, Batch, Data, DatasetExamples, Examples, Inputs, SubsetExamples, View
+from lessen.core.contracts import Beside, Bridge, Context, LearnedObjective, Objective, Operation, Plan
+from lessen.core.data import ArrayExamples, Batch, Data, DatasetExamples, Examples, Inputs, SubsetExamples, Task, View
 from lessen.core.errors import LessenError
 from lessen.core.record import Record
 from lessen.core.settings import decode, encode, settings
@@ -11,6 +11,7 @@ from lessen.core.where import Where, matches, select
 __all__ = [
     "ArrayExamples",
     "Batch",
+    "Beside",
     "Bridge",
     "Card",
     "Context",
@@ -18,12 +19,14 @@ __all__ = [
     "DatasetExamples",
     "Examples",
     "Inputs",
+    "LearnedObjective",
     "LessenError",
     "Objective",
     "Operation",
     "Plan",
     "Record",
     "SubsetExamples",
+    "Task",
     "View",
     "Where",
     "decode",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
@@ -10,15 +11,30 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core.card import Card
-from lessen.core.data import Batch, Inputs
+from lessen.core.data import Batch, Inputs, Task
+
+
+class Beside(enum.Enum):
+    """What of the batch an objective asks for beside the teacher's value."""
+
+    LABELS = "labels"
+    INDEX = "index"
 
 
 @runtime_checkable
 class Objective(Protocol):
     """What an edge pulls towards: `(student taps, teacher taps) -> one loss per example, shape (N,)`.
 
-    It never averages, detaches, weighs itself, or knows a layer's name. `relational` says that it looks at the whole
-    batch. An objective with weights of its own is an `nn.Module` with the same call.
+    It never averages, detaches, weighs itself, or knows a layer's name. Where an edge has several taps, a side is a
+    tuple of values. An objective with state of its own is an `nn.Module` with the same call, made by a
+    `LearnedObjective`; it changes its buffers in train mode only.
+
+    An objective may also have
+
+    - `relational = True`: it looks at the whole batch;
+    - `beside = (Beside.LABELS,)`: it is called with `(teacher taps, labels)` on the teacher's side, and so on for each;
+    - `during(progress) -> Objective`: it changes with the progress of the stage, from 0 to 1; a module that does
+      remembers the progress and returns itself.
     """
 
     card: ClassVar[Card]
@@ -27,8 +43,29 @@ class Objective(Protocol):
 
 
 @runtime_checkable
+class LearnedObjective(Protocol):
+    """Settings of an objective that has state of its own: weights that learn with the edge, or a memory of examples."""
+
+    card: ClassVar[Card]
+
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+        """The objective for these shapes (examples along axis 0; tuples of shapes where there are several taps).
+
+        Its weights are drawn from torch's global generator. They learn with the target of the edge, are kept in
+        checkpoints, and are never part of the student.
+
+        Raises:
+            ShapeError: it cannot compare these; the text names both shapes.
+        """
+
+
+@runtime_checkable
 class Bridge(Protocol):
-    """Settings of a module on the student's side that makes its tap comparable with the teacher's."""
+    """Settings of a module on the student's side that makes its tap comparable with the teacher's.
+
+    Where an edge has several taps, one module is built for each pair of them; a bridge with `pairs = True` is built
+    once for all instead, from tuples of shapes, and maps a tuple of values to another.
+    """
 
     card: ClassVar[Card]
 

@@ -57,6 +57,19 @@ def call(network: Any, inputs: Inputs) -> Any:
     return network(inputs)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a learned objective may know of the task before it is built.
+
+    Args:
+        examples: How many training examples there are; `Batch.index` counts from 0 to this.
+        classes: How many classes; None for a regression or where it is not known.
+    """
+
+    examples: int
+    classes: int | None = None
+
+
 @runtime_checkable
 class Examples(Protocol):
     """A finite set of examples that can be fetched by number, many at once, in any order."""
@@ -160,6 +173,11 @@ class Data:
     def example(self, count: int = 2) -> Inputs:
         """The inputs of the first examples of the training split."""
         return self.train.fetch(torch.arange(min(count, len(self.train)))).inputs
+
+    @property
+    def task(self) -> Task:
+        """What learned objectives are told."""
+        return Task(examples=len(self.train), classes=None if self.classes is None else len(self.classes))
 
     def calibration(self, count: int, *, batch: int = 64, seed: int = 0) -> list[Batch]:
         """Batches of training examples chosen at random under a seed, for operations that look at data."""

@@ -31,7 +31,7 @@ class Deploy:
     Args:
         runtimes: Which to write for; None for all that are installed.
         batch_sizes: At which to time; the fastest is named by the first.
-        threads: How many threads each file gets; None for all cores.
+        threads: How many threads each file gets; None for as many as PyTorch takes (OMP_NUM_THREADS, or all cores).
         rounds: How many times each is timed; at least 6, or there is no interval.
         every_step: Whether the network after each step is written as ONNX too: what is each step worth on the clock?
         limits: How far a file may be from its network.
@@ -109,23 +109,25 @@ class DeployedFile:
 
 
 def planned(stands: Sequence[Stand], folder: Path, settings: Deploy) -> list[DeployedFile]:
-    """Which files are to be made; the last network's first.
+    """Which files are to be made; the last network's first. Where there is only the teacher, it is the one shipped.
 
     Raises:
-        NetworkError: there is no network but the teacher.
+        NetworkError: there is no network.
     """
+    if not stands:
+        raise NetworkError("There is nothing to deploy; give at least one network.")
+    teachers = [stand for stand in stands if stand.step == 0]
     learned = [stand for stand in stands if stand.step > 0]
-    if not learned:
-        raise NetworkError("There is nothing to deploy; give a network after at least one step.")
-    last = learned.pop()
+    last = learned.pop() if learned else teachers.pop()
     found: list[tuple[str, Stand]] = [("model.int8" if is_quantized(last.network) else "model", last)]
     if is_quantized(last.network) and learned and not is_quantized(learned[-1].network):
         found.append(("model", learned.pop()))
     found += [(f"steps/{stand.step}", stand) for stand in learned if settings.every_step]
-    found += [(f"{REFERENCE}/teacher", stand) for stand in stands if stand.step == 0]
+    found += [(f"{REFERENCE}/teacher", stand) for stand in teachers]
     files = []
     for name, stand in found:
-        int8, between = is_quantized(stand.network), name.startswith("steps/")
+        int8 = is_quantized(stand.network)
+        between, reference = name.startswith("steps/"), name.startswith(f"{REFERENCE}/")
         for runtime in settings.runtimes or installed():
             # A PyTorch program emulates int8 in floating point: there is nothing to gain from one.
             if (int8 and isinstance(runtime, TorchProgram)) or (between and not isinstance(runtime, OnnxRuntime)):
@@ -138,8 +140,8 @@ def planned(stands: Sequence[Stand], folder: Path, settings: Deploy) -> list[Dep
                     network=stand.network,
                     step=stand.step,
                     int8=int8,
-                    reference=stand.step == 0,
-                    shipped=stand.step > 0 and not between,
+                    reference=reference,
+                    shipped=not reference and not between,
                 )
             )
     return files

@@ -54,7 +54,12 @@ class Training:
         with self.home.inside():
             dry = data.train.fetch(torch.arange(min(4, len(data.train))))
             self.flow = Flow(
-                stage, dry, augment=data.augment, seed=derive(seed, "stage", number), device=self.home.device
+                stage,
+                dry,
+                augment=data.augment,
+                seed=derive(seed, "stage", number),
+                device=self.home.device,
+                task=data.task,
             )
             self.flow.set_mode(training=True)
             if stage.fit.channels_last:

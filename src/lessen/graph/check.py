@@ -12,7 +12,7 @@ from lessen.graph.ensemble import LearnedGate
 from lessen.graph.gate import CutOff
 from lessen.graph.node import Branch, Ensemble, Labels, Network, Node, Snapshot
 from lessen.graph.stage import Graph, Stage
-from lessen.surgery.taps import Tap
+from lessen.surgery.taps import Tap, each_tap
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ def _check_edge(name: str, edge: Edge, nodes: Mapping[str, Node]) -> None:
     target = _find(edge.target, nodes, f"the edge {name}", Node, "a node")
     source_tap, target_tap = edge.taps()
     for node, tap in ((source, source_tap), (target, target_tap)):
-        if isinstance(node, Labels | Ensemble) and tap != Tap():
+        if isinstance(node, Labels | Ensemble) and set(each_tap(tap)) != {Tap()}:
             raise GraphError(
                 f"The edge {name} taps {str(tap)!r} in {node.name!r}, which has no inside. Leave the tap out."
             )

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from lessen.core.contracts import Bridge, Objective
+from lessen.core.contracts import Bridge, LearnedObjective, Objective
 from lessen.graph.gate import Gate, Through
 from lessen.graph.schedule import Schedule
-from lessen.surgery.taps import Tap, as_tap
+from lessen.surgery.taps import Address, Tap, Taps, as_tap
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,8 +20,8 @@ class Edge:
     Args:
         source: The name of the node that teaches.
         target: The name of the node that learns.
-        objective: `(target's value, source's value) -> (N,)`.
-        source_tap: Where to read the source; a string is the path of a module's output.
+        objective: `(target's value, source's value) -> (N,)`, or settings that build one from the shapes of the two.
+        source_tap: Where to read the source; a string is the path of a module's output. `Taps` give a tuple of values.
         target_tap: Where to read the target.
         bridge: Applied to the target's value so that it compares with the source's: a module, or settings that
             build one. It learns with the target, and is never part of the network.
@@ -33,18 +33,21 @@ class Edge:
 
     source: str
     target: str
-    objective: Objective
-    source_tap: Tap | str = field(default_factory=Tap)
-    target_tap: Tap | str = field(default_factory=Tap)
+    objective: Objective | LearnedObjective
+    source_tap: Address = field(default_factory=Tap)
+    target_tap: Address = field(default_factory=Tap)
     bridge: Bridge | nn.Module | None = None
     weight: float = 1.0
     schedule: Schedule | None = None
     gate: Gate = field(default_factory=Through)
     to_source: bool = False
 
-    def taps(self) -> tuple[Tap, Tap]:
+    def taps(self) -> tuple[Tap | Taps, Tap | Taps]:
         """The taps of source and target."""
-        return as_tap(self.source_tap), as_tap(self.target_tap)
+        source, target = self.source_tap, self.target_tap
+        return source if isinstance(source, Taps) else as_tap(source), (
+            target if isinstance(target, Taps) else as_tap(target)
+        )
 
     def weight_at(self, progress: float) -> float:
         """Weight times schedule."""

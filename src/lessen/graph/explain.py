@@ -46,14 +46,16 @@ def check_loss(name: str, loss: Any, count: int, target: Any, source: Any) -> No
         )
 
 
-def shape_of(value: Any) -> torch.Size:
-    """The shape of what a tap gave.
+def shape_of(value: Any) -> Any:
+    """The shape of what a tap gave; a tuple of shapes for several taps.
 
     Raises:
-        ShapeError: it is not a tensor.
+        ShapeError: it is not a tensor, nor tensors.
     """
     if isinstance(value, Tensor):
         return value.shape
+    if isinstance(value, tuple):
+        return tuple(shape_of(part) for part in value)
     raise ShapeError(
         f"a bridge needs a tensor, but the tap gave {type(value).__name__}. Tap a module that gives a tensor."
     )

@@ -6,7 +6,7 @@ module (several processes, mixed precision) wraps the bridges, the objectives an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,19 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lessen.core.data import Batch, View
+from lessen.core.data import Batch, Task, View
 from lessen.core.errors import DataError, GraphError, LessenError
 from lessen.core.seeds import seeded
 from lessen.graph.check import check, learns, named, works
-from lessen.graph.edge import Edge, edge_names
-from lessen.graph.explain import check_loss, explained, shape_of
-from lessen.graph.gate import ExampleGate, Through
+from lessen.graph.edge import edge_names
+from lessen.graph.gate import Through
 from lessen.graph.node import Branch, Ensemble, Labels, Network
 from lessen.graph.optimizer import Optimizer
+from lessen.graph.ready import Ready
 from lessen.graph.schedule import Schedule
 from lessen.graph.stage import Stage
 from lessen.graph.units import WHOLE, BranchUnit, EnsembleUnit, LabelsUnit, NetworkUnit, Now, Unit, Views, seed_draws
-from lessen.surgery.taps import Tap
+from lessen.surgery.taps import Tap, each_tap
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,27 +45,6 @@ class Owner:
     optimizer: Optimizer
     schedule: Schedule
     parameters: list[nn.Parameter] = field(default_factory=list)
-
-
-@dataclass(eq=False)
-class _Ready:
-    """An edge with everything looked up."""
-
-    name: str
-    edge: Edge
-    source: str
-    target: str
-    source_tap: Tap
-    target_tap: Tap
-    objective: Callable[[Any, Any], Tensor]
-    bridge: nn.Module | None
-    gate: ExampleGate | None
-    open_by: Schedule | None
-
-    def factor(self, progress: float) -> float:
-        """Weight, times schedule, times a gate that is one number for all examples."""
-        factor = self.edge.weight_at(progress)
-        return factor if self.open_by is None else factor * self.open_by.at(progress)
 
 
 @dataclass(eq=False)
@@ -94,6 +73,7 @@ class Flow(nn.Module):
         augment: The view of training batches for networks that have none of their own.
         seed: For the first weights of bridges, gates and snapshots.
         device: Where to compute; None leaves the networks where they are.
+        task: What learned objectives are told; None: that the batch is all there is.
 
     Raises:
         GraphError, TapError, ShapeError, DataError: see `validate`.
@@ -107,9 +87,11 @@ class Flow(nn.Module):
         augment: View | None = None,
         seed: int = 0,
         device: torch.device | None = None,
+        task: Task | None = None,
     ) -> None:
         super().__init__()
         check(stage)
+        self.task = task or Task(examples=len(batch))
         self.stage = stage
         self.seed = seed
         self._nodes = named(stage.graph)
@@ -122,7 +104,7 @@ class Flow(nn.Module):
             self._add_unit(name)
         self.learning = nn.ModuleList()
         self.owners: dict[str, Owner] = {}
-        self._ready: dict[int, _Ready] = {}
+        self._ready: dict[int, Ready] = {}
         self._parameters_of: dict[str, list[nn.Parameter]] = {}
         try:
             if device is not None:
@@ -161,9 +143,9 @@ class Flow(nn.Module):
             edge = self.edges[number]
             source_tap, target_tap = edge.taps()
             if edge.source == name:
-                taps[source_tap] = None
+                taps |= dict.fromkeys(each_tap(source_tap))
             if edge.target == name:
-                taps[target_tap] = None
+                taps |= dict.fromkeys(each_tap(target_tap))
             if not isinstance(edge.gate, Schedule) and name in {edge.source, edge.target}:
                 taps[WHOLE] = None
         for node in self._nodes.values():
@@ -212,39 +194,8 @@ class Flow(nn.Module):
         for unit in self.units.values():
             unit.make_ready(now, device, self.seed)
         for number in self._active:
-            self._ready[number] = self._make_edge(number, now, device)
-
-    def _make_edge(self, number: int, now: Now, device: torch.device) -> _Ready:
-        edge, name = self.edges[number], self.names[number]
-        source_tap, target_tap = edge.taps()
-        source, target = now.values[edge.source][source_tap], now.values[edge.target][target_tap]
-        if source is None:
-            raise DataError(
-                f"The edge {name} teaches labels, but the data has none. Use data with labels, or leave it out."
-            )
-        bridge = edge.bridge
-        if bridge is not None and not isinstance(bridge, nn.Module):
-            with explained(name, target, source), seeded(self.seed, "bridge", name):
-                bridge = bridge.build(shape_of(target), shape_of(source)).eval()
-        if bridge is not None:
-            bridge = bridge.to(device)
-        objective = edge.objective.to(device) if isinstance(edge.objective, nn.Module) else edge.objective
-        gate = None if isinstance(edge.gate, Schedule) else edge.gate
-        open_by = edge.gate if isinstance(edge.gate, Schedule) and not isinstance(edge.gate, Through) else None
-        if isinstance(gate, nn.Module):
-            gate = gate.to(device)
-        with explained(name, target, source):
-            loss_N = objective(bridge(target) if bridge is not None else target, source)
-        check_loss(name, loss_N, len(now.batch), target, source)
-        if gate is not None:
-            outputs = now.values[edge.source][WHOLE], now.values[edge.target][WHOLE]
-            with explained(name, *outputs):
-                weights_N = gate(loss_N, now.batch.labels, *outputs)
-            if not isinstance(weights_N, Tensor) or weights_N.shape != loss_N.shape:
-                raise GraphError(
-                    f"The gate of the edge {name} must give one weight an example, shape {tuple(loss_N.shape)}."
-                )
-        return _Ready(name, edge, edge.source, edge.target, source_tap, target_tap, objective, bridge, gate, open_by)
+            edge, name = self.edges[number], self.names[number]
+            self._ready[number] = Ready.make(edge, name, now, device=device, seed=self.seed, task=self.task)
 
     def _collect(self) -> None:
         """Say which optimizer moves what: each learning thing belongs to exactly one node."""
@@ -256,9 +207,7 @@ class Flow(nn.Module):
                     parts[self.root(name)][f"combine:{name}"] = combine
         for ready in self._ready.values():
             mine = parts.setdefault(self.root(ready.target), {})
-            for kind, part in (("bridge", ready.bridge), ("objective", ready.objective), ("gate", ready.gate)):
-                if isinstance(part, nn.Module):
-                    mine[f"{kind}:{ready.name}"] = part
+            mine |= {f"{kind}:{ready.name}": part for kind, part in ready.parts().items()}
         taken: set[int] = set()
         fit = self.stage.fit
         for name, mine in parts.items():
@@ -328,12 +277,12 @@ class Flow(nn.Module):
             if factor == 0:
                 continue
             try:
-                loss_N = self._loss(ready, now)
+                loss_N = ready.loss(now, progress)
                 if ready.gate is None:
                     mean = loss_N.mean()
                     losses[number] = mean.detach()
                 else:
-                    weights_N = self._weights(ready, loss_N, now)
+                    weights_N = ready.weights(loss_N, now)
                     mean = (loss_N * weights_N).mean()
                     losses[number], gates[number] = loss_N.detach().mean(), weights_N.detach().mean()
             except LessenError as error:
@@ -350,20 +299,6 @@ class Flow(nn.Module):
         if total is None:
             total = torch.zeros((), device=batch.index.device)
         return Passed(total, losses, gates, targets)
-
-    def _loss(self, ready: _Ready, now: Now) -> Tensor:
-        source = now.values[ready.source][ready.source_tap]
-        target = now.values[ready.target][ready.target_tap]
-        if not ready.edge.to_source:
-            source = cut(source)
-        if ready.bridge is not None:
-            target = ready.bridge(target)
-        return ready.objective(target, source)
-
-    def _weights(self, ready: _Ready, loss_N: Tensor, now: Now) -> Tensor:
-        assert ready.gate is not None
-        source, target = now.values[ready.source][WHOLE], now.values[ready.target][WHOLE]
-        return ready.gate(loss_N.detach(), now.batch.labels, cut(source), cut(target))
 
     def gate_at(self, number: int, progress: float) -> float:
         """How far the gate of an edge is open to all examples; 1 for a gate that looks at each."""
@@ -392,13 +327,14 @@ class Flow(nn.Module):
             unit.close()
 
 
-def validate(stage: Stage, batch: Batch, *, augment: View | None = None) -> None:
+def validate(stage: Stage, batch: Batch, *, augment: View | None = None, task: Task | None = None) -> None:
     """Check a stage before its first step: words, taps, shapes, bridges, objectives; nothing is changed.
 
     Args:
         stage: What would run.
         batch: A few examples, computed once.
         augment: The view of training batches, if there is one.
+        task: What learned objectives are told; None: that the batch is all there is.
 
     Raises:
         GraphError: a name is unknown or taken, nobody learns, or an objective does not give one finite loss an example.
@@ -406,16 +342,7 @@ def validate(stage: Stage, batch: Batch, *, augment: View | None = None) -> None
         ShapeError: two taps do not fit, or no bridge fits them; the text names both shapes.
         DataError: the data has no labels where an edge needs them.
     """
-    Flow(stage, batch, augment=augment).close()
-
-
-def cut(value: Any) -> Any:
-    """The same value without gradient."""
-    if isinstance(value, Tensor):
-        return value.detach() if value.requires_grad else value
-    if type(value) in {tuple, list}:
-        return type(value)(cut(part) for part in value)
-    return value
+    Flow(stage, batch, augment=augment, task=task).close()
 
 
 def _device_of(units: Any) -> torch.device:

@@ -59,7 +59,7 @@ def preflight(
 def _check_scheme(scheme: Scheme, teacher: nn.Module, student: nn.Module, data: Data) -> None:
     batch = data.train.fetch(torch.arange(min(4, len(data.train))))
     for stage in scheme.stages(cast_for(teacher, copy.deepcopy(student))):
-        validate(stage, batch, augment=data.augment)
+        validate(stage, batch, augment=data.augment, task=data.task)
 
 
 @contextmanager

@@ -38,6 +38,9 @@ def judge(records: Sequence[Record]) -> Verdict:
     teacher = next((entry for entry in networks if entry.step == 0), None)
     shipped = next((entry for entry in files if (entry.value("fastest") or 0) > 0), None)
     warnings = _warnings(files, shipped, targets(records))
+    if shipped is not None and shipped.step == 0:
+        said = f"No step has made the network smaller; the fastest verified file that holds it is {shipped.name}."
+        return Verdict(teacher, shipped, said, tuple(warnings))
     if shipped is not None:
         before = _reference(shipped, files) or teacher
         return Verdict(before, shipped, _sentence(before, shipped, teacher), tuple(warnings))

@@ -9,6 +9,7 @@ from lessen.schemes.self_branches import SelfBranches, self_branches
 from lessen.schemes.self_snapshot import SelfSnapshot, self_snapshot
 from lessen.schemes.several_teachers import SeveralTeachers, several_teachers
 from lessen.schemes.supervised import Supervised, supervised
+from lessen.surgery.taps import Tap, Taps, taps
 
 __all__ = [
     "AssistantChain",
@@ -21,6 +22,8 @@ __all__ = [
     "SelfSnapshot",
     "SeveralTeachers",
     "Supervised",
+    "Tap",
+    "Taps",
     "assistant_chain",
     "at",
     "mutual",
@@ -29,4 +32,5 @@ __all__ = [
     "self_snapshot",
     "several_teachers",
     "supervised",
+    "taps",
 ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from lessen.core.contracts import Bridge, Objective
+from lessen.core.contracts import Bridge, LearnedObjective, Objective
 from lessen.core.settings import settings
 from lessen.graph import Edge, Schedule, Through
 from lessen.graph.gate import Gate
-from lessen.surgery.taps import Tap
+from lessen.surgery.taps import Tap, Taps
 
 
 @settings
@@ -18,15 +18,15 @@ class At:
     Args:
         objective: What the student learns from the teacher there.
         tap: Where: a module's path in both networks, or a pair: in the student's, then in the teacher's. "" is the
-            output.
+            output; `taps("layer1", "layer2")` are several, for objectives that compare several at once.
         weight: What its mean is multiplied by.
         schedule: A further factor that follows the progress of the stage.
         bridge: Between the student's shape and the teacher's.
         gate: Which examples count.
     """
 
-    objective: Objective
-    tap: str | Tap | tuple[str | Tap, str | Tap] = ""
+    objective: Objective | LearnedObjective
+    tap: str | Tap | Taps | tuple[str | Tap | Taps, str | Tap | Taps] = ""
     weight: float = 1.0
     schedule: Schedule | None = None
     bridge: Bridge | None = None
@@ -48,10 +48,11 @@ class At:
         )
 
 
-Lesson = At | Objective
+Place = str | Tap | Taps
+Lesson = At | Objective | LearnedObjective
 
 
-def at(tap: str | Tap | tuple[str | Tap, str | Tap], objective: Objective, **settings: Any) -> At:
+def at(tap: Place | tuple[Place, Place], objective: Objective | LearnedObjective, **settings: Any) -> At:
     """An objective at a tap, as `at("layer3", AttentionTransfer(), weight=0.5)`."""
     return At(tap=tap, objective=objective, **settings)
 

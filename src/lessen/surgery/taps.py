@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from lessen.core.errors import ShapeError, TapError, did_you_mean
@@ -36,6 +37,52 @@ class Tap:
     def __str__(self) -> str:
         text = self.path if self.side == "output" else f"{self.path}.input"
         return text if self.call is None else f"{text}[{self.call}]"
+
+
+@settings
+class Taps:
+    """Several addresses in one network, read together: a tuple of values, in this order.
+
+    Args:
+        of: The taps; a string is the path of a module's output.
+
+    >>> str(Taps(of=("layer1", Tap(path="layer2", side="input"))))
+    'layer1+layer2.input'
+    """
+
+    of: tuple[Tap | str, ...]
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.of:
+            raise ValueError("of is empty; name at least one tap")
+        return self
+
+    def __str__(self) -> str:
+        return "+".join(str(as_tap(where)) for where in self.of)
+
+
+Address = Tap | Taps | str
+
+
+def taps(*of: Tap | str) -> Taps:
+    """Several addresses read together, as `taps("layer1", "layer2")`."""
+    return Taps(of=of)
+
+
+def each_tap(where: Address) -> tuple[Tap, ...]:
+    """The single taps of an address.
+
+    >>> [str(tap) for tap in each_tap(taps("layer1", "layer2"))]
+    ['layer1', 'layer2']
+    """
+    return tuple(as_tap(one) for one in where.of) if isinstance(where, Taps) else (as_tap(where),)
+
+
+def read(values: Mapping[Tap, Any], where: Address) -> Any:
+    """What an address gives, from the values of single taps: one value, or a tuple of them."""
+    found = tuple(values[tap] for tap in each_tap(where))
+    return found if isinstance(where, Taps) else found[0]
 
 
 def as_tap(where: Tap | str) -> Tap:

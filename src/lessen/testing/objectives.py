@@ -23,11 +23,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lessen.core import Card, Objective, decode, encode
+from lessen.core import Card, LearnedObjective, Objective, Task, decode, encode
 from lessen.core.errors import ShapeError
+from lessen.surgery.values import leaves, map_values, shapes_of
 
-Pair = tuple[Tensor, Tensor]
-Invariance = Callable[[Tensor, Tensor], Pair]
+Value = Tensor | tuple[Any, ...]
+"""A tap, or a tuple of taps, or a teacher's taps with what stands beside them."""
+Pair = tuple[Any, Any]
+Invariance = Callable[[Any, Any], Pair]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,24 +39,51 @@ class ObjectiveCase:
 
     Args:
         objective: With its settings.
-        student: The student's tap, float, N of at least 3 examples that differ.
-        teacher: The teacher's tap: float, or whole numbers where it is labels.
-        equal: Two taps at which the loss is as low as it can be; None takes the teacher's tap for both.
-        floor: The loss there: one number, or one for each example.
+        student: The student's tap or taps, float, N of at least 3 examples that differ.
+        teacher: The teacher's, with what stands beside them: float, or whole numbers where they are labels.
+        equal: Two sides at which the loss is as low as it can be; None takes the teacher's taps for both.
+        floor: The loss there: one number, or one for each example; None where the lowest loss is not known.
+        made_by: The settings that made the objective, where it has state of its own.
     """
 
     objective: Objective
-    student: Tensor
-    teacher: Tensor
+    student: Value
+    teacher: Value
     equal: Pair | None = None
-    floor: float | Tensor = 0.0
+    floor: float | Tensor | None = 0.0
+    made_by: LearnedObjective | None = None
+
+    def __len__(self) -> int:
+        return len(next(leaves(self.student)))
 
     def at_equality(self) -> Pair:
-        """The two taps at which the loss is at its floor."""
-        return (self.teacher, self.teacher) if self.equal is None else self.equal
+        """The two sides at which the loss is at its floor."""
+        if self.equal is not None:
+            return self.equal
+        taps = self.teacher[0] if getattr(self.objective, "beside", ()) else self.teacher
+        return taps, self.teacher
 
     def __str__(self) -> str:
-        return f"{self.objective!r}-{tuple(self.student.shape)}"
+        made = self.objective if self.made_by is None else self.made_by
+        return f"{made!r}-{shapes_of(self.student)}"
+
+
+def learned(
+    settings: LearnedObjective, student: Value, teacher: Value, *, task: Task | None = None, **more: Any
+) -> ObjectiveCase:
+    """A case of an objective with state of its own, built for the two sides as an edge would build it, in eval mode.
+
+    Args:
+        settings: What makes the objective.
+        student: The student's tap or taps.
+        teacher: The teacher's, with what stands beside them.
+        task: What the objective is told; None: 64 examples of 10 classes.
+        more: Of the case.
+    """
+    beside = bool(getattr(settings, "beside", ()))
+    shapes = shapes_of(student), shapes_of(teacher[0] if beside else teacher)
+    objective: Any = settings.objective_for(*shapes, task or Task(examples=64, classes=10)).eval()
+    return ObjectiveCase(objective=objective, student=student, teacher=teacher, made_by=settings, **more)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,16 +134,27 @@ class ObjectiveLaws:
     def test_it_keeps_the_contract(self, case: ObjectiveCase) -> None:
         assert isinstance(case.objective, Objective)
         assert isinstance(case.objective.card, Card)
-        assert case.student.shape[0] == case.teacher.shape[0] >= 3, "a case needs three examples or more"
+        counts = {len(leaf) for leaf in (*leaves(case.student), *leaves(case.teacher))}
+        assert counts == {len(case)}, "every tap has its examples along axis 0"
+        assert len(case) >= 3, "a case needs three examples or more"
+        if case.made_by is not None:
+            assert isinstance(case.made_by, LearnedObjective)
+            assert isinstance(case.objective, nn.Module)
+            same = ("card", "relational", "beside")
+            assert all(getattr(case.made_by, n, None) == getattr(case.objective, n, None) for n in same), (
+                f"the settings and what they build must agree on {same}"
+            )
 
     def test_one_finite_loss_for_each_example(self, case: ObjectiveCase) -> None:
         for dtype in (torch.float32, torch.float64):
             loss = _loss(case, *_as(dtype, case.student, case.teacher))
-            assert loss.shape == (len(case.student),)
+            assert loss.shape == (len(case),)
             assert loss.dtype == dtype
             assert bool(torch.isfinite(loss).all())
 
     def test_nothing_is_lost_at_equality_and_never_less(self, case: ObjectiveCase) -> None:
+        if case.floor is None:
+            pytest.skip("declared to have no known floor")
         floor = torch.as_tensor(case.floor, dtype=torch.float64)
         equal = _loss(case, *_as(torch.float64, *case.at_equality()))
         assert torch.allclose(equal, floor.expand_as(equal), rtol=1e-6, atol=1e-6), f"{equal} at equality, not {floor}"
@@ -122,39 +163,43 @@ class ObjectiveLaws:
 
     def test_examples_may_come_in_any_order(self, case: ObjectiveCase) -> None:
         student, teacher = _as(torch.float64, case.student, case.teacher)
-        order = torch.arange(len(student)).roll(1)
-        moved = _loss(case, student[order], teacher[order])
+        order = torch.arange(len(case)).roll(1)
+        moved = _loss(case, *(map_values(lambda leaf: leaf[order], side) for side in (student, teacher)))
         assert torch.allclose(moved, _loss(case, student, teacher)[order], rtol=1e-9, atol=1e-12)
 
     def test_one_example_sees_another_only_if_relational(self, case: ObjectiveCase) -> None:
         student, teacher = _as(torch.float64, case.student, case.teacher)
-        other = student.clone()
-        other[0] = student[1]
+        other = map_values(lambda leaf: torch.cat([leaf[1:2], leaf[1:]]), student)
         before, after = _loss(case, student, teacher)[1:], _loss(case, other, teacher)[1:]
         same = torch.allclose(before, after, rtol=1e-9, atol=1e-12)
         relational = bool(getattr(case.objective, "relational", False))
         assert same != relational, "relational objectives see the batch, others must not: declare it"
         if not relational:
-            alone = _loss(case, student[:1], teacher[:1])
+            alone = _loss(case, *(map_values(lambda leaf: leaf[:1], side) for side in (student, teacher)))
             assert torch.allclose(alone, _loss(case, student, teacher)[:1], rtol=1e-9, atol=1e-12)
 
     def test_gradients_are_right_on_both_sides(self, case: ObjectiveCase) -> None:
         if not self.differentiable:
             pytest.skip("declared to have no gradient")
         objective = _double(case.objective)
-        student = case.student.detach().double().requires_grad_()
-        teacher = case.teacher
-        if teacher.is_floating_point():
-            # Detaching is the edge's business: an objective that does it cannot teach both ways.
-            teacher = teacher.detach().double().requires_grad_()
-        assert torch.autograd.gradcheck(objective, (student, teacher), eps=1e-6, atol=1e-5)
+        # Detaching is the edge's business: an objective that does it cannot teach both ways.
+        sides = _as(torch.float64, case.student, case.teacher)
+        floats = [leaf.requires_grad_() for leaf in leaves(sides) if leaf.is_floating_point()]
+
+        def loss(*given: Tensor) -> Tensor:
+            fresh = iter(given)
+            result: Tensor = objective(
+                *map_values(lambda leaf: next(fresh) if leaf.is_floating_point() else leaf, sides)
+            )
+            return result
+
+        assert torch.autograd.gradcheck(loss, floats, eps=1e-6, atol=1e-5)
 
     def test_taps_are_not_written_to(self, case: ObjectiveCase) -> None:
         student, teacher = _as(torch.float64, case.student, case.teacher)
-        before = (student.clone(), teacher.clone())
+        before = [leaf.clone() for leaf in leaves((student, teacher))]
         _loss(case, student, teacher)
-        assert torch.equal(student, before[0])
-        assert torch.equal(teacher, before[1])
+        assert all(torch.equal(*pair) for pair in zip(leaves((student, teacher)), before, strict=True))
 
     def test_what_must_not_matter_does_not(self, case: ObjectiveCase) -> None:
         student, teacher = _as(torch.float64, case.student, case.teacher)
@@ -165,31 +210,40 @@ class ObjectiveLaws:
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
     def test_half_precision_stays_finite(self, case: ObjectiveCase, dtype: torch.dtype) -> None:
-        scale = self.largest / float(case.student.abs().max())
-        student = (case.student * scale).to(dtype).requires_grad_()
-        teacher = case.teacher
-        if teacher.is_floating_point() and not _is_distribution(teacher):
-            teacher = -teacher * (self.largest / float(teacher.abs().max()))
-        teacher = teacher.to(dtype) if teacher.is_floating_point() else teacher
+        student = map_values(lambda leaf: _large(leaf, self.largest, dtype).requires_grad_(), case.student)
+        teacher = map_values(
+            lambda leaf: _large(leaf, -self.largest, dtype) if leaf.is_floating_point() else leaf, case.teacher
+        )
+        self._finite(case, student, teacher, dtype)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+    def test_equal_taps_stay_finite(self, case: ObjectiveCase, dtype: torch.dtype) -> None:
+        student, teacher = _as(dtype, *case.at_equality())
+        self._finite(case, map_values(lambda leaf: leaf.requires_grad_(), student), teacher, dtype)
+
+    def _finite(self, case: ObjectiveCase, student: Any, teacher: Any, dtype: torch.dtype) -> None:
         loss = _loss(case, student, teacher, grad=self.differentiable)
         assert loss.dtype == dtype
         assert bool(torch.isfinite(loss).all()), loss
         if self.differentiable:
-            (gradient,) = torch.autograd.grad(loss.float().sum(), student)
-            assert bool(torch.isfinite(gradient).all())
+            gradients = torch.autograd.grad(loss.float().sum(), list(leaves(student)), allow_unused=True)
+            assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients if gradient is not None)
 
     def test_it_survives_copying_and_files(self, case: ObjectiveCase) -> None:
         objective = case.objective
         copies: list[Any] = [pickle.loads(pickle.dumps(objective)), copy.deepcopy(objective)]  # noqa: S301
-        if not isinstance(objective, nn.Module):
-            names = _classes(objective)
-            data = encode(objective)
-            copies += [eval(repr(objective), dict(names)), decode(data, names)]
-            assert all(other == objective for other in copies)
+        told = objective if case.made_by is None else case.made_by
+        if not isinstance(told, nn.Module):
+            names = _classes(told)
+            again = [eval(repr(told), dict(names)), decode(encode(told), names), copy.deepcopy(told)]
+            assert all(other == told for other in again)
+            if case.made_by is None:
+                assert all(other == told for other in copies)
+                copies += again
         loss = _loss(case, *_as(torch.float64, case.student, case.teacher))
         for other in copies:
-            again = dataclasses.replace(case, objective=other)
-            assert torch.equal(_loss(again, *_as(torch.float64, case.student, case.teacher)), loss)
+            other_case = dataclasses.replace(case, objective=other)
+            assert torch.equal(_loss(other_case, *_as(torch.float64, case.student, case.teacher)), loss)
 
     def test_shapes_that_do_not_fit_are_named(self) -> None:
         objective = next(iter(self.cases())).objective
@@ -197,8 +251,9 @@ class ObjectiveLaws:
         for student, teacher in self.wrong:
             with pytest.raises(ShapeError) as error:
                 objective(student, teacher)
-            for tap in (student, teacher):
-                assert str(tuple(tap.shape)) in str(error.value)
+            for side in (student, teacher):
+                shapes = [str(tuple(leaf.shape)) for leaf in leaves(side)]
+                assert any(shape in str(error.value) for shape in shapes), f"{shapes} is not in: {error.value}"
 
     def test_nothing_jumps_at_the_ends_of_settings(self) -> None:
         case = next(iter(self.cases()))
@@ -209,8 +264,9 @@ class ObjectiveLaws:
             assert float((at - near).abs().max()) <= tolerance, f"{near} jumps to {at}"
 
 
-def _loss(case: ObjectiveCase, student: Tensor, teacher: Tensor, *, grad: bool = False) -> Tensor:
-    objective = _double(case.objective) if student.dtype == torch.float64 else case.objective
+def _loss(case: ObjectiveCase, student: Any, teacher: Any, *, grad: bool = False) -> Tensor:
+    double = next(leaves(student)).dtype == torch.float64
+    objective = _double(case.objective) if double else case.objective
     with torch.set_grad_enabled(grad):
         loss: Tensor = objective(student, teacher)
     return loss
@@ -220,8 +276,16 @@ def _double(objective: Objective) -> Any:
     return copy.deepcopy(objective).double() if isinstance(objective, nn.Module) else objective
 
 
-def _as(dtype: torch.dtype, *taps: Tensor) -> tuple[Tensor, ...]:
-    return tuple(tap.detach().to(dtype) if tap.is_floating_point() else tap for tap in taps)
+def _as(dtype: torch.dtype, *sides: Any) -> tuple[Any, ...]:
+    return tuple(
+        map_values(lambda leaf: leaf.detach().to(dtype) if leaf.is_floating_point() else leaf, side) for side in sides
+    )
+
+
+def _large(leaf: Tensor, largest: float, dtype: torch.dtype) -> Tensor:
+    """The leaf with its largest number scaled to this one; a distribution stays what it is."""
+    scaled = leaf.detach() if _is_distribution(leaf) else leaf.detach() * (largest / float(leaf.abs().max()))
+    return scaled.to(dtype)
 
 
 def _is_distribution(tap: Tensor) -> bool:

@@ -1,0 +1,193 @@
+"""One edge made ready to run: its values are found, its bridge and its objective are built, its shapes are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core.contracts import Beside, LearnedObjective
+from lessen.core.data import Batch, Task
+from lessen.core.errors import DataError, GraphError, ShapeError
+from lessen.core.seeds import seeded
+from lessen.graph.edge import Edge
+from lessen.graph.explain import check_loss, explained, shape_of, shown
+from lessen.graph.gate import ExampleGate, Through
+from lessen.graph.schedule import Schedule
+from lessen.graph.units import WHOLE, Now
+from lessen.surgery.taps import Tap, Taps, read
+from lessen.surgery.values import map_values
+
+
+@dataclass(eq=False)
+class Ready:
+    """An edge with everything looked up.
+
+    Args:
+        name: In logs and errors.
+        edge: As it was given.
+        source_tap: Where the source is read.
+        target_tap: Where the target is read.
+        objective: What it pulls towards.
+        bridge: On the target's side, or None.
+        gate: What looks at each example, or None.
+        open_by: A gate that is one number for all examples, or None.
+    """
+
+    name: str
+    edge: Edge
+    source_tap: Tap | Taps
+    target_tap: Tap | Taps
+    objective: Callable[[Any, Any], Tensor]
+    bridge: nn.Module | None
+    gate: ExampleGate | None
+    open_by: Schedule | None
+
+    @classmethod
+    def make(cls, edge: Edge, name: str, now: Now, *, device: torch.device, seed: int, task: Task) -> Self:
+        """Build what learns, and compute the edge once.
+
+        Raises:
+            GraphError, ShapeError, DataError: it cannot be computed; the text names the edge and both shapes.
+        """
+        gate = None if isinstance(edge.gate, Schedule) else edge.gate
+        ready = cls(
+            name=name,
+            edge=edge,
+            source_tap=edge.taps()[0],
+            target_tap=edge.taps()[1],
+            objective=edge.objective,  # type: ignore[arg-type]  # settings become an objective below
+            bridge=None,
+            gate=gate.to(device) if isinstance(gate, nn.Module) else gate,
+            open_by=edge.gate if isinstance(edge.gate, Schedule) and not isinstance(edge.gate, Through) else None,
+        )
+        source, target = ready._values(now)
+        if source is None:
+            raise DataError(
+                f"The edge {name} teaches labels, but the data has none. Use data with labels, or leave it out."
+            )
+        if edge.bridge is not None:
+            with explained(name, target, source), seeded(seed, "bridge", name):
+                ready.bridge = build_bridge(edge.bridge, target, source).to(device)
+                target = ready.bridge(target)
+        if isinstance(edge.objective, nn.Module):
+            ready.objective = edge.objective.to(device)
+        elif isinstance(edge.objective, LearnedObjective):
+            with explained(name, target, source), seeded(seed, "objective", name):
+                made = edge.objective.objective_for(shape_of(target), shape_of(source), task)
+            ready.objective = made.to(device).eval()
+        # What the objective asks for beside the teacher's value is missing in the data, or the shapes do not fit.
+        with explained(name, target, source):
+            loss_N = ready._objective(0.0)(target, ready._beside(source, now.batch))
+        check_loss(name, loss_N, len(now.batch), target, source)
+        ready._check_gate(loss_N, now)
+        return ready
+
+    @property
+    def source(self) -> str:
+        """The node that teaches."""
+        return self.edge.source
+
+    @property
+    def target(self) -> str:
+        """The node that learns."""
+        return self.edge.target
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What of the edge may learn, by kind."""
+        own = {"bridge": self.bridge, "objective": self.objective, "gate": self.gate}
+        return {kind: part for kind, part in own.items() if isinstance(part, nn.Module)}
+
+    def factor(self, progress: float) -> float:
+        """Weight, times schedule, times a gate that is one number for all examples."""
+        factor = self.edge.weight_at(progress)
+        return factor if self.open_by is None else factor * self.open_by.at(progress)
+
+    def loss(self, now: Now, progress: float) -> Tensor:
+        """The loss of each example, shape (N,)."""
+        source, target = self._values(now)
+        if not self.edge.to_source:
+            source = cut(source)
+        if self.bridge is not None:
+            target = self.bridge(target)
+        return self._objective(progress)(target, self._beside(source, now.batch))
+
+    def weights(self, loss_N: Tensor, now: Now) -> Tensor:
+        """How much each example counts, shape (N,)."""
+        assert self.gate is not None
+        source, target = now.values[self.source][WHOLE], now.values[self.target][WHOLE]
+        return self.gate(loss_N.detach(), now.batch.labels, cut(source), cut(target))
+
+    def _values(self, now: Now) -> tuple[Any, Any]:
+        return read(now.values[self.source], self.source_tap), read(now.values[self.target], self.target_tap)
+
+    def _objective(self, progress: float) -> Callable[[Any, Any], Tensor]:
+        during = getattr(self.objective, "during", None)
+        changed: Callable[[Any, Any], Tensor] = self.objective if during is None else during(progress)
+        return changed
+
+    def _beside(self, source: Any, batch: Batch) -> Any:
+        asked: tuple[Beside, ...] = getattr(self.objective, "beside", ())
+        if not asked:
+            return source
+        found = {Beside.LABELS: batch.labels, Beside.INDEX: batch.index}
+        for what in asked:
+            if found[what] is None:
+                raise DataError(
+                    f"{type(self.objective).__name__} needs the {what.value} of the examples, and the data has none."
+                )
+        return (source, *(found[what] for what in asked))
+
+    def _check_gate(self, loss_N: Tensor, now: Now) -> None:
+        if self.gate is None:
+            return
+        outputs = now.values[self.source][WHOLE], now.values[self.target][WHOLE]
+        with explained(self.name, *outputs):
+            weights_N = self.weights(loss_N, now)
+        if not isinstance(weights_N, Tensor) or weights_N.shape != loss_N.shape:
+            raise GraphError(
+                f"The gate of the edge {self.name} must give one weight an example, shape {tuple(loss_N.shape)}."
+            )
+
+
+class Each(nn.Module):
+    """A bridge for each of several taps.
+
+    Args:
+        bridges: In the order of the taps.
+    """
+
+    def __init__(self, bridges: list[nn.Module]) -> None:
+        super().__init__()
+        self.bridges = nn.ModuleList(bridges)
+
+    def forward(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(bridge(value) for bridge, value in zip(self.bridges, values, strict=True))
+
+
+def build_bridge(bridge: Any, target: Any, source: Any) -> nn.Module:
+    """The module of a bridge for these values, in eval mode; one for each of several taps, unless it pairs them itself.
+
+    Raises:
+        ShapeError: it cannot get from one to the other, or the taps are not as many on both sides.
+    """
+    if isinstance(bridge, nn.Module):
+        return bridge
+    before, after = shape_of(target), shape_of(source)
+    if not isinstance(target, tuple) or getattr(bridge, "pairs", False):
+        built: nn.Module = bridge.build(before, after)
+        return built.eval()
+    if not isinstance(source, tuple) or len(source) != len(target):
+        raise ShapeError(
+            f"a bridge for each tap needs as many taps on both sides, but the target's value is {shown(target)} and "
+            f"the source's {shown(source)}. Name as many, or use a bridge that pairs them."
+        )
+    return Each([bridge.build(*shapes) for shapes in zip(before, after, strict=True)]).eval()
+
+
+def cut(value: Any) -> Any:
+    """The same value without gradient."""
+    return map_values(lambda leaf: leaf.detach() if leaf.requires_grad else leaf, value)
