@@ -1,5 +1,7 @@
 """The table for the terminal."""
 
+import dataclasses
+
 from lessen.report import summary
 from lessen.report.run import read_run
 
@@ -39,3 +41,17 @@ def test_regression_shows_squared_errors(make_run) -> None:
 
 def test_nothing_measured() -> None:
     assert "Nothing has been measured yet." in summary([])
+
+
+def test_times_of_other_batch_sizes_are_told_apart(make_run) -> None:
+    records = read_run(make_run()).records
+    assert "(batch" not in summary(records)
+    mixed = [
+        dataclasses.replace(row, settings={**row.settings, "batch": 32})
+        if row.figure == "latency" and row.file is None
+        else row
+        for row in records
+    ]
+    text = summary(mixed, width=140)
+    assert "ms (batch 32)" in text
+    assert "ms (batch 1)" in text

@@ -31,8 +31,9 @@ def summary(records: Sequence[Record], *, width: int = 100) -> str:
     table.add_column("", overflow="fold")
     for head in ("size", "time", "squared error" if regression else "accuracy", "faster", "verified"):
         table.add_column(head, justify="right", no_wrap=head != "verified")
+    sizes = {row.settings.get("batch") for entry in found if (row := entry.get("latency")) is not None}
     for entry in found:
-        table.add_row(*map(Text, _row(entry, "mean_squared_error" if regression else "accuracy")))
+        table.add_row(*map(Text, _row(entry, "mean_squared_error" if regression else "accuracy", mixed=len(sizes) > 1)))
     stream = io.StringIO()
     console = Console(file=stream, width=width, color_system=None, force_terminal=False)
     console.print(table)
@@ -45,7 +46,10 @@ def summary(records: Sequence[Record], *, width: int = 100) -> str:
     return stream.getvalue().rstrip()
 
 
-def _row(entry: Entry, quality: str) -> tuple[str, ...]:
+def _row(entry: Entry, quality: str, *, mixed: bool) -> tuple[str, ...]:
+    """One row; `mixed` says that not all times are of the same batch size, so each says its own."""
+    taken = entry.get("latency")
+    batch = f" (batch {taken.settings['batch']})" if mixed and taken is not None and "batch" in taken.settings else ""
     ratio, record = entry.value("speedup"), entry.get(quality)
     shown = NOTHING if record is None else human(record.value, record.unit if record.unit != "1" else "").strip()
     spread = interval(record, record.unit if record is not None and record.unit != "1" else "")
@@ -53,7 +57,7 @@ def _row(entry: Entry, quality: str) -> tuple[str, ...]:
     return (
         entry.name,
         human(entry.value("bytes"), "B"),
-        human(entry.value("latency"), "ms"),
+        human(entry.value("latency"), "ms") + batch,
         f"{shown} ({spread})" if spread else shown,
         NOTHING if ratio is None else f"{digits(ratio)} ×",
         verified + (", fastest" if entry.value("fastest") else ""),
