@@ -10,6 +10,7 @@ import torch
 from lessen.core.errors import ExportError, NetworkError, SettingError
 from lessen.deploy import Deploy, OnnxRuntime, Stand, deploy, deploy_stands, installed, time_files
 from lessen.deploy import deployment as module
+from lessen.measure.timing import pinned_threads
 from lessen.zoo import residual
 
 FIGURES = {
@@ -118,6 +119,16 @@ def test_a_network_that_nothing_was_done_to_is_shipped_itself(case: Any, tmp_pat
     assert [(file.name, file.shipped, file.reference) for file in found.files] == [("model.onnx", True, False)]
     assert found.fastest == "model.onnx"
     assert not any(record.figure == "speedup" for record in found.records)
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, 3), (1, 1)])
+def test_files_get_as_many_threads_as_pytorch_takes_unless_told_otherwise(
+    case: Any, tmp_path: Path, asked: int | None, used: int
+) -> None:
+    with pinned_threads(3):  # more than the cores of small machines: it is not their number that counts
+        settings = Deploy(runtimes=(OnnxRuntime(),), rounds=6, threads=asked)
+        found = deploy(case.model, case.data, tmp_path, settings=settings)
+    assert {row.settings["threads"] for row in found.records if row.figure == "latency"} == {used}
 
 
 def test_nothing_to_deploy_is_an_error(case: Any, tmp_path: Path) -> None:

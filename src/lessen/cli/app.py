@@ -136,7 +136,7 @@ def measure(  # noqa: PLR0917
         list[str] | None, typer.Option("--set", help="An argument of the network, as width=32.")
     ] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Batch size to time at; may be given several times.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads; without it, all cores.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads; without it, OMP_NUM_THREADS or all cores.")] = None,
 ) -> None:
     """Measure a network or a file: bytes, parameters, time, accuracy."""
     from lessen.cli.measuring import measured, show_records

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,7 +15,6 @@ from rich.text import Text
 
 from lessen.core.data import Data, Inputs
 from lessen.core.errors import NetworkError, SettingError
-from lessen.core.machine import cores
 from lessen.core.record import Record
 
 RUNTIMES = {".onnx": "OnnxRuntime", ".xml": "OpenVino", ".pt2": "TorchProgram"}
@@ -39,7 +39,7 @@ def measured(
     from lessen.zoo import build, check_classes
 
     arguments = dict(_pair(pair) for pair in pairs)
-    threads = threads if threads is not None else cores()
+    threads = threads if threads is not None else torch.get_num_threads()
     path = Path(model)
     if path.suffix in RUNTIMES or path.suffix == ".safetensors":
         if weights is not None or arguments:

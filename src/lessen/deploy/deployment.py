@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from lessen.core.data import Data, Inputs
 from lessen.core.errors import ExportError
-from lessen.core.machine import cores
 from lessen.core.record import Record
 from lessen.deploy.export import export_onnx, export_openvino, export_pt2
 from lessen.deploy.kernels import read_kernels
@@ -96,7 +96,7 @@ def deploy_stands(
         NetworkError: there is no network to deploy.
     """
     settings = settings or Deploy()
-    folder, threads = Path(folder), settings.threads or cores()
+    folder, threads = Path(folder), settings.threads or torch.get_num_threads()
     files = planned(stands, folder, settings)
     inputs, classes = data.example(), data.classes is not None
     programs: dict[str, Program] = {}
