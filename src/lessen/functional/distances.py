@@ -21,10 +21,28 @@ def mean_absolute(student: Tensor, teacher: Tensor) -> Tensor:
     return _rows(student - teacher).abs().mean(1)
 
 
+def mean_huber(student: Tensor, teacher: Tensor, *, threshold: float = 1.0) -> Tensor:
+    """The mean of d^2 / (2 threshold) where the difference d is below the threshold, of |d| - threshold / 2 beyond.
+
+    >>> mean_huber(torch.tensor([[0.5, 3.0]]), torch.zeros(1, 2))
+    tensor([1.3125])
+    """
+    return F.smooth_l1_loss(_rows(student), _rows(teacher), reduction="none", beta=threshold).mean(1)
+
+
 def euclidean(student: Tensor, teacher: Tensor) -> Tensor:
     """The length of the difference, not squared; its gradient at zero is zero."""
     length: Tensor = torch.linalg.vector_norm(_rows(student - teacher), dim=1)
     return length
+
+
+def log_sum(student: Tensor, teacher: Tensor, *, power: float) -> Tensor:
+    """log(1 + the sum of absolute differences to a power): near the largest difference, softly.
+
+    >>> log_sum(torch.tensor([[3.0, 0.0]]), torch.zeros(1, 2), power=1.0)
+    tensor([1.3863])
+    """
+    return _rows(student - teacher).abs().pow(power).sum(1).log1p()
 
 
 def cosine(student: Tensor, teacher: Tensor, *, tiny: float = 1e-8) -> Tensor:

@@ -2,6 +2,7 @@
 
 from lessen.knowledge.attention_transfer import AttentionTransfer
 from lessen.knowledge.bridges import (
+    AttentionPoolBridge,
     AutoBridge,
     ChannelBridge,
     PoolBridge,
@@ -10,30 +11,60 @@ from lessen.knowledge.bridges import (
     WidthBridge,
     bridge_for,
 )
-from lessen.knowledge.distances import AbsoluteDistance, CosineDistance, EuclideanDistance, SquaredDistance
+from lessen.knowledge.correlation_congruence import CorrelationCongruence
+from lessen.knowledge.distances import (
+    AbsoluteDistance,
+    CosineDistance,
+    EuclideanDistance,
+    HuberDistance,
+    SquaredDistance,
+)
 from lessen.knowledge.divergences import ForwardKL, JensenShannon, ReverseKL, TotalVariation
+from lessen.knowledge.fusion_bridge import FusionBridge
+from lessen.knowledge.geometric_graph import GeometricGraph
 from lessen.knowledge.hint import Hint
 from lessen.knowledge.labels import CrossEntropy, Regression
 from lessen.knowledge.logit_matching import LogitCosine, LogitMatching
+from lessen.knowledge.over_layers import OverLayers
+from lessen.knowledge.pairings import AsNamed, AttentionOverLayers, EarthMover, EvenlySpaced, LastLayers
+from lessen.knowledge.probabilistic_transfer import ProbabilisticTransfer
+from lessen.knowledge.relational_angle import RelationalAngle
+from lessen.knowledge.relational_distance import RelationalDistance
+from lessen.knowledge.similarity_preserving import SimilarityPreserving
 from lessen.knowledge.soft_targets import SoftTargets
 
 __all__ = [
     "AbsoluteDistance",
+    "AsNamed",
+    "AttentionOverLayers",
+    "AttentionPoolBridge",
     "AttentionTransfer",
     "AutoBridge",
     "ChannelBridge",
+    "CorrelationCongruence",
     "CosineDistance",
     "CrossEntropy",
+    "EarthMover",
     "EuclideanDistance",
+    "EvenlySpaced",
     "ForwardKL",
+    "FusionBridge",
+    "GeometricGraph",
     "Hint",
+    "HuberDistance",
     "JensenShannon",
+    "LastLayers",
     "LogitCosine",
     "LogitMatching",
+    "OverLayers",
     "PoolBridge",
+    "ProbabilisticTransfer",
     "Regression",
+    "RelationalAngle",
+    "RelationalDistance",
     "ResolutionBridge",
     "ReverseKL",
+    "SimilarityPreserving",
     "SoftTargets",
     "SquaredDistance",
     "TokenBridge",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
+from pydantic import Field
 from torch import Tensor
 
 from lessen.core import Card, settings
@@ -54,6 +55,28 @@ class AbsoluteDistance:
 
 
 @settings
+class HuberDistance:
+    """The mean of squared differences where they are small, of absolute ones where they are large (smooth L1).
+
+    Args:
+        threshold: Where the one becomes the other.
+    """
+
+    threshold: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+    card: ClassVar[Card] = Card(
+        row=_ROW,
+        paper="Huber 1964, divided by the threshold as in Fast R-CNN, arXiv:1504.08083",
+        says="Outliers do not dominate, and near agreement the gradient becomes smaller.",
+        costs="One pass over the tensors.",
+        fails_when="Differences are far from 1, which the threshold is set for: it is then one of the two others.",
+    )
+
+    def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
+        return functional.mean_huber(student, teacher, threshold=self.threshold)
+
+
+@settings
 class EuclideanDistance:
     """The length of the difference, not squared."""
 
@@ -83,3 +106,27 @@ class CosineDistance:
 
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
         return functional.cosine(student, teacher)
+
+
+@settings
+class LogSumDistance:
+    """log(1 + the sum of absolute differences to a power) over all axes of an example.
+
+    Args:
+        power: The larger, the more the largest difference counts alone.
+    """
+
+    power: Annotated[float, Field(ge=1, le=8)] = 4.0
+
+    card: ClassVar[Card] = Card(
+        row=_ROW,
+        paper="SRD, arXiv:2303.11098, section 3.3",
+        says="A soft maximum of the differences: the worst features count most, whatever their scale.",
+        costs="One pass over the tensors.",
+        fails_when="Student and teacher almost agree: with a power above 1 next to nothing pulls there.",
+        differs="The paper has no 1 inside the logarithm, so that it is not bounded at equality, and takes the sum over "
+        "the whole batch.",
+    )
+
+    def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
+        return functional.log_sum(student, teacher, power=self.power)
