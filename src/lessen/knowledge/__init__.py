@@ -19,7 +19,18 @@ from lessen.knowledge.distances import (
     HuberDistance,
     SquaredDistance,
 )
-from lessen.knowledge.divergences import ForwardKL, JensenShannon, ReverseKL, TotalVariation
+from lessen.knowledge.divergences import (
+    ForwardKL,
+    Hellinger,
+    JensenShannon,
+    ProbabilityCorrelation,
+    ProbabilityCosine,
+    Renyi,
+    ReverseKL,
+    SkewedForwardKL,
+    SkewedReverseKL,
+    TotalVariation,
+)
 from lessen.knowledge.fusion_bridge import FusionBridge
 from lessen.knowledge.geometric_graph import GeometricGraph
 from lessen.knowledge.hint import Hint
@@ -32,6 +43,8 @@ from lessen.knowledge.relational_angle import RelationalAngle
 from lessen.knowledge.relational_distance import RelationalDistance
 from lessen.knowledge.similarity_preserving import SimilarityPreserving
 from lessen.knowledge.soft_targets import SoftTargets
+from lessen.knowledge.top_classes import TopClasses
+from lessen.knowledge.wasserstein import ClassesInGroups, ClassesOnALine, CostMatrix, EveryMistakeAlike, Wasserstein
 
 __all__ = [
     "AbsoluteDistance",
@@ -41,15 +54,20 @@ __all__ = [
     "AttentionTransfer",
     "AutoBridge",
     "ChannelBridge",
+    "ClassesInGroups",
+    "ClassesOnALine",
     "CorrelationCongruence",
     "CosineDistance",
+    "CostMatrix",
     "CrossEntropy",
     "EarthMover",
     "EuclideanDistance",
     "EvenlySpaced",
+    "EveryMistakeAlike",
     "ForwardKL",
     "FusionBridge",
     "GeometricGraph",
+    "Hellinger",
     "Hint",
     "HuberDistance",
     "JensenShannon",
@@ -59,16 +77,23 @@ __all__ = [
     "OverLayers",
     "PoolBridge",
     "ProbabilisticTransfer",
+    "ProbabilityCorrelation",
+    "ProbabilityCosine",
     "Regression",
     "RelationalAngle",
     "RelationalDistance",
+    "Renyi",
     "ResolutionBridge",
     "ReverseKL",
     "SimilarityPreserving",
+    "SkewedForwardKL",
+    "SkewedReverseKL",
     "SoftTargets",
     "SquaredDistance",
     "TokenBridge",
+    "TopClasses",
     "TotalVariation",
+    "Wasserstein",
     "WidthBridge",
     "bridge_for",
 ]

@@ -18,7 +18,7 @@ from torch import nn
 
 from lessen.core import Bridge, Card, settings
 from lessen.core.errors import ShapeError
-from lessen.knowledge.reshaping import Pool, Resize, ResizeTokens, ToGrid, ToTokens
+from lessen.knowledge.reshaping import AttentionPool, Pool, Resize, ResizeTokens, ToGrid, ToTokens
 
 _ROW = "knowledge / bridges"
 Shape = Sequence[int]
@@ -159,6 +159,24 @@ class PoolBridge:
 
 
 @settings
+class AttentionPoolBridge:
+    """A weighted mean over positions by a learned query, to compare with a vector; it starts as the plain mean."""
+
+    card: ClassVar[Card] = Card(
+        row=_ROW,
+        paper="Lee et al., Set transformer, arXiv:1810.00825, section 3.2",
+        says="What the student has at the positions that matter to the teacher's vector.",
+        costs="C weights while training, nothing in the shipped model.",
+        fails_when="The teacher's vector is a plain mean: PoolBridge is that, without weights.",
+        differs="One query and one head, and no maps of keys and values: the positions are averaged as they are.",
+    )
+
+    def build(self, student_shape: Shape, teacher_shape: Shape) -> nn.Module:
+        _require("AttentionPoolBridge", student_shape, teacher_shape, [(3, 2), (4, 2)])
+        return AttentionPool(student_shape[1 if len(student_shape) == 4 else 2])
+
+
+@settings
 class AutoBridge:
     """Whatever the two shapes need: nothing, one bridge, or several in a row.
 
@@ -166,11 +184,13 @@ class AutoBridge:
         channels: How channels of grids are bridged.
         width: How the width of vectors and tokens is bridged.
         tokens: How tokens are laid out.
+        pool: How positions become a vector.
     """
 
     channels: ChannelBridge = ChannelBridge()
     width: WidthBridge = WidthBridge()
     tokens: TokenBridge = TokenBridge()
+    pool: PoolBridge | AttentionPoolBridge = PoolBridge()
 
     card: ClassVar[Card] = Card(
         row=_ROW,
@@ -200,7 +220,8 @@ class AutoBridge:
             return _chain(self.tokens.build(before, after), self.width.build(before, after))
         if kinds == (2, 2):
             return self.width.build(before, after)
-        return _chain(Pool(), self.width.build((before[0], before[1 if kinds[0] == 4 else 2]), after))
+        pooled = (before[0], before[1 if kinds[0] == 4 else 2])
+        return _chain(self.pool.build(before, pooled), self.width.build(pooled, after))
 
 
 def bridge_for(student_shape: Shape, teacher_shape: Shape, bridge: Bridge | None = None) -> nn.Module:

@@ -1,9 +1,11 @@
-"""The modules that bridges are made of, besides convolutions and linear layers; none has weights.
+"""The modules that bridges are made of, besides convolutions and linear layers; only `AttentionPool` has weights.
 
 Shapes: N examples, C channels, H x W positions of a grid, T tokens: P prefix tokens (a class token), then H * W.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +86,22 @@ class Pool(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features.mean((2, 3)) if features.ndim == 4 else features.mean(1)
+
+
+class AttentionPool(nn.Module):
+    """A weighted mean over positions, by a softmax of a learned query: (N, C, H, W) or (N, T, C) to (N, C)."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.query_C = nn.Parameter(torch.zeros(features))
+
+    def forward(self, features: Tensor) -> Tensor:
+        value_NTC = features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+        score_NT = value_NTC @ self.query_C / math.sqrt(len(self.query_C))
+        return (score_NT.softmax(1).unsqueeze(2) * value_NTC).sum(1)
+
+    def extra_repr(self) -> str:
+        return f"features={len(self.query_C)}"
 
 
 def _mean_token(tokens_NTC: Tensor, count: int) -> Tensor:
