@@ -1,5 +1,6 @@
 """Knowledge: what one network can learn from another, as objectives; and the bridges between their shapes."""
 
+from lessen.knowledge.activation_boundary import ActivationBoundary
 from lessen.knowledge.attention_transfer import AttentionTransfer
 from lessen.knowledge.bridges import (
     AttentionPoolBridge,
@@ -11,12 +12,15 @@ from lessen.knowledge.bridges import (
     WidthBridge,
     bridge_for,
 )
+from lessen.knowledge.channel_correlation import ChannelCorrelation
+from lessen.knowledge.channel_distribution import ChannelDistribution
 from lessen.knowledge.correlation_congruence import CorrelationCongruence
 from lessen.knowledge.distances import (
     AbsoluteDistance,
     CosineDistance,
     EuclideanDistance,
     HuberDistance,
+    LogSumDistance,
     SquaredDistance,
 )
 from lessen.knowledge.divergences import (
@@ -33,27 +37,45 @@ from lessen.knowledge.divergences import (
 )
 from lessen.knowledge.fusion_bridge import FusionBridge
 from lessen.knowledge.geometric_graph import GeometricGraph
+from lessen.knowledge.hierarchical_context import HierarchicalContext
 from lessen.knowledge.hint import Hint
+from lessen.knowledge.kernels import GaussianKernel, LinearKernel, PolynomialKernel
 from lessen.knowledge.labels import CrossEntropy, Regression
 from lessen.knowledge.logit_matching import LogitCosine, LogitMatching
+from lessen.knowledge.masked_generation import MaskedGeneration
+from lessen.knowledge.neuron_selectivity import NeuronSelectivity
+from lessen.knowledge.norm_and_direction import NormAndDirection
+from lessen.knowledge.normalized_hint import NormalizedHint
+from lessen.knowledge.normalizers import AsItIs, Standardize, StandardizePositions, UnitLength, Whiten
+from lessen.knowledge.one_for_all import OneForAll
+from lessen.knowledge.orthogonal import OrthogonalBridge
 from lessen.knowledge.over_layers import OverLayers
+from lessen.knowledge.overhaul import Overhaul
 from lessen.knowledge.pairings import AsNamed, AttentionOverLayers, EarthMover, EvenlySpaced, LastLayers
 from lessen.knowledge.probabilistic_transfer import ProbabilisticTransfer
 from lessen.knowledge.relational_angle import RelationalAngle
 from lessen.knowledge.relational_distance import RelationalDistance
+from lessen.knowledge.similarity_attention import SimilarityAttention
 from lessen.knowledge.similarity_preserving import SimilarityPreserving
+from lessen.knowledge.singular_vectors import SingularVectors
 from lessen.knowledge.soft_targets import SoftTargets
+from lessen.knowledge.solution_flow import SolutionFlow
 from lessen.knowledge.top_classes import TopClasses
+from lessen.knowledge.variational_information import VariationalInformation
 from lessen.knowledge.wasserstein import ClassesInGroups, ClassesOnALine, CostMatrix, EveryMistakeAlike, Wasserstein
 
 __all__ = [
     "AbsoluteDistance",
+    "ActivationBoundary",
+    "AsItIs",
     "AsNamed",
     "AttentionOverLayers",
     "AttentionPoolBridge",
     "AttentionTransfer",
     "AutoBridge",
     "ChannelBridge",
+    "ChannelCorrelation",
+    "ChannelDistribution",
     "ClassesInGroups",
     "ClassesOnALine",
     "CorrelationCongruence",
@@ -66,15 +88,27 @@ __all__ = [
     "EveryMistakeAlike",
     "ForwardKL",
     "FusionBridge",
+    "GaussianKernel",
     "GeometricGraph",
     "Hellinger",
+    "HierarchicalContext",
     "Hint",
     "HuberDistance",
     "JensenShannon",
     "LastLayers",
+    "LinearKernel",
+    "LogSumDistance",
     "LogitCosine",
     "LogitMatching",
+    "MaskedGeneration",
+    "NeuronSelectivity",
+    "NormAndDirection",
+    "NormalizedHint",
+    "OneForAll",
+    "OrthogonalBridge",
     "OverLayers",
+    "Overhaul",
+    "PolynomialKernel",
     "PoolBridge",
     "ProbabilisticTransfer",
     "ProbabilityCorrelation",
@@ -85,15 +119,23 @@ __all__ = [
     "Renyi",
     "ResolutionBridge",
     "ReverseKL",
+    "SimilarityAttention",
     "SimilarityPreserving",
+    "SingularVectors",
     "SkewedForwardKL",
     "SkewedReverseKL",
     "SoftTargets",
+    "SolutionFlow",
     "SquaredDistance",
+    "Standardize",
+    "StandardizePositions",
     "TokenBridge",
     "TopClasses",
     "TotalVariation",
+    "UnitLength",
+    "VariationalInformation",
     "Wasserstein",
+    "Whiten",
     "WidthBridge",
     "bridge_for",
 ]

@@ -1,0 +1,69 @@
+"""One for all: features of unlike architectures meet where all architectures agree, in the space of logits.
+
+Hao et al., One-for-all: bridge the gap between heterogeneous architectures in knowledge distillation, NeurIPS 2023,
+arXiv:2310.19444, section 3. Known as OFA-KD.
+
+Shapes: N examples, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from lessen.core import Beside, Card, settings
+from lessen.functional.classes import class_numbers
+from lessen.functional.shapes import require_same, wide
+
+
+def one_for_all(
+    student_NC: Tensor, teacher_NC: Tensor, labels_N: Tensor, *, power: float, temperature: float = 1.0
+) -> Tensor:
+    """Cross-entropy with targets (p + 1[label]) ** power - 1[label], p the teacher's probabilities: shape (N,), in nat.
+
+    >>> import torch
+    >>> one_for_all(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([0]), power=1.0)
+    tensor([0.6931])
+    """
+    label_NC = F.one_hot(labels_N, teacher_NC.shape[1]).to(teacher_NC.dtype)
+    target_NC = ((teacher_NC / temperature).softmax(1) + label_NC).pow(power) - label_NC
+    return -(target_NC * (student_NC / temperature).log_softmax(1)).sum(1)
+
+
+@settings
+class OneForAll:
+    """Match the teacher's probabilities, the more those of the label, from anywhere in the student.
+
+    Needs the labels, as class numbers. From a layer inside, the edge takes a bridge to logits, as
+    `at(("layer2", ""), OneForAll(), bridge=AutoBridge())`: the mean over positions and a linear layer.
+
+    Args:
+        power: Of the target; above 1 the label counts more and the other classes less.
+        temperature: Divides both sets of logits.
+    """
+
+    power: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.5
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+    card: ClassVar[Card] = Card(
+        row="knowledge / direct features",
+        paper="OFA-KD, arXiv:2310.19444",
+        says="Each stage of the student, through its own exit, gives the teacher's probabilities; no feature is compared.",
+        costs="A linear exit a stage while training, nothing in the shipped model.",
+        fails_when="The architectures are alike: features say more than probabilities. Early stages are pulled to what "
+        "is linearly separable.",
+        differs="The exits are linear bridges; released code puts convolutions or attention before them. It is not 0 "
+        "at equality: it is a cross-entropy, whose floor depends on the teacher.",
+    )
+    beside: ClassVar = (Beside.LABELS,)
+
+    def __call__(self, student: Tensor, teacher: Any, /) -> Tensor:
+        logits_NC, labels = teacher
+        advice = "Give the edge a bridge to logits, as bridge=AutoBridge()."
+        require_same(student, logits_NC, what="OneForAll", least=2, advice=advice)
+        labels_N = class_numbers(logits_NC, labels, what="OneForAll")
+        loss_N = one_for_all(wide(student), wide(logits_NC), labels_N, power=self.power, temperature=self.temperature)
+        return loss_N.to(student.dtype)
