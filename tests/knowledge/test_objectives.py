@@ -164,7 +164,8 @@ class TestAttentionTransfer(ObjectiveLaws):
     wrong: ClassVar = (
         (torch.zeros(3, 4, 2, 2), torch.zeros(3, 4, 2, 3)),
         (torch.zeros(3, 4, 2, 2), torch.zeros(4, 4, 2, 2)),
-        (torch.zeros(3, 4, 2), torch.zeros(3, 4, 2)),
+        (torch.zeros(3, 4, 2), torch.zeros(3, 5, 2)),
+        (torch.zeros(3, 4), torch.zeros(3, 4)),
     )
     invariances = (other_classes, longer)
 

@@ -2,7 +2,7 @@
 
 Zagoruyko & Komodakis, Paying more attention to attention, ICLR 2017, arXiv:1612.03928, section 3.1.
 
-Shapes: N examples, C channels, H x W positions, P = H * W.
+Shapes: N examples, C channels, P positions (H * W of a map, or tokens).
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lessen.core import Card, settings
-from lessen.functional.shapes import mismatch, wide
+from lessen.functional.channels import both_by_channel, by_channel
 from lessen.knowledge.distances import Distance, SquaredDistance
 
 
-def attention_map(features_NCHW: Tensor, *, power: float = 2.0) -> Tensor:
-    """The energy of each position over all channels, scaled to unit length: shape (N, P).
+def attention_map(features: Tensor, *, power: float = 2.0) -> Tensor:
+    """The energy of each position of maps (N, C, H, W) or tokens (N, P, C) over all channels, of length 1: (N, P).
 
     >>> import torch
     >>> attention_map(torch.ones(1, 3, 2, 2))
     tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
     """
-    energy_NP = features_NCHW.abs().pow(power).mean(1).flatten(1)
+    energy_NP = by_channel(features).abs().pow(power).mean(1)
     return F.normalize(energy_NP, dim=1)
 
 
@@ -33,13 +33,18 @@ def attention_map(features_NCHW: Tensor, *, power: float = 2.0) -> Tensor:
 class AttentionTransfer:
     """Match the spatial attention of two feature maps; their channels may differ in number.
 
+    Both published forms are here. The authors' code: `AttentionTransfer()`, weights near 1000. The paper's equation 2,
+    beta / 2 times the length of the difference, not squared: `AttentionTransfer(distance=EuclideanDistance())` on an
+    edge of weight beta / 2.
+
     Args:
-        power: Exponent on the activations; larger looks harder at the strongest positions.
+        power: Exponent on the activations; larger looks harder at the strongest positions. Below 1, a channel that is
+            switched off would have an infinite gradient.
         distance: How two maps are compared. `SquaredDistance()` is the mean over positions of the squared difference,
             as in the authors' code; `EuclideanDistance()` is the length of the difference, as in the paper.
     """
 
-    power: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    power: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
     distance: Distance = SquaredDistance()
 
     card: ClassVar[Card] = Card(
@@ -54,21 +59,12 @@ class AttentionTransfer:
     )
 
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
-        if (
-            student.ndim != 4
-            or teacher.ndim != 4
-            or (student.shape[0], student.shape[2:])
-            != (
-                teacher.shape[0],
-                teacher.shape[2:],
-            )
-        ):
-            raise mismatch(
-                student,
-                teacher,
-                what="AttentionTransfer",
-                expected="feature maps (N, C, H, W) with the same N, H and W",
-                advice="Put a bridge on the edge, as bridge=ResolutionBridge().",
-            )
-        maps = (attention_map(wide(features), power=self.power) for features in (student, teacher))
+        both_by_channel(
+            student,
+            teacher,
+            what="AttentionTransfer",
+            same=("positions",),
+            advice="Put a bridge on the edge, as bridge=ResolutionBridge().",
+        )
+        maps = (attention_map(features, power=self.power) for features in (student, teacher))
         return self.distance(*maps).to(student.dtype)

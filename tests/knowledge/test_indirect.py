@@ -1,0 +1,329 @@
+"""Indirect features: laws, and each formula against the obvious slow way, with a mistake that the comparison finds."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lessen.knowledge import (
+    AttentionTransfer,
+    ChannelBridge,
+    ChannelCorrelation,
+    ChannelDistribution,
+    EuclideanDistance,
+    GaussianKernel,
+    LinearKernel,
+    NeuronSelectivity,
+    PolynomialKernel,
+    ReverseKL,
+    SoftTargets,
+)
+from lessen.knowledge.kernels import Kernel
+from lessen.testing import ObjectiveCase, ObjectiveLaws
+
+KERNELS: list[Kernel] = [
+    PolynomialKernel(),
+    PolynomialKernel(degree=3, offset=0.5),
+    LinearKernel(),
+    GaussianKernel(),
+    GaussianKernel(variance=0.5),
+]
+NOT_MAPS = (
+    (torch.zeros(3, 4), torch.zeros(3, 4)),
+    (torch.zeros(3, 4, 2, 2), torch.zeros(4, 4, 2, 2)),
+    (torch.zeros(3, 4, 2, 2), torch.zeros(3, 4)),
+)
+OTHER_PLACES = ((torch.zeros(3, 4, 2, 2), torch.zeros(3, 4, 2, 3)), (torch.zeros(3, 4, 1, 4), torch.zeros(3, 4, 2, 2)))
+
+
+def maps(*shape: int, seed: int = 2) -> tuple[Tensor, Tensor]:
+    drawn = torch.Generator().manual_seed(seed)
+    both = torch.randn(2, *shape, dtype=torch.float64, generator=drawn)
+    return both[0], both[1]
+
+
+def holds(check: Callable[[], None]) -> bool:
+    """Whether a check passes; a check that cannot fail shows nothing, so each is seen to fail on a planted mistake."""
+    try:
+        check()
+    except AssertionError:
+        return False
+    return True
+
+
+def channels_of(tap: Tensor) -> int:
+    """Where the channels stand: axis 1 of maps, 2 of tokens."""
+    return 1 if tap.ndim == 4 else 2
+
+
+def places_of(tap: Tensor) -> int:
+    return 3 - channels_of(tap)
+
+
+def other_channels(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """The channels of each side in another order, each its own."""
+    return student.flip(channels_of(student)), teacher.roll(1, channels_of(teacher))
+
+
+def same_channels(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    return student.flip(channels_of(student)), teacher.flip(channels_of(teacher))
+
+
+def other_places(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    return student.flip(places_of(student)), teacher.flip(places_of(teacher))
+
+
+def places_of_one(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    return student.flip(places_of(student)), teacher
+
+
+def for_each_channel(values: Tensor, tap: Tensor) -> Tensor:
+    return values.view([-1 if axis == channels_of(tap) else 1 for axis in range(tap.ndim)])
+
+
+def larger(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    return 3 * student, teacher / 2
+
+
+def larger_channels(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Each channel by its own factor."""
+    factors = (1.0 + torch.arange(student.shape[channels_of(student)])).to(student)
+    return student * for_each_channel(factors, student), teacher
+
+
+def brighter_channels(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Each channel by its own offset: a softmax over positions does not see it."""
+    offsets = torch.arange(student.shape[channels_of(student)]).to(student)
+    return student + for_each_channel(offsets, student), teacher - 2
+
+
+class TestAttentionTransferOnTokens(ObjectiveLaws):
+    wrong = (*NOT_MAPS, *OTHER_PLACES)
+    invariances = (other_channels, other_places, larger)
+
+    @classmethod
+    def cases(cls) -> Iterable[ObjectiveCase]:
+        student, teacher = torch.randn(4, 6, 5), torch.randn(4, 6, 3)
+        for objective in (AttentionTransfer(power=1.0), AttentionTransfer(distance=EuclideanDistance())):
+            yield ObjectiveCase(objective=objective, student=student, teacher=teacher)
+
+
+class TestNeuronSelectivity(ObjectiveLaws):
+    wrong = (*NOT_MAPS, *OTHER_PLACES)
+    invariances = (other_channels, other_places, larger_channels)
+
+    @classmethod
+    def cases(cls) -> Iterable[ObjectiveCase]:
+        for kernel in KERNELS:
+            objective = NeuronSelectivity(kernel=kernel)
+            yield ObjectiveCase(objective=objective, student=torch.randn(4, 3, 2, 4), teacher=torch.randn(4, 5, 2, 4))
+        # Fewer positions than channels: the moments are compared as matrices of positions.
+        objective = NeuronSelectivity()
+        yield ObjectiveCase(objective=objective, student=torch.randn(4, 6, 2, 2), teacher=torch.randn(4, 5, 2, 2))
+        yield ObjectiveCase(objective=objective, student=torch.randn(4, 4, 6), teacher=torch.randn(4, 4, 5))
+
+
+class TestChannelDistribution(ObjectiveLaws):
+    wrong = (*NOT_MAPS, *OTHER_PLACES, (torch.zeros(3, 4, 2, 2), torch.zeros(3, 5, 2, 2)))
+    invariances = (same_channels, other_places, brighter_channels)
+
+    @classmethod
+    def cases(cls) -> Iterable[ObjectiveCase]:
+        for objective in (ChannelDistribution(), ChannelDistribution(temperature=1.0, divergence=ReverseKL())):
+            yield ObjectiveCase(objective=objective, student=torch.randn(4, 3, 2, 3), teacher=torch.randn(4, 3, 2, 3))
+        yield ObjectiveCase(objective=ChannelDistribution(), student=torch.randn(4, 6, 3), teacher=torch.randn(4, 6, 3))
+
+
+class TestChannelCorrelation(ObjectiveLaws):
+    wrong = (*NOT_MAPS, (torch.zeros(3, 4, 2, 2), torch.zeros(3, 5, 2, 2)))
+    invariances = (same_channels, places_of_one, larger)
+
+    @classmethod
+    def cases(cls) -> Iterable[ObjectiveCase]:
+        objective = ChannelCorrelation()
+        yield ObjectiveCase(objective=objective, student=torch.randn(4, 3, 2, 3), teacher=torch.randn(4, 3, 2, 3))
+        # Maps may differ in size, and tokens stand beside maps.
+        yield ObjectiveCase(objective=objective, student=torch.randn(4, 3, 2, 3), teacher=torch.randn(4, 3, 4, 4))
+        yield ObjectiveCase(objective=objective, student=torch.randn(4, 7, 3), teacher=torch.randn(4, 3, 2, 3))
+
+
+# Identities: attention transfer and neuron selectivity do not see the order of channels; both are 0 at equality and
+# never less. The laws above hold them to it; here each is seen to catch a version without the property.
+
+
+@pytest.mark.parametrize("change", [other_channels, other_places, larger])
+def test_the_invariances_of_attention_are_its_own(change: Callable[..., Any]) -> None:
+    student, teacher = maps(4, 3, 2, 4)
+
+    def check(objective: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], None]:
+        def same() -> None:
+            assert torch.allclose(objective(*change(student, teacher)), objective(student, teacher))
+
+        return same
+
+    def plain(s: Tensor, t: Tensor) -> Tensor:
+        weights = torch.arange(24, dtype=s.dtype).view(3, 2, 4)
+        return ((s - t).square() * weights).mean((1, 2, 3))
+
+    assert holds(check(AttentionTransfer()))
+    assert not holds(check(plain))
+
+
+def test_the_order_of_channels_is_free_in_neuron_selectivity_and_not_in_a_comparison_of_channels() -> None:
+    student, teacher = maps(4, 3, 2, 4)
+
+    def check(objective: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], None]:
+        def same() -> None:
+            assert torch.allclose(objective(*other_channels(student, teacher)), objective(student, teacher))
+
+        return same
+
+    for kernel in KERNELS:
+        assert holds(check(NeuronSelectivity(kernel=kernel)))
+    assert not holds(check(ChannelCorrelation()))
+    assert not holds(check(ChannelDistribution()))
+
+
+def test_the_two_published_forms_of_attention_transfer_are_tied() -> None:
+    student, teacher = maps(4, 3, 2, 4)
+    code, paper = AttentionTransfer(), AttentionTransfer(distance=EuclideanDistance())
+    # The mean over P positions of squares, and the square root of their sum.
+    assert torch.allclose(paper(student, teacher), (8 * code(student, teacher)).sqrt())
+    assert not torch.allclose(paper(student, teacher), code(student, teacher).sqrt())
+
+
+# Neuron selectivity against the kernel written out over all pairs of channels.
+
+
+def slow_discrepancy(kernel: Callable[[Any, Any], float], student: Tensor, teacher: Tensor) -> float:
+    unit = [[row / np.sqrt((row**2).sum()) for row in side.flatten(1).numpy()] for side in (student, teacher)]
+
+    def mean(one: list[Any], other: list[Any]) -> float:
+        return float(np.mean([[kernel(a, b) for b in other] for a in one]))
+
+    return mean(unit[0], unit[0]) + mean(unit[1], unit[1]) - 2 * mean(unit[0], unit[1])
+
+
+def written_out(kernel: Kernel, student: Tensor, teacher: Tensor) -> float:
+    if isinstance(kernel, LinearKernel):
+        return slow_discrepancy(lambda a, b: a @ b, student, teacher)
+    if isinstance(kernel, PolynomialKernel):
+        return slow_discrepancy(lambda a, b: (a @ b + kernel.offset) ** kernel.degree, student, teacher)
+    assert isinstance(kernel, GaussianKernel)
+    variance = kernel.variance
+    if variance is None:
+        unit = [[row / np.sqrt((row**2).sum()) for row in side.flatten(1).numpy()] for side in (student, teacher)]
+        variance = float(np.mean([[((a - b) ** 2).sum() for b in unit[1]] for a in unit[0]]))
+    return slow_discrepancy(lambda a, b: np.exp(-((a - b) ** 2).sum() / (2 * variance)), student, teacher)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+@pytest.mark.parametrize("channels", [(3, 5), (9, 8)], ids=str)
+def test_neuron_selectivity_is_the_discrepancy_of_all_pairs_of_channels(
+    kernel: Kernel, channels: tuple[int, int]
+) -> None:
+    student, _ = maps(2, channels[0], 2, 3)
+    _, teacher = maps(2, channels[1], 2, 3, seed=3)
+    loss = NeuronSelectivity(kernel=kernel)(student, teacher)
+    expected = [written_out(kernel, s, t) for s, t in zip(student, teacher, strict=True)]
+    assert loss.tolist() == pytest.approx(expected, rel=1e-9)
+    # Planted: channels of any length, or squared lengths in place of lengths, give something else.
+    raw = kernel(student.flatten(2), teacher.flatten(2))
+    assert raw.tolist() != pytest.approx(expected, rel=1e-2)
+
+
+def test_a_linear_kernel_sees_the_mean_only() -> None:
+    student, _ = maps(3, 4, 6)
+    # The same mean, twice the spread.
+    spread = 2 * student - student.mean(1, keepdim=True)
+    assert torch.allclose(LinearKernel()(student, spread), torch.zeros(3, dtype=torch.float64))
+    for kernel in (PolynomialKernel(), GaussianKernel()):
+        assert float(kernel(student, spread).min()) > 0.01
+
+
+def test_no_product_of_all_channels_at_all_positions_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest tensor of a step: at most a matrix of channels, never channels x channels x positions."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, Tensor):
+                self.largest = max(self.largest, out.numel())
+            return out
+
+    def largest(objective: Callable[[Tensor, Tensor], Tensor], student: Tensor, teacher: Tensor) -> int:
+        with Largest() as seen:
+            objective(student, teacher)
+        return seen.largest
+
+    def all_pairs(s: Tensor, t: Tensor) -> Tensor:
+        unit = [x.flatten(2) / x.flatten(2).norm(dim=2, keepdim=True) for x in (s, t)]
+        pairs = ((unit[0], unit[0], 1), (unit[1], unit[1], 1), (unit[0], unit[1], -2))
+        return sum(f * (a.unsqueeze(1) * b.unsqueeze(2)).sum(-1).square().mean((1, 2)) for a, b, f in pairs)  # type: ignore[return-value]
+
+    student, teacher = torch.randn(2, 16, 14, 14), torch.randn(2, 32, 14, 14)
+    most = 2 * max(32 * 32, 32 * 14 * 14)
+    for kernel in KERNELS:
+        assert largest(NeuronSelectivity(kernel=kernel), student, teacher) <= most
+    assert largest(all_pairs, student, teacher) > most
+    assert torch.allclose(all_pairs(student, teacher), NeuronSelectivity()(student, teacher), atol=1e-6)
+    few = torch.randn(2, 64, 4, 4), torch.randn(2, 96, 4, 4)
+    assert largest(NeuronSelectivity(), *few) <= 2 * 96 * 16
+    assert torch.allclose(all_pairs(*few), NeuronSelectivity()(*few), atol=1e-6)
+
+
+def test_a_channel_that_is_switched_off_has_a_gradient_of_ordinary_size() -> None:
+    student, teacher = (side.float() for side in maps(2, 4, 3, 3))
+    student[:, 1] = 0
+    student.requires_grad_()
+    for kernel in KERNELS:
+        loss = NeuronSelectivity(kernel=kernel)(student, teacher)
+        (gradient,) = torch.autograd.grad(loss.sum(), student)
+        assert float(gradient.abs().max()) < 10
+
+
+# Channels as distributions, and their correlation.
+
+
+def test_channel_distribution_is_the_formula_channel_by_channel() -> None:
+    student, teacher = maps(3, 4, 2, 3)
+    t = 2.0
+    for number in range(3):
+        total = 0.0
+        for s, u in zip(student[number].flatten(1), teacher[number].flatten(1), strict=True):
+            p, q = (np.exp(x.numpy() / t) / np.exp(x.numpy() / t).sum() for x in (u, s))
+            total += float((p * np.log(p / q)).sum())
+        one = slice(number, number + 1)
+        value = float(ChannelDistribution(temperature=t)(student[one], teacher[one]))
+        assert value == pytest.approx(t**2 / 4 * total)
+        # Planted: softmax over channels, as soft targets on a map have it.
+        assert value != pytest.approx(float(SoftTargets(temperature=t)(student[one], teacher[one])), rel=1e-2)
+
+
+def test_channel_correlation_is_the_formula_pair_by_pair() -> None:
+    student, teacher = maps(3, 4, 2, 3)
+
+    def rows(features: Tensor) -> Any:
+        flat = features.flatten(1).numpy()
+        gram = np.array([[float((a * b).sum()) for b in flat] for a in flat])
+        return gram / np.sqrt((gram**2).sum(1, keepdims=True))
+
+    loss = ChannelCorrelation()(student, teacher)
+    for number in range(3):
+        difference = rows(student[number]) - rows(teacher[number])
+        assert float(loss[number]) == pytest.approx((difference**2).sum() / 4)
+        plain = np.cov(student[number].flatten(1)) - np.cov(teacher[number].flatten(1))
+        assert float(loss[number]) != pytest.approx((plain**2).sum() / 4, rel=1e-2)
+
+
+def test_a_bridge_makes_other_channels_comparable() -> None:
+    student, teacher = torch.randn(4, 3, 2, 2), torch.randn(4, 5, 2, 2)
+    bridge = ChannelBridge().build(student.shape, teacher.shape)
+    for objective in (ChannelCorrelation(), ChannelDistribution()):
+        assert objective(bridge(student), teacher).shape == (4,)
