@@ -27,32 +27,6 @@ def keep_some(features_NCHW: Tensor, *, masked: float, channels: bool = False) -
     return features_NCHW * kept
 
 
-class MaskedGenerationLoss(nn.Module):
-    """See `MaskedGeneration`.
-
-    Args:
-        channels: C.
-        settings: What made it.
-    """
-
-    card: ClassVar[Card]
-
-    def __init__(self, channels: int, settings: MaskedGeneration) -> None:
-        super().__init__()
-        self.settings = settings
-        self.generate = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
-        )
-
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        advice = "Put a bridge on the edge, as bridge=AutoBridge()."
-        require_same(student, teacher, what="MaskedGeneration", least=4, advice=advice)
-        seen = wide(student)
-        if self.training:
-            seen = keep_some(seen, masked=self.settings.masked, channels=self.settings.channels)
-        return self.settings.distance(wide(self.generate(seen)), wide(teacher)).to(student.dtype)
-
-
 @settings
 class MaskedGeneration:
     """Generate the teacher's feature map from a masked one of the student, through two 3 x 3 convolutions.
@@ -87,4 +61,27 @@ class MaskedGeneration:
         return MaskedGenerationLoss(teacher_shape[1], self)
 
 
-MaskedGenerationLoss.card = MaskedGeneration.card
+class MaskedGenerationLoss(nn.Module):
+    """See `MaskedGeneration`.
+
+    Args:
+        channels: C.
+        settings: What made it.
+    """
+
+    card: ClassVar[Card] = MaskedGeneration.card
+
+    def __init__(self, channels: int, settings: MaskedGeneration) -> None:
+        super().__init__()
+        self.settings = settings
+        self.generate = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+        )
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        advice = "Put a bridge on the edge, as bridge=AutoBridge()."
+        require_same(student, teacher, what="MaskedGeneration", least=4, advice=advice)
+        seen = wide(student)
+        if self.training:
+            seen = keep_some(seen, masked=self.settings.masked, channels=self.settings.channels)
+        return self.settings.distance(wide(self.generate(seen)), wide(teacher)).to(student.dtype)

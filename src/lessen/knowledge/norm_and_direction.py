@@ -38,6 +38,31 @@ def norm_and_direction(student_ND: Tensor, teacher_ND: Tensor, direction_ND: Ten
     return 1 - (student_ND * direction_ND).sum(1) / longer_N
 
 
+@settings
+class NormAndDirection:
+    """The student's features lie in the direction of the teacher's mean for their class, and are as long as its.
+
+    Needs the labels, as class numbers. Grids and tokens are averaged over positions first. Tap what the classifier
+    reads.
+    """
+
+    card: ClassVar[Card] = Card(
+        row="knowledge / direct features",
+        paper="ND, arXiv:2305.17007",
+        says="Features of a class point the same way, and are long: 1 - <s, e> / max(|s|, |t|), e the class's mean.",
+        costs="One mean a class while training, nothing in the shipped model.",
+        fails_when="Classes have more than one mode: their mean is nobody's direction. Labels are noisy.",
+        differs="The means are kept while training, over all that the teacher has given so far; the authors compute "
+        "them before. A class that was not seen yet has the teacher's own direction.",
+    )
+    beside: ClassVar = (Beside.LABELS,)
+
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+        if task.classes is None:
+            raise DataError("NormAndDirection needs data with classes, and this has none. Use Hint() instead.")
+        return NormAndDirectionLoss(channels_of(teacher_shape), task.classes)
+
+
 class NormAndDirectionLoss(nn.Module):
     """See `NormAndDirection`. The mean of a class is that of all its examples that were seen in training.
 
@@ -46,8 +71,8 @@ class NormAndDirectionLoss(nn.Module):
         classes: K.
     """
 
-    card: ClassVar[Card]
-    beside: ClassVar = (Beside.LABELS,)
+    card: ClassVar[Card] = NormAndDirection.card
+    beside: ClassVar = NormAndDirection.beside
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()
@@ -78,31 +103,3 @@ class NormAndDirectionLoss(nn.Module):
         self.seen_K += count_K
         share_K1 = self.seen_K.clamp_min(1).unsqueeze(1)
         self.mean_KD += (sum_KD - count_K.unsqueeze(1) * self.mean_KD) / share_K1
-
-
-@settings
-class NormAndDirection:
-    """The student's features lie in the direction of the teacher's mean for their class, and are as long as the teacher's.
-
-    Needs the labels, as class numbers. Grids and tokens are averaged over positions first. Tap what the classifier
-    reads.
-    """
-
-    card: ClassVar[Card] = Card(
-        row="knowledge / direct features",
-        paper="ND, arXiv:2305.17007",
-        says="Features of a class point the same way, and are long: 1 - <s, e> / max(|s|, |t|), e the class's mean.",
-        costs="One mean a class while training, nothing in the shipped model.",
-        fails_when="Classes have more than one mode: their mean is nobody's direction. Labels are noisy.",
-        differs="The means are kept while training, over all that the teacher has given so far; the authors compute them "
-        "before. A class that was not seen yet has the teacher's own direction. Views are seen, not plain examples.",
-    )
-    beside: ClassVar = (Beside.LABELS,)
-
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
-        if task.classes is None:
-            raise DataError("NormAndDirection needs data with classes, and this has none. Use Hint() instead.")
-        return NormAndDirectionLoss(channels_of(teacher_shape), task.classes)
-
-
-NormAndDirectionLoss.card = NormAndDirection.card

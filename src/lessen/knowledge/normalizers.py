@@ -128,8 +128,8 @@ class Whiten:
             covariance_CC = rows_CM @ rows_CM.T / (count * positions)
             diagonal_C = self.shrink * covariance_CC.diagonal().mean() + torch.finfo(rows_CM.dtype).tiny ** 0.5
             root_CC = torch.linalg.cholesky(covariance_CC + torch.diag(diagonal_C.expand(channels)))
-            white_CM = torch.linalg.solve_triangular(root_CC, rows_CM, upper=False)
-        return white_CM.unflatten(1, (count, positions)).transpose(0, 1)
+            white_CM: Tensor = torch.linalg.solve_triangular(root_CC, rows_CM, upper=False)
+        return white_CM.view(channels, count, positions).transpose(0, 1)
 
 
 @settings

@@ -51,7 +51,7 @@ class OneForAll:
     card: ClassVar[Card] = Card(
         row="knowledge / direct features",
         paper="OFA-KD, arXiv:2310.19444",
-        says="Each stage of the student, through its own exit, gives the teacher's probabilities; no feature is compared.",
+        says="Each stage of the student, through its own exit, gives the teacher's probabilities.",
         costs="A linear exit a stage while training, nothing in the shipped model.",
         fails_when="The architectures are alike: features say more than probabilities. Early stages are pulled to what "
         "is linearly separable.",

@@ -1,6 +1,7 @@
 """An orthogonal bridge: lengths and angles of the student's features reach the teacher's space unchanged.
 
-Miles et al., VkD: improving knowledge distillation using orthogonal projections, CVPR 2024, arXiv:2403.06213, section 3.
+Miles et al., VkD: improving knowledge distillation using orthogonal projections, CVPR 2024,
+arXiv:2403.06213, section 3.
 
 Shapes, by their number of axes: 2 a vector (N, C); 3 tokens (N, T, C); 4 a grid (N, C, H, W).
 """
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import orthogonal
 
 from lessen.core import Card, settings
@@ -28,13 +30,13 @@ class OrthogonalMap(nn.Module):
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        self.linear = orthogonal(nn.Linear(before, after, bias=False))
+        self.linear = nn.Linear(before, after, bias=False)
+        orthogonal(self.linear)
 
     def forward(self, features: Tensor) -> Tensor:
         if features.ndim == 4:
-            mapped: Tensor = self.linear(features.movedim(1, -1)).movedim(-1, 1)
-            return mapped
-        mapped = self.linear(features)
+            return F.conv2d(features, self.linear.weight[:, :, None, None])
+        mapped: Tensor = self.linear(features)
         return mapped
 
 
@@ -58,8 +60,8 @@ class OrthogonalBridge:
 
     def build(self, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> nn.Module:
         before, after = tuple(student_shape), tuple(teacher_shape)
-        positions = (lambda shape: shape[1:2]) if len(before) == 3 else (lambda shape: shape[2:])
-        if len(before) not in (2, 3, 4) or len(before) != len(after) or positions(before) != positions(after):
+        place = slice(1, 2) if len(before) == 3 else slice(2, None)
+        if len(before) not in (2, 3, 4) or len(before) != len(after) or before[place] != after[place]:
             raise ShapeError(
                 f"OrthogonalBridge maps channels, at the same positions, but the student has {before} and the teacher "
                 f"{after}. Tap other layers, or put a bridge between them that also brings the positions together."

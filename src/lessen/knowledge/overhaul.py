@@ -62,6 +62,41 @@ def overhaul(student: Tensor, teacher: Tensor, margin_C: Tensor) -> Tensor:
     return partial_distance(by_channel(student), target_NCP)
 
 
+@settings
+class Overhaul:
+    """Follow the teacher's values before the activation as far as its next layer can tell. Tap before the activation.
+
+    Args:
+        margin: For each channel of the teacher the value, not above 0, at which its negative values are cut:
+            `tuple(negative_mean(norm.bias, norm.weight).tolist())` of the batch norm before the tap. None: the mean
+            of the negative values that the teacher gives in training, kept as a running mean.
+    """
+
+    margin: tuple[float, ...] | None = None
+
+    card: ClassVar[Card] = Card(
+        row="knowledge / direct features",
+        paper="OFD, arXiv:1904.01866",
+        says="The student's values equal the teacher's where these are positive, and are just negative where not.",
+        costs="One number a channel while training, nothing in the shipped model; a pass over two feature maps a step.",
+        fails_when="The taps lie behind the activation: it is then a hint. The weight is copied from code that sums.",
+        differs="The mean over all elements, where the paper sums: the weight does not depend on the shape. The "
+        "teacher stays in eval mode; the authors leave its batch norm in train mode. The closed form of the margin "
+        "also holds for channels that are almost never negative, where released code jumps to -3 deviations. The "
+        "factor 2^-k of earlier layers is the weight of their edges.",
+    )
+
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+        channels = channels_of(teacher_shape)
+        if self.margin is not None and (len(self.margin) != channels or max(self.margin) > 0):
+            raise ShapeError(
+                f"Overhaul needs one margin, not above 0, for each of the teacher's {channels} channels, and got "
+                f"{len(self.margin)}, the largest {max(self.margin, default=0.0):g}: the student has "
+                f"{tuple(student_shape)} and the teacher {tuple(teacher_shape)}."
+            )
+        return OverhaulLoss(channels, self.margin)
+
+
 class OverhaulLoss(nn.Module):
     """See `Overhaul`. An estimated margin is the mean of all negative values that were seen in training.
 
@@ -70,7 +105,7 @@ class OverhaulLoss(nn.Module):
         margin: One number a channel, or None to estimate it.
     """
 
-    card: ClassVar[Card]
+    card: ClassVar[Card] = Overhaul.card
 
     def __init__(self, channels: int, margin: Sequence[float] | None) -> None:
         super().__init__()
@@ -97,41 +132,3 @@ class OverhaulLoss(nn.Module):
         sum_C = values_NCP.masked_fill(~negative_NCP, 0.0).sum((0, 2))
         self.seen_C += count_C
         self.margin_C += (sum_C - count_C * self.margin_C) / self.seen_C.clamp_min(1)
-
-
-@settings
-class Overhaul:
-    """Follow the teacher's values before the activation as far as its next layer can tell. Tap before the activation.
-
-    Args:
-        margin: For each channel of the teacher the value, not above 0, at which its negative values are cut:
-            `tuple(negative_mean(norm.bias, norm.weight).tolist())` of the batch norm before the tap. None: the mean
-            of the negative values that the teacher gives in training, kept as a running mean.
-    """
-
-    margin: tuple[float, ...] | None = None
-
-    card: ClassVar[Card] = Card(
-        row="knowledge / direct features",
-        paper="OFD, arXiv:1904.01866",
-        says="The student's values equal the teacher's where these are positive, and are just negative where not.",
-        costs="One number a channel while training, nothing in the shipped model; a pass over two feature maps a step.",
-        fails_when="The taps lie behind the activation: it is then a hint. The weight is copied from code that sums.",
-        differs="The mean over all elements, where the paper sums: the weight does not depend on the shape. The teacher "
-        "stays in eval mode; the authors leave its batch norm in train mode. The closed form of the margin is kept for "
-        "channels that are almost never negative, where released code jumps to -3 deviations. The factor 2^-k of "
-        "earlier layers is the weight of their edges.",
-    )
-
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
-        channels = channels_of(teacher_shape)
-        if self.margin is not None and (len(self.margin) != channels or max(self.margin) > 0):
-            raise ShapeError(
-                f"Overhaul needs one margin, not above 0, for each of the teacher's {channels} channels, and got "
-                f"{len(self.margin)}, the largest {max(self.margin, default=0.0):g}: the student has "
-                f"{tuple(student_shape)} and the teacher {tuple(teacher_shape)}."
-            )
-        return OverhaulLoss(channels, self.margin)
-
-
-OverhaulLoss.card = Overhaul.card

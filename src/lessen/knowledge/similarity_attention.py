@@ -54,8 +54,9 @@ class SimilarityAttention:
         says="Which teacher layers a student layer learns from is learned from what each finds alike.",
         costs="S x T comparisons a step, a bridge for each that differs in shape, and an N x N product a layer.",
         fails_when="Some teacher layer is easy to match (all but constant): attention finds it, and nothing is taught.",
-        differs="The paper feeds the row of similarities as it lies, so its weights depend on the size of the batch and "
-        "on the place of an example in it; here the row is sorted and read at fixed quantiles. Cosines, not products.",
+        differs="The paper feeds the row of similarities as it lies, so its weights depend on the size of the batch "
+        "and on the place of an example in it; here the row is sorted and read at fixed quantiles. Cosines, where the "
+        "paper has products.",
     )
     relational: ClassVar[bool] = True
 

@@ -35,35 +35,9 @@ def negative_log_likelihood(student: Tensor, teacher: Tensor, variance_C: Tensor
     return (squared_NCP / variance_C[:, None] + variance_C.log()[:, None]) / 2
 
 
-class VariationalLoss(nn.Module):
-    """See `VariationalInformation`.
-
-    Args:
-        channels: C.
-        variance: At the start.
-    """
-
-    card: ClassVar[Card]
-
-    def __init__(self, channels: int, variance: float) -> None:
-        super().__init__()
-        # softplus(raw) is the variance: raw is its inverse there.
-        raw = variance - _LEAST
-        self.raw_C = nn.Parameter(torch.full((channels,), raw + math.log(-math.expm1(-raw))))
-
-    def variance(self) -> Tensor:
-        """The variance of each channel, shape (C,)."""
-        return F.softplus(self.raw_C) + _LEAST
-
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        advice = "Put a bridge on the edge, as bridge=AutoBridge()."
-        require_same(student, teacher, what="VariationalInformation", least=2, advice=advice)
-        return per_example(negative_log_likelihood(wide(student), wide(teacher), self.variance()), student)
-
-
 @settings
 class VariationalInformation:
-    """Match features as well as each channel can be matched: half the squared error over a learned variance, plus its log.
+    """Match features: half the squared error over a variance that is learned for each channel, plus its logarithm.
 
     Args:
         variance: Of every channel at the start. Larger means softer at first.
@@ -86,4 +60,27 @@ class VariationalInformation:
         return VariationalLoss(channels_of(teacher_shape), self.variance)
 
 
-VariationalLoss.card = VariationalInformation.card
+class VariationalLoss(nn.Module):
+    """See `VariationalInformation`.
+
+    Args:
+        channels: C.
+        variance: At the start.
+    """
+
+    card: ClassVar[Card] = VariationalInformation.card
+
+    def __init__(self, channels: int, variance: float) -> None:
+        super().__init__()
+        # softplus(raw) is the variance: raw is its inverse there.
+        raw = variance - _LEAST
+        self.raw_C = nn.Parameter(torch.full((channels,), raw + math.log(-math.expm1(-raw))))
+
+    def variance(self) -> Tensor:
+        """The variance of each channel, shape (C,)."""
+        return F.softplus(self.raw_C) + _LEAST
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        advice = "Put a bridge on the edge, as bridge=AutoBridge()."
+        require_same(student, teacher, what="VariationalInformation", least=2, advice=advice)
+        return per_example(negative_log_likelihood(wide(student), wide(teacher), self.variance()), student)
