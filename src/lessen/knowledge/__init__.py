@@ -14,6 +14,7 @@ from lessen.knowledge.bridges import (
 )
 from lessen.knowledge.channel_correlation import ChannelCorrelation
 from lessen.knowledge.channel_distribution import ChannelDistribution
+from lessen.knowledge.contrastive_representation import ContrastiveRepresentation
 from lessen.knowledge.correlation_congruence import CorrelationCongruence
 from lessen.knowledge.distances import (
     AbsoluteDistance,
@@ -39,6 +40,8 @@ from lessen.knowledge.fusion_bridge import FusionBridge
 from lessen.knowledge.geometric_graph import GeometricGraph
 from lessen.knowledge.hierarchical_context import HierarchicalContext
 from lessen.knowledge.hint import Hint
+from lessen.knowledge.holistic_knowledge import HolisticKnowledge
+from lessen.knowledge.instance_relationship_graph import InstanceRelationshipGraph
 from lessen.knowledge.kernels import GaussianKernel, LinearKernel, PolynomialKernel
 from lessen.knowledge.labels import CrossEntropy, Regression
 from lessen.knowledge.logit_matching import LogitCosine, LogitMatching
@@ -78,6 +81,7 @@ __all__ = [
     "ChannelDistribution",
     "ClassesInGroups",
     "ClassesOnALine",
+    "ContrastiveRepresentation",
     "CorrelationCongruence",
     "CosineDistance",
     "CostMatrix",
@@ -93,7 +97,9 @@ __all__ = [
     "Hellinger",
     "HierarchicalContext",
     "Hint",
+    "HolisticKnowledge",
     "HuberDistance",
+    "InstanceRelationshipGraph",
     "JensenShannon",
     "LastLayers",
     "LinearKernel",
