@@ -10,8 +10,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lessen.core.errors import SettingError
-from lessen.functional import forward_kl, jensen_shannon, reverse_kl, total_variation
-from lessen.knowledge import ForwardKL, JensenShannon, SoftTargets
+from lessen.functional import (
+    forward_kl,
+    hellinger,
+    jensen_shannon,
+    pearson,
+    probability_correlation,
+    probability_cosine,
+    renyi,
+    reverse_kl,
+    skewed_kl,
+    top_classes,
+    total_variation,
+)
+from lessen.knowledge import ForwardKL, JensenShannon, Renyi, SkewedForwardKL, SkewedReverseKL, SoftTargets, TopClasses
 
 
 def logs(count: int = 5, classes: int = 7, spread: float = 3.0) -> tuple[Tensor, Tensor]:
@@ -85,6 +97,105 @@ def test_total_variation_is_the_largest_difference_of_any_event() -> None:
     largest = ((teacher.exp() - student.exp()) @ events.T).max(1).values
     assert torch.allclose(total_variation(student, teacher), largest, rtol=1e-10)
     assert not torch.allclose(2 * total_variation(student, teacher), largest, rtol=1e-2)
+
+
+def test_jensen_shannon_is_made_of_skewed_divergences() -> None:
+    student, teacher = logs()
+    for share in (0.1, 0.7):
+        forward, reverse = skewed_kl(student, teacher, share=share), skewed_kl(teacher, student, share=1 - share)
+        expected = jensen_shannon(student, teacher, share=share)
+        assert torch.allclose(share * forward + (1 - share) * reverse, expected, rtol=1e-10)
+        assert bool((forward <= -math.log(share)).all())
+        # Planted: the share given to the student.
+        wrong = share * skewed_kl(student, teacher, share=1 - share) + (1 - share) * reverse
+        assert not torch.allclose(wrong, expected, rtol=1e-2)
+    assert torch.equal(SkewedForwardKL(share=0.0)(student, teacher), forward_kl(student, teacher))
+    assert torch.equal(SkewedReverseKL(share=0.0)(student, teacher), reverse_kl(student, teacher))
+    assert torch.equal(skewed_kl(student, teacher, share=1.0), torch.zeros(5, dtype=torch.float64))
+
+
+def test_renyi_is_the_definition_and_goes_to_kl_at_both_ends() -> None:
+    student, teacher = logs()
+    for order in (0.3, 2.0, 5.0):
+        terms = [a**order * b ** (1 - order) for a, b in zip(teacher.exp().T, student.exp().T, strict=True)]
+        expected = torch.stack(terms).sum(0).log() / (order - 1)
+        assert torch.allclose(renyi(student, teacher, order=order), expected, rtol=1e-10)
+        assert not torch.allclose(renyi(teacher, student, order=order), expected, rtol=1e-2)  # planted: roles changed
+    near = 1e-6
+    for order in (1 - near, 1 + near):
+        assert torch.allclose(renyi(student, teacher, order=order), forward_kl(student, teacher), rtol=1e-4)
+    low = renyi(student, teacher, order=near)
+    assert torch.allclose(low / near, reverse_kl(student, teacher), rtol=1e-4)
+    assert torch.equal(renyi(student, teacher, order=0.0, normalize=True), reverse_kl(student, teacher))
+    assert torch.equal(renyi(student, teacher, order=1.0), forward_kl(student, teacher))
+    # It never falls with the order.
+    values = torch.stack([renyi(student, teacher, order=order) for order in (0.1, 0.5, 0.9, 1.0, 1.5, 4.0)])
+    assert bool((values.diff(dim=0) >= 0).all())
+    with pytest.raises(SettingError, match="normalize=True"):
+        Renyi(order=0.0)
+
+
+def test_hellinger_is_what_renyi_of_order_a_half_says() -> None:
+    student, teacher = logs()
+    value = hellinger(student, teacher)
+    assert torch.allclose(renyi(student, teacher, order=0.5), -2 * torch.log1p(-value), rtol=1e-10)
+    # Le Cam's inequalities.
+    variation = total_variation(student, teacher)
+    assert bool((value <= variation).all())
+    assert bool((variation <= (value * (2 - value)).sqrt() + 1e-12).all())
+    assert not torch.allclose(renyi(student, teacher, order=0.5), -torch.log1p(-value), rtol=1e-2)  # planted: no 2
+
+
+def test_cosine_and_correlation_are_scipys() -> None:
+    student, teacher = logs()
+    for number in range(5):
+        one = slice(number, number + 1)
+        s, t = student[number].exp().numpy(), teacher[number].exp().numpy()
+        cosine, correlation = scipy.spatial.distance.cosine(s, t), scipy.spatial.distance.correlation(s, t)
+        assert float(probability_cosine(student[one], teacher[one])) == pytest.approx(cosine)
+        assert float(probability_correlation(student[one], teacher[one])) == pytest.approx(correlation)
+        # Planted: the other one, and a sum where the mean over classes belongs.
+        assert correlation != pytest.approx(cosine, rel=1e-2)
+        assert scipy.spatial.distance.cosine(s - s.sum(), t - t.sum()) != pytest.approx(correlation, rel=0.1)
+
+
+def test_correlation_does_not_see_scale_and_offset_of_either() -> None:
+    torch.manual_seed(0)
+    first, second = torch.rand(2, 4, 10, dtype=torch.float64)
+    rows, columns = pearson(first, second, dim=1), pearson(first, second, dim=0)
+    by_row, by_column = torch.rand(4, 1) + 0.1, torch.rand(1, 10) + 0.1
+    assert torch.allclose(pearson(by_row * first + by_row, second, dim=1), rows)
+    assert torch.allclose(pearson(first, by_column * second - by_column, dim=0), columns)
+    assert not torch.allclose(pearson(by_column * first, second, dim=1), rows)
+    assert torch.allclose(
+        rows, torch.stack([torch.corrcoef(torch.stack(p))[0, 1] for p in zip(first, second, strict=True)])
+    )
+
+
+def test_top_classes_with_a_rest_never_say_more_than_all_classes_and_all_say_all() -> None:
+    student, teacher = logs(classes=7)
+    dense = forward_kl(student, teacher)
+    values = torch.stack([TopClasses(count=count)(student, teacher) for count in range(1, 8)])
+    assert bool((values.diff(dim=0) >= -1e-12).all())  # the data-processing inequality
+    assert torch.equal(values[-1], dense)
+    assert torch.equal(TopClasses(count=7, rest=False)(student, teacher), dense)
+    order = teacher.argsort(1, descending=True)
+    coarse = [log.exp().gather(1, order) for log in (student, teacher)]
+    coarse = [torch.cat([p[:, :3], p[:, 3:].sum(1, keepdim=True)], 1).log() for p in coarse]
+    assert torch.allclose(values[2], forward_kl(*coarse))
+    kept = [log.gather(1, order[:, :3]).log_softmax(1) for log in (student, teacher)]
+    assert torch.allclose(TopClasses(count=3, rest=False)(student, teacher), forward_kl(*kept))
+    # Planted: the student's own top classes; the kept ones not made to sum to one.
+    own = student.argsort(1, descending=True)[:, :3]
+    wrong = forward_kl(student.gather(1, own), teacher.gather(1, own))
+    assert not torch.allclose(wrong, values[2], rtol=1e-2)
+    assert not torch.allclose(
+        TopClasses(count=3, rest=False)(student, teacher),
+        forward_kl(*(log.gather(1, order[:, :3]) for log in (student, teacher))),
+        rtol=1e-2,
+    )
+    for restricted in top_classes(student, teacher, count=3):
+        assert torch.allclose(restricted.exp().sum(1), torch.ones(5, dtype=torch.float64))
 
 
 def test_at_a_high_temperature_soft_targets_match_logits() -> None:

@@ -105,3 +105,133 @@ class TotalVariation:
 
     def __call__(self, student_log_NC: Tensor, teacher_log_NC: Tensor, /) -> Tensor:
         return functional.total_variation(student_log_NC, teacher_log_NC)
+
+
+@settings
+class SkewedForwardKL:
+    """KL(teacher || mixture), where the mixture has a share of the teacher: bounded, whatever the student rules out.
+
+    Args:
+        share: The teacher's share of the mixture, below 1; 0 is forward KL.
+    """
+
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    card: ClassVar[Card] = Card(
+        row=_ROW,
+        paper="Lee 1999; in distillation DistiLLM, arXiv:2402.03898",
+        says="Forward KL whose gradient does not explode where the student finds the teacher's class impossible.",
+        costs="Two passes over the logits.",
+        fails_when="The share is large: the mixture agrees with the teacher before the student does.",
+    )
+
+    def __call__(self, student_log_NC: Tensor, teacher_log_NC: Tensor, /) -> Tensor:
+        return functional.skewed_kl(student_log_NC, teacher_log_NC, share=self.share)
+
+
+@settings
+class SkewedReverseKL:
+    """KL(student || mixture), where the mixture has a share of the student.
+
+    Args:
+        share: The student's share of the mixture, below 1; 0 is reverse KL.
+    """
+
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    card: ClassVar[Card] = Card(
+        row=_ROW,
+        paper="Lee 1999; in distillation DistiLLM, arXiv:2402.03898",
+        says="Reverse KL that does not explode where the teacher finds the student's class impossible.",
+        costs="Two passes over the logits.",
+        fails_when="All of the teacher's alternatives matter: the student settles on some of them.",
+    )
+
+    def __call__(self, student_log_NC: Tensor, teacher_log_NC: Tensor, /) -> Tensor:
+        return functional.skewed_kl(teacher_log_NC, student_log_NC, share=self.share)
+
+
+@settings
+class Renyi:
+    """Renyi's divergence: its order goes from seeking modes (small) to covering all that the teacher does (large).
+
+    Args:
+        order: 1 is forward KL; 1 / 2 is symmetric. 0, where the value vanishes, needs `normalize`.
+        normalize: Divide by the order, so that 0 is reverse KL without a jump.
+    """
+
+    order: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    normalize: bool = False
+
+    card: ClassVar[Card] = Card(
+        row=_ROW,
+        paper="Renyi 1961; van Erven & Harremoes 2014, arXiv:1206.2459",
+        says="log(sum of teacher^a student^(1 - a)) / (a - 1), a the order.",
+        costs="One pass over the logits.",
+        fails_when="The order is far above 1: a single class that the student misses decides. Within 0.001 of 1, or of "
+        "0 with `normalize`, 32 bits leave three digits.",
+    )
+
+    @model_validator(mode="after")
+    def _ends(self) -> Renyi:
+        if self.order == 0 and not self.normalize:
+            raise ValueError(
+                "at order 0 the divergence is zero whatever the student does; set normalize=True, or use ReverseKL"
+            )
+        return self
+
+    def __call__(self, student_log_NC: Tensor, teacher_log_NC: Tensor, /) -> Tensor:
+        return functional.renyi(student_log_NC, teacher_log_NC, order=self.order, normalize=self.normalize)
+
+
+@settings
+class Hellinger:
+    """The squared Hellinger distance: symmetric, and between 0 and 1."""
+
+    card: ClassVar[Card] = Card(
+        row=_ROW,
+        paper="Hellinger 1909",
+        says="Half the sum of squared differences of the square roots of probabilities.",
+        costs="One pass over the logits.",
+        fails_when="Student and teacher are sure of different classes: it is near its bound, and pulls little.",
+        differs="Squared, so that it is smooth at equality.",
+    )
+
+    def __call__(self, student_log_NC: Tensor, teacher_log_NC: Tensor, /) -> Tensor:
+        return functional.hellinger(student_log_NC, teacher_log_NC)
+
+
+@settings
+class ProbabilityCosine:
+    """1 - cosine of the angle between the vectors of probabilities."""
+
+    card: ClassVar[Card] = Card(
+        row=_ROW,
+        paper="DistilBERT, arXiv:1910.01108 (there of hidden states)",
+        says="The probabilities of student and teacher point the same way.",
+        costs="One pass over the logits.",
+        fails_when="The teacher's small probabilities matter: the largest decide the angle.",
+    )
+
+    def __call__(self, student_log_NC: Tensor, teacher_log_NC: Tensor, /) -> Tensor:
+        return functional.probability_cosine(student_log_NC, teacher_log_NC)
+
+
+@settings
+class ProbabilityCorrelation:
+    """1 - Pearson's correlation over classes: the teacher's order and spacing count, its scale and offset do not.
+
+    Of the columns too, which need the batch: `CorrelationMatching`.
+    """
+
+    card: ClassVar[Card] = Card(
+        row=_ROW,
+        paper="DIST, arXiv:2205.10536",
+        says="The student's probabilities are a positive multiple, and a shift, of the teacher's.",
+        costs="One pass over the logits.",
+        fails_when="A distribution is even: it has no direction, and the value is 1 whatever the other does. Only zero "
+        "at equality otherwise, and also zero away from it, as at another temperature with two classes.",
+    )
+
+    def __call__(self, student_log_NC: Tensor, teacher_log_NC: Tensor, /) -> Tensor:
+        return functional.probability_correlation(student_log_NC, teacher_log_NC)
