@@ -99,6 +99,7 @@ class Flow(nn.Module):
         self.edges = list(stage.graph.edges)
         self._active = [number for number, edge in enumerate(self.edges) if works(edge)]
         self.views = Views(augment)
+        self._writer = self._nodes.get(stage.graph.on_policy.of) if stage.graph.on_policy is not None else None
         self.units: dict[str, Unit] = {}
         for name in self._needed():
             self._add_unit(name)
@@ -110,6 +111,8 @@ class Flow(nn.Module):
             if device is not None:
                 for unit in self.units.values():
                     unit.to(device)
+                if isinstance(self._writer, Network):
+                    self._writer.module.to(device)
             else:
                 device = _device_of(self.units.values())
             with self._undisturbed():
@@ -266,6 +269,7 @@ class Flow(nn.Module):
         """
         now = Now(batch=batch, training=training, draw=draw, view_seed=view_seed)
         if training:
+            self._write(now)
             seed_draws(draw, batch.index.device)
         for unit in self.units.values():
             unit.compute(now)
@@ -293,12 +297,23 @@ class Flow(nn.Module):
         total: Tensor | None = None
         targets: dict[str, Tensor] = {}
         for name, arrived in arriving.items():
-            combined = self.units[name].combine(arrived, self._parameters_of[name])
+            # An objective may freeze a part of its own when it has been prepared.
+            movable = [parameter for parameter in self._parameters_of[name] if parameter.requires_grad]
+            combined = self.units[name].combine(arrived, movable)
             targets[name] = combined.detach()
             total = combined if total is None else total + combined
         if total is None:
             total = torch.zeros((), device=batch.index.device)
         return Passed(total, losses, gates, targets)
+
+    def _write(self, now: Now) -> None:
+        """Let a node write some of the sequences, where the graph asks for it."""
+        on_policy, writer = self.stage.graph.on_policy, self._writer
+        if on_policy is None or not isinstance(writer, Network):
+            return
+        now.batch, written_N = on_policy.rewrite(writer.module, now.batch, seed=now.view_seed)
+        if writer.learns:
+            now.written = written_N
 
     def gate_at(self, number: int, progress: float) -> float:
         """How far the gate of an edge is open to all examples; 1 for a gate that looks at each."""
@@ -312,9 +327,10 @@ class Flow(nn.Module):
         parameters = [parameter for owner in self.owners.values() for parameter in owner.parameters]
         with self._undisturbed(), torch.enable_grad():
             total = self(batch, 1.0).total
-            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+            moved = [parameter for parameter in parameters if parameter.requires_grad]
+            gradients = torch.autograd.grad(total, moved, allow_unused=True)
         self.forget()
-        return all(gradient is not None for gradient in gradients)
+        return len(moved) == len(parameters) and all(gradient is not None for gradient in gradients)
 
     def forget(self) -> None:
         """Let go of the activations of the last pass."""
