@@ -6,10 +6,12 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from google.protobuf.message import EncodeError
 from torch import Tensor, nn
 
 from lessen.core.errors import ExportError, MissingExtraError
 from lessen.deploy import OnnxRuntime, OpenVino, TorchProgram, export_onnx, export_openvino, export_pt2
+from lessen.deploy.export import _serialized as serialized
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
@@ -26,11 +28,17 @@ def test_onnx_is_one_file_and_nothing_but_the_network(case: Any) -> None:
     assert parameters < case.int8_file.stat().st_size < 0.5 * case.file.stat().st_size
 
 
-def test_pt2_runs_without_lessen_and_says_the_same(case: Any, tmp_path: Path) -> None:
-    path = export_pt2(case.int8, case.x[:1], tmp_path / "model.pt2")
+@pytest.mark.parametrize("which", ["model", "int8"])
+def test_pt2_runs_without_lessen_and_says_the_same(case: Any, tmp_path: Path, which: str) -> None:
+    network, other = case.model, case.int8
+    if which == "int8":
+        network, other = other, network
+    path = export_pt2(network, case.x[:1], tmp_path / "model.pt2")
     program = torch.export.load(path)
     assert not [node for node in program.graph.nodes if "lessen" in str(node.target)]
-    assert torch.equal(TorchProgram().load(path, threads=1)(case.x), case.int8(case.x).detach())
+    said = TorchProgram().load(path, threads=1)(case.x)
+    assert torch.equal(said, network(case.x).detach())
+    assert not torch.equal(said, other(case.x).detach())
 
 
 def test_openvino_says_the_same(case: Any, tmp_path: Path) -> None:
@@ -78,6 +86,20 @@ def test_what_cannot_be_exported_is_said_and_the_old_file_stays(tmp_path: Path) 
         export_onnx(Branching(), torch.randn(2, 3), path)
     assert path.read_bytes() == b"old"
     assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]
+
+
+class Endless:
+    """Stands for a network whose file would be larger than protobuf can write."""
+
+    def SerializeToString(self) -> bytes:  # as onnx.ModelProto calls it
+        raise EncodeError("Failed to serialize proto")
+
+
+def test_what_does_not_fit_into_one_file_is_said(case: Any) -> None:
+    proto = onnx.load(str(case.file))
+    assert serialized(proto, "Small") == case.file.read_bytes()
+    with pytest.raises(ExportError, match="Endless does not fit into one ONNX file"):
+        serialized(Endless(), "Endless")
 
 
 def test_a_file_that_is_missing_or_damaged_is_an_error(case: Any, tmp_path: Path) -> None:

@@ -27,8 +27,6 @@ from lessen.operations.quantize.fake import decompositions
 from lessen.surgery.masks import bake_masks
 
 OPSET = 21
-_MOST_BYTES = 2**31 - 2**20
-"""A protobuf file ends at 2 GiB."""
 
 
 def export_onnx(model: nn.Module, inputs: Inputs, path: Path | str) -> Path:
@@ -59,12 +57,7 @@ def export_onnx(model: nn.Module, inputs: Inputs, path: Path | str) -> Path:
         raise ExportError(f"{type(model).__name__} cannot be written as ONNX. {_last_line(error)}") from error
     store_integers(proto)
     _strip(proto)
-    if proto.ByteSize() > _MOST_BYTES:
-        raise ExportError(
-            f"{type(model).__name__} needs {proto.ByteSize() / 2**30:.1f} GiB as ONNX; one file holds 2 GiB. "
-            "Make it smaller first."
-        )
-    write_bytes(path, proto.SerializeToString())
+    write_bytes(path, _serialized(proto, type(model).__name__))
     return path
 
 
@@ -75,8 +68,10 @@ def export_pt2(model: nn.Module, inputs: Inputs, path: Path | str) -> Path:
         ExportError: the network cannot be traced.
     """
     path = Path(path)
+    exported, table = _program(model, inputs), decompositions()
     with _quietly():
-        exported = _program(model, inputs).run_decompositions(decompositions())
+        if any(node.target in table for node in exported.graph.nodes):
+            exported = exported.run_decompositions(table)
         buffer = io.BytesIO()
         torch.export.save(exported, buffer)
     write_bytes(path, buffer.getvalue())
@@ -130,6 +125,18 @@ def _for_forward(model: nn.Module, shapes: Any) -> Any:
     if isinstance(shapes, tuple) and kinds and kinds[0] is inspect.Parameter.VAR_POSITIONAL:
         return (shapes,)
     return shapes
+
+
+def _serialized(proto: Any, name: str) -> bytes:
+    from google.protobuf.message import EncodeError
+
+    try:
+        content: bytes = proto.SerializeToString()
+    except EncodeError as error:
+        raise ExportError(
+            f"{name} does not fit into one ONNX file, which ends at 2 GiB. Make the network smaller first."
+        ) from error
+    return content
 
 
 def _strip(proto: Any) -> None:

@@ -72,10 +72,10 @@ def _read_onnxruntime(file: Path, inputs: Inputs) -> Kernels:
     with tempfile.TemporaryDirectory(prefix="lessen-") as folder:
         whole, plain, probe = (Path(folder) / f"{name}.onnx" for name in ("whole", "plain", "probe"))
         open_session(file, threads=1, optimized=whole)
-        counts = Counter(node.op_type for node in onnx.load(str(whole)).graph.node)
+        counts = Counter(node.op_type for node in onnx.load(str(whole), load_external_data=False).graph.node)
         # The last optimisation pads channels to the width of a register; before it, shapes are those of the network.
         open_session(file, threads=1, level="extended", optimized=plain)
-        model = onnx.load(str(plain))
+        model = onnx.load(str(plain), load_external_data=False)
         products = [node for node in model.graph.node if node.op_type in _SECOND]
         integer = sum(node.op_type in _INTEGER for node in products)
         if integer != sum(counts[name] for name in _INTEGER):

@@ -115,7 +115,7 @@ def open_session(file: Path, *, threads: int, level: Level = "all", optimized: P
         threads: How many threads one operator may use; operators run one after another.
         level: How far to optimise: "all" is what ONNX Runtime does by itself, "extended" leaves the layout of tensors
             alone, "disable" runs the nodes of the file as they are.
-        optimized: Where to write the optimised graph, or None.
+        optimized: Where to write the optimised graph, its weights in a file beside it, or None.
 
     Raises:
         ExportError: there is no such file, or ONNX Runtime does not take it.
@@ -136,6 +136,10 @@ def open_session(file: Path, *, threads: int, level: Level = "all", optimized: P
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
+        # Its weights go to a file of their own: to read the graph, nobody needs them.
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", f"{optimized.name}.data"
+        )
     try:
         return onnxruntime.InferenceSession(str(_existing(file)), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its classes derive from Exception alone

@@ -119,8 +119,8 @@ def _plain_quantize_weight(weight: Tensor, *, limit: int, axis: int) -> Tensor:
 
 
 def decompositions() -> dict[Any, Any]:
-    """PyTorch's default decompositions, and our operators in PyTorch's own."""
-    table = torch.export.default_decompositions()
-    table[torch.ops.lessen.fake_quantize.default] = _plain_fake_quantize
-    table[torch.ops.lessen.quantize_weight.default] = _plain_quantize_weight
-    return dict(table.items())
+    """Our operators in PyTorch's own, so that a program runs where lessen is not installed."""
+    return {
+        torch.ops.lessen.fake_quantize.default: _plain_fake_quantize,
+        torch.ops.lessen.quantize_weight.default: _plain_quantize_weight,
+    }
