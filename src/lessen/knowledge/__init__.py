@@ -1,6 +1,8 @@
 """Knowledge: what one network can learn from another, as objectives; and the bridges between their shapes."""
 
 from lessen.knowledge.activation_boundary import ActivationBoundary
+from lessen.knowledge.attention_relations import AttentionRelations, SelfRelations
+from lessen.knowledge.attention_scores import AttentionScores
 from lessen.knowledge.attention_transfer import AttentionTransfer
 from lessen.knowledge.bridges import (
     AttentionPoolBridge,
@@ -36,6 +38,7 @@ from lessen.knowledge.divergences import (
     SkewedReverseKL,
     TotalVariation,
 )
+from lessen.knowledge.factor_transfer import FactorTransfer
 from lessen.knowledge.fusion_bridge import FusionBridge
 from lessen.knowledge.geometric_graph import GeometricGraph
 from lessen.knowledge.hierarchical_context import HierarchicalContext
@@ -46,6 +49,7 @@ from lessen.knowledge.kernels import GaussianKernel, LinearKernel, PolynomialKer
 from lessen.knowledge.labels import CrossEntropy, Regression
 from lessen.knowledge.logit_matching import LogitCosine, LogitMatching
 from lessen.knowledge.masked_generation import MaskedGeneration
+from lessen.knowledge.multi_head_graph import MultiHeadGraph
 from lessen.knowledge.neuron_selectivity import NeuronSelectivity
 from lessen.knowledge.norm_and_direction import NormAndDirection
 from lessen.knowledge.normalized_hint import NormalizedHint
@@ -53,6 +57,7 @@ from lessen.knowledge.normalizers import AsItIs, Standardize, StandardizePositio
 from lessen.knowledge.one_for_all import OneForAll
 from lessen.knowledge.orthogonal import OrthogonalBridge
 from lessen.knowledge.over_layers import OverLayers
+from lessen.knowledge.over_tokens import OverTokens
 from lessen.knowledge.overhaul import Overhaul
 from lessen.knowledge.pairings import AsNamed, AttentionOverLayers, EarthMover, EvenlySpaced, LastLayers
 from lessen.knowledge.probabilistic_transfer import ProbabilisticTransfer
@@ -74,6 +79,8 @@ __all__ = [
     "AsNamed",
     "AttentionOverLayers",
     "AttentionPoolBridge",
+    "AttentionRelations",
+    "AttentionScores",
     "AttentionTransfer",
     "AutoBridge",
     "ChannelBridge",
@@ -90,6 +97,7 @@ __all__ = [
     "EuclideanDistance",
     "EvenlySpaced",
     "EveryMistakeAlike",
+    "FactorTransfer",
     "ForwardKL",
     "FusionBridge",
     "GaussianKernel",
@@ -107,12 +115,14 @@ __all__ = [
     "LogitCosine",
     "LogitMatching",
     "MaskedGeneration",
+    "MultiHeadGraph",
     "NeuronSelectivity",
     "NormAndDirection",
     "NormalizedHint",
     "OneForAll",
     "OrthogonalBridge",
     "OverLayers",
+    "OverTokens",
     "Overhaul",
     "PolynomialKernel",
     "PoolBridge",
@@ -125,6 +135,7 @@ __all__ = [
     "Renyi",
     "ResolutionBridge",
     "ReverseKL",
+    "SelfRelations",
     "SimilarityAttention",
     "SimilarityPreserving",
     "SingularVectors",

@@ -5,52 +5,61 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
 from lessen.core.errors import ShapeError
-from lessen.functional.channels import by_channel
-from lessen.surgery.values import leaves, shapes_of
-
-Sides = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+from lessen.surgery.values import shapes_of
 
 
-def several(student: Any, teacher: Any, *, what: str, least: int, most: int | None, same: Sequence[str]) -> Sides:
-    """The taps of both sides, after a check that they fit.
+def several(
+    student: Any, teacher: Any, *, what: str, least: int, most: int | None = None, positions: bool = False
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The taps of both sides, after a check that they fit; see `check_shapes`."""
+    check_shapes(shapes_of(student), shapes_of(teacher), what=what, least=least, most=most, positions=positions)
+    return student, teacher
+
+
+def check_shapes(
+    student: Any, teacher: Any, *, what: str, least: int, most: int | None = None, positions: bool = False
+) -> None:
+    """Refuse the shapes of taps that cannot be compared tap by tap, channel by channel.
 
     Args:
-        student: A tuple of maps (N, C, H, W) or tokens (N, P, C).
-        teacher: A tuple of as many.
+        student: A tuple of shapes of maps (N, C, H, W) or tokens (N, P, C).
+        teacher: A tuple of as many, with as many channels at each.
         what: Who asks, for the error.
         least: How many taps a side it needs.
         most: How many it can use; None: any number.
-        same: Whether "channels" of each tap must be as many on both sides, and whether "positions" of the taps of one
-            side must be.
+        positions: Whether the taps of one side must have as many positions, unless all are maps.
 
     Raises:
         ShapeError: they do not fit; the text names all shapes.
     """
-    wanted = f"{least} taps a side" if most == least else f"{least} taps or more a side"
-    if not isinstance(student, tuple) or not isinstance(teacher, tuple):
-        raise _error(student, teacher, f"{what} compares layers and needs {wanted}", "as tap=taps('layer1', 'layer2')")
+    shown = f"but the student has {_shown(student)} and the teacher {_shown(teacher)}"
+    wanted = f"{least} taps a side" if most == least else f"{least} taps a side or more"
+    sides = (student, teacher)
+    if not all(side and isinstance(side[0], tuple) for side in sides):
+        raise ShapeError(f"{what} needs {wanted}, {shown}. Name them, as tap=taps('layer1', 'layer2').")
     if len(student) != len(teacher) or len(student) < least or (most is not None and len(student) > most):
-        raise _error(student, teacher, f"{what} needs {wanted}, as many on both", "name as many taps")
+        raise ShapeError(f"{what} needs {wanted}, as many on both, {shown}. Name others.")
     every = [*student, *teacher]
-    if not all(isinstance(tap, Tensor) and tap.ndim in (3, 4) and len(tap) == len(every[0]) for tap in every):
-        raise _error(
-            student, teacher, f"{what} needs maps (N, C, H, W) or tokens (N, P, C) of the same examples", "tap others"
+    if any(len(shape) not in (3, 4) or shape[0] != every[0][0] for shape in every):
+        raise ShapeError(
+            f"{what} needs maps (N, C, H, W) or tokens (N, P, C) of the same examples, {shown}. Tap others."
         )
-    counts = [[tuple(by_channel(tap[:1]).shape[1:]) for tap in side] for side in (student, teacher)]
-    if "channels" in same and any(a[0] != b[0] for a, b in zip(*counts, strict=True)):
-        raise _error(
-            student, teacher, f"{what} needs as many channels at each tap on both sides", "bridge=ChannelBridge()"
+    if any(channels_of(a) != channels_of(b) for a, b in zip(student, teacher, strict=True)):
+        raise ShapeError(
+            f"{what} needs as many channels at each tap of both sides, {shown}. Put bridge=ChannelBridge() or "
+            "WidthBridge() on the edge, or tap others."
         )
-    for taps, made in zip((student, teacher), counts, strict=True):
-        maps = all(tap.ndim == 4 for tap in taps)
-        if "positions" in same and not maps and len({count[1] for count in made}) > 1:
-            raise _error(student, teacher, f"{what} needs as many positions at each tap of one side", "tap others")
-    return student, teacher
+    for side in sides:
+        counts = {shape[1] if len(shape) == 3 else shape[2] * shape[3] for shape in side}
+        if positions and len(counts) > 1 and not all(len(shape) == 4 for shape in side):
+            raise ShapeError(f"{what} needs as many positions at each tap of one side, {shown}. Tap others.")
 
 
-def _error(student: Any, teacher: Any, what: str, advice: str) -> ShapeError:
-    shown = [", ".join(map(str, map(shapes_of, leaves(side)))) for side in (student, teacher)]
-    return ShapeError(f"{what}, but the student has {shown[0]} and the teacher {shown[1]}. Try: {advice}.")
+def channels_of(shape: Sequence[int]) -> int:
+    """The channels of maps (N, C, H, W) or tokens (N, P, C)."""
+    return shape[1] if len(shape) == 4 else shape[2]
+
+
+def _shown(side: Any) -> str:
+    return ", ".join(map(str, side)) if side and isinstance(side[0], tuple) else str(side)

@@ -82,7 +82,7 @@ class SingularVectors:
     )
 
     def __call__(self, student: Any, teacher: Any, /) -> Tensor:
-        taps = several(student, teacher, what="SingularVectors", least=2, most=None, same=("channels",))
+        taps = several(student, teacher, what="SingularVectors", least=2)
         losses, before = [], None
         for student_tap, teacher_tap in zip(*taps, strict=True):
             student_NCK, teacher_NCK, values_NK = compressed(

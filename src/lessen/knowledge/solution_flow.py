@@ -67,6 +67,6 @@ class SolutionFlow:
     )
 
     def __call__(self, student: Any, teacher: Any, /) -> Tensor:
-        pairs = several(student, teacher, what="SolutionFlow", least=2, most=2, same=("channels", "positions"))
+        pairs = several(student, teacher, what="SolutionFlow", least=2, most=2, positions=True)
         matrices = [flow_matrix(first, second, largest=self.largest) for first, second in pairs]
         return self.distance(*matrices).to(student[0].dtype)

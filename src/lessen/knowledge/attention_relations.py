@@ -1,0 +1,91 @@
+"""Relations between tokens: what attends to what, and which values are alike.
+
+MiniLM: Wang et al., MiniLM: deep self-attention distillation, NeurIPS 2020, arXiv:2002.10957, section 3.
+MiniLM v2: Wang et al., MiniLMv2: multi-head self-attention relation distillation, Findings of ACL 2021,
+arXiv:2012.15828, section 3.
+
+Shapes: N examples, T tokens, C features a token, H heads.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lessen.core import Card, settings
+from lessen.knowledge.divergences import Divergence, ForwardKL
+from lessen.knowledge.heads import projections, relation_loss
+
+_ROW = "knowledge / between layers"
+_COSTS = "Nothing in the shipped model; heads x tokens x tokens figures an example, step and relation."
+_FAILS = "Sequences are padded: padding counts like everything else. The layer is far from the last."
+
+
+@settings
+class AttentionRelations:
+    """Match the attention of tokens (queries with keys), and the relation of values with values; the two are added.
+
+    Taps queries, keys and values, as `at(taps("...query", "...key", "...value"), ...)`, or the one layer that makes
+    them; `lessen.knowledge.heads` says where they stand in known networks. Widths are free.
+
+    Args:
+        heads: How many heads the projections have: the same number in both networks. Where they have not, use
+            `SelfRelations`, or give a number that divides both widths, and heads are cut anew.
+        divergence: How two rows are compared.
+    """
+
+    heads: Annotated[int, Field(ge=1)] = 4
+    divergence: Divergence = ForwardKL()
+
+    card: ClassVar[Card] = Card(
+        row=_ROW,
+        paper="MiniLM, arXiv:2002.10957",
+        says="Mean over heads and tokens of KL(teacher's attention || student's), plus the same of values with values.",
+        costs=_COSTS,
+        fails_when=_FAILS,
+        differs="No mask; divided by all tokens.",
+    )
+
+    def __call__(self, student: Any, teacher: Any, /) -> Tensor:
+        sides = projections(student, teacher, what="AttentionRelations", heads=self.heads, counts=(3,))
+        attention = [(queries, keys) for queries, keys, _ in sides]
+        values = [(values, values) for *_, values in sides]
+        losses = [relation_loss(*two, heads=self.heads, divergence=self.divergence) for two in (attention, values)]
+        return torch.stack(losses).sum(0).to(sides[0][0].dtype)
+
+
+@settings
+class SelfRelations:
+    """Match how queries relate to queries, keys to keys and values to values; the relations are added.
+
+    Taps any of the three, as `at(taps("...query", "...key", "...value"), ...)`, or the one layer that makes them;
+    `lessen.knowledge.heads` says where they stand in known networks. Widths and the networks' own heads are free.
+
+    Args:
+        heads: Into how many heads the projections are cut anew, in both networks; must divide both widths. More heads
+            are more, narrower relations; the paper takes 48 for a teacher 768 wide.
+        divergence: How two rows are compared.
+    """
+
+    heads: Annotated[int, Field(ge=1)] = 4
+    divergence: Divergence = ForwardKL()
+
+    card: ClassVar[Card] = Card(
+        row=_ROW,
+        paper="MiniLM v2, arXiv:2012.15828",
+        says="Sum over queries, keys and values of the mean over heads and tokens of KL(teacher's row || student's).",
+        costs=_COSTS,
+        fails_when=_FAILS,
+        differs="No mask; divided by all tokens.",
+    )
+
+    def __call__(self, student: Any, teacher: Any, /) -> Tensor:
+        sides = projections(student, teacher, what="SelfRelations", heads=self.heads, counts=(3, 2, 1))
+        losses = [
+            relation_loss((s, s), (t, t), heads=self.heads, divergence=self.divergence)
+            for s, t in zip(*sides, strict=True)
+        ]
+        return torch.stack(losses).sum(0).to(sides[0][0].dtype)

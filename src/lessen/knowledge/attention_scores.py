@@ -1,0 +1,51 @@
+"""Attention scores: a transformer's student attends as the teacher does, before the softmax.
+
+Jiao et al., TinyBERT: distilling BERT for natural language understanding, Findings of EMNLP 2020, arXiv:1909.10351,
+section 3.1. The other two of its losses are here too: hidden states and embeddings are `Hint()` with
+`bridge=WidthBridge()`, which is its learned matrix, and its last is `SoftTargets`.
+
+Shapes: N examples, T tokens, C features a token, H heads.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from lessen.core import Card, settings
+from lessen.knowledge.distances import Distance, SquaredDistance
+from lessen.knowledge.heads import projections, relation
+
+
+@settings
+class AttentionScores:
+    """Match the scores of all pairs of tokens, query times key over the root of a head's width, head by head.
+
+    Taps queries and keys, as `at(taps("...query", "...key"), ...)`, or the one layer that makes queries, keys and
+    values; `lessen.knowledge.heads` says where they stand in known networks. Widths are free.
+
+    Args:
+        heads: How many heads the projections have: the same number in both networks, since each is matched with its
+            namesake. Where they have not, use `SelfRelations`.
+        distance: How scores are compared. `SquaredDistance()` is the mean over heads and pairs of tokens.
+    """
+
+    heads: Annotated[int, Field(ge=1)] = 4
+    distance: Distance = SquaredDistance()
+
+    card: ClassVar[Card] = Card(
+        row="knowledge / between layers",
+        paper="TinyBERT, arXiv:1909.10351",
+        says="The student's attention scores, before the softmax, are the teacher's.",
+        costs="Nothing in the shipped model; heads x tokens x tokens figures an example and step.",
+        fails_when="Sequences are padded: padding counts like everything else. Heads differ in number. In float16 scores "
+        "apart by more than 255 overflow; give it float32 taps then.",
+        differs="No mask: the authors' code sets masked scores to 0 on both sides. Scores have no position bias.",
+    )
+
+    def __call__(self, student: Any, teacher: Any, /) -> Tensor:
+        sides = projections(student, teacher, what="AttentionScores", heads=self.heads, counts=(2,))
+        scores = [relation(queries, keys, heads=self.heads) for queries, keys in sides]
+        return self.distance(*scores).to(sides[0][0].dtype)
