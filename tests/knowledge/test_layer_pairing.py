@@ -127,7 +127,7 @@ def test_even_spacing_is_tinyberts_map() -> None:
 
 def test_the_last_layers_are_counted_from_the_end() -> None:
     assert LastLayers(count=2).pairs(3, 12) == ((1, 10), (2, 11))
-    with pytest.raises(ShapeError, match="LastLayers.*3 or more, but there are 2 taps of the student and 5"):
+    with pytest.raises(ShapeError, match=r"LastLayers.*3 or more, but there are 2 taps of the student and 5"):
         LastLayers(count=3).pairs(2, 5)
     with pytest.raises(ShapeError, match="AsNamed needs as many taps on both sides"):
         AsNamed().pairs(2, 5)

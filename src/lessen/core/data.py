@@ -14,6 +14,9 @@ from lessen.core.errors import DataError
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 """What a network is called with: a tensor, a tuple (positional) or a dict (keyword), examples along axis 0."""
 
+IGNORED = -100
+"""The label of a token that does not count (padding, the prompt), as in transformers."""
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -8,6 +8,7 @@ from lessen.graph.flow import Flow, validate
 from lessen.graph.gate import Correct, CutOff, Linear, Through
 from lessen.graph.head import LinearHead
 from lessen.graph.node import Branch, Ensemble, Labels, Network, Snapshot
+from lessen.graph.on_policy import OnPolicy, Writing
 from lessen.graph.optimizer import SGD, Adam, AdamW
 from lessen.graph.schedule import Constant, Cosine, LinearWarmup, Schedule, Steps, Window
 from lessen.graph.snapshot import LastEpoch, LastStep, MovingAverage
@@ -39,6 +40,7 @@ __all__ = [
     "Mean",
     "MovingAverage",
     "Network",
+    "OnPolicy",
     "Precision",
     "Schedule",
     "Snapshot",
@@ -49,6 +51,7 @@ __all__ = [
     "Through",
     "Weighted",
     "Window",
+    "Writing",
     "edge_names",
     "validate",
 ]

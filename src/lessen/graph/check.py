@@ -39,6 +39,7 @@ def check(stage: Stage) -> None:
             "Add an edge to a node with learns=True."
         )
     _check_sharing(nodes)
+    _check_on_policy(stage.graph, nodes)
 
 
 def named(graph: Graph) -> dict[str, Node]:
@@ -141,3 +142,15 @@ def _check_sharing(nodes: Mapping[str, Node]) -> None:
                     f"other is frozen. "
                     "Copy the frozen one with copy.deepcopy, or use a Snapshot."
                 )
+
+
+def _check_on_policy(graph: Graph, nodes: Mapping[str, Node]) -> None:
+    if graph.on_policy is None:
+        return
+    _find(graph.on_policy.of, nodes, "the setting on_policy", Network, "a network")
+    for node in nodes.values():
+        if isinstance(node, Network) and node.cache is not None:
+            raise GraphError(
+                f"The node {node.name!r} is cached, but with on_policy it sees sequences that are written anew. "
+                "Leave the cache out."
+            )

@@ -48,6 +48,7 @@ def fingerprint(stages: Sequence[Stage], **also: object) -> str:
         {
             "drawn": drawing,
             "length": [stage.epochs, stage.steps],
+            "on_policy": _settings(stage.graph.on_policy),
             "fit": _settings(stage.fit),
             "nodes": [_told(node) for node in stage.graph.nodes],
             "edges": [[_settings(edge.objective), edge.to_source] for edge in stage.graph.edges],

@@ -12,6 +12,7 @@ from pydantic import Field
 from lessen.core.settings import settings
 from lessen.graph.edge import Edge
 from lessen.graph.node import Node
+from lessen.graph.on_policy import OnPolicy
 from lessen.graph.optimizer import SGD, Optimizer
 from lessen.graph.schedule import Cosine, Schedule
 
@@ -63,10 +64,17 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Graph:
-    """Nodes, and edges between them."""
+    """Nodes, and edges between them.
+
+    Args:
+        nodes: Who teaches and learns.
+        edges: Who teaches whom.
+        on_policy: Which node writes part of the sequences of a training batch; None: they are those of the data.
+    """
 
     nodes: Sequence[Node]
     edges: Sequence[Edge]
+    on_policy: OnPolicy | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lessen.core.data import Batch, Inputs, View, call
+from lessen.core.data import IGNORED, Batch, Inputs, View, call
 from lessen.core.errors import DataError, LessenError, NetworkError, SettingError, ShapeError
 from lessen.core.seeds import derive, seeded, uniforms
 from lessen.core.settings import encode
@@ -24,12 +24,16 @@ WHOLE = Tap()
 
 @dataclass(eq=False)
 class Now:
-    """One forward pass: the batch, and the values of the nodes computed so far, by name and tap."""
+    """One forward pass: the batch, and the values of the nodes computed so far, by name and tap.
+
+    `written` are the examples that a learning network wrote, shape (N,); the labels' node is silent about them.
+    """
 
     batch: Batch
     training: bool
     draw: int = 0
     view_seed: int = 0
+    written: Tensor | None = None
     values: dict[str, dict[Tap, Any]] = field(default_factory=dict)
     seen: dict[str, Inputs] = field(default_factory=dict)
 
@@ -101,7 +105,10 @@ class LabelsUnit(Unit):
         self.name = node.name
 
     def compute(self, now: Now) -> None:
-        now.values[self.name] = {WHOLE: now.batch.labels}
+        labels = now.batch.labels
+        if now.written is not None and labels is not None:
+            labels = labels.masked_fill(now.written[:, None], IGNORED)
+        now.values[self.name] = {WHOLE: labels}
 
 
 class NetworkUnit(Unit):

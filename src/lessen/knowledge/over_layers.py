@@ -19,7 +19,7 @@ from lessen.core.errors import ShapeError
 from lessen.functional.shapes import wide
 from lessen.knowledge.bridges import AutoBridge
 from lessen.knowledge.hint import Hint
-from lessen.knowledge.pairings import Pairing, Shapes, EvenlySpaced
+from lessen.knowledge.pairings import EvenlySpaced, Pairing, Shapes
 from lessen.surgery.values import shapes_of
 
 

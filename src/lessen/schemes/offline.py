@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from lessen.core.card import Card
 from lessen.core.contracts import Objective
 from lessen.core.settings import settings
-from lessen.graph import Cache, Edge, Fit, Labels, Network, Stage
+from lessen.graph import Cache, Edge, Fit, Labels, Network, OnPolicy, Stage
 from lessen.graph.node import Node
 from lessen.knowledge import CrossEntropy, SoftTargets
 from lessen.schemes.at import Lesson, lesson
@@ -31,6 +31,7 @@ class Offline:
         fit: How the student moves.
         cache: Keep what the teacher gives on disk, where training batches have no random view. None: compute it
             each time.
+        on_policy: Let the "student" (or the "teacher") write part of the sequences they see. None: those of the data.
     """
 
     knowledge: tuple[Lesson, ...] = (SoftTargets(),)
@@ -40,6 +41,7 @@ class Offline:
     steps: Count | None = None
     fit: Fit = Fit()
     cache: Cache | None = None
+    on_policy: OnPolicy | None = None
 
     card: ClassVar[Card] = Card(
         row="schemes / offline",
@@ -58,7 +60,9 @@ class Offline:
         if edges:
             nodes.insert(0, Labels())
         edges += [lesson(what).edge("teacher", "student") for what in self.knowledge]
-        return [stage("offline", nodes, edges, epochs=self.epochs, steps=self.steps, fit=self.fit)]
+        return [
+            stage("offline", nodes, edges, epochs=self.epochs, steps=self.steps, fit=self.fit, on_policy=self.on_policy)
+        ]
 
 
 def offline(*knowledge: Lesson, **settings: Any) -> Offline:

@@ -9,7 +9,7 @@ from torch import nn
 
 from lessen.core.card import Card
 from lessen.core.errors import SettingError, did_you_mean
-from lessen.graph import Edge, Fit, Graph, Stage
+from lessen.graph import Edge, Fit, Graph, OnPolicy, Stage
 from lessen.graph.node import Node
 
 Cast = Mapping[str, Any]
@@ -55,9 +55,18 @@ def roles(cast: Cast, name: str, scheme: object, *, least: int = 1) -> list[nn.M
     return networks
 
 
-def stage(name: str, nodes: list[Node], edges: list[Edge], *, epochs: int, steps: int | None, fit: Fit) -> Stage:
+def stage(
+    name: str,
+    nodes: list[Node],
+    edges: list[Edge],
+    *,
+    epochs: int,
+    steps: int | None,
+    fit: Fit,
+    on_policy: OnPolicy | None = None,
+) -> Stage:
     """A stage that runs for `steps`, or where these are None for `epochs`."""
-    graph = Graph(nodes=nodes, edges=edges)
+    graph = Graph(nodes=nodes, edges=edges, on_policy=on_policy)
     return Stage(name=name, graph=graph, epochs=None if steps is not None else epochs, steps=steps, fit=fit)
 
 

@@ -2,6 +2,7 @@
 
 from lessen.zoo.build import NETWORKS, Logits, build, is_own
 from lessen.zoo.check import check_classes
+from lessen.zoo.language_model import LanguageModel, language_model
 from lessen.zoo.lenet import lenet5
 from lessen.zoo.perceptron import mlp
 from lessen.zoo.residual import ResidualNetwork, residual
@@ -11,12 +12,14 @@ from lessen.zoo.weights import load_tensors, load_weights, read_weights
 
 __all__ = [
     "NETWORKS",
+    "LanguageModel",
     "Logits",
     "ResidualNetwork",
     "Transformer",
     "build",
     "check_classes",
     "is_own",
+    "language_model",
     "lenet5",
     "load_tensors",
     "load_weights",

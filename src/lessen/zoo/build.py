@@ -13,6 +13,7 @@ from torch import nn
 
 from lessen.core.errors import LessenError, NetworkError, WeightsError, did_you_mean, need
 from lessen.core.seeds import seeded
+from lessen.zoo.language_model import language_model
 from lessen.zoo.lenet import lenet5
 from lessen.zoo.perceptron import mlp
 from lessen.zoo.residual import residual
@@ -20,7 +21,7 @@ from lessen.zoo.transformer import transformer
 from lessen.zoo.weights import load_weights
 
 NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
-    factory.__name__: factory for factory in (lenet5, mlp, residual, transformer)
+    factory.__name__: factory for factory in (language_model, lenet5, mlp, residual, transformer)
 }
 """Our own, by the name of the function that makes them."""
 

@@ -96,10 +96,10 @@ class Transformer(nn.Module):
 class TransformerBlock(nn.Module):
     """Attention, then a perceptron, each after a normalisation and beside a shortcut."""
 
-    def __init__(self, dim: int, heads: int, hidden: int, *, fused: bool) -> None:
+    def __init__(self, dim: int, heads: int, hidden: int, *, fused: bool, causal: bool = False) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
-        self.attention = FusedAttention(dim, heads) if fused else Attention(dim, heads)
+        self.attention = FusedAttention(dim, heads) if fused else Attention(dim, heads, causal=causal)
         self.norm2 = nn.LayerNorm(dim)
         self.expand = nn.Linear(dim, hidden)
         self.activation = nn.GELU()
@@ -112,10 +112,11 @@ class TransformerBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with a layer each for queries, keys and values."""
+    """Multi-head self-attention with a layer each for queries, keys and values; `causal`: not to later tokens."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, *, causal: bool = False) -> None:
         super().__init__()
+        self.causal = causal
         self.num_heads, self.head_dim = heads, dim // heads
         self.query, self.key, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
@@ -125,7 +126,7 @@ class Attention(nn.Module):
         query, key, value = (
             layer(x_NTD).unflatten(-1, heads).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
-        mixed_NHTK = F.scaled_dot_product_attention(query, key, value)
+        mixed_NHTK = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         result: Tensor = self.out(mixed_NHTK.transpose(1, 2).flatten(2))
         return result
 

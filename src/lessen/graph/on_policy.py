@@ -1,0 +1,179 @@
+"""Sequences that a network of the graph has just written, in the place of those of the data.
+
+The student writes: Agarwal et al., On-policy distillation of language models (GKD), ICLR 2024, arXiv:2306.13649,
+algorithm 1. The teacher writes: Kim & Rush, Sequence-level knowledge distillation, EMNLP 2016, arXiv:1606.07947.
+
+Shapes: N sequences, L positions. Labels stand where their tokens stand; -100 where a token does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lessen.core.data import IGNORED, Batch, Inputs, call, map_inputs
+from lessen.core.errors import DataError
+from lessen.core.seeds import derive, uniforms
+from lessen.core.settings import settings
+from lessen.functional.writing import continue_sequences
+from lessen.surgery.taps import tensor_of
+
+
+@settings
+class Writing:
+    """How a causal language model goes on with a sequence; what it writes is as long as the sequence it replaces.
+
+    Args:
+        temperature: Divides the logits; 0 takes the most probable word.
+        end: The word that ends a sequence; None: all go on to the last position.
+        pad: What stands behind the end; it does not count.
+        prompt: How many tokens of each sequence are given. None: all before the first whose label counts.
+    """
+
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    end: int | None = None
+    pad: int = 0
+    prompt: Annotated[int, Field(ge=1)] | None = None
+
+
+@settings
+class OnPolicy:
+    """Part of the sequences of a training batch are written by a node, from their prompts, before anything is computed.
+
+    All nodes and edges see what was written; its labels are the written tokens. Only the node called `Labels` does not
+    hand on as labels what a learning network wrote: they do not count there. Which sequences are written, and with
+    which random numbers, follows from the seed, the pass over the data and the number of the example.
+
+    Args:
+        of: The network node that writes, in eval mode and without gradient: the student, or a teacher.
+        share: The probability that a sequence is written.
+        writing: How.
+    """
+
+    of: str
+    share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    writing: Writing = Writing()
+
+    def rewrite(self, network: nn.Module, batch: Batch, *, seed: int) -> tuple[Batch, Tensor]:
+        """The batch with some sequences written, and which they are, shape (N,), bool.
+
+        Args:
+            network: The module of the node `of`.
+            batch: Of the data.
+            seed: Of this pass over the data.
+
+        Raises:
+            DataError: the batch holds no sequences of tokens, or it is not known where their prompts end.
+        """
+        drawn_N = uniforms(batch.index, 1, seed=derive(seed, "on policy"))[:, 0]
+        chosen_N = (drawn_N < self.share).to(batch.index.device)
+        return rewrite(network, batch, chosen_N.nonzero()[:, 0], self.writing, seed=seed), chosen_N
+
+
+def rewrite(network: nn.Module, batch: Batch, rows: Tensor, writing: Writing, *, seed: int) -> Batch:
+    """The batch with these rows gone on with by a network from their prompts; their labels are what was written.
+
+    Args:
+        network: From tokens (N, L), or the mapping that the data gives, to logits (N, L, V), causal.
+        batch: Tokens (N, L), or a mapping with `input_ids` and, maybe, `attention_mask`.
+        rows: Which.
+        writing: How.
+        seed: With the numbers of the examples, for what is drawn.
+
+    Raises:
+        DataError: the batch holds no sequences of tokens, or it is not known where their prompts end.
+    """
+    tokens_NL, labels_NL = _tokens(batch.inputs), batch.labels
+    if labels_NL is not None and (labels_NL.shape != tokens_NL.shape or labels_NL.is_floating_point()):
+        raise DataError(
+            f"Sequences have a label for each of their {tuple(tokens_NL.shape)} tokens, but the labels are "
+            f"{labels_NL.dtype} of shape {tuple(labels_NL.shape)}."
+        )
+    if labels_NL is None and writing.prompt is None:
+        raise DataError("The data has no labels that say where prompts end. Set the `prompt` of Writing.")
+    if not len(rows):
+        return batch
+    given_RL, inputs_R = tokens_NL[rows], map_inputs(batch.inputs, lambda value: value[rows])
+    start_R = _starts(given_RL, None if labels_NL is None else labels_NL[rows], writing)
+    draws_RL = uniforms(batch.index[rows], given_RL.shape[1], seed=derive(seed, "writing")).to(given_RL.device)
+    behind_RL = torch.arange(given_RL.shape[1], device=given_RL.device) >= start_R[:, None]
+
+    def next_logits(prefix_RL: Tensor) -> Tensor:
+        output: Tensor = tensor_of(call(network, _with(inputs_R, prefix_RL, behind_RL)))
+        return output[:, -1]
+
+    with torch.no_grad(), _in_eval_mode(network):
+        new_RL, written_RL = continue_sequences(
+            next_logits,
+            given_RL,
+            start_R,
+            draws_RL,
+            temperature=writing.temperature,
+            end=writing.end,
+            pad=writing.pad,
+        )
+    blank_NL = torch.full_like(tokens_NL, IGNORED) if labels_NL is None else labels_NL
+    labels_RL = torch.where(written_RL, new_RL, IGNORED).to(blank_NL.dtype)
+    new_R = _with(inputs_R, new_RL, written_RL, ended=behind_RL & ~written_RL)
+    return Batch(_put(batch.inputs, rows, new_R), batch.index, blank_NL.index_copy(0, rows, labels_RL))
+
+
+def _tokens(inputs: Inputs) -> Tensor:
+    tokens = inputs.get("input_ids") if isinstance(inputs, dict) else inputs
+    if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
+        shown = (
+            f"{tokens.dtype} of shape {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(inputs).__name__
+        )
+        raise DataError(
+            f"Only sequences of tokens can be written: whole numbers (N, L), or a mapping with `input_ids`. These are "
+            f"{shown}."
+        )
+    return tokens
+
+
+def _starts(tokens_RL: Tensor, labels_RL: Tensor | None, writing: Writing) -> Tensor:
+    """Where each sequence is gone on with; L where no label counts. The first token is always given."""
+    length = tokens_RL.shape[1]
+    if writing.prompt is not None or labels_RL is None:
+        return torch.full((len(tokens_RL),), min(writing.prompt or 1, length), device=tokens_RL.device)
+    counts_RL = labels_RL if labels_RL.dtype == torch.bool else labels_RL != IGNORED
+    first_R = counts_RL.long().argmax(1).clamp_min(1)
+    return torch.where(counts_RL.any(1), first_R, length)
+
+
+def _with(inputs: Inputs, tokens_RL: Tensor, seen_RL: Tensor, ended: Tensor | None = None) -> Inputs:
+    """The inputs with other tokens, cut to as many; attended to where they are seen, and not where they have ended."""
+    if not isinstance(inputs, dict):
+        return tokens_RL
+    length = tokens_RL.shape[1]
+    cut = {n: v[:, :length] if v.ndim > 1 and v.shape[1] == seen_RL.shape[1] else v for n, v in inputs.items()}
+    cut["input_ids"] = tokens_RL
+    if (mask := cut.get("attention_mask")) is not None:
+        cut["attention_mask"] = mask.masked_fill(seen_RL[:, :length], 1)
+        if ended is not None:
+            cut["attention_mask"] = cut["attention_mask"].masked_fill(ended, 0)
+    return cut
+
+
+def _put(inputs: Inputs, rows: Tensor, new: Inputs) -> Inputs:
+    if isinstance(inputs, dict) and isinstance(new, dict):
+        return {name: value.index_copy(0, rows, new[name].to(value.dtype)) for name, value in inputs.items()}
+    assert isinstance(inputs, Tensor)
+    assert isinstance(new, Tensor)
+    return inputs.index_copy(0, rows, new)
+
+
+@contextmanager
+def _in_eval_mode(network: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
