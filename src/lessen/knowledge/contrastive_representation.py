@@ -17,8 +17,15 @@ from torch import Tensor, nn
 
 from lessen.core import Beside, Card, settings
 from lessen.core.data import Task
-from lessen.functional.shapes import mismatch
-from lessen.knowledge.memory import Embedding, Memory, beside_of, negatives_for, noise_contrast, of_all_processes
+from lessen.knowledge.memory import (
+    Embedding,
+    Memory,
+    beside_of,
+    embedded,
+    negatives_for,
+    noise_contrast,
+    of_all_processes,
+)
 
 
 class ContrastiveRepresentationLoss(nn.Module):
@@ -41,9 +48,7 @@ class ContrastiveRepresentationLoss(nn.Module):
 
     def forward(self, student: Tensor, teacher: Any) -> Tensor:
         features, labels_N, index_N = beside_of(teacher, by_label=self.settings.by_label)
-        if len(student) != len(features):
-            raise mismatch(student, features, what="ContrastiveRepresentation", expected="the same N examples")
-        student_ND, teacher_ND = self.student(student), self.teacher(features)
+        student_ND, teacher_ND = embedded(student, features, self.student, self.teacher)
         chosen_NK = self.memory.chosen(index_N, labels_N)
         both = [each / self.settings.temperature for each in self.memory.scores(student_ND, teacher_ND, chosen_NK)]
         losses = [noise_contrast(*pair) for pair in zip(both, self._constants(both), strict=True)]

@@ -19,7 +19,7 @@ from lessen.core import Beside, Card, settings
 from lessen.core.data import Task
 from lessen.core.errors import ShapeError
 from lessen.functional.pairs import cosines, full_precision, inverse_root, rows, unit_rows
-from lessen.knowledge.memory import Embedding, Memory, beside_of, information_contrast, negatives_for
+from lessen.knowledge.memory import Embedding, Memory, beside_of, embedded, information_contrast, negatives_for
 
 
 @torch.no_grad()
@@ -81,7 +81,7 @@ class HolisticKnowledgeLoss(nn.Module):
     def forward(self, student: Any, teacher: Any) -> Tensor:
         taps, labels_N, index_N = beside_of(teacher, by_label=self.settings.by_label)
         features, logits = _fitting(student, taps)
-        student_ND, teacher_ND = self.student(features[0]), self.teacher(features[1])
+        student_ND, teacher_ND = embedded(*features, self.student, self.teacher)
         chosen_NK = self.memory.chosen(index_N, labels_N)
         raw = self._contrast(*self.memory.scores(student_ND, teacher_ND, chosen_NK))
         graphs = [neighbour_graph(each, neighbours=self.settings.neighbours) for each in logits]

@@ -66,7 +66,8 @@ class InstanceRelationshipGraph:
         says="The student's examples have the teacher's outputs, distances, and distances between layers.",
         costs="Nothing in the shipped model; a product of N x C matrices for each tap a step.",
         fails_when="Features of student and teacher differ in scale: distances are compared as they are, in no unit. "
-        "Use RelationalDistance then.",
+        "Use RelationalDistance then. The loss is a fourth power of the features: in float16 it overflows where they "
+        "exceed 16; give it float32 taps then, or HuberDistance.",
         differs="Distances are means over features, where the paper sums, so that student and teacher may differ in "
         "width, and parts are means over pairs. The paper also names a transformation of the edges, the change of the "
         "distances from layer to layer; where edges agree at each tap, it does too.",

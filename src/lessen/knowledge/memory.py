@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from lessen.core.data import Task
 from lessen.core.errors import DataError, SettingError, ShapeError
 from lessen.functional.pairs import full_precision, rows, unit_rows
+from lessen.functional.shapes import mismatch
 
 _MOST = 16384  # negatives, in the papers
 
@@ -95,13 +96,26 @@ class Embedding(nn.Module):
         self.linear = nn.Linear(math.prod(self.shape), width)
 
     def forward(self, features: Tensor) -> Tensor:
-        if tuple(features.shape[1:]) != self.shape:
-            raise ShapeError(
-                f"{self.what} was built for features (N, {', '.join(map(str, self.shape))}), but got "
-                f"{tuple(features.shape)}. Tap the same module in every step."
-            )
         with full_precision(features):
             return unit_rows(self.linear(rows(features).to(self.linear.weight.dtype)))
+
+
+def embedded(student: Tensor, teacher: Tensor, by_student: Embedding, by_teacher: Embedding) -> tuple[Tensor, Tensor]:
+    """Both sides embedded: twice (N, D).
+
+    Raises:
+        ShapeError: they are not of the shapes that the embeddings were built for, or not of the same N.
+    """
+    shapes = tuple(student.shape[1:]), tuple(teacher.shape[1:])
+    if len(student) != len(teacher) or shapes != (by_student.shape, by_teacher.shape):
+        built_for = [f"({', '.join(('N', *map(str, each.shape)))})" for each in (by_student, by_teacher)]
+        raise mismatch(
+            student,
+            teacher,
+            what=by_student.what,
+            expected=f"features of the same N examples, {built_for[0]} and {built_for[1]} as it was built for",
+        )
+    return by_student(student), by_teacher(teacher)
 
 
 class Memory(nn.Module):
