@@ -20,6 +20,7 @@ from lessen.core.data import Task
 from lessen.core.errors import ShapeError
 from lessen.functional.pairs import cosines, full_precision, inverse_root, rows, unit_rows
 from lessen.knowledge.memory import Embedding, Memory, beside_of, embedded, information_contrast, negatives_for
+from lessen.surgery.values import shapes_of
 
 
 @torch.no_grad()
@@ -169,15 +170,11 @@ def _two_taps(shape: Any, what: str) -> Any:
 
 def _fitting(student: Any, teacher: Any) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Both features, then both logits."""
-    shapes = [
-        tuple(tuple(tap.shape) for tap in side) if isinstance(side, tuple) else tuple(side.shape)
-        for side in (student, teacher)
-    ]
-    for shape in shapes:
-        _two_taps(shape, "HolisticKnowledge")
-    if len({size[0] for shape in shapes for size in shape}) > 1 or any(len(shape[1]) < 2 for shape in shapes):
+    sides = shapes_of(student), shapes_of(teacher)
+    two = all(len(side) == 2 and isinstance(side[0], tuple) and len(side[1]) > 1 for side in sides)
+    if not two or len({shape[0] for side in sides for shape in side}) > 1:
         raise ShapeError(
-            f"HolisticKnowledge needs features (N, ...) and logits (N, C) of the same examples, but the student has "
-            f"{shapes[0]} and the teacher {shapes[1]}."
+            "HolisticKnowledge needs two taps on each side, features (N, ...) and logits (N, C) of the same examples, "
+            f"but the student has {sides[0]} and the teacher {sides[1]}. Use taps('...', '')."
         )
     return (student[0], teacher[0]), (student[1], teacher[1])
