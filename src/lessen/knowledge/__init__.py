@@ -18,6 +18,9 @@ from lessen.knowledge.channel_correlation import ChannelCorrelation
 from lessen.knowledge.channel_distribution import ChannelDistribution
 from lessen.knowledge.contrastive_representation import ContrastiveRepresentation
 from lessen.knowledge.correlation_congruence import CorrelationCongruence
+from lessen.knowledge.correlation_matching import CorrelationMatching
+from lessen.knowledge.curriculum_temperature import CurriculumTemperature
+from lessen.knowledge.decoupled import Decoupled
 from lessen.knowledge.distances import (
     AbsoluteDistance,
     CosineDistance,
@@ -50,10 +53,12 @@ from lessen.knowledge.labels import CrossEntropy, Regression
 from lessen.knowledge.logit_matching import LogitCosine, LogitMatching
 from lessen.knowledge.masked_generation import MaskedGeneration
 from lessen.knowledge.multi_head_graph import MultiHeadGraph
+from lessen.knowledge.multi_level import MultiLevel
 from lessen.knowledge.neuron_selectivity import NeuronSelectivity
 from lessen.knowledge.norm_and_direction import NormAndDirection
+from lessen.knowledge.normalized import Normalized
 from lessen.knowledge.normalized_hint import NormalizedHint
-from lessen.knowledge.normalizers import AsItIs, Standardize, StandardizePositions, UnitLength, Whiten
+from lessen.knowledge.normalizers import AsItIs, StandardizeChannels, StandardizePositions, UnitLength, Whiten
 from lessen.knowledge.one_for_all import OneForAll
 from lessen.knowledge.orthogonal import OrthogonalBridge
 from lessen.knowledge.over_layers import OverLayers
@@ -61,6 +66,7 @@ from lessen.knowledge.over_tokens import OverTokens
 from lessen.knowledge.overhaul import Overhaul
 from lessen.knowledge.pairings import AsNamed, AttentionOverLayers, EarthMover, EvenlySpaced, LastLayers
 from lessen.knowledge.probabilistic_transfer import ProbabilisticTransfer
+from lessen.knowledge.refined_logits import RefinedLogits
 from lessen.knowledge.relational_angle import RelationalAngle
 from lessen.knowledge.relational_distance import RelationalDistance
 from lessen.knowledge.similarity_attention import SimilarityAttention
@@ -68,13 +74,20 @@ from lessen.knowledge.similarity_preserving import SimilarityPreserving
 from lessen.knowledge.singular_vectors import SingularVectors
 from lessen.knowledge.soft_targets import SoftTargets
 from lessen.knowledge.solution_flow import SolutionFlow
+from lessen.knowledge.temperature import AnnealedTemperature
 from lessen.knowledge.top_classes import TopClasses
+from lessen.knowledge.transformed import Transformed
+from lessen.knowledge.transformed_teacher import TransformedTeacher
+from lessen.knowledge.transforms import StandardizeLogits, SwapLabel, TeacherPower, WithoutLabel
 from lessen.knowledge.variational_information import VariationalInformation
 from lessen.knowledge.wasserstein import ClassesInGroups, ClassesOnALine, CostMatrix, EveryMistakeAlike, Wasserstein
+from lessen.knowledge.weighted_soft_labels import WeightedSoftLabels
+from lessen.knowledge.zipf_labels import ZipfLabels
 
 __all__ = [
     "AbsoluteDistance",
     "ActivationBoundary",
+    "AnnealedTemperature",
     "AsItIs",
     "AsNamed",
     "AttentionOverLayers",
@@ -90,9 +103,12 @@ __all__ = [
     "ClassesOnALine",
     "ContrastiveRepresentation",
     "CorrelationCongruence",
+    "CorrelationMatching",
     "CosineDistance",
     "CostMatrix",
     "CrossEntropy",
+    "CurriculumTemperature",
+    "Decoupled",
     "EarthMover",
     "EuclideanDistance",
     "EvenlySpaced",
@@ -116,8 +132,10 @@ __all__ = [
     "LogitMatching",
     "MaskedGeneration",
     "MultiHeadGraph",
+    "MultiLevel",
     "NeuronSelectivity",
     "NormAndDirection",
+    "Normalized",
     "NormalizedHint",
     "OneForAll",
     "OrthogonalBridge",
@@ -129,6 +147,7 @@ __all__ = [
     "ProbabilisticTransfer",
     "ProbabilityCorrelation",
     "ProbabilityCosine",
+    "RefinedLogits",
     "Regression",
     "RelationalAngle",
     "RelationalDistance",
@@ -145,14 +164,23 @@ __all__ = [
     "SolutionFlow",
     "SquaredDistance",
     "Standardize",
+    "StandardizeChannels",
+    "StandardizeLogits",
     "StandardizePositions",
+    "SwapLabel",
+    "TeacherPower",
     "TokenBridge",
     "TopClasses",
     "TotalVariation",
+    "Transformed",
+    "TransformedTeacher",
     "UnitLength",
     "VariationalInformation",
     "Wasserstein",
+    "WeightedSoftLabels",
     "Whiten",
     "WidthBridge",
+    "WithoutLabel",
+    "ZipfLabels",
     "bridge_for",
 ]

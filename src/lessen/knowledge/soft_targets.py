@@ -8,14 +8,15 @@ Shapes: N examples, C classes along axis 1, any further axes are positions.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
 from torch import Tensor
 
-from lessen.core import Card, settings
+from lessen.core import Beside, Card, settings
 from lessen.functional.shapes import per_example, require_same, wide
 from lessen.knowledge.divergences import Divergence, ForwardKL
+from lessen.knowledge.temperature import Temperature, at_progress, first_temperature
+from lessen.knowledge.transforms import Transform, beside_of, found_beside, transformed
 
 
 def soft_targets(
@@ -47,14 +48,17 @@ class SoftTargets:
     """Match the teacher's softened distribution over classes.
 
     Args:
-        temperature: Divides both sets of logits; higher shows more of the teacher's small probabilities.
+        temperature: Divides both sets of logits; higher shows more of the teacher's small probabilities. A number, or
+            `AnnealedTemperature`.
         divergence: How two distributions are compared.
         scale_by_temperature: Multiply by temperature ** 2, so that gradients keep their size when it changes.
+        transform: What is done to both sets of logits before the temperature; None leaves them as they are.
     """
 
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0
+    temperature: Temperature = 4.0
     divergence: Divergence = ForwardKL()
     scale_by_temperature: bool = True
+    transform: Transform | None = None
 
     card: ClassVar[Card] = Card(
         row="knowledge / soft targets",
@@ -67,11 +71,23 @@ class SoftTargets:
         "gradient's size for KL only; total variation scales as T.",
     )
 
-    def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
+    @property
+    def beside(self) -> tuple[Beside, ...]:
+        """What the transform asks for beside the teacher's logits."""
+        return beside_of(self.transform)
+
+    def during(self, progress: float) -> Self:
+        """The same with the temperature of this progress of the stage."""
+        return at_progress(self, progress)
+
+    def __call__(self, student: Tensor, teacher: Any, /) -> Tensor:
+        logits = student, teacher
+        if self.transform is not None:
+            values, found = found_beside(self, teacher)
+            logits = transformed(self.transform, student, values, found)
         return soft_targets(
-            student,
-            teacher,
-            temperature=self.temperature,
+            *logits,
+            temperature=first_temperature(self.temperature),
             divergence=self.divergence,
             scale_by_temperature=self.scale_by_temperature,
-        )
+        ).to(student.dtype)

@@ -1,0 +1,70 @@
+"""Any objective on logits, behind a transform of them.
+
+Shapes: N examples, C classes along axis 1, any further axes are positions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
+from torch import Tensor
+
+from lessen.core import Beside, Card, Objective, settings
+from lessen.knowledge.soft_targets import SoftTargets
+from lessen.knowledge.temperature import at_progress
+from lessen.knowledge.transforms import (
+    StandardizeLogits,
+    Transform,
+    WithoutLabel,
+    beside_of,
+    found_beside,
+    side_of,
+    transformed,
+)
+
+
+@settings
+class Transformed:
+    """An objective on logits that have gone through a transform, as any loss on standardised logits.
+
+    Args:
+        transform: What is done to the logits of both first.
+        objective: What compares them then.
+    """
+
+    transform: Transform = StandardizeLogits()
+    objective: Objective = SoftTargets(temperature=2.0)
+
+    card: ClassVar[Card] = Card(
+        row="knowledge / logits",
+        paper="arXiv:2403.01427 (standardised logits in front of any loss)",
+        says="The objective, on logits that were transformed.",
+        costs="What its parts cost.",
+        fails_when="The transform takes away what the objective compares, as the size of logits from a regression.",
+    )
+
+    @model_validator(mode="after")
+    def _labels_stay(self) -> Self:
+        if isinstance(self.transform, WithoutLabel) and Beside.LABELS in beside_of(self.objective):
+            raise ValueError("WithoutLabel takes out the class that the objective reads; use another of the two")
+        return self
+
+    @property
+    def beside(self) -> tuple[Beside, ...]:
+        """What the transform and the objective ask for beside the teacher's logits."""
+        return beside_of(self.transform, self.objective)
+
+    @property
+    def relational(self) -> bool:
+        """Whether the objective looks at the whole batch."""
+        return bool(getattr(self.objective, "relational", False))
+
+    def during(self, progress: float) -> Self:
+        """The same with parts as they are at this progress of the stage."""
+        return at_progress(self, progress)
+
+    def __call__(self, student: Tensor, teacher: Any, /) -> Tensor:
+        values, found = found_beside(self, teacher)
+        logits = transformed(self.transform, student, values, found)
+        return self.objective(logits[0], side_of(self.objective, logits[1], found)).to(student.dtype)
