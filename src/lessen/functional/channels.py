@@ -15,13 +15,26 @@ from lessen.functional.shapes import wide
 
 
 def by_channel(features: Tensor) -> Tensor:
-    """Maps (N, C, H, W) or tokens (N, P, C) as (N, C, P), in at least 32 bits; positions go row by row.
+    """Maps (N, C, H, W), tokens (N, P, C) or vectors (N, C) as (N, C, P), in at least 32 bits; positions go row by row.
 
     >>> by_channel(torch.zeros(2, 5, 3, 4)).shape, by_channel(torch.zeros(2, 12, 5)).shape
     (torch.Size([2, 5, 12]), torch.Size([2, 5, 12]))
+    >>> by_channel(torch.zeros(2, 5)).shape
+    torch.Size([2, 5, 1])
     """
     features = wide(features)
-    return features.flatten(2) if features.ndim == 4 else features.transpose(1, 2)
+    if features.ndim == 3:
+        return features.transpose(1, 2)
+    return features.unsqueeze(2) if features.ndim == 2 else features.flatten(2)
+
+
+def channels_of(shape: Sequence[int]) -> int:
+    """How many channels features of this shape have.
+
+    >>> channels_of((8, 3)), channels_of((8, 10, 3)), channels_of((8, 3, 4, 4))
+    (3, 3, 3)
+    """
+    return shape[2] if len(shape) == 3 else shape[1]
 
 
 def unit(vectors: Tensor, dim: int) -> Tensor:

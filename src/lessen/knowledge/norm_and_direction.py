@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from lessen.core import Beside, Card, Task, settings
 from lessen.core.errors import DataError
+from lessen.functional.channels import by_channel, channels_of
 from lessen.functional.classes import class_numbers
-from lessen.functional.features import by_channel, channels_of
-from lessen.functional.shapes import require_same, wide
+from lessen.functional.shapes import require_same
 
 
 def norm_and_direction(student_ND: Tensor, teacher_ND: Tensor, direction_ND: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class NormAndDirectionLoss(nn.Module):
         teacher, labels = beside
         advice = "Put a bridge on the edge, as bridge=AutoBridge()."
         require_same(student, teacher, what="NormAndDirection", least=2, advice=advice)
-        student_ND, teacher_ND = (by_channel(wide(features)).mean(2) for features in (student, teacher))
+        student_ND, teacher_ND = (by_channel(features).mean(2) for features in (student, teacher))
         labels_N = class_numbers(teacher_ND, labels, what="NormAndDirection")
         if self.training:
             self._look_at(teacher_ND.detach(), labels_N)

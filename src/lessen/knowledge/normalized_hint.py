@@ -15,9 +15,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from lessen.core import Card, settings
-from lessen.functional.shapes import require_same, wide
+from lessen.functional.shapes import require_same
 from lessen.knowledge.distances import Distance, SquaredDistance
-from lessen.knowledge.normalizers import Normalizer, Standardize, normalized
+from lessen.knowledge.normalizers import Normalizer, StandardizeChannels, normalized
 
 
 @settings
@@ -34,8 +34,8 @@ class NormalizedHint:
         distance: How the two are compared.
     """
 
-    student: Normalizer = Standardize()
-    teacher: Normalizer = Standardize()
+    student: Normalizer = StandardizeChannels()
+    teacher: Normalizer = StandardizeChannels()
     distance: Distance = SquaredDistance()
 
     card: ClassVar[Card] = Card(
@@ -57,5 +57,5 @@ class NormalizedHint:
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
         advice = "Put a bridge on the edge, as bridge=AutoBridge()."
         require_same(student, teacher, what="NormalizedHint", least=2, advice=advice)
-        sides = normalized(wide(student), self.student), normalized(wide(teacher), self.teacher)
+        sides = normalized(student, self.student), normalized(teacher, self.teacher)
         return self.distance(*sides).to(student.dtype)

@@ -3,7 +3,7 @@
 Per channel over the batch: Cao et al., PKD, NeurIPS 2022, arXiv:2207.02039; Miles & Mikolajczyk, AAAI 2024,
 arXiv:2303.11098. Whitening: Miles et al., VkD, CVPR 2024, arXiv:2403.06213.
 
-Shapes: N examples, C channels, P positions, M = N * P; see `lessen.functional.features`.
+Shapes: N examples, C channels, P positions, M = N * P; see `lessen.functional.channels`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lessen.core import Card, settings
-from lessen.functional.features import by_channel
+from lessen.functional.channels import by_channel
 
 _ROW = "knowledge / normalizers"
 Tiny = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -50,7 +50,7 @@ class AsItIs:
 
 
 @settings
-class Standardize:
+class StandardizeChannels:
     """Each channel has mean 0 and variance 1 over all examples and positions of the batch.
 
     Args:

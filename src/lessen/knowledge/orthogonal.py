@@ -17,7 +17,7 @@ from torch.nn.utils.parametrizations import orthogonal
 
 from lessen.core import Card, settings
 from lessen.core.errors import ShapeError
-from lessen.functional.features import channels_of
+from lessen.functional.channels import channels_of
 
 
 class OrthogonalMap(nn.Module):

@@ -5,7 +5,7 @@ Heo et al., A comprehensive overhaul of feature distillation, ICCV 2019, arXiv:1
 The taps lie before the activation. The teacher's negative values do not matter to it beyond being negative: they are
 cut at the mean negative value of their channel (the margin), and a student below a negative target is left alone.
 
-Shapes: N examples, C channels, P positions; see `lessen.functional.features`.
+Shapes: N examples, C channels, P positions; see `lessen.functional.channels`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from lessen.core import Card, Task, settings
 from lessen.core.errors import ShapeError
-from lessen.functional.features import by_channel, channels_of
-from lessen.functional.shapes import per_example, require_same, wide
+from lessen.functional.channels import by_channel, channels_of
+from lessen.functional.shapes import per_example, require_same
 
 
 def negative_mean(mean: Tensor, deviation: Tensor) -> Tensor:
@@ -122,11 +122,11 @@ class OverhaulLoss(nn.Module):
         )
         if self.estimated and self.training:
             self._look_at(teacher.detach())
-        return per_example(overhaul(wide(student), wide(teacher), self.margin_C), student)
+        return per_example(overhaul(student, teacher, self.margin_C), student)
 
     @torch.no_grad()
     def _look_at(self, teacher: Tensor) -> None:
-        values_NCP = by_channel(wide(teacher))
+        values_NCP = by_channel(teacher)
         negative_NCP = values_NCP < 0
         count_C = negative_NCP.sum((0, 2))
         sum_C = values_NCP.masked_fill(~negative_NCP, 0.0).sum((0, 2))

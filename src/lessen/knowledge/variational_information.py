@@ -5,7 +5,7 @@ equation 5. Known as VID.
 
 The teacher's features given the student's are taken as normal, with a variance for each channel that is learned.
 
-Shapes: N examples, C channels, P positions; see `lessen.functional.features`.
+Shapes: N examples, C channels, P positions; see `lessen.functional.channels`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessen.core import Card, Task, settings
-from lessen.functional.features import by_channel, channels_of
-from lessen.functional.shapes import per_example, require_same, wide
+from lessen.functional.channels import by_channel, channels_of
+from lessen.functional.shapes import per_example, require_same
 
 _LEAST = 1e-5  # of a variance: a channel that is matched exactly would otherwise be worth an infinite certainty
 
@@ -83,4 +83,4 @@ class VariationalLoss(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         advice = "Put a bridge on the edge, as bridge=AutoBridge()."
         require_same(student, teacher, what="VariationalInformation", least=2, advice=advice)
-        return per_example(negative_log_likelihood(wide(student), wide(teacher), self.variance()), student)
+        return per_example(negative_log_likelihood(student, teacher, self.variance()), student)
