@@ -1,6 +1,7 @@
 """Indirect features: laws, and each formula against the obvious slow way, with a mistake that the comparison finds."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from lessen.core import ArrayExamples, Data, Task
+from lessen.engine import Course, run
+from lessen.graph import Fit, Stage
 from lessen.knowledge import (
     AttentionTransfer,
     ChannelBridge,
     ChannelCorrelation,
     ChannelDistribution,
     EuclideanDistance,
+    FactorTransfer,
     GaussianKernel,
     LinearKernel,
     NeuronSelectivity,
@@ -22,7 +27,9 @@ from lessen.knowledge import (
     SoftTargets,
 )
 from lessen.knowledge.kernels import Kernel
-from lessen.testing import ObjectiveCase, ObjectiveLaws
+from lessen.schemes import Offline, at
+from lessen.testing import ObjectiveCase, ObjectiveLaws, learned
+from lessen.zoo import residual
 
 KERNELS: list[Kernel] = [
     PolynomialKernel(),
@@ -327,3 +334,107 @@ def test_a_bridge_makes_other_channels_comparable() -> None:
     bridge = ChannelBridge().build(student.shape, teacher.shape)
     for objective in (ChannelCorrelation(), ChannelDistribution()):
         assert objective(bridge(student), teacher).shape == (4,)
+
+
+# Factor transfer: the paraphraser learns the teacher first.
+
+
+def transfer(student: Tensor, teacher: Tensor, **settings: Any) -> Any:
+    """A module whose translator does what its paraphraser does, where channels are as many."""
+    torch.manual_seed(0)
+    module: Any = FactorTransfer(**settings).objective_for(student.shape, teacher.shape, Task(examples=64))
+    if student.shape[1] == teacher.shape[1]:
+        module.translator.load_state_dict(module.estimator.encoder.state_dict())
+    return module.eval()
+
+
+class TestFactorTransfer(ObjectiveLaws):
+    wrong = (
+        (torch.zeros(3, 4, 2, 2), torch.zeros(3, 5, 2, 2)),
+        (torch.zeros(3, 4, 2, 2), torch.zeros(3, 4, 2, 3)),
+        (torch.zeros(3, 4, 2, 2), torch.zeros(4, 4, 2, 2)),
+        (torch.zeros(3, 4), torch.zeros(3, 4)),
+    )
+
+    @classmethod
+    def cases(cls) -> Iterable[ObjectiveCase]:
+        for settings in (FactorTransfer(), FactorTransfer(share=1.5, distance=EuclideanDistance())):
+            student, teacher = torch.randn(4, 4, 2, 3), torch.randn(4, 4, 2, 3)
+            objective = transfer(student, teacher, share=settings.share, distance=settings.distance).during(1.0)
+            yield ObjectiveCase(objective=objective, student=student, teacher=teacher, made_by=settings)
+        # Channels may differ; then nothing is known of the lowest loss.
+        other = torch.randn(4, 3, 2, 3)
+        yield learned(FactorTransfer(prepare=0.0), other, teacher, equal=(other, teacher), floor=None)
+        # While it prepares, the loss is the teacher's alone.
+        yield learned(FactorTransfer(), other, teacher, equal=(other, teacher), floor=None)
+
+
+def test_factor_transfer_compares_unit_vectors_of_factors() -> None:
+    student, teacher = maps(3, 4, 2, 3)
+    module = transfer(student, teacher).double().during(1.0)
+    with torch.no_grad():
+        loss = module(student, teacher)
+        factors = module.translator(student).flatten(1).numpy(), module.estimator.encoder(teacher).flatten(1).numpy()
+    assert factors[0].shape == (3, 2 * 2 * 3)
+    for number in range(3):
+        s, t = (f[number] / np.sqrt((f[number] ** 2).sum()) for f in factors)
+        assert float(loss[number]) == pytest.approx(np.abs(s - t).mean())
+        # Planted: factors as they are, and the paper's sum.
+        assert float(loss[number]) != pytest.approx(np.abs(factors[0][number] - factors[1][number]).mean(), rel=1e-2)
+        assert float(loss[number]) != pytest.approx(np.abs(s - t).sum(), rel=1e-2)
+
+
+def test_a_paraphraser_first_learns_the_teacher() -> None:
+    student, teacher = (side.float() for side in maps(8, 4, 4, 4))
+    teacher = torch.cat([teacher[:, :2], teacher[:, :2] ** 2], 1)  # half of the channels say it all
+    module = transfer(student, teacher, prepare=0.5).train()
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    student.requires_grad_()
+    losses = []
+    for _ in range(60):
+        loss = module.during(0.0)(student, teacher).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+    assert student.grad is None
+    # Then it is frozen, whatever mode its owner is put in.
+    module.during(0.5).train()
+    before = {name: value.clone() for name, value in module.estimator.state_dict().items()}
+    optimizer.zero_grad()
+    module(student, teacher).mean().backward()
+    optimizer.step()
+    assert student.grad is not None
+    assert all(torch.equal(value, before[name]) for name, value in module.estimator.state_dict().items())
+    assert module.translator.training
+    assert not any(part.training for part in module.estimator.modules())
+
+
+def images() -> Data:
+    drawn = torch.Generator().manual_seed(0)
+    parts = [ArrayExamples(torch.randn(n, 1, 8, 8, generator=drawn), torch.arange(n) % 4) for n in (24, 8, 8)]
+    return Data(train=parts[0], validation=parts[1], test=parts[2], classes=tuple("abcd"), name="noise")
+
+
+@pytest.mark.parametrize("stop", [2, 5])
+def test_a_run_stopped_while_preparing_or_after_ends_as_if_it_was_not(tmp_path: Path, stop: int) -> None:
+    def stages() -> tuple[Any, list[Stage]]:
+        torch.manual_seed(1)
+        student, teacher = (residual(width=width, depth=8, classes=4) for width in (4, 6))
+        lessons = (at("layer2", FactorTransfer(prepare=0.5)), at("layer2", AttentionTransfer(), weight=10.0))
+        fit = Fit(batch=8, checkpoint_steps=1, keep_best=False)
+        return student, Offline(knowledge=lessons, epochs=2, fit=fit).stages({"student": student, "teacher": teacher})
+
+    whole, plan = stages()
+    run(plan, images(), folder=tmp_path / "whole", progress=False, device="cpu")
+    _, plan = stages()
+    steps = Course(plan, images(), folder=tmp_path / "parts", device="cpu").steps()
+    for _ in range(stop):
+        next(steps)
+    steps.close()
+    parts, plan = stages()
+    run(plan, images(), folder=tmp_path / "parts", resume=True, progress=False, device="cpu")
+    other = stages()[0].state_dict()
+    assert all(torch.equal(value, parts.state_dict()[name]) for name, value in whole.state_dict().items())
+    assert not all(torch.equal(value, other[name]) for name, value in whole.state_dict().items())

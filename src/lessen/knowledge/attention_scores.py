@@ -40,8 +40,8 @@ class AttentionScores:
         paper="TinyBERT, arXiv:1909.10351",
         says="The student's attention scores, before the softmax, are the teacher's.",
         costs="Nothing in the shipped model; heads x tokens x tokens figures an example and step.",
-        fails_when="Sequences are padded: padding counts like everything else. Heads differ in number. In float16 scores "
-        "apart by more than 255 overflow; give it float32 taps then.",
+        fails_when="Sequences are padded: padding counts like everything else. Heads differ in number. In float16 "
+        "scores apart by more than 255 overflow; give it float32 taps then.",
         differs="No mask: the authors' code sets masked scores to 0 on both sides. Scores have no position bias.",
     )
 
