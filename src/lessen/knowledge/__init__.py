@@ -163,7 +163,6 @@ __all__ = [
     "SoftTargets",
     "SolutionFlow",
     "SquaredDistance",
-    "Standardize",
     "StandardizeChannels",
     "StandardizeLogits",
     "StandardizePositions",
