@@ -194,6 +194,7 @@ class Flow(nn.Module):
 
     def _dry(self, batch: Batch, device: torch.device) -> None:
         now = Now(batch=batch, training=False)
+        self._write(now)
         for unit in self.units.values():
             unit.make_ready(now, device, self.seed)
         for number in self._active:
@@ -268,8 +269,8 @@ class Flow(nn.Module):
             view_seed: A seed for random views, the same for the whole pass over the data.
         """
         now = Now(batch=batch, training=training, draw=draw, view_seed=view_seed)
+        self._write(now)
         if training:
-            self._write(now)
             seed_draws(draw, batch.index.device)
         for unit in self.units.values():
             unit.compute(now)
@@ -307,9 +308,9 @@ class Flow(nn.Module):
         return Passed(total, losses, gates, targets)
 
     def _write(self, now: Now) -> None:
-        """Let a node write some of the sequences, where the graph asks for it."""
+        """Let a node write some of the sequences, where the graph asks for it, or nothing else says what counts."""
         on_policy, writer = self.stage.graph.on_policy, self._writer
-        if on_policy is None or not isinstance(writer, Network):
+        if on_policy is None or not isinstance(writer, Network) or not (now.training or now.batch.labels is None):
             return
         now.batch, written_N = on_policy.rewrite(writer.module, now.batch, seed=now.view_seed)
         if writer.learns:

@@ -96,10 +96,11 @@ def rewrite(network: nn.Module, batch: Batch, rows: Tensor, writing: Writing, *,
         )
     if labels_NL is None and writing.prompt is None:
         raise DataError("The data has no labels that say where prompts end. Set the `prompt` of Writing.")
+    labels_NL = _as_tokens(labels_NL, tokens_NL)
     if not len(rows):
-        return batch
+        return Batch(batch.inputs, batch.index, labels_NL)
     given_RL, inputs_R = tokens_NL[rows], map_inputs(batch.inputs, lambda value: value[rows])
-    start_R = _starts(given_RL, None if labels_NL is None else labels_NL[rows], writing)
+    start_R = _starts(labels_NL[rows], writing)
     draws_RL = uniforms(batch.index[rows], given_RL.shape[1], seed=derive(seed, "writing")).to(given_RL.device)
     behind_RL = torch.arange(given_RL.shape[1], device=given_RL.device) >= start_R[:, None]
 
@@ -117,10 +118,9 @@ def rewrite(network: nn.Module, batch: Batch, rows: Tensor, writing: Writing, *,
             end=writing.end,
             pad=writing.pad,
         )
-    blank_NL = torch.full_like(tokens_NL, IGNORED) if labels_NL is None else labels_NL
-    labels_RL = torch.where(written_RL, new_RL, IGNORED).to(blank_NL.dtype)
+    labels_RL = torch.where(written_RL, new_RL, IGNORED).to(labels_NL.dtype)
     new_R = _with(inputs_R, new_RL, written_RL, ended=behind_RL & ~written_RL)
-    return Batch(_put(batch.inputs, rows, new_R), batch.index, blank_NL.index_copy(0, rows, labels_RL))
+    return Batch(_put(batch.inputs, rows, new_R), batch.index, labels_NL.index_copy(0, rows, labels_RL))
 
 
 def _tokens(inputs: Inputs) -> Tensor:
@@ -136,12 +136,19 @@ def _tokens(inputs: Inputs) -> Tensor:
     return tokens
 
 
-def _starts(tokens_RL: Tensor, labels_RL: Tensor | None, writing: Writing) -> Tensor:
+def _as_tokens(labels_NL: Tensor | None, tokens_NL: Tensor) -> Tensor:
+    """Labels that are tokens, where there is a mask of those that count, or nothing."""
+    if labels_NL is None:
+        return torch.full_like(tokens_NL, IGNORED)
+    return torch.where(labels_NL, tokens_NL, IGNORED) if labels_NL.dtype == torch.bool else labels_NL
+
+
+def _starts(labels_RL: Tensor, writing: Writing) -> Tensor:
     """Where each sequence is gone on with; L where no label counts. The first token is always given."""
-    length = tokens_RL.shape[1]
-    if writing.prompt is not None or labels_RL is None:
-        return torch.full((len(tokens_RL),), min(writing.prompt or 1, length), device=tokens_RL.device)
-    counts_RL = labels_RL if labels_RL.dtype == torch.bool else labels_RL != IGNORED
+    length = labels_RL.shape[1]
+    if writing.prompt is not None:
+        return torch.full((len(labels_RL),), min(writing.prompt, length), device=labels_RL.device)
+    counts_RL = labels_RL != IGNORED
     first_R = counts_RL.long().argmax(1).clamp_min(1)
     return torch.where(counts_RL.any(1), first_R, length)
 

@@ -123,18 +123,17 @@ class OverTokens:
         source, labels_NL, *index_N = teacher
         student_NLV, source_NLV = (self._words_last(each) for each in (student, source))
         self._check(student, source, student_NLV, source_NLV, labels_NL)
-        counts_NL = counted(labels_NL, shift=self.shift)
+        # Where labels are the teacher, they decide themselves: they may be silent where others are not.
+        counts_NL = counted(labels_NL if source.ndim == 3 else self._labels(source), shift=self.shift)
         wanted_NL = counts_NL.roll(1, 1) if self.shift else counts_NL
         given = source_NLV[counts_NL] if source_NLV.ndim == 3 else source_NLV[wanted_NL]
-        asked = tuple(getattr(self.objective, "beside", ()))
-        if asked:
-            rows_M = counts_NL.nonzero()[:, 0]
-            found = {Beside.LABELS: self._labels(labels_NL)[wanted_NL], Beside.INDEX: None}
-            if index_N:
-                found[Beside.INDEX] = index_N[0][rows_M]
-            loss_M = self.objective(wide(student_NLV[counts_NL]), (given, *(found[what] for what in asked)))
-        else:
-            loss_M = self.objective(wide(student_NLV[counts_NL]), given)
+        beside: list[Tensor] = []
+        for what in getattr(self.objective, "beside", ()):
+            if what is Beside.LABELS:
+                beside.append(self._labels(labels_NL)[wanted_NL])
+            else:
+                beside.append(index_N[0][counts_NL.nonzero()[:, 0]])
+        loss_M = self.objective(wide(student_NLV[counts_NL]), (given, *beside) if beside else given)
         return per_sequence(loss_M, counts_NL, tokens=self.tokens).to(student.dtype)
 
     def _words_last(self, output: Tensor) -> Tensor:
