@@ -100,6 +100,22 @@ class Detaches(Honest):
 
 
 @settings
+class Weighs(Honest):
+    """Holds a weight constant that depends on the student."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
+        return super().__call__(student, teacher) * student.detach().square().mean(1)
+
+
+@settings
+class WeighsThrough(Honest):
+    """The same weight, with its gradient."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
+        return super().__call__(student, teacher) * student.square().mean(1)
+
+
+@settings
 class Writes(Honest):
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
         with torch.no_grad():
@@ -205,6 +221,32 @@ PLANTED = [
 @pytest.mark.parametrize(("suite", "law"), PLANTED, ids=lambda value: value if isinstance(value, str) else "")
 def test_a_broken_objective_is_caught_by_the_law_about_it(suite: ObjectiveLaws, law: str) -> None:
     assert fails(suite, law)
+
+
+def test_what_an_objective_holds_constant_must_be_declared_and_be_all_of_it() -> None:
+    law = "test_gradients_are_right_on_both_sides"
+
+    class Suite(ObjectiveLaws):
+        held: Any = None
+        objective: Any = Weighs()
+
+        @classmethod
+        def cases(cls) -> Iterable[ObjectiveCase]:
+            sides = torch.randn(4, 5), torch.randn(4, 5)
+            yield ObjectiveCase(objective=cls.objective, student=sides[0], teacher=sides[1], held=cls.held)
+
+    def at(weight: Any) -> Any:
+        return lambda student, teacher: lambda s, t: Honest()(s, t) * weight(student)
+
+    assert fails(Suite(), law)
+    Suite.held = staticmethod(at(lambda student: student.square().mean(1)))
+    assert not fails(Suite(), law)
+    Suite.held = staticmethod(at(lambda student: student.abs().mean(1)))
+    assert fails(Suite(), law)
+    # What is declared to be held is not: its gradient flows.
+    Suite.objective = WeighsThrough()
+    Suite.held = staticmethod(at(lambda student: student.square().mean(1)))
+    assert fails(Suite(), law)
 
 
 def test_an_honest_objective_passes_every_law() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 import pickle
 from collections.abc import Callable, Iterable, Sequence
@@ -44,6 +45,8 @@ class ObjectiveCase:
         equal: Two sides at which the loss is as low as it can be; None takes the teacher's taps for both.
         floor: The loss there: one number, or one for each example; None where the lowest loss is not known.
         made_by: The settings that made the objective, where it has state of its own.
+        held: Where a part of the loss is a constant on purpose, as a weight measured on the student: from two sides to
+            the same loss, differentiable all through, with that part as it is at these sides.
     """
 
     objective: Objective
@@ -52,6 +55,7 @@ class ObjectiveCase:
     equal: Pair | None = None
     floor: float | Tensor | None = 0.0
     made_by: LearnedObjective | None = None
+    held: Callable[[Any, Any], Callable[[Any, Any], Tensor]] | None = None
 
     def __len__(self) -> int:
         return len(next(leaves(self.student)))
@@ -188,14 +192,18 @@ class ObjectiveLaws:
         sides = _as(torch.float64, case.student, case.teacher)
         floats = [leaf.requires_grad_() for leaf in leaves(sides) if leaf.is_floating_point()]
 
-        def loss(*given: Tensor) -> Tensor:
+        def loss(*given: Tensor, of: Callable[[Any, Any], Tensor]) -> Tensor:
             fresh = iter(given)
-            result: Tensor = objective(
-                *map_values(lambda leaf: next(fresh) if leaf.is_floating_point() else leaf, sides)
-            )
-            return result
+            return of(*map_values(lambda leaf: next(fresh) if leaf.is_floating_point() else leaf, sides))
 
-        assert torch.autograd.gradcheck(loss, floats, eps=1e-6, atol=1e-5)
+        if case.held is not None:
+            constant = case.held(*_as(torch.float64, case.student, case.teacher))
+            here, there = loss(*floats, of=objective), loss(*floats, of=constant)
+            assert torch.allclose(here, there), f"{here} is not the loss with a part held, {there}"
+            ours, theirs = (torch.autograd.grad(one.sum(), floats, materialize_grads=True) for one in (here, there))
+            assert all(torch.allclose(*pair) for pair in zip(ours, theirs, strict=True)), "more is held, or less"
+            objective = constant
+        assert torch.autograd.gradcheck(functools.partial(loss, of=objective), floats, eps=1e-6, atol=1e-5)
 
     def test_taps_are_not_written_to(self, case: ObjectiveCase) -> None:
         student, teacher = _as(torch.float64, case.student, case.teacher)
