@@ -202,6 +202,16 @@ def test_the_two_published_forms_of_attention_transfer_are_tied() -> None:
     assert not torch.allclose(paper(student, teacher), code(student, teacher).sqrt())
 
 
+def test_autocast_does_not_take_digits_from_products() -> None:
+    student, teacher = (side.float() for side in maps(4, 3, 4, 4))
+    for objective in (NeuronSelectivity(), NeuronSelectivity(kernel=GaussianKernel()), ChannelCorrelation()):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = objective(student, teacher)
+            products = student.flatten(2) @ teacher.flatten(2).transpose(1, 2)
+        assert torch.equal(loss, objective(student, teacher))
+        assert not torch.equal(products.float(), student.flatten(2) @ teacher.flatten(2).transpose(1, 2))
+
+
 # Neuron selectivity against the kernel written out over all pairs of channels.
 
 

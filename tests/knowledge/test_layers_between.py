@@ -173,6 +173,16 @@ class TestSelfRelations(ObjectiveLaws):
         )
 
 
+def test_autocast_does_not_take_digits_from_products() -> None:
+    suites: list[type[ObjectiveLaws]] = [TestSolutionFlow, TestSingularVectors, TestMultiHeadGraph]
+    suites += [TestAttentionScores, TestAttentionRelations, TestSelfRelations]
+    for case in (case for suite in suites for case in suite.cases()):
+        student, teacher = (map_values(lambda tap: tap.float(), side) for side in (case.student, case.teacher))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = case.objective(student, teacher)
+        assert torch.equal(loss, case.objective(student, teacher)), case
+
+
 # The flow of solution procedure
 
 

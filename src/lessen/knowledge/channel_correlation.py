@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lessen.core import Card, settings
 from lessen.functional.channels import both_by_channel, unit
+from lessen.functional.pairs import full_precision
 
 
 def channel_correlation(features_NCP: Tensor) -> Tensor:
@@ -24,7 +25,8 @@ def channel_correlation(features_NCP: Tensor) -> Tensor:
     tensor([[[1., 0.],
              [0., 1.]]])
     """
-    return unit(features_NCP @ features_NCP.transpose(1, 2), 2)
+    with full_precision(features_NCP):
+        return unit(features_NCP @ features_NCP.transpose(1, 2), 2)
 
 
 @settings

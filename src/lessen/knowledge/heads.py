@@ -24,6 +24,7 @@ from typing import Any
 from torch import Tensor
 
 from lessen.core.errors import ShapeError
+from lessen.functional.pairs import full_precision
 from lessen.functional.shapes import wide
 from lessen.knowledge.divergences import Divergence
 from lessen.knowledge.soft_targets import soft_targets
@@ -81,7 +82,8 @@ def relation(queries_NTC: Tensor, keys_NTC: Tensor, *, heads: int) -> Tensor:
     queries_NHTD, keys_NHTD = (
         wide(tokens).unflatten(2, (heads, -1)).transpose(1, 2) for tokens in (queries_NTC, keys_NTC)
     )
-    products: Tensor = queries_NHTD @ keys_NHTD.transpose(2, 3)
+    with full_precision(queries_NHTD):
+        products: Tensor = queries_NHTD @ keys_NHTD.transpose(2, 3)
     return products / math.sqrt(queries_NHTD.shape[3])
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from lessen.core import Card, Task, settings
 from lessen.functional.channels import by_channel
 from lessen.functional.distances import cosine
-from lessen.functional.shapes import wide
+from lessen.functional.pairs import full_precision
 from lessen.functional.singular import right_singular_vectors
 from lessen.knowledge.divergences import Divergence, ReverseKL
 from lessen.knowledge.prepared import Prepared
@@ -48,8 +48,7 @@ class GraphEstimator(nn.Module):
     def graphs(self, first_NC: Tensor, second_ND: Tensor) -> Tensor:
         """How much each example at the next layer (rows) has to do with each at the first: (H, N, N), no softmax."""
         key, query = (
-            wide(made).unflatten(1, (self.heads, -1)).transpose(0, 1)
-            for made in (self.key(second_ND), self.query(first_NC))
+            made.unflatten(1, (self.heads, -1)).transpose(0, 1) for made in (self.key(second_ND), self.query(first_NC))
         )
         graphs_HNN: Tensor = key @ query.transpose(1, 2)
         return graphs_HNN
@@ -58,8 +57,8 @@ class GraphEstimator(nn.Module):
         """1 - cosine of the angle between the next layer's vectors and what is predicted of them, shape (N,)."""
         weights_HNN = self.graphs(first_NC, second_ND).softmax(2)
         kept_HN1 = F.dropout(torch.ones_like(weights_HNN[:, :, :1]), self.drop, self.training)
-        mixed_HNE = (weights_HNN * kept_HN1) @ wide(self.value(first_NC))
-        return cosine(wide(self.predict(mixed_HNE.transpose(0, 1).flatten(1))), second_ND)
+        mixed_HNE = (weights_HNN * kept_HN1) @ self.value(first_NC)
+        return cosine(self.predict(mixed_HNE.transpose(0, 1).flatten(1)), second_ND)
 
 
 def graph_divergence(student_HNN: Tensor, teacher_HNN: Tensor, *, divergence: Divergence) -> Tensor:
@@ -132,8 +131,9 @@ class MultiHeadGraphModule(Prepared):
 
     def preparation(self, teacher: Any) -> Tensor:
         """How badly the heads predict the teacher's vectors, summed over pairs of taps."""
-        vectors = [right_singular_vectors(by_channel(tap).transpose(1, 2), 1)[0].squeeze(2) for tap in teacher]
-        losses = [heads(*two) for heads, two in zip(self.estimator, pairwise(vectors), strict=True)]
+        with full_precision(teacher[0]):
+            vectors = [right_singular_vectors(by_channel(tap).transpose(1, 2), 1)[0].squeeze(2) for tap in teacher]
+            losses = [heads(*two) for heads, two in zip(self.estimator, pairwise(vectors), strict=True)]
         return torch.stack(losses).sum(0).to(teacher[0].dtype)
 
     def comparison(self, student: Any, teacher: Any) -> Tensor:
@@ -143,6 +143,7 @@ class MultiHeadGraphModule(Prepared):
         losses = []
         for module, (before, now) in zip(self.estimator, pairwise(vectors), strict=True):
             heads = cast(GraphEstimator, module)
-            graphs = [heads.graphs(b.squeeze(2), n.squeeze(2)) for b, n in zip(before, now, strict=True)]
+            with full_precision(student[0]):
+                graphs = [heads.graphs(b.squeeze(2), n.squeeze(2)) for b, n in zip(before, now, strict=True)]
             losses.append(graph_divergence(*graphs, divergence=self.settings.divergence))
         return torch.stack(losses).sum(0).to(student[0].dtype)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lessen.core import Card, settings
 from lessen.functional.channels import both_by_channel, unit
+from lessen.functional.pairs import full_precision
 from lessen.knowledge.kernels import Kernel, PolynomialKernel
 
 
@@ -48,4 +49,5 @@ class NeuronSelectivity:
             same=("positions",),
             advice="Put a bridge on the edge, as bridge=ResolutionBridge().",
         )
-        return self.kernel(*(unit(side_NCP, 2) for side_NCP in sides)).to(student.dtype)
+        with full_precision(student):
+            return self.kernel(*(unit(side_NCP, 2) for side_NCP in sides)).to(student.dtype)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lessen.core import Card, settings
 from lessen.functional.channels import by_channel, unit
+from lessen.functional.pairs import full_precision
 from lessen.functional.singular import right_singular_vectors
 from lessen.knowledge.several import several
 
@@ -42,9 +43,10 @@ def compressed(student: Tensor, teacher: Tensor, *, vectors: int, spare: int) ->
         Vectors of student and teacher, both (N, C, K), and the teacher's singular values, (N, K), of length 1 together.
     """
     student_NPC, teacher_NPC = (by_channel(features).transpose(1, 2) for features in (student, teacher))
-    teacher_NCK, values_NK = right_singular_vectors(teacher_NPC, vectors)
-    student_NCM, _ = right_singular_vectors(student_NPC, vectors + spare)
-    return align(student_NCM, teacher_NCK), teacher_NCK, unit(values_NK, 1)
+    with full_precision(teacher_NPC):
+        teacher_NCK, values_NK = right_singular_vectors(teacher_NPC, vectors)
+        student_NCM, _ = right_singular_vectors(student_NPC, vectors + spare)
+        return align(student_NCM, teacher_NCK), teacher_NCK, unit(values_NK, 1)
 
 
 def layer_relation(first_NCK: Tensor, second_NDK: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from lessen.core import Card, settings
 from lessen.functional.channels import by_channel
+from lessen.functional.pairs import full_precision
 from lessen.knowledge.distances import Distance, SquaredDistance
 from lessen.knowledge.several import several
 
@@ -37,7 +38,8 @@ def flow_matrix(first: Tensor, second: Tensor, *, largest: bool = False) -> Tens
         pool = F.adaptive_max_pool2d if largest else F.adaptive_avg_pool2d
         first, second = (x if tuple(x.shape[2:]) == size else pool(x, size) for x in (first, second))
     first_NCP, second_NDP = by_channel(first), by_channel(second)
-    return first_NCP @ second_NDP.transpose(1, 2) / first_NCP.shape[2]
+    with full_precision(first_NCP):
+        return first_NCP @ second_NDP.transpose(1, 2) / first_NCP.shape[2]
 
 
 @settings
