@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lessen.core.errors import SettingError, ShapeError
 from lessen.functional import pairs
@@ -28,6 +27,7 @@ from lessen.knowledge import (
 from lessen.knowledge.correlation_congruence import gaussian_kernel
 from lessen.knowledge.relational_angle import angle_cosines
 from lessen.testing import ObjectiveCase, ObjectiveLaws
+from lessen.testing.largest import LargestTensor
 from lessen.testing.objectives import Pair
 
 PLAIN: list[Any] = [
@@ -410,30 +410,14 @@ def test_far_from_the_origin_few_digits_are_lost(objective: Any) -> None:
     assert not torch.allclose(uncentred, torch.cdist(student.double(), student.double()).square().float(), rtol=0.1)
 
 
-class Largest(TorchDispatchMode):
-    """The most numbers that any tensor made inside has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numbers = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for each in made if isinstance(made, tuple) else (made,):
-            if isinstance(each, Tensor):
-                # An expanded view is no memory.
-                self.numbers = max(self.numbers, each.untyped_storage().nbytes() // each.element_size())
-        return made
-
-
 @pytest.mark.parametrize("objective", PLAIN, ids=str)
 def test_no_tensor_of_pairs_times_features_is_made(objective: Any) -> None:
     count, width = 16, 2048
     student, teacher = torch.randn(count, width, requires_grad=True), torch.randn(count, width)
-    with Largest() as largest:
+    with LargestTensor() as largest:
         objective(student, teacher).sum().backward()
     assert largest.numbers <= count * width
-    with Largest() as slow:
+    with LargestTensor() as slow:
         difference = torch.nn.functional.normalize(teacher[None] - teacher[:, None], dim=2)
         angles = difference @ difference.transpose(1, 2)
     assert slow.numbers == count * count * width

@@ -17,9 +17,10 @@ from lessen.graph import Edge, Fit, Flow, Graph, Network, Stage
 from lessen.knowledge import ContrastiveRepresentation, HolisticKnowledge
 from lessen.knowledge.contrastive_representation import ContrastiveRepresentationLoss
 from lessen.knowledge.holistic_knowledge import HolisticKnowledgeLoss, neighbour_graph
-from lessen.knowledge.memory import Memory, scores, spread_negatives
+from lessen.knowledge.memory import Memory, noise_contrast
 from lessen.schemes import Offline, at, taps
 from lessen.testing import ObjectiveCase, ObjectiveLaws, learned
+from lessen.testing.largest import LargestTensor
 from lessen.testing.tasks import clusters, perceptron
 
 TASK = Task(examples=40, classes=3)
@@ -93,36 +94,44 @@ def naive(
     teacher: Tensor,
     *,
     own_bank: bool = False,
+    all_classes: bool = False,
     share: float = 1.0,
     directions: int = 2,
 ) -> list[float]:
-    """The loss by loops over examples and negatives, as the paper writes it: h = e / (e + K / M), e = exp / Z."""
+    """The loss by loops over examples and negatives, as the paper writes it: h = p / (p + K / M), p = e / Z."""
     temperature, memory = made.settings.temperature, made.memory
-    chosen = memory.eval().chosen(INDEX, LABELS)
+    drawn = memory.eval().draw(INDEX, LABELS)
     sides = [
         (embed(student, made.student.linear), memory.student if own_bank else memory.teacher),
         (embed(teacher, made.teacher.linear), memory.teacher if own_bank else memory.student),
     ]
     loss = [0.0] * len(student)
     for anchors, bank in sides[:directions]:
-        examples, count = len(bank), chosen.shape[1] - 1
-        e = [[math.exp(anchors[i].dot(bank[j]).item() / temperature) for j in chosen[i]] for i in range(len(student))]
-        constant = sum(map(sum, e)) / chosen.numel() * examples
+        examples, count = len(bank), len(drawn.others)
         noise = share * count / examples
-        for i, row in enumerate(e):
-            ratio = [each / constant for each in row]
-            loss[i] -= math.log(ratio[0] / (ratio[0] + noise))
-            for each in ratio[1:]:
-                loss[i] -= math.log(noise / (each + noise))
+        positive, negative = [], []
+        for i, anchor in enumerate(anchors):
+            e = [math.exp(anchor.dot(row).item() / temperature) for row in bank]
+            positive.append(e[INDEX[i]])
+            known = dict(zip(INDEX.tolist(), LABELS.tolist(), strict=True))
+            kept = [j for j in drawn.others.tolist() if all_classes or known.get(j) != int(LABELS[i])]
+            negative.append([e[j] for j in kept])
+        pairs = len(student) + sum(map(len, negative))
+        constant = (sum(positive) + sum(map(sum, negative))) / pairs * examples
+        for i, others in enumerate(negative):
+            h = [each / constant / (each / constant + noise) for each in (positive[i], *others)]
+            loss[i] -= math.log(h[0]) + count * sum(math.log(1 - each) for each in h[1:]) / len(others)
     return loss
 
 
 def test_contrast_is_a_loop_over_negatives() -> None:
-    made = contrast().eval()
+    made = contrast(examples=44).eval()
     student, teacher = batch()
+    # Evenly spaced: 0, 4, 8, ... Examples 0 and 8 are in the batch, and must be left out by their classes.
+    assert {0, 8} < set(made.memory.draw(INDEX, LABELS).others.tolist())
     got = made(student, teacher).tolist()
     assert got == pytest.approx(naive(made, student, teacher[0]), rel=1e-9)
-    for mistake in ({"own_bank": True}, {"share": 0.5}, {"directions": 1}):
+    for mistake in ({"own_bank": True}, {"all_classes": True}, {"share": 0.5}, {"directions": 1}):
         assert got != pytest.approx(naive(made, student, teacher[0], **mistake), rel=1e-3), mistake
 
 
@@ -161,12 +170,14 @@ def test_the_constant_is_the_mean_over_the_batch() -> None:
     torch.manual_seed(11)
     made.train()(student, teacher)
     torch.manual_seed(11)
-    chosen = made.memory.chosen(INDEX, LABELS)
-    anchors = embed(student, made.student.linear)
-    mean = sum(math.exp(float(anchors[i] @ bank[j]) / 0.07) for i in range(5) for j in chosen[i].tolist())
-    expected = math.log(mean / chosen.numel())
-    assert float(made.log_constant[0]) == pytest.approx(expected, rel=1e-9)
-    assert float(made.log_constant[0]) != pytest.approx(math.log(mean / 5), rel=1e-3)
+    drawn = made.memory.draw(INDEX, LABELS)
+    e = [
+        math.exp(anchor.dot(bank[j]).item() / 0.07)
+        for i, anchor in enumerate(embed(student, made.student.linear))
+        for j in [int(INDEX[i]), *drawn.others[drawn.counts[i]].tolist()]
+    ]
+    assert made.log_constant[0].item() == pytest.approx(math.log(sum(e) / len(e)), rel=1e-9)
+    assert made.log_constant[0].item() != pytest.approx(math.log(sum(e) / 5), rel=1e-3)
 
 
 # The memory
@@ -202,65 +213,75 @@ def test_the_gradient_is_of_the_memory_before_it_is_written() -> None:
     fresh = contrast()
     fresh.started.fill_(True)
     torch.manual_seed(5)
-    chosen = fresh.memory.train().chosen(INDEX, LABELS)
+    drawn = fresh.memory.train().draw(INDEX, LABELS)
     for momentum, same in ((None, True), (0.5, False)):
-        anchors = embed(student, fresh.student.linear)
+        anchors, others = embed(student, fresh.student.linear), embed(teacher[0], fresh.teacher.linear)
         if momentum is not None:  # the mistake: written first
-            fresh.memory.remember(INDEX, LABELS, anchors, embed(teacher[0], fresh.teacher.linear), momentum=momentum)
-        odds = (anchors[:, None] * fresh.memory.teacher[chosen]).sum(2) / 0.07 - math.log(chosen.shape[1] - 1)
-        loss = F.softplus(-odds[:, 0]).sum() + F.softplus(odds[:, 1:]).sum()
-        (expected,) = torch.autograd.grad(loss, student)
+            fresh.memory.remember(INDEX, LABELS, anchors, others, momentum=momentum)
+        scores, _ = fresh.memory.scores(anchors, others, drawn)
+        loss = noise_contrast(scores.over(0.07), fresh.log_constant[0])
+        (expected,) = torch.autograd.grad(loss.sum(), student)
         assert torch.allclose(got, expected) == same
 
 
-def test_negatives_are_of_other_classes_and_all_as_likely() -> None:
-    labels = torch.tensor([0] * 5 + [1] * 9 + [2] * 4 + [-1] * 6).roll(7)
-    index = torch.tensor([8, 13, 20])
+def test_the_negatives_that_are_drawn_estimate_the_mean_over_all_of_other_classes() -> None:
     torch.manual_seed(0)
-    counts = torch.zeros(3, 24)
-    for _ in range(2000):
-        chosen = spread_negatives(index, labels, 6, draw=True)
-        assert bool((labels[chosen] != labels[index][:, None]).all())
-        counts.scatter_add_(1, chosen, torch.ones(3, 6))
-    for row, own in zip(counts, labels[index], strict=True):
-        others = labels != own
-        expected = 6 * 2000 / int(others.sum())
-        assert float(row[~others].sum()) == 0
-        assert float((row[others] / expected - 1).abs().max()) < 0.15
-    # A plain draw finds examples of the same class.
-    plain = torch.randint(24, (3, 600))
-    assert bool((labels[plain] == labels[index][:, None]).any())
+    memory = Memory(40, 3, negatives=10, by_label=True).double().train()
+    memory.labels.copy_(torch.arange(40) % 3)
+    anchors = F.normalize(torch.randn(5, 3, dtype=torch.float64))
+    labels, none = INDEX % 3, torch.zeros((), dtype=torch.float64)
+    losses = []
+    for _ in range(4000):
+        drawn = memory.draw(INDEX, labels)
+        assert len(set(drawn.others.tolist())) == 10
+        assert torch.equal(drawn.counts, (drawn.others % 3) != labels[:, None])
+        losses.append(noise_contrast(memory.scores(anchors, anchors, drawn)[0].over(0.3), none))
+    odds = anchors @ memory.teacher.T / 0.3 - math.log(10)
+    refuse, other = F.softplus(odds), (torch.arange(40) % 3) != labels[:, None]
+    accept = F.softplus(-odds[torch.arange(5), INDEX])
+    expected = accept + 10 * (refuse * other).sum(1) / other.sum(1)
+    assert torch.allclose(torch.stack(losses).mean(0), expected, rtol=0.01)
+    assert not torch.allclose(accept + 10 * refuse.mean(1), expected, rtol=0.01)  # over all classes
 
 
 def test_without_labels_only_the_example_itself_is_left_out() -> None:
-    index = torch.arange(40)
-    torch.manual_seed(0)
-    drawn = torch.cat([spread_negatives(index, torch.arange(40), 10, draw=True) for _ in range(50)], dim=1)
-    assert bool((drawn != index[:, None]).all())
-    assert all(set(row) == set(range(40)) - {i} for i, row in enumerate(drawn.tolist()))
-    once = spread_negatives(index, torch.arange(40), 13, draw=False)  # 39 others in 13 pieces: none twice
-    assert all(len(set(row)) == 13 for row in once.tolist())
+    memory = Memory(40, 3, negatives=10, by_label=False).train()
+    for _ in range(20):
+        drawn = memory.draw(INDEX, None)
+        assert torch.equal(drawn.counts, drawn.others != INDEX[:, None])
+    assert bool((memory.eval().draw(INDEX, None).others == torch.arange(0, 40, 4)).all())
 
 
 def test_negatives_come_from_the_seed_and_in_eval_mode_from_nothing() -> None:
-    memory = Memory(40, 3, negatives=10, by_label=True)
+    memory = Memory(40, 3, negatives=10, by_label=True).train()
     state = torch.get_rng_state()
-    first, second = memory.train().chosen(INDEX, LABELS), memory.chosen(INDEX, LABELS)
+    first, second = (memory.draw(INDEX, LABELS).others for _ in range(2))
     assert not torch.equal(first, second)
     torch.set_rng_state(state)
-    assert torch.equal(memory.chosen(INDEX, LABELS), first)
+    assert torch.equal(memory.draw(INDEX, LABELS).others, first)
     state = torch.get_rng_state()
-    assert torch.equal(memory.eval().chosen(INDEX, LABELS), memory.chosen(INDEX, LABELS))
+    assert torch.equal(memory.eval().draw(INDEX, LABELS).others, memory.draw(INDEX, LABELS).others)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_both_ways_to_score_agree() -> None:
-    anchors, bank = torch.randn(4, 5), torch.randn(300, 5)
-    few, many = torch.randint(300, (4, 3)), torch.randint(300, (4, 200))
-    for chosen in (few, many):
-        expected = torch.stack([bank[row] @ anchor for anchor, row in zip(anchors, chosen, strict=True)])
-        assert torch.allclose(scores(anchors, bank, chosen), expected, atol=1e-6)
-        assert not torch.allclose(scores(anchors, bank, chosen.flip(1)), expected)
+def test_a_step_makes_nothing_of_examples_times_negatives_times_width() -> None:
+    made = contrast(examples=400, width=32).float().train()
+    student, (teacher, labels, index) = batch()
+    with LargestTensor() as largest:
+        made(student.float().requires_grad_(), (teacher.float(), labels, index)).sum().backward()
+    assert largest.numbers == 400 * 32  # the memory itself
+    assert largest.numbers < 5 * 100 * 32  # what gathering a hundred rows for each of five examples makes
+
+
+def test_where_all_are_of_one_class_there_are_no_negatives() -> None:
+    made = contrast().train()
+    student, (teacher, _, index) = batch()
+    made.memory.labels.zero_()
+    loss = made(student.requires_grad_(), (teacher, torch.zeros(5, dtype=torch.long), index))
+    loss.sum().backward()
+    assert bool(torch.isfinite(loss).all())
+    assert student.grad is not None
+    assert bool(torch.isfinite(student.grad).all())
 
 
 def test_how_many_negatives() -> None:
@@ -318,7 +339,7 @@ def test_holistic_knowledge_is_four_cross_entropies(own_bank: bool) -> None:
     logits = torch.randn(2, 5, 3, dtype=torch.float64)
     got = made((student, logits[0]), ((teacher, logits[1]), labels, index))
 
-    chosen = made.memory.chosen(index, labels)
+    drawn = made.memory.draw(index, labels)
     raw = embed(student, made.student.linear), embed(teacher, made.teacher.linear)
     banks = made.memory.teacher, made.memory.student
     in_graph = []
@@ -329,10 +350,12 @@ def test_holistic_knowledge_is_four_cross_entropies(own_bank: bool) -> None:
     for this in (0, 1):
         for number in range(5):
             kept = banks[this][index[number]]
-            others = banks[1 - this if own_bank else this][chosen[number, 1:]]
+            kept_others = drawn.others[drawn.counts[number]]
+            others = banks[1 - this if own_bank else this][kept_others]
+            extra = math.log(6 / len(kept_others))
             mixed = 0.4 * in_graph[1 - this][number] + 0.6 * kept
             for anchor, positive in ((raw[this], kept), (in_graph[this], mixed / mixed.norm())):
-                against = torch.stack([anchor[number] @ positive, *(others @ anchor[number])]) / 0.3
+                against = torch.stack([anchor[number] @ positive, *(others @ anchor[number] + 0.3 * extra)]) / 0.3
                 expected[number] += F.cross_entropy(against[None], torch.tensor([0]))
     # With negatives of the own memory, as released code takes them, it is another number.
     assert torch.allclose(got, expected) != own_bank

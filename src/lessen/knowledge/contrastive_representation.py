@@ -20,8 +20,10 @@ from lessen.core.data import Task
 from lessen.knowledge.memory import (
     Embedding,
     Memory,
+    Scores,
     beside_of,
     embedded,
+    mean_of_exponentials,
     negatives_for,
     noise_contrast,
     of_all_processes,
@@ -49,17 +51,18 @@ class ContrastiveRepresentationLoss(nn.Module):
     def forward(self, student: Tensor, teacher: Any) -> Tensor:
         features, labels_N, index_N = beside_of(teacher, by_label=self.settings.by_label)
         student_ND, teacher_ND = embedded(student, features, self.student, self.teacher)
-        chosen_NK = self.memory.chosen(index_N, labels_N)
-        both = [each / self.settings.temperature for each in self.memory.scores(student_ND, teacher_ND, chosen_NK)]
-        losses = [noise_contrast(*pair) for pair in zip(both, self._constants(both), strict=True)]
+        drawn = self.memory.draw(index_N, labels_N)
+        scores = self.memory.scores(student_ND, teacher_ND, drawn)
+        both = [side.over(self.settings.temperature) for side in scores]
+        by_student, by_teacher = map(noise_contrast, both, self._constants(both))
         self.memory.remember(index_N, labels_N, student_ND, teacher_ND, momentum=self.settings.momentum)
-        return torch.stack(losses).sum(0).to(student.dtype)
+        return (by_student + by_teacher).to(student.dtype)
 
-    def _constants(self, both: list[Tensor]) -> Tensor:
+    def _constants(self, both: list[Scores]) -> Tensor:
         """The logarithm of the mean of e^score on the first training batch, for each direction: shape (2,)."""
         if bool(self.started):
             return self.log_constant
-        constants = torch.stack([scores.flatten().logsumexp(0) - math.log(scores.numel()) for scores in both])
+        constants = torch.stack([mean_of_exponentials(scores) for scores in both])
         if not self.training:
             return constants
         everywhere = of_all_processes(constants.detach()[None])
@@ -96,13 +99,14 @@ class ContrastiveRepresentation:
         paper="CRD, arXiv:1910.10699",
         says="A bound on the mutual information of the two networks' features, by noise-contrastive estimation.",
         costs="Nothing in the shipped model; while training two linear layers, a memory of 2 M D numbers, and two "
-        "products of the batch with the memory a step.",
+        "products of N x D and D x K a step.",
         fails_when="There are few examples, or an example is seen once: its memory is still random. The loss is not "
         "zero when student and teacher are equal. In float16 the sum over negatives may overflow; give it float32.",
-        differs="Negatives are spread evenly over the other classes, without the repetitions of independent draws; "
-        "classes are known of examples that were seen, so in the first pass some negatives may be of the same class. "
-        "No more negatives than a quarter of the examples (the authors take 16,384 of 50,000). Logarithms are exact, "
-        "where released code adds 1e-7. The memory starts on the unit sphere.",
+        differs="Negatives are drawn once for a batch, not for each example, and those of its own class are left out "
+        "and made up for by the others: the same expectation, at one product of matrices. Classes are known of "
+        "examples that were seen, so in the first pass some negatives may be of the same class. No more negatives "
+        "than a quarter of the examples (the authors take 16,384 of 50,000). Logarithms are of h itself, where "
+        "released code adds 1e-7. The memory starts on the unit sphere.",
     )
     relational: ClassVar[bool] = True
 

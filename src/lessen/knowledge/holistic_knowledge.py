@@ -9,6 +9,7 @@ negatives.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -19,7 +20,7 @@ from lessen.core import Beside, Card, settings
 from lessen.core.data import Task
 from lessen.core.errors import ShapeError
 from lessen.functional.pairs import cosines, full_precision, inverse_root, rows, unit_rows
-from lessen.knowledge.memory import Embedding, Memory, beside_of, embedded, information_contrast, negatives_for
+from lessen.knowledge.memory import Embedding, Memory, Scores, beside_of, embedded, information_contrast, negatives_for
 from lessen.surgery.values import shapes_of
 
 
@@ -83,28 +84,28 @@ class HolisticKnowledgeLoss(nn.Module):
         taps, labels_N, index_N = beside_of(teacher, by_label=self.settings.by_label)
         features, logits = _fitting(student, taps)
         student_ND, teacher_ND = embedded(*features, self.student, self.teacher)
-        chosen_NK = self.memory.chosen(index_N, labels_N)
-        raw = self._contrast(*self.memory.scores(student_ND, teacher_ND, chosen_NK))
+        drawn = self.memory.draw(index_N, labels_N)
+        raw = self._contrast(*self.memory.scores(student_ND, teacher_ND, drawn))
         graphs = [neighbour_graph(each, neighbours=self.settings.neighbours) for each in logits]
         student_graph_ND = self.student_graph(student_ND, graphs[0])
         teacher_graph_ND = self.teacher_graph(teacher_ND, graphs[1])
-        by_student_NK, by_teacher_NK = self.memory.scores(student_graph_ND, teacher_graph_ND, chosen_NK)
+        by_student, by_teacher = self.memory.scores(student_graph_ND, teacher_graph_ND, drawn)
         in_graph = self._contrast(
-            self._with_positive(by_student_NK, student_graph_ND, teacher_graph_ND, self.memory.teacher[index_N]),
-            self._with_positive(by_teacher_NK, teacher_graph_ND, student_graph_ND, self.memory.student[index_N]),
+            self._with_positive(by_student, student_graph_ND, teacher_graph_ND, self.memory.teacher[index_N]),
+            self._with_positive(by_teacher, teacher_graph_ND, student_graph_ND, self.memory.student[index_N]),
         )
         self.memory.remember(index_N, labels_N, student_ND, teacher_ND, momentum=self.settings.momentum)
         return (raw + in_graph).to(features[0].dtype)
 
-    def _with_positive(self, scores_NK: Tensor, anchor_ND: Tensor, other_ND: Tensor, kept_ND: Tensor) -> Tensor:
-        """The scores, with the other side's embedding in the graph mixed into the positive, which stands first."""
+    def _with_positive(self, scores: Scores, anchor_ND: Tensor, other_ND: Tensor, kept_ND: Tensor) -> Scores:
+        """The scores, with the other side's embedding in the graph mixed into the positive."""
         share = self.settings.graph_share
         positive_ND = unit_rows(share * other_ND + (1 - share) * kept_ND)
-        return torch.cat([(anchor_ND * positive_ND).sum(1, keepdim=True), scores_NK[:, 1:]], dim=1)
+        return replace(scores, positive=(anchor_ND * positive_ND).sum(1))
 
-    def _contrast(self, by_student_NK: Tensor, by_teacher_NK: Tensor) -> Tensor:
+    def _contrast(self, by_student: Scores, by_teacher: Scores) -> Tensor:
         temperature = self.settings.temperature
-        return information_contrast(by_student_NK / temperature) + information_contrast(by_teacher_NK / temperature)
+        return information_contrast(by_student.over(temperature)) + information_contrast(by_teacher.over(temperature))
 
 
 @settings
@@ -142,12 +143,13 @@ class HolisticKnowledge:
         paper="HKD, arXiv:2108.05507",
         says="A bound on the mutual information of the two networks' features, of an example and of its neighbourhood.",
         costs="Nothing in the shipped model; while training four linear layers, a memory of 2 M D numbers, and four "
-        "products of the batch with the memory a step.",
+        "products of N x D and D x K a step.",
         fails_when="The batch has few neighbours to offer (fewer than some times `neighbours`), or each example is "
         "seen few times: its memory is still random. Not zero when student and teacher are equal.",
         differs="Negatives come from the other network's memory, as in the paper's formula; released code takes them "
         "from the own one. The graph is undirected. The positive in the graph carries gradient to both networks. "
-        "Negatives are spread evenly over the other classes, a quarter of the examples at most.",
+        "Negatives are drawn once for a batch, a quarter of the examples at most; those of an example's own class "
+        "are left out and made up for by the others.",
     )
     relational: ClassVar[bool] = True
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,42 +41,6 @@ def negatives_for(task: Task, negatives: int | None, *, what: str) -> int:
             f"sample is most of the data, and its share is what the loss estimates with. Use {most} or fewer, or None."
         )
     return min(_MOST, most) if negatives is None else negatives
-
-
-def spread_negatives(index_N: Tensor, labels_M: Tensor, count: int, *, draw: bool) -> Tensor:
-    """Numbers of examples of other classes, `count` for each of the batch: shape (N, K).
-
-    The examples of other classes, in the order of their classes, are cut into K equal pieces, and one is taken of
-    each: each example of another class is as likely as any other, none is likely twice, and no class is missed.
-
-    Args:
-        index_N: The examples of the batch.
-        labels_M: The class of every example; those with one number exclude each other.
-        count: K.
-        draw: Take one at random from each piece, from torch's global generator; otherwise the middle one.
-    """
-    ordered_M, order_M = labels_M.sort(stable=True)
-    own_N = labels_M[index_N]
-    after_N = torch.searchsorted(ordered_M, own_N, right=True)
-    others_N = len(labels_M) - (after_N - torch.searchsorted(ordered_M, own_N))
-    device = index_N.device
-    inside = torch.rand(len(index_N), count, device=device) if draw else torch.full((1, 1), 0.5, device=device)
-    place_NK = (torch.arange(count, device=device) + inside) / count * others_N[:, None]
-    step_NK = place_NK.long().minimum(others_N[:, None] - 1).clamp_min(0)
-    # Counted from the end of the own class, round the end of the list, the others are one piece.
-    return order_M[(after_N[:, None] + step_NK) % len(labels_M)]
-
-
-def scores(anchors_ND: Tensor, bank_MD: Tensor, chosen_NK: Tensor) -> Tensor:
-    """The inner product of each anchor with the rows of the bank that were chosen for it: shape (N, K).
-
-    By one product, whichever is smaller: all anchors with the whole bank, then the chosen entries of it, or the
-    chosen rows first, which are (N, K, D).
-    """
-    with full_precision(anchors_ND):
-        if len(bank_MD) <= 32 * chosen_NK.shape[1]:
-            return (anchors_ND @ bank_MD.T).gather(1, chosen_NK)
-        return torch.bmm(bank_MD[chosen_NK], anchors_ND.unsqueeze(2)).squeeze(2)
 
 
 class Embedding(nn.Module):
@@ -118,6 +83,44 @@ def embedded(student: Tensor, teacher: Tensor, by_student: Embedding, by_teacher
     return by_student(student), by_teacher(teacher)
 
 
+@dataclass(frozen=True)
+class Scores:
+    """How alike the examples of a batch are to what a memory has of them, and of others.
+
+    Args:
+        positive: With the example itself, shape (N,).
+        negative: With others, shape (N, K).
+        counts: Whether the other is no example of the same class, shape (N, K).
+    """
+
+    positive: Tensor
+    negative: Tensor
+    counts: Tensor
+
+    def over(self, temperature: float) -> Scores:
+        """The same, divided by a temperature."""
+        return Scores(self.positive / temperature, self.negative / temperature, self.counts)
+
+    def counting(self) -> Tensor:
+        """How many negatives count, at least one: shape (N,)."""
+        return self.counts.sum(1).clamp_min(1).to(self.negative.dtype)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Which examples are compared in one step.
+
+    Args:
+        index: The examples of the batch, shape (N,).
+        others: The K that they are compared with.
+        counts: Whether such a one is no example of the same class, shape (N, K).
+    """
+
+    index: Tensor
+    others: Tensor
+    counts: Tensor
+
+
 class Memory(nn.Module):
     """Unit vectors of every training example, as student and teacher last saw it, and the labels seen so far.
 
@@ -142,13 +145,16 @@ class Memory(nn.Module):
         # Without labels each example is a class of its own; with them, those not yet seen are a class of none.
         self.register_buffer("labels", torch.full((examples,), -1) if by_label else torch.arange(examples))
 
-    def chosen(self, index_N: Tensor, labels_N: Tensor | None) -> Tensor:
-        """The example itself, then its negatives: shape (N, 1 + K). In eval mode nothing is drawn.
+    def draw(self, index_N: Tensor, labels_N: Tensor | None) -> Drawn:
+        """Examples to compare a batch with, none twice, from torch's global generator; in eval mode evenly spaced.
+
+        They are the same for the whole batch, so that comparing is one product of matrices. Each is as likely as any
+        other, and each example leaves out those of its own class.
 
         Raises:
             DataError: labels are needed and are not one class number an example.
         """
-        labels_M = self.labels
+        labels_M, count = self.labels, len(self.labels)
         if self.by_label:
             if labels_N is None or labels_N.is_floating_point() or labels_N.shape != index_N.shape:
                 came = None if labels_N is None else (tuple(labels_N.shape), str(labels_N.dtype))
@@ -157,15 +163,15 @@ class Memory(nn.Module):
                     f"the labels are {came}. Mixed labels have no single class: set by_label=False, or do not mix."
                 )
             labels_M = labels_M.index_copy(0, index_N, labels_N.long())
-        negatives_NK = spread_negatives(index_N, labels_M, self.negatives, draw=self.training)
-        return torch.cat([index_N[:, None], negatives_NK], dim=1)
+        if self.training:
+            others_K = torch.randperm(count, device=index_N.device)[: self.negatives]
+        else:
+            others_K = torch.arange(self.negatives, device=index_N.device) * count // self.negatives
+        return Drawn(index_N, others_K, labels_M[index_N][:, None] != labels_M[others_K])
 
-    def scores(self, student_ND: Tensor, teacher_ND: Tensor, chosen_NK: Tensor) -> tuple[Tensor, Tensor]:
-        """How alike each side is to what the other side's memory has of the chosen: twice (N, K)."""
-        teacher, student = self.teacher, self.student
-        if self.training:  # they are written to before the backward pass reads them
-            teacher, student = teacher.clone(), student.clone()
-        return scores(student_ND, teacher, chosen_NK), scores(teacher_ND, student, chosen_NK)
+    def scores(self, student_ND: Tensor, teacher_ND: Tensor, drawn: Drawn) -> tuple[Scores, Scores]:
+        """How alike each side is to what the memory of the other side has of the examples that were drawn."""
+        return _compare(student_ND, self.teacher, drawn), _compare(teacher_ND, self.student, drawn)
 
     @torch.no_grad()
     def remember(
@@ -180,6 +186,13 @@ class Memory(nn.Module):
             bank_MD.index_copy_(0, index_N, unit_rows(moved_ND))
         if self.by_label and labels_N is not None:
             self.labels.index_copy_(0, index_N, of_all_processes(labels_N.long()))
+
+
+def _compare(anchors_ND: Tensor, bank_MD: Tensor, drawn: Drawn) -> Scores:
+    # Indexing copies the rows: the memory is written to before the backward pass reads them.
+    with full_precision(anchors_ND):
+        positive_N = (anchors_ND * bank_MD[drawn.index]).sum(1)
+        return Scores(positive_N, anchors_ND @ bank_MD[drawn.others].T, drawn.counts)
 
 
 def of_all_processes(part_N: Tensor) -> Tensor:
@@ -200,17 +213,36 @@ def beside_of(teacher: Any, *, by_label: bool) -> tuple[Any, Tensor | None, Tens
     return taps, None, index_N
 
 
-def noise_contrast(scores_NK: Tensor, log_constant: Tensor) -> Tensor:
-    """Noise-contrastive estimation with K negatives behind the positive: one loss an example, shape (N,).
+def noise_contrast(scores: Scores, log_constant: Tensor) -> Tensor:
+    """Noise-contrastive estimation with K negatives to a positive: one loss an example, shape (N,).
 
     h = e^score / (e^score + K constant) is how likely a pair is the true one; the loss is -log h of the positive, and
-    the sum of -log(1 - h) of the negatives.
+    K times the mean of -log(1 - h) of the negatives that count.
+
+    Args:
+        scores: Divided by the temperature.
+        log_constant: The logarithm of the mean of e^score over all pairs.
     """
-    negatives = scores_NK.shape[1] - 1
-    odds_NK = scores_NK - log_constant - math.log(negatives)
-    return F.softplus(-odds_NK[:, 0]) + F.softplus(odds_NK[:, 1:]).sum(1)
+    negatives = scores.negative.shape[1]
+    log_noise = log_constant + math.log(negatives)
+    refused_N = (F.softplus(scores.negative - log_noise) * scores.counts).sum(1)
+    share_N = negatives / scores.counting()
+    return F.softplus(log_noise - scores.positive) + share_N * refused_N
 
 
-def information_contrast(scores_NK: Tensor) -> Tensor:
-    """InfoNCE: minus the log-probability of the positive, which stands first, among all: shape (N,), in nat."""
-    return scores_NK.logsumexp(1) - scores_NK[:, 0]
+def information_contrast(scores: Scores) -> Tensor:
+    """InfoNCE: minus the log-probability of the positive among itself and K negatives: shape (N,), in nat.
+
+    Where not all negatives count, those that do stand for K.
+    """
+    negatives = scores.negative.shape[1]
+    stand_for_N = math.log(negatives) - scores.counting().log()
+    negative_NK = (scores.negative + stand_for_N[:, None]).masked_fill(~scores.counts, -math.inf)
+    return torch.cat([scores.positive[:, None], negative_NK], dim=1).logsumexp(1) - scores.positive
+
+
+def mean_of_exponentials(scores: Scores) -> Tensor:
+    """The logarithm of the mean of e^score over the positives and the negatives that count: a scalar."""
+    negative = scores.negative.masked_fill(~scores.counts, -math.inf).flatten()
+    count = scores.counts.sum().to(negative.dtype) + len(scores.positive)
+    return torch.cat([scores.positive, negative]).logsumexp(0) - count.log()
