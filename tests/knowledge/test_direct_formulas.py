@@ -18,6 +18,7 @@ from lessen.knowledge import (
     AsItIs,
     AsNamed,
     AutoBridge,
+    BottleneckBridge,
     CosineDistance,
     ForwardKL,
     FusionBridge,
@@ -357,6 +358,23 @@ class TestOrthogonalBridge:
                 OrthogonalBridge().build(before, after)
             assert str(before) in str(error.value)
             assert str(after) in str(error.value)
+
+
+class TestBottleneckBridge:
+    @pytest.mark.parametrize("before", [(3, 5, 4, 4), (3, 8, 6, 6), (3, 8, 2, 2)])
+    def test_it_gives_the_teachers_shape_through_a_narrow_middle(self, before: tuple[int, ...]) -> None:
+        module = BottleneckBridge(reduction=4).build(before, (3, 8, 4, 4))
+        out = module(torch.randn(before))
+        assert out.shape == (3, 8, 4, 4)
+        assert bool((out >= 0).all())
+        out.sum().backward()
+        assert all(p.grad is not None for p in module.parameters())
+        convolutions = 2 * before[1] + 9 * 2 * 2 + 2 * 8
+        assert sum(p.numel() for p in module.parameters()) == convolutions + 2 * (2 + 2 + 8)
+
+    def test_it_is_for_maps(self) -> None:
+        with pytest.raises(ShapeError, match=r"\(3, 8\).*\(3, 8, 4, 4\)"):
+            BottleneckBridge().build((3, 8), (3, 8, 4, 4))
 
 
 class TestNormAndDirection:

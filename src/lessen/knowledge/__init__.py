@@ -4,6 +4,7 @@ from lessen.knowledge.activation_boundary import ActivationBoundary
 from lessen.knowledge.attention_relations import AttentionRelations, SelfRelations
 from lessen.knowledge.attention_scores import AttentionScores
 from lessen.knowledge.attention_transfer import AttentionTransfer
+from lessen.knowledge.bottleneck import BottleneckBridge
 from lessen.knowledge.bridges import (
     AttentionPoolBridge,
     AutoBridge,
@@ -96,6 +97,7 @@ __all__ = [
     "AttentionScores",
     "AttentionTransfer",
     "AutoBridge",
+    "BottleneckBridge",
     "ChannelBridge",
     "ChannelCorrelation",
     "ChannelDistribution",

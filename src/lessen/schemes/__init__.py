@@ -2,12 +2,14 @@
 
 from lessen.schemes.assistant_chain import AssistantChain, assistant_chain
 from lessen.schemes.at import At, at
+from lessen.schemes.borrowed_head import borrow_head, feature_lesson
 from lessen.schemes.mutual import Mutual, mutual
 from lessen.schemes.offline import Offline, offline
 from lessen.schemes.scheme import Cast, Scheme
 from lessen.schemes.self_branches import SelfBranches, self_branches
 from lessen.schemes.self_snapshot import SelfSnapshot, self_snapshot
 from lessen.schemes.several_teachers import SeveralTeachers, several_teachers
+from lessen.schemes.staged import Staged, staged
 from lessen.schemes.supervised import Supervised, supervised
 from lessen.surgery.taps import Tap, Taps, taps
 
@@ -21,16 +23,20 @@ __all__ = [
     "SelfBranches",
     "SelfSnapshot",
     "SeveralTeachers",
+    "Staged",
     "Supervised",
     "Tap",
     "Taps",
     "assistant_chain",
     "at",
+    "borrow_head",
+    "feature_lesson",
     "mutual",
     "offline",
     "self_branches",
     "self_snapshot",
     "several_teachers",
+    "staged",
     "supervised",
     "taps",
 ]

@@ -1,0 +1,86 @@
+"""Hints first: the lower layers learn to see, then the whole network learns to answer.
+
+Romero et al., FitNets: hints for thin deep nets, ICLR 2015, arXiv:1412.6550, section 2.3 and algorithm 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from lessen.core.card import Card
+from lessen.core.contracts import Objective
+from lessen.core.settings import settings
+from lessen.graph import Cache, Fit, Labels, Network, Stage
+from lessen.graph.node import Node
+from lessen.knowledge import CrossEntropy, SoftTargets
+from lessen.schemes.at import At, Lesson, lesson
+from lessen.schemes.offline import labels_edge
+from lessen.schemes.scheme import Cast, role, stage
+from lessen.schemes.supervised import Count
+
+
+@settings
+class Staged:
+    """A frozen teacher's features teach first; then the labels and what else it knows. Cast: `teacher`, `student`.
+
+    In the first stage no weight behind the deepest hint moves: no gradient gets there. The bridges of the first stage
+    end with it.
+
+    Args:
+        hints: What is taught in the first stage, at layers inside.
+        knowledge: What is taught in the second.
+        labels: The weight of the labels in the second stage; 0 where there are none.
+        labels_objective: Between the student's output and the labels.
+        hint_epochs: Passes over the training data in the first stage.
+        hint_steps: Optimizer steps in the first stage, instead of epochs.
+        epochs: Passes over the training data in the second.
+        steps: Optimizer steps in the second, instead of epochs.
+        fit: How the student moves. In the first stage nothing is chosen by the validation split, for which its
+            answers say nothing yet.
+        cache: Keep what the teacher gives on disk, where training batches have no random view. None: compute it
+            each time.
+    """
+
+    hints: Annotated[tuple[At, ...], Field(min_length=1)]
+    knowledge: tuple[Lesson, ...] = (SoftTargets(),)
+    labels: float = 1.0
+    labels_objective: Objective = CrossEntropy()
+    hint_epochs: Count = 5
+    hint_steps: Count | None = None
+    epochs: Count = 10
+    steps: Count | None = None
+    fit: Fit = Fit()
+    cache: Cache | None = None
+
+    card: ClassVar[Card] = Card(
+        row="schemes / offline",
+        paper="arXiv:1412.6550; arXiv:1811.03233 (activation boundary)",
+        says="Features are learned before answers, so that a deep thin student starts where it can learn at all.",
+        costs="The passes of a first stage, through teacher and student; nothing in the shipped model.",
+        fails_when="The hint is deep: the student is bound to the teacher's way before it sees a label. A student that "
+        "trains well by itself only loses the time.",
+        differs="Normalisations behind the hint, which have no weights to move, still follow the data. The paper lets "
+        "the weight of the soft targets fall: that is the schedule of their edge.",
+    )
+
+    def stages(self, cast: Cast, /) -> list[Stage]:
+        nodes: list[Node] = [
+            Network(name="teacher", module=role(cast, "teacher", self), learns=False, cache=self.cache),
+            Network(name="student", module=role(cast, "student", self), learns=True),
+        ]
+        first = [hint.edge("teacher", "student") for hint in self.hints]
+        second = labels_edge("student", self.labels, self.labels_objective)
+        second += [lesson(what).edge("teacher", "student") for what in self.knowledge]
+        unchosen = dataclasses.replace(self.fit, keep_best=False, patience=None)
+        return [
+            stage("hints", nodes, first, epochs=self.hint_epochs, steps=self.hint_steps, fit=unchosen),
+            stage("staged", [Labels(), *nodes] if self.labels else nodes, second, epochs=self.epochs, steps=self.steps, fit=self.fit),
+        ]
+
+
+def staged(*hints: At, **settings: Any) -> Staged:
+    """Teach features first, as `staged(at("layer2", Hint(), bridge=AutoBridge()), hint_epochs=5, epochs=10)`."""
+    return Staged(hints=hints, **settings)
