@@ -309,6 +309,42 @@ def test_mixed_labels_are_refused_with_advice() -> None:
     assert bool(torch.isfinite(free(student, (teacher, index))).all())
 
 
+def test_autocast_does_not_reach_inside() -> None:
+    student, (teacher, labels, index) = batch()
+    made = contrast().float().eval()
+    expected = made(student.float(), (teacher.float(), labels, index))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(made(student.float(), (teacher.float(), labels, index)), expected)
+        assert made.student.linear(student.float()).dtype == torch.bfloat16  # what it does to a plain layer
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_examples_are_found_in_the_memory_of_the_other_network(knows: bool) -> None:
+    """A student whose features hold the teacher's, mixed with noise, is led to them; one of fresh noise is not."""
+    torch.manual_seed(0)
+    teacher = torch.randn(64, 4)
+    mixed = torch.cat([torch.randn(64, 4), teacher], dim=1) @ torch.randn(8, 8)
+    made = ContrastiveRepresentation(width=4, by_label=False).objective_for((16, 8), (16, 4), Task(examples=64))
+    optimizer = torch.optim.Adam(made.parameters(), lr=0.02)
+
+    def student() -> Tensor:
+        return mixed if knows else torch.randn(64, 8)
+
+    @torch.no_grad()
+    def found() -> float:
+        """How often the nearest vector in the teacher's memory is that of the same example."""
+        nearest = (made.student(student()) @ made.memory.teacher.T).argmax(1)
+        return (nearest == torch.arange(64)).float().mean().item()
+
+    assert found() < 0.1
+    for _ in range(60):
+        for index in torch.randperm(64).split(16):
+            optimizer.zero_grad()
+            made(student()[index], (teacher[index], index)).mean().backward()
+            optimizer.step()
+    assert (found() > 0.5) == knows
+
+
 # Holistic
 
 
