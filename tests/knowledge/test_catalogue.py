@@ -13,7 +13,7 @@ from lessen.core import Card, LearnedObjective, Objective
 from lessen.testing import ObjectiveCase, ObjectiveLaws
 
 # What stands in these rows is a setting of objectives, not one; whatever stands in any other row must be one.
-AXES = ("bridges", "costs", "distances", "divergences", "kernels", "pairings", "transforms")
+AXES = ("bridges", "costs", "distances", "divergences", "kernels", "normalizers", "pairings", "transforms")
 
 
 def objectives() -> set[type]:

@@ -71,13 +71,14 @@ class Staged:
             Network(name="teacher", module=role(cast, "teacher", self), learns=False, cache=self.cache),
             Network(name="student", module=role(cast, "student", self), learns=True),
         ]
+        taught: list[Node] = [Labels(), *nodes] if self.labels else nodes
         first = [hint.edge("teacher", "student") for hint in self.hints]
         second = labels_edge("student", self.labels, self.labels_objective)
         second += [lesson(what).edge("teacher", "student") for what in self.knowledge]
         unchosen = dataclasses.replace(self.fit, keep_best=False, patience=None)
         return [
             stage("hints", nodes, first, epochs=self.hint_epochs, steps=self.hint_steps, fit=unchosen),
-            stage("staged", [Labels(), *nodes] if self.labels else nodes, second, epochs=self.epochs, steps=self.steps, fit=self.fit),
+            stage("staged", taught, second, epochs=self.epochs, steps=self.steps, fit=self.fit),
         ]
 
 
