@@ -196,6 +196,18 @@ def test_share_0_is_the_same_as_none() -> None:
     assert not torch.allclose(trained[0], trained[2])
 
 
+def test_the_best_epoch_is_chosen_by_what_arrives() -> None:
+    student, teacher = model(1), model(2, dim=12)
+    history = run([stage(student, teacher, OnPolicy(of="student"))], data(), progress=False, device="cpu")
+    held = data().validation.fetch(torch.arange(4))
+    soft = OverTokens(objective=SoftTargets(temperature=1.0, divergence=ReverseKL()))
+    with torch.no_grad():
+        out = student(held.inputs)
+        expected = soft(out, (teacher(held.inputs), held.labels)).mean()
+        expected += OverTokens(objective=CrossEntropy())(out, (held.labels, held.labels)).mean()
+    assert history.validations[-1]["figures"] == {"student": {"loss": pytest.approx(float(expected), rel=1e-5)}}
+
+
 def test_parts_of_a_batch_do_not_change_what_is_written() -> None:
     trained = []
     for accumulate in (1, 2):

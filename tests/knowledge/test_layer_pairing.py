@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,22 +11,27 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor, nn
 
-from lessen.core import Beside, Card, Task, settings
+from lessen.core import ArrayExamples, Beside, Card, Data, Task, settings
 from lessen.core.errors import SettingError, ShapeError
+from lessen.engine import Course
+from lessen.graph import Fit
 from lessen.knowledge import (
     AsNamed,
     AttentionOverLayers,
     AttentionTransfer,
     EarthMover,
     EvenlySpaced,
+    FusionBridge,
     Hint,
     LastLayers,
     OverLayers,
     ResolutionBridge,
 )
 from lessen.knowledge.pairings import Pairing, least_cost_plan
+from lessen.schemes import Offline, at, taps
 from lessen.surgery.values import shapes_of
 from lessen.testing import ObjectiveCase, ObjectiveLaws, learned
+from lessen.zoo import residual
 
 PAIRINGS = [AsNamed(), EvenlySpaced(), LastLayers(count=2), EarthMover(), AttentionOverLayers(width=4)]
 
@@ -264,3 +270,33 @@ def test_what_cannot_be_paired_is_refused() -> None:
     module = build(OverLayers(), layers((4, 3)), layers((4, 3)))
     with pytest.raises(ShapeError, match=r"built for 1 and 1 taps, but the student has \(\(4, 3\), \(4, 3\)\)"):
         module(layers((4, 3), (4, 3)), layers((4, 3)))
+
+
+def small(width: int) -> nn.Module:
+    torch.manual_seed(width)
+    return residual(width=width, depth=8, classes=3)
+
+
+def test_on_edges_of_networks_and_through_a_stop(tmp_path: Path) -> None:
+    """Three layers each: fused and compared as named, moved, attended to; a run that was left goes on bit for bit."""
+    images, drawn = torch.randn(24, 1, 8, 8), torch.randint(3, (24,))
+    parts = [ArrayExamples(images[part], drawn[part]) for part in (slice(0, 16), slice(16, 20), slice(20, 24))]
+    data = Data(train=parts[0], validation=parts[1], test=parts[2], classes=("a", "b", "c"))
+    where = taps("layer1", "layer2", "layer3")
+    fused = at(where, OverLayers(pairing=AsNamed(), bridge=None), bridge=FusionBridge(width=4))
+    moved, attended = (at(where, OverLayers(pairing=pairing)) for pairing in (EarthMover(), AttentionOverLayers()))
+    scheme = Offline(knowledge=(fused, moved, attended), epochs=3, fit=Fit(batch=8, keep_best=False))
+
+    def train(folder: str, stops: list[int]) -> dict[str, Tensor]:
+        for stop in [*stops, 99]:
+            student = small(2)
+            stages = scheme.stages({"teacher": small(4), "student": student})
+            steps = Course(stages, data, folder=tmp_path / folder, device="cpu", resume=True).steps()
+            for _ in zip(range(stop), steps, strict=False):
+                pass
+            steps.close()
+        return student.state_dict()
+
+    whole, left = train("whole", []), train("left", [3])
+    assert all(torch.equal(value, left[name]) for name, value in whole.items())
+    assert not torch.equal(whole["layer1.0.conv1.weight"], small(2).state_dict()["layer1.0.conv1.weight"])

@@ -24,7 +24,7 @@ def evaluate(flow: Flow, data: Data, device: torch.device, *, size: int = 256) -
     """Figures of every learning node on the validation split, in eval mode.
 
     With class numbers as labels: `accuracy` (%) and `nll` (nat); with numbers: `mean_squared_error`; without
-    labels: `loss`, the mean of what arrives at the node at the end of the stage.
+    labels, and with others (tokens): `loss`, the mean of what arrives at the node at the end of the stage.
     """
     flow.set_mode(training=False)
     learners = [n for n, u in flow.units.items() if isinstance(u, NetworkUnit | BranchUnit) and u.learns]
@@ -32,15 +32,17 @@ def evaluate(flow: Flow, data: Data, device: torch.device, *, size: int = 256) -
     sums: dict[str, dict[str, float]] = {name: {} for name in learners}
     for batch in batches(data.validation, size=size):
         batch = batch.to(device)
-        if batch.labels is None:
-            passed = flow(batch, 1.0, training=False)
-            part = {name: {"loss": float(value) * len(batch)} for name, value in passed.targets.items()}
-        else:
+        part: Figures = {}
+        if batch.labels is not None:
             now = Now(batch=batch, training=False)
             for name, unit in flow.units.items():
                 if name in wanted:
                     unit.compute(now)
-            part = {name: _sums(now.values[name][Tap()], batch.labels, data) for name in learners}
+            found = {name: _sums(now.values[name][Tap()], batch.labels, data) for name in learners}
+            part = {name: figures for name, figures in found.items() if figures}
+        if len(part) < len(learners):
+            passed = flow(batch, 1.0, training=False)
+            part |= {n: {"loss": float(v) * len(batch)} for n, v in passed.targets.items() if n not in part}
         for name, figures in part.items():
             for figure, value in figures.items():
                 sums.setdefault(name, {})[figure] = sums.get(name, {}).get(figure, 0.0) + value
