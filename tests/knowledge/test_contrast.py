@@ -16,8 +16,9 @@ from lessen.engine import run
 from lessen.graph import Edge, Fit, Flow, Graph, Network, Stage
 from lessen.knowledge import ContrastiveRepresentation, HolisticKnowledge
 from lessen.knowledge.contrastive_representation import ContrastiveRepresentationLoss
+from lessen.knowledge.contrasts import noise_contrast
 from lessen.knowledge.holistic_knowledge import HolisticKnowledgeLoss, neighbour_graph
-from lessen.knowledge.memory import Memory, noise_contrast
+from lessen.knowledge.memory import Memory
 from lessen.schemes import Offline, at, taps
 from lessen.testing import ObjectiveCase, ObjectiveLaws, learned
 from lessen.testing.largest import LargestTensor

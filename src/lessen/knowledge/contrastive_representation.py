@@ -17,17 +17,8 @@ from torch import Tensor, nn
 
 from lessen.core import Beside, Card, settings
 from lessen.core.data import Task
-from lessen.knowledge.memory import (
-    Embedding,
-    Memory,
-    Scores,
-    beside_of,
-    embedded,
-    mean_of_exponentials,
-    negatives_for,
-    noise_contrast,
-    of_all_processes,
-)
+from lessen.knowledge.contrasts import Scores, mean_of_exponentials, noise_contrast
+from lessen.knowledge.memory import Embedding, Memory, beside_of, embedded, negatives_for, of_all_processes
 
 
 class ContrastiveRepresentationLoss(nn.Module):

@@ -20,7 +20,8 @@ from lessen.core import Beside, Card, settings
 from lessen.core.data import Task
 from lessen.core.errors import ShapeError
 from lessen.functional.pairs import cosines, full_precision, inverse_root, rows, unit_rows
-from lessen.knowledge.memory import Embedding, Memory, Scores, beside_of, embedded, information_contrast, negatives_for
+from lessen.knowledge.contrasts import Scores, information_contrast
+from lessen.knowledge.memory import Embedding, Memory, beside_of, embedded, negatives_for
 from lessen.surgery.values import shapes_of
 
 

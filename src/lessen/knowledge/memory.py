@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn import functional as F
 
 from lessen.core.data import Task
 from lessen.core.errors import DataError, SettingError, ShapeError
 from lessen.functional.pairs import full_precision, rows, unit_rows
 from lessen.functional.shapes import mismatch
+from lessen.knowledge.contrasts import Scores
 
 _MOST = 16384  # negatives, in the papers
 
@@ -37,8 +37,8 @@ def negatives_for(task: Task, negatives: int | None, *, what: str) -> int:
         raise DataError(f"{what} needs 4 training examples or more to find negatives among, and has {task.examples}.")
     if negatives is not None and negatives > most:
         raise SettingError(
-            f"{what}: negatives: {negatives} are more than a quarter of the {task.examples} training examples. Such a "
-            f"sample is most of the data, and its share is what the loss estimates with. Use {most} or fewer, or None."
+            f"{what}: negatives: {negatives} are more than a quarter of the {task.examples} training examples; a "
+            f"sample as large as the data tells no example from the rest. Use {most} or fewer, or None."
         )
     return min(_MOST, most) if negatives is None else negatives
 
@@ -81,29 +81,6 @@ def embedded(student: Tensor, teacher: Tensor, by_student: Embedding, by_teacher
             expected=f"features of the same N examples, {built_for[0]} and {built_for[1]} as it was built for",
         )
     return by_student(student), by_teacher(teacher)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How alike the examples of a batch are to what a memory has of them, and of others.
-
-    Args:
-        positive: With the example itself, shape (N,).
-        negative: With others, shape (N, K).
-        counts: Whether the other is no example of the same class, shape (N, K).
-    """
-
-    positive: Tensor
-    negative: Tensor
-    counts: Tensor
-
-    def over(self, temperature: float) -> Scores:
-        """The same, divided by a temperature."""
-        return Scores(self.positive / temperature, self.negative / temperature, self.counts)
-
-    def counting(self) -> Tensor:
-        """How many negatives count, at least one: shape (N,)."""
-        return self.counts.sum(1).clamp_min(1).to(self.negative.dtype)
 
 
 @dataclass(frozen=True)
@@ -211,38 +188,3 @@ def beside_of(teacher: Any, *, by_label: bool) -> tuple[Any, Tensor | None, Tens
         return taps, labels_N, index_N
     taps, index_N = teacher
     return taps, None, index_N
-
-
-def noise_contrast(scores: Scores, log_constant: Tensor) -> Tensor:
-    """Noise-contrastive estimation with K negatives to a positive: one loss an example, shape (N,).
-
-    h = e^score / (e^score + K constant) is how likely a pair is the true one; the loss is -log h of the positive, and
-    K times the mean of -log(1 - h) of the negatives that count.
-
-    Args:
-        scores: Divided by the temperature.
-        log_constant: The logarithm of the mean of e^score over all pairs.
-    """
-    negatives = scores.negative.shape[1]
-    log_noise = log_constant + math.log(negatives)
-    refused_N = (F.softplus(scores.negative - log_noise) * scores.counts).sum(1)
-    share_N = negatives / scores.counting()
-    return F.softplus(log_noise - scores.positive) + share_N * refused_N
-
-
-def information_contrast(scores: Scores) -> Tensor:
-    """InfoNCE: minus the log-probability of the positive among itself and K negatives: shape (N,), in nat.
-
-    Where not all negatives count, those that do stand for K.
-    """
-    negatives = scores.negative.shape[1]
-    stand_for_N = math.log(negatives) - scores.counting().log()
-    negative_NK = (scores.negative + stand_for_N[:, None]).masked_fill(~scores.counts, -math.inf)
-    return torch.cat([scores.positive[:, None], negative_NK], dim=1).logsumexp(1) - scores.positive
-
-
-def mean_of_exponentials(scores: Scores) -> Tensor:
-    """The logarithm of the mean of e^score over the positives and the negatives that count: a scalar."""
-    negative = scores.negative.masked_fill(~scores.counts, -math.inf).flatten()
-    count = scores.counts.sum().to(negative.dtype) + len(scores.positive)
-    return torch.cat([scores.positive, negative]).logsumexp(0) - count.log()
