@@ -14,6 +14,7 @@ from lessen.core.errors import DataError, GraphError
 from lessen.engine import Course, run
 from lessen.graph import Cache, Edge, Fit, Flow, Graph, Labels, Network, OnPolicy, Stage, Writing, validate
 from lessen.graph import __all__ as names
+from lessen.graph.draw import draw, fingerprint
 from lessen.graph.on_policy import rewrite
 from lessen.knowledge import CrossEntropy, OverTokens, ReverseKL, SoftTargets
 from lessen.schemes import Offline
@@ -240,10 +241,9 @@ def test_the_scheme_hands_it_on_and_the_run_is_another_one() -> None:
     (made,) = scheme.stages(cast)
     assert made.graph.on_policy == OnPolicy(of="student")
     validate(made, BATCH)
-    from lessen.graph.draw import fingerprint
-
     marks = {fingerprint(dataclasses.replace(scheme, on_policy=p).stages(cast)) for p in (None, OnPolicy(of="student"))}
     assert len(marks) == 2
+    assert draw([made])[0]["on_policy"]["OnPolicy"]["share"] == 0.5
 
 
 def test_words_that_make_no_sense() -> None:

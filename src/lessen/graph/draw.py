@@ -37,6 +37,7 @@ def draw(stages: Sequence[Stage]) -> list[dict[str, Any]]:
                 }
                 for name, edge in zip(edge_names(stage.graph.edges), stage.graph.edges, strict=True)
             ],
+            **({} if stage.graph.on_policy is None else {"on_policy": _settings(stage.graph.on_policy)}),
         }
         for number, stage in enumerate(stages)
     ]
@@ -48,7 +49,6 @@ def fingerprint(stages: Sequence[Stage], **also: object) -> str:
         {
             "drawn": drawing,
             "length": [stage.epochs, stage.steps],
-            "on_policy": _settings(stage.graph.on_policy),
             "fit": _settings(stage.fit),
             "nodes": [_told(node) for node in stage.graph.nodes],
             "edges": [[_settings(edge.objective), edge.to_source] for edge in stage.graph.edges],
