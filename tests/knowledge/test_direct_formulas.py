@@ -145,6 +145,19 @@ class TestOverhaul:
         given.train()(student, teacher)
         assert torch.equal(given.margin_C, torch.full((3,), -0.5, dtype=torch.float64))
 
+    def test_the_estimate_and_the_closed_form_agree_behind_a_batch_norm(self) -> None:
+        torch.manual_seed(0)
+        norm = nn.BatchNorm1d(3)
+        norm.weight.data, norm.bias.data = torch.tensor([1.0, 0.4, -2.0]), torch.tensor([0.0, 0.3, -1.0])
+        with torch.no_grad():
+            given = norm(torch.randn(100_000, 3) * 5 + 2)
+        made: OverhaulLoss = Overhaul().objective_for((8, 3), (8, 3), TASK)
+        made.train()(given, given)
+        closed = tuple(negative_mean(norm.bias, norm.weight).tolist())
+        assert made.margin_C.tolist() == pytest.approx(closed, abs=0.02)
+        built(Overhaul(margin=closed), given, given)
+        assert made.margin_C.tolist() != pytest.approx(negative_mean(norm.bias, norm.weight**2).tolist(), abs=0.02)
+
     def test_a_margin_must_fit(self) -> None:
         for margin in ((-0.5,), (-0.5, -0.5, 0.5), ()):
             with pytest.raises(ShapeError, match=r"\(4, 3, 2, 2\)"):
