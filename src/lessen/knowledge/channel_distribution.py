@@ -46,7 +46,7 @@ class ChannelDistribution:
             what="ChannelDistribution",
             advice="Put a bridge on the edge, as bridge=AutoBridge().",
         )
-        # Positions take the place of classes, and channels that of positions, over which soft targets are averaged.
-        student_NPC, teacher_NPC = (side_NCP.transpose(1, 2) for side_NCP in sides)
-        loss_N = soft_targets(student_NPC, teacher_NPC, temperature=self.temperature, divergence=self.divergence)
-        return loss_N.to(student.dtype)
+        # Each channel takes the place of an example, and positions that of classes.
+        rows = (side_NCP.flatten(0, 1) for side_NCP in sides)
+        losses = soft_targets(*rows, temperature=self.temperature, divergence=self.divergence)
+        return losses.view(len(student), -1).mean(1).to(student.dtype)

@@ -94,5 +94,6 @@ def relation_loss(
 
     These are soft targets at a temperature of 1, with the tokens that are attended to for classes.
     """
-    logits = [relation(*pair, heads=heads).permute(0, 3, 1, 2) for pair in (student, teacher)]
-    return soft_targets(*logits, temperature=1.0, divergence=divergence)
+    rows = [relation(*pair, heads=heads).flatten(0, 2) for pair in (student, teacher)]
+    losses = soft_targets(*rows, temperature=1.0, divergence=divergence)
+    return losses.view(len(student[0]), -1).mean(1)
