@@ -192,6 +192,9 @@ class TestOneForAll(ObjectiveLaws):
         yield ObjectiveCase(
             objective=OneForAll(temperature=4.0), student=student, teacher=(teacher, LABELS), floor=None
         )
+        maps = torch.randn(4, 3, 2, 2), torch.randn(4, 3, 2, 2)
+        dense = torch.randint(3, (4, 2, 2))
+        yield ObjectiveCase(objective=OneForAll(), student=maps[0], teacher=(maps[1], dense), floor=None)
 
 
 class TestSemanticCalibration(ObjectiveLaws):

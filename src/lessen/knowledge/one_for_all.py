@@ -3,32 +3,31 @@
 Hao et al., One-for-all: bridge the gap between heterogeneous architectures in knowledge distillation, NeurIPS 2023,
 arXiv:2310.19444, section 3. Known as OFA-KD.
 
-Shapes: N examples, C classes.
+Shapes: N examples, C classes along axis 1, any further axes are positions.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from lessen.core import Beside, Card, settings
 from lessen.functional.classes import class_numbers
-from lessen.functional.shapes import require_same, wide
+from lessen.functional.shapes import per_example, require_same, wide
 
 
 def one_for_all(
     student_NC: Tensor, teacher_NC: Tensor, labels_N: Tensor, *, power: float, temperature: float = 1.0
 ) -> Tensor:
-    """Cross-entropy with targets (p + 1[label]) ** power - 1[label], p the teacher's probabilities: shape (N,), in nat.
+    """Cross-entropy with targets (p + 1[label]) ** power - 1[label], p the teacher's probabilities: (N, ...), in nat.
 
-    >>> import torch
     >>> one_for_all(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([0]), power=1.0)
     tensor([0.6931])
     """
-    label_NC = F.one_hot(labels_N, teacher_NC.shape[1]).to(teacher_NC.dtype)
+    label_NC = torch.zeros_like(teacher_NC).scatter(1, labels_N.unsqueeze(1), 1.0)
     target_NC = ((teacher_NC / temperature).softmax(1) + label_NC).pow(power) - label_NC
     return -(target_NC * (student_NC / temperature).log_softmax(1)).sum(1)
 
@@ -65,5 +64,5 @@ class OneForAll:
         advice = "Give the edge a bridge to logits, as bridge=AutoBridge()."
         require_same(student, logits_NC, what="OneForAll", least=2, advice=advice)
         labels_N = class_numbers(logits_NC, labels, what="OneForAll")
-        loss_N = one_for_all(wide(student), wide(logits_NC), labels_N, power=self.power, temperature=self.temperature)
-        return loss_N.to(student.dtype)
+        sides = wide(student), wide(logits_NC)
+        return per_example(one_for_all(*sides, labels_N, power=self.power, temperature=self.temperature), student)
