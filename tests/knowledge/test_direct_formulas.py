@@ -158,6 +158,15 @@ class TestOverhaul:
         built(Overhaul(margin=closed), given, given)
         assert made.margin_C.tolist() != pytest.approx(negative_mean(norm.bias, norm.weight**2).tolist(), abs=0.02)
 
+    def test_two_passes_may_come_before_a_gradient(self) -> None:
+        student, teacher = taps(6, 3)
+        for settings in (Overhaul(), NormAndDirection()):
+            made = built(settings, student, teacher).train()
+            both = [tap.clone().requires_grad_() for tap in (student, teacher)]
+            given = (both[1], torch.arange(6) % 3) if isinstance(settings, NormAndDirection) else both[1]
+            (made(both[0], given) + made(both[0], given)).sum().backward()
+            assert all(bool(torch.isfinite(tap.grad).all()) for tap in both if tap.grad is not None)
+
     def test_a_margin_must_fit(self) -> None:
         for margin in ((-0.5,), (-0.5, -0.5, 0.5), ()):
             with pytest.raises(ShapeError, match=r"\(4, 3, 2, 2\)"):

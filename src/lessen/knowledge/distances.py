@@ -124,8 +124,8 @@ class LogSumDistance:
         says="A soft maximum of the differences: the worst features count most, whatever their scale.",
         costs="One pass over the tensors.",
         fails_when="Student and teacher almost agree: with a power above 1 next to nothing pulls there.",
-        differs="The paper has no 1 inside the logarithm, so that it is not bounded at equality, and takes the sum over "
-        "the whole batch.",
+        differs="The paper has no 1 inside the logarithm, so that it is not bounded at equality, and takes the sum "
+        "over the whole batch.",
     )
 
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:

@@ -46,7 +46,8 @@ class NormalizedHint:
         fails_when="Batches are small; or the teacher has channels without information, which normalisation makes as "
         "loud as the others.",
         differs="PKD halves the squares: give the edge half the weight. SRD takes the log of the whole batch's sum, "
-        "here it is of each example's, plus one inside so that it is 0 at equality. VkD also uses a smooth L1: distance=HuberDistance().",
+        "here it is of each example's, plus one inside so that it is 0 at equality. VkD also uses a smooth L1: "
+        "distance=HuberDistance().",
     )
 
     @property

@@ -122,7 +122,8 @@ class OverhaulLoss(nn.Module):
         )
         if self.estimated and self.training:
             self._look_at(teacher.detach())
-        return per_example(overhaul(student, teacher, self.margin_C), student)
+        # A copy: the next pass changes the buffer, perhaps before this one's gradient is asked for.
+        return per_example(overhaul(student, teacher, self.margin_C.clone()), student)
 
     @torch.no_grad()
     def _look_at(self, teacher: Tensor) -> None:
