@@ -67,6 +67,8 @@ def tokens_moved(student: Several | Tensor, teacher: Several | Tensor) -> tuple[
     return map_values(lambda tap: tap.roll(1, 1), student), map_values(lambda tap: tap.roll(1, 1), teacher)
 
 
+WORDS = torch.tensor([[7, 4, 9, 2, 3], [5, 6, 3, 0, 0], [8, 0, 0, 0, 0], [0, 2, 2, 0, 4]])
+
 WRONG = (
     (torch.zeros(3, 4, 2, 2), torch.zeros(3, 4, 2, 2)),
     ((torch.zeros(3, 4, 2, 2),), (torch.zeros(3, 4, 2, 2),)),
@@ -156,6 +158,28 @@ class TestAttentionRelations(ObjectiveLaws):
         for objective in (AttentionRelations(), AttentionRelations(heads=2, divergence=JensenShannon())):
             yield ObjectiveCase(objective=objective, student=student, teacher=teacher)
         yield ObjectiveCase(objective=AttentionRelations(), student=torch.cat(student, 2), teacher=teacher)
+
+
+class TestRelationsWithPadding(ObjectiveLaws):
+    wrong = (
+        ((torch.zeros(3, 5, 8),) * 3, (torch.zeros(3, 5, 8),) * 3),
+        ((torch.zeros(3, 5, 8),) * 2, (*(torch.zeros(3, 5, 8),) * 3, torch.ones(3, 5, dtype=torch.long))),
+    )
+    invariances = (tokens_moved,)
+    largest = 4.0  # squares of products
+
+    @classmethod
+    def cases(cls) -> Iterable[ObjectiveCase]:
+        student, teacher = several(*[(4, 5, 4)] * 3), several(*[(4, 5, 4)] * 3, seed=5)
+        for objective, count in (
+            (AttentionRelations(padding=0), 3),
+            (SelfRelations(padding=0, divergence=JensenShannon()), 3),
+            (AttentionScores(padding=0), 2),
+        ):
+            sides = student[:count], (*teacher[:count], WORDS)
+            yield ObjectiveCase(
+                objective=objective, student=sides[0], teacher=sides[1], equal=(teacher[:count], sides[1])
+            )
 
 
 class TestSelfRelations(ObjectiveLaws):
@@ -480,6 +504,26 @@ def test_one_tap_of_queries_keys_and_values_is_three() -> None:
     assert not torch.allclose(scores(other, teacher[:2]), scores(student[:2], teacher[:2]))
 
 
+def test_padding_does_not_count() -> None:
+    """Each example alone, cut to its words, gives the same."""
+    student, teacher = several(*[(4, 5, 4)] * 3), several(*[(4, 5, 8)] * 3, seed=5)
+    for kind in (AttentionRelations, SelfRelations):
+        loss = kind(heads=2, padding=0)(student, (*teacher, WORDS))
+        alone = []
+        for n, row in enumerate(WORDS):
+            sides = [tuple(tap[n : n + 1, row != 0] for tap in side) for side in (student, teacher)]
+            alone.append(float(kind(heads=2)(*sides)))
+        assert loss.tolist() == pytest.approx(alone)
+        assert kind(heads=2)(student, teacher).tolist() != pytest.approx(alone, rel=1e-3)
+        fused = kind(heads=2, padding=0)(torch.cat(student, 2), (torch.cat(teacher, 2), WORDS))
+        assert torch.allclose(fused, loss)
+    scores = AttentionScores(heads=2, padding=0)(student[:2], (*teacher[:2], WORDS))
+    for n, row in enumerate(WORDS):
+        sides = [tuple(tap[n : n + 1, row != 0] for tap in side[:2]) for side in (student, teacher)]
+        share = float((row != 0).double().mean()) ** 2
+        assert float(scores[n]) == pytest.approx(share * float(AttentionScores(heads=2)(*sides)))
+
+
 def test_tinyberts_hidden_loss_is_a_hint_through_a_linear_bridge() -> None:
     student, teacher = several((2, 5, 6), (2, 5, 4))
     bridge = WidthBridge().build(student.shape, teacher.shape).double()
@@ -508,9 +552,12 @@ def test_taps_of_transformers_bert_give_its_attention() -> None:
     torch.manual_seed(0)
     network = transformers.BertModel(config).eval()
     where = [Tap(path=f"encoder.layer.1.attention.self.{name}") for name in ("query", "key", "value")]
+    where.append(Tap(path="embeddings.word_embeddings", side="input"))
+    words = torch.randint(50, (3, 7))
     with torch.no_grad(), capture(network, where) as seen:
-        out = network(torch.randint(50, (3, 7)), output_attentions=True)
-    queries, keys, values = (seen[tap] for tap in where)
+        out = network(words, output_attentions=True)
+    queries, keys, values, numbers = (seen[tap] for tap in where)
+    assert torch.equal(numbers, words)
     assert torch.allclose(relation(queries, keys, heads=4).softmax(3), out.attentions[1], atol=1e-5)
     assert not torch.allclose(relation(queries, keys, heads=2).softmax(3)[:, :1], out.attentions[1][:, :1], atol=1e-4)
     assert values.shape == (3, 7, 24)

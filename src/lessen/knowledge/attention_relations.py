@@ -17,11 +17,13 @@ from torch import Tensor
 
 from lessen.core import Card, settings
 from lessen.knowledge.divergences import Divergence, ForwardKL
-from lessen.knowledge.heads import projections, relation_loss
+from lessen.knowledge.heads import projections, relation_loss, words_apart
 
 _ROW = "knowledge / between layers"
 _COSTS = "Nothing in the shipped model; heads x tokens x tokens figures an example, step and relation."
-_FAILS = "Sequences are padded: padding counts like everything else. The layer is far from the last."
+_FAILS = (
+    "The layer is far from the last. Sequences are padded, and `padding` is not set: it counts like everything else."
+)
 
 
 @settings
@@ -35,10 +37,13 @@ class AttentionRelations:
         heads: How many heads the projections have: the same number in both networks. Where they have not, use
             `SelfRelations`, or give a number that divides both widths, and heads are cut anew.
         divergence: How two rows are compared.
+        padding: The number of the word that stands for padding; the teacher's taps then end with the words' numbers.
+            None: every token counts.
     """
 
     heads: Annotated[int, Field(ge=1)] = 4
     divergence: Divergence = ForwardKL()
+    padding: int | None = None
 
     card: ClassVar[Card] = Card(
         row=_ROW,
@@ -46,14 +51,16 @@ class AttentionRelations:
         says="Mean over heads and tokens of KL(teacher's attention || student's), plus the same of values with values.",
         costs=_COSTS,
         fails_when=_FAILS,
-        differs="No mask; divided by all tokens.",
+        differs="Attention without position bias or causal mask; divided by the words of each example.",
     )
 
     def __call__(self, student: Any, teacher: Any, /) -> Tensor:
+        teacher, words_NT = words_apart(teacher, what="AttentionRelations", padding=self.padding)
         sides = projections(student, teacher, what="AttentionRelations", heads=self.heads, counts=(3,))
         attention = [(queries, keys) for queries, keys, _ in sides]
         values = [(values, values) for *_, values in sides]
-        losses = [relation_loss(*two, heads=self.heads, divergence=self.divergence) for two in (attention, values)]
+        how: dict[str, Any] = {"heads": self.heads, "divergence": self.divergence, "words_NT": words_NT}
+        losses = [relation_loss(*two, **how) for two in (attention, values)]
         return torch.stack(losses).sum(0).to(sides[0][0].dtype)
 
 
@@ -68,10 +75,13 @@ class SelfRelations:
         heads: Into how many heads the projections are cut anew, in both networks; must divide both widths. More heads
             are more, narrower relations; the paper takes 48 for a teacher 768 wide.
         divergence: How two rows are compared.
+        padding: The number of the word that stands for padding; the teacher's taps then end with the words' numbers.
+            None: every token counts.
     """
 
     heads: Annotated[int, Field(ge=1)] = 4
     divergence: Divergence = ForwardKL()
+    padding: int | None = None
 
     card: ClassVar[Card] = Card(
         row=_ROW,
@@ -79,13 +89,12 @@ class SelfRelations:
         says="Sum over queries, keys and values of the mean over heads and tokens of KL(teacher's row || student's).",
         costs=_COSTS,
         fails_when=_FAILS,
-        differs="No mask; divided by all tokens.",
+        differs="Attention without position bias or causal mask; divided by the words of each example.",
     )
 
     def __call__(self, student: Any, teacher: Any, /) -> Tensor:
+        teacher, words_NT = words_apart(teacher, what="SelfRelations", padding=self.padding)
         sides = projections(student, teacher, what="SelfRelations", heads=self.heads, counts=(3, 2, 1))
-        losses = [
-            relation_loss((s, s), (t, t), heads=self.heads, divergence=self.divergence)
-            for s, t in zip(*sides, strict=True)
-        ]
+        how: dict[str, Any] = {"heads": self.heads, "divergence": self.divergence, "words_NT": words_NT}
+        losses = [relation_loss((s, s), (t, t), **how) for s, t in zip(*sides, strict=True)]
         return torch.stack(losses).sum(0).to(sides[0][0].dtype)

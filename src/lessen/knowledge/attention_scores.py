@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lessen.core import Card, settings
 from lessen.knowledge.distances import Distance, SquaredDistance
-from lessen.knowledge.heads import projections, relation
+from lessen.knowledge.heads import projections, relation, words_apart
 
 
 @settings
@@ -30,22 +30,30 @@ class AttentionScores:
         heads: How many heads the projections have: the same number in both networks, since each is matched with its
             namesake. Where they have not, use `SelfRelations`.
         distance: How scores are compared. `SquaredDistance()` is the mean over heads and pairs of tokens.
+        padding: The number of the word that stands for padding; the teacher's taps then end with the words' numbers,
+            and scores with padding are 0 on both sides. None: every token counts.
     """
 
     heads: Annotated[int, Field(ge=1)] = 4
     distance: Distance = SquaredDistance()
+    padding: int | None = None
 
     card: ClassVar[Card] = Card(
         row="knowledge / between layers",
         paper="TinyBERT, arXiv:1909.10351",
         says="The student's attention scores, before the softmax, are the teacher's.",
         costs="Nothing in the shipped model; heads x tokens x tokens figures an example and step.",
-        fails_when="Sequences are padded: padding counts like everything else. Heads differ in number. In float16 "
-        "scores apart by more than 255 overflow; give it float32 taps then.",
-        differs="No mask: the authors' code sets masked scores to 0 on both sides. Scores have no position bias.",
+        fails_when="Heads differ in number. Sequences are padded, and `padding` is not set: it counts like everything "
+        "else. In float16 scores apart by more than 255 overflow; give it float32 taps then.",
+        differs="Scores have no position bias or causal mask. As in the authors' code, pairs with padding are 0 on "
+        "both sides and stay in the mean, so an example of few words counts less.",
     )
 
     def __call__(self, student: Any, teacher: Any, /) -> Tensor:
+        teacher, words_NT = words_apart(teacher, what="AttentionScores", padding=self.padding)
         sides = projections(student, teacher, what="AttentionScores", heads=self.heads, counts=(2,))
         scores = [relation(queries, keys, heads=self.heads) for queries, keys in sides]
+        if words_NT is not None:
+            pairs_N1TT = (words_NT.unsqueeze(1) & words_NT.unsqueeze(2)).unsqueeze(1)
+            scores = [side_NHTT * pairs_N1TT for side_NHTT in scores]
         return self.distance(*scores).to(sides[0][0].dtype)

@@ -12,6 +12,9 @@ by side is named alone, and its output is cut in three.
 `nn.MultiheadAttention` projects inside one function, which no tap reaches. Where keys and values have fewer heads than
 queries (grouped queries), queries and keys cannot be related without the network's own rule; each with itself can.
 
+Padding: the teacher's taps may end with the numbers of the words, (N, T), which the input of its word embedding gives:
+`Tap(path="embeddings.word_embeddings", side="input")` in a BERT. Which number is padding is a setting of the objective.
+
 Shapes: N examples, T tokens, C features a token, H heads, D = C / H features a head.
 """
 
@@ -21,6 +24,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lessen.core.errors import ShapeError
@@ -29,6 +33,30 @@ from lessen.functional.shapes import wide
 from lessen.knowledge.divergences import Divergence
 from lessen.knowledge.soft_targets import soft_targets
 from lessen.surgery.values import leaves, shapes_of
+
+
+def words_apart(teacher: Any, *, what: str, padding: int | None) -> tuple[Any, Tensor | None]:
+    """The teacher's projections, and which tokens are words: True or False, (N, T); None where padding is not known.
+
+    Args:
+        teacher: Its taps; with `padding`, a tuple that ends with the numbers of the words. One tap that is left alone
+            holds queries, keys and values.
+        what: Who asks, for the error.
+        padding: The number of padding, or None.
+
+    Raises:
+        ShapeError: the numbers of the words are missing.
+    """
+    if padding is None:
+        return teacher, None
+    words = teacher[-1] if isinstance(teacher, tuple) and len(teacher) > 1 else None
+    if words is None or words.ndim != 2 or words.is_floating_point():
+        raise ShapeError(
+            f"{what} has a number for padding, so the teacher's taps must end with the words' numbers, whole and of "
+            f"shape (N, T), but they are {shapes_of(teacher)}. Add Tap(path=..., side='input') of its word embedding."
+        )
+    rest = teacher[:-1]
+    return rest[0] if len(rest) == 1 else rest, words != padding
 
 
 def projections(
@@ -88,12 +116,29 @@ def relation(queries_NTC: Tensor, keys_NTC: Tensor, *, heads: int) -> Tensor:
 
 
 def relation_loss(
-    student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], *, heads: int, divergence: Divergence
+    student: tuple[Tensor, Tensor],
+    teacher: tuple[Tensor, Tensor],
+    *,
+    heads: int,
+    divergence: Divergence,
+    words_NT: Tensor | None = None,
 ) -> Tensor:
     """The divergence of what a token attends to, averaged over heads and tokens: shape (N,), in nat.
 
-    These are soft targets at a temperature of 1, with the tokens that are attended to for classes.
+    These are soft targets at a temperature of 1, with the tokens that are attended to for classes. Where words are told
+    from padding, padding is not attended to, and the mean is over words.
     """
-    rows = [relation(*pair, heads=heads).flatten(0, 2) for pair in (student, teacher)]
-    losses = soft_targets(*rows, temperature=1.0, divergence=divergence)
-    return losses.view(len(student[0]), -1).mean(1)
+    logits = [relation(*pair, heads=heads) for pair in (student, teacher)]
+    if words_NT is not None:
+        logits = [_without_padding(side_NHTT, words_NT) for side_NHTT in logits]
+    losses = soft_targets(*(side.flatten(0, 2) for side in logits), temperature=1.0, divergence=divergence)
+    losses_NHT = losses.view(logits[0].shape[:3])
+    if words_NT is None:
+        return losses_NHT.mean((1, 2))
+    return (losses_NHT.mean(1) * words_NT).sum(1) / words_NT.sum(1).clamp(min=1)
+
+
+def _without_padding(logits_NHTT: Tensor, words_NT: Tensor) -> Tensor:
+    """The logits with padding so far below all of its row that its probability is 0, and its logarithm finite."""
+    below = logits_NHTT.detach().amin(3, keepdim=True) - 1e4
+    return torch.where(words_NT[:, None, None, :], logits_NHTT, below)
