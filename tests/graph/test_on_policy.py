@@ -246,6 +246,12 @@ def test_the_scheme_hands_it_on_and_the_run_is_another_one() -> None:
     assert draw([made])[0]["on_policy"]["OnPolicy"]["share"] == 0.5
 
 
+def test_what_cannot_be_written_is_found_before_the_first_step() -> None:
+    classes = Batch(TOKENS[:3], torch.arange(3), torch.arange(3))
+    with pytest.raises(DataError, match="a label for each"):
+        validate(stage(model(1), model(2), OnPolicy(of="student")), classes)
+
+
 def test_words_that_make_no_sense() -> None:
     with pytest.raises(GraphError, match=r"no node 'studnt'.*on_policy"):
         validate(stage(model(1), model(2), OnPolicy(of="studnt")), BATCH)

@@ -269,7 +269,8 @@ class Flow(nn.Module):
             view_seed: A seed for random views, the same for the whole pass over the data.
         """
         now = Now(batch=batch, training=training, draw=draw, view_seed=view_seed)
-        self._write(now)
+        if training or batch.labels is None:  # without labels nothing else says which tokens count
+            self._write(now)
         if training:
             seed_draws(draw, batch.index.device)
         for unit in self.units.values():
@@ -308,9 +309,9 @@ class Flow(nn.Module):
         return Passed(total, losses, gates, targets)
 
     def _write(self, now: Now) -> None:
-        """Let a node write some of the sequences, where the graph asks for it, or nothing else says what counts."""
+        """Let a node write some of the sequences, where the graph asks for it."""
         on_policy, writer = self.stage.graph.on_policy, self._writer
-        if on_policy is None or not isinstance(writer, Network) or not (now.training or now.batch.labels is None):
+        if on_policy is None or not isinstance(writer, Network):
             return
         now.batch, written_N = on_policy.rewrite(writer.module, now.batch, seed=now.view_seed)
         if writer.learns:
