@@ -18,6 +18,7 @@ from lessen.knowledge import (
     AbsoluteDistance,
     AttentionRelations,
     AttentionScores,
+    FactorTransfer,
     ForwardKL,
     Hint,
     JensenShannon,
@@ -423,6 +424,18 @@ def test_heads_learn_the_teacher_first_and_are_then_frozen() -> None:
     # A new run of the stage begins again.
     assert gradients(0.0) == (False, False)
     assert module.estimator.training
+
+
+def test_what_does_not_fit_is_refused_before_anything_learns() -> None:
+    """While it prepares the student is not looked at, so its shapes are checked when the objective is made."""
+    fits = ((4, 3, 4, 4), (4, 2, 2, 2))
+    for other in (((4, 3, 4, 4), (4, 5, 2, 2)), ((4, 3, 4, 4),), (4, 3, 4, 4)):
+        with pytest.raises(ShapeError) as error:
+            MultiHeadGraph().objective_for(other, fits, Task(examples=10))
+        assert str(fits[1]) in str(error.value)
+    for other in ((4, 3, 4, 5), (4, 3), fits):
+        with pytest.raises(ShapeError, match=r"\(4, 3, 4, 4\)"):
+            FactorTransfer().objective_for(other, fits[0], Task(examples=10))
 
 
 def test_prepared_heads_know_the_teacher_better_than_they_were_drawn() -> None:
