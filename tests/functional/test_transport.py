@@ -9,6 +9,7 @@ from torch import Tensor
 from lessen.core import decode, encode
 from lessen.core.errors import SettingError, ShapeError
 from lessen.functional import group_transport, line_transport, matrix_transport, total_variation
+from lessen.functional.transport import potentials
 from lessen.knowledge import ClassesInGroups, ClassesOnALine, CostMatrix, EveryMistakeAlike, Wasserstein
 
 CLASSES = 5
@@ -117,16 +118,31 @@ def test_any_cost_is_the_debiased_entropic_problem() -> None:
         assert float(got[number]) != pytest.approx(between, rel=1e-2)
 
 
-def test_a_small_blur_is_near_the_linear_program() -> None:
+def test_less_blur_is_nearer_to_the_linear_program() -> None:
     student, teacher = (log.exp() for log in logs())
     expected = program(student, teacher, line_cost())
     errors = [
         float((matrix_transport(student, teacher, line_cost(), blur=blur) / expected - 1).abs().max())
-        for blur in (0.5, 0.1, 0.02)
+        for blur in (1.0, 0.3, 0.1)
     ]
     assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < 0.1
-    assert errors[0] > 0.3
+    assert errors[-1] < 0.4
+    assert errors[0] > 0.5
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.5, 5.0, 25.0])
+def test_the_problem_is_solved_however_sure_the_two_are(spread: float) -> None:
+    torch.manual_seed(0)
+    first, second = (spread * torch.randn(2, 32, CLASSES, dtype=torch.float64)).softmax(2)
+    entropy = 0.1 * float(line_cost().max())
+
+    def margins(most: int) -> float:
+        left, right = potentials(first, second, line_cost(), entropy, most=most)
+        plan = ((left[:, :, None] + right[:, None] - line_cost()) / entropy).exp() * first[:, :, None] * second[:, None]
+        return float((plan.sum(2) - first).abs().max() + (plan.sum(1) - second).abs().max())
+
+    assert margins(60) < 1e-9
+    assert margins(1) > 1e-6  # planted: stopped early
 
 
 def test_the_gradient_is_that_of_the_solved_problem() -> None:
@@ -137,17 +153,13 @@ def test_the_gradient_is_that_of_the_solved_problem() -> None:
         return matrix_transport(student.softmax(1), teacher.softmax(1), cost, blur=0.1)
 
     assert torch.autograd.gradcheck(loss, logits)
-    # Planted: stopped before it is solved, the gradient is another's.
-    assert not torch.autograd.gradcheck(
-        lambda s, t: matrix_transport(s.softmax(1), t.softmax(1), cost, blur=0.1, most=2), logits, raise_exception=False
-    )
 
 
 def test_single_precision_is_enough_at_the_smallest_blur() -> None:
     student, teacher = (log.exp() for log in logs(64))
-    exact = matrix_transport(student, teacher, line_cost(), blur=0.02)
-    single = matrix_transport(student.float(), teacher.float(), line_cost().float(), blur=0.02)
-    assert torch.allclose(single.double(), exact, rtol=1e-3, atol=1e-4)
+    exact = matrix_transport(student, teacher, line_cost(), blur=0.1)
+    single = matrix_transport(student.float(), teacher.float(), line_cost().float(), blur=0.1)
+    assert torch.allclose(single.double(), exact, rtol=1e-4, atol=1e-5)
 
 
 def test_positions_are_kept() -> None:

@@ -2,7 +2,7 @@
 
 Where the cost is a metric of a line or of a tree the value is exact and takes one pass (Vallender 1974; Evans & Matsen,
 JRSS B 2012); for any other symmetric cost it is the debiased entropic transport of Feydy et al., AISTATS 2019,
-arXiv:1810.08278.
+arXiv:1810.08278, solved as in Brauer et al., A Sinkhorn-Newton method for entropic optimal transport, arXiv:1710.06635.
 
 Shapes: N examples, C classes along axis 1, G groups, P pairs to compare; further axes are positions and are kept:
 (N, C, ...) to (N, ...).
@@ -41,54 +41,74 @@ def group_transport(student_NC: Tensor, teacher_NC: Tensor, groups_C: Tensor, *,
     return (near * difference_NC.abs().sum(1) + (1 - near) * difference_NG.abs().sum(1)) / 2
 
 
-def matrix_transport(
-    student_NC: Tensor, teacher_NC: Tensor, cost_CC: Tensor, *, blur: float, most: int = 500
-) -> Tensor:
-    """The debiased entropic transport for any symmetric cost: zero at equality, near Wasserstein-1 for a small blur.
+def matrix_transport(student_NC: Tensor, teacher_NC: Tensor, cost_CC: Tensor, *, blur: float) -> Tensor:
+    """The debiased entropic transport for any symmetric cost: zero at equality, nearer to Wasserstein-1 for less blur.
 
     It is never negative where exp(-cost / blur) is positive definite, as for distances between points. The gradient is
-    that of the solved problem (Danskin), so no iteration is kept in memory: O(N C) beside the cost.
+    that of the solved problem (Danskin), so no iteration is kept in memory: O(N C^2) while it is solved.
 
     Args:
         student_NC: Probabilities.
         teacher_NC: Probabilities.
         cost_CC: Symmetric, zeros on the diagonal.
-        blur: The weight of the entropy as a share of the largest cost; below 1 / 60 single precision runs out.
-        most: Where to stop if the potentials still move.
+        blur: The weight of the entropy as a share of the largest cost, from 0.1 to 1. Below that it may stay unsolved.
     """
     shape = student_NC.movedim(1, -1).shape[:-1]
     student_PC, teacher_PC = (p.movedim(1, -1).flatten(0, -2) for p in (student_NC, teacher_NC))
-    entropy = blur * float(cost_CC.max())
-    kernel_CC = (-cost_CC / entropy).exp()
     with torch.no_grad():
-        of_student, of_teacher = _potentials(student_PC, teacher_PC, kernel_CC, entropy, most)
-        of_student = of_student - _potentials(student_PC, student_PC, kernel_CC, entropy, most)[0]
-        of_teacher = of_teacher - _potentials(teacher_PC, teacher_PC, kernel_CC, entropy, most)[0]
+        first = torch.cat([student_PC, student_PC, teacher_PC])
+        second = torch.cat([teacher_PC, student_PC, teacher_PC])
+        cost = cost_CC.double()
+        left, right = potentials(first.double(), second.double(), cost, blur * float(cost.max()))
+        (to_teacher, student_left, teacher_left), (to_student, student_right, teacher_right) = (
+            left.chunk(3),
+            right.chunk(3),
+        )
+        of_student = (to_teacher - (student_left + student_right) / 2).to(student_NC.dtype)
+        of_teacher = (to_student - (teacher_left + teacher_right) / 2).to(student_NC.dtype)
     # At the optimum the potentials are the gradient, and do not move to first order: they are constants here.
     value_P = (student_PC * of_student).sum(1) + (teacher_PC * of_teacher).sum(1)
     return value_P.view(shape)
 
 
-def _potentials(
-    first_PC: Tensor, second_PC: Tensor, kernel_CC: Tensor, entropy: float, most: int
+def potentials(
+    first_PC: Tensor, second_PC: Tensor, cost_CC: Tensor, entropy: float, *, most: int = 60
 ) -> tuple[Tensor, Tensor]:
-    """The dual solution of transport between two distributions, by Sinkhorn's iteration on its logarithms.
+    """The dual solution of min <plan, cost> + entropy KL(plan || product) over plans with these margins.
 
-    Both are moved halfway at once, which keeps the problem of a distribution with itself symmetric, and converges
-    there in a few steps.
+    Newton's method on the first potential, with a step of Sinkhorn's wherever that does better: near the solution it
+    doubles the digits each time, where Sinkhorn's iteration alone can take thousands of steps for a tenth of a digit.
     """
+    # A class that is nearly impossible moves nothing, and its logarithm must be a number.
+    first_PC, second_PC = first_PC.clamp(min=1e-20), second_PC.clamp(min=1e-20)
+    identity = torch.eye(len(cost_CC), dtype=first_PC.dtype, device=first_PC.device)
 
-    def answer(potential_PC: Tensor, weights_PC: Tensor) -> Tensor:
-        return -entropy * torch.log((weights_PC * (potential_PC / entropy).exp()) @ kernel_CC)
+    def answer(potential_PC: Tensor, margin_PC: Tensor) -> Tensor:
+        inside = (potential_PC / entropy + margin_PC.log()).unsqueeze(2) - cost_CC / entropy
+        return -entropy * inside.logsumexp(1)
 
-    on_first, on_second = torch.zeros_like(first_PC), torch.zeros_like(second_PC)
-    enough = 4 * torch.finfo(first_PC.dtype).eps * max(entropy, 1.0)
+    def dual(left_PC: Tensor) -> tuple[Tensor, Tensor]:
+        right_PC = answer(left_PC, first_PC)
+        return (first_PC * left_PC).sum(1) + (second_PC * right_PC).sum(1), right_PC
+
+    left_PC = torch.zeros_like(first_PC)
+    _, right_PC = dual(left_PC)
     for _ in range(most):
-        next_first = (on_first + answer(on_second, second_PC)) / 2
-        on_second = (on_second + answer(on_first, first_PC)) / 2
-        moved = (next_first - on_first).abs().max()
-        on_first = next_first
-        if moved < enough:
+        inside = (left_PC.unsqueeze(2) + right_PC.unsqueeze(1) - cost_CC) / entropy
+        plan_PCC = (first_PC.log().unsqueeze(2) + second_PC.log().unsqueeze(1) + inside).exp()
+        margin_PC = plan_PCC.sum(2).clamp(min=1e-300)
+        if float((margin_PC - first_PC).abs().sum(1).max()) < 1e-11:
             break
-    # A full step on each side from the same state: then nothing of the mass constraint is left in the value.
-    return answer(on_second, second_PC), answer(on_first, first_PC)
+        # The Hessian, scaled to a unit diagonal; the potential's free constant is held by the last term.
+        root_PC = margin_PC.sqrt()
+        scaled_PCC = plan_PCC / root_PC.unsqueeze(2) / second_PC.sqrt().unsqueeze(1)
+        held_PCC = root_PC.unsqueeze(2) * root_PC.unsqueeze(1)
+        hessian_PCC = identity - scaled_PCC @ scaled_PCC.transpose(1, 2) + held_PCC
+        step_PC = torch.linalg.solve_ex(hessian_PCC, entropy * (first_PC - margin_PC) / root_PC).result / root_PC
+        newton = left_PC + step_PC
+        sinkhorn = left_PC + entropy * (first_PC.log() - margin_PC.log())
+        (of_newton, right_newton), (of_sinkhorn, right_sinkhorn) = dual(newton), dual(sinkhorn)
+        # Near the solution the two differ by rounding alone. False where Newton's is not a number.
+        better_P = (of_newton - of_sinkhorn >= -1e-12 * entropy).unsqueeze(1)
+        left_PC, right_PC = newton.where(better_P, sinkhorn), right_newton.where(better_P, right_sinkhorn)
+    return answer(right_PC, second_PC), right_PC

@@ -112,7 +112,7 @@ class WeakHead(nn.Module):
         _shapes(tuple(tuple(tap.shape) for tap in student), tuple(teacher.shape))
         features, logits_NC = student
         labels_N = class_numbers(logits_NC, teacher, what="ZipfLabels")
-        weak_NC = self.head(_pooled(features))
+        weak_NC = self.head(_pooled(wide(features)))
         told = self.told
         loss_N = zipf_labels(wide(logits_NC), wide(weak_NC), labels_N, others=told.others, weak=told.weak)
         return loss_N.to(logits_NC.dtype)
