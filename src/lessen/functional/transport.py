@@ -60,10 +60,8 @@ def matrix_transport(student_NC: Tensor, teacher_NC: Tensor, cost_CC: Tensor, *,
         second = torch.cat([teacher_PC, student_PC, teacher_PC])
         cost = cost_CC.double()
         left, right = potentials(first.double(), second.double(), cost, blur * float(cost.max()))
-        (to_teacher, student_left, teacher_left), (to_student, student_right, teacher_right) = (
-            left.chunk(3),
-            right.chunk(3),
-        )
+        to_teacher, student_left, teacher_left = left.chunk(3)
+        to_student, student_right, teacher_right = right.chunk(3)
         of_student = (to_teacher - (student_left + student_right) / 2).to(student_NC.dtype)
         of_teacher = (to_student - (teacher_left + teacher_right) / 2).to(student_NC.dtype)
     # At the optimum the potentials are the gradient, and do not move to first order: they are constants here.

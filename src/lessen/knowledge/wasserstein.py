@@ -133,8 +133,8 @@ class Wasserstein:
         row="knowledge / divergences",
         paper="WKD, arXiv:2412.08139",
         says="Probability on a class near the teacher's is nearly right.",
-        costs="One pass over the logits on a line and in groups. With a CostMatrix ten to twenty systems of C equations "
-        "for each example, in double precision: for up to some hundred classes.",
+        costs="One pass over the logits on a line and in groups. With a CostMatrix ten to twenty systems of C "
+        "equations for each example, in double precision: for up to some hundred classes.",
         fails_when="The costs say nothing true about the classes. As total variation, it pulls little when student and "
         "teacher are sure of different classes.",
         differs="A CostMatrix is debiased (Feydy et al., arXiv:1810.08278), so that equal distributions cost nothing; "
