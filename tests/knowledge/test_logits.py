@@ -713,3 +713,21 @@ def test_settings_of_logits_are_checked_and_written_to_files() -> None:
     assert torch.equal(
         SoftTargets()(student, teacher), 16 * forward_kl(*((z / 4).log_softmax(1) for z in (student, teacher)))
     )
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        MultiLevel(),
+        CorrelationMatching(),
+        SoftTargets(divergence=Wasserstein(cost=ClassesOnALine())),
+        SoftTargets(divergence=Wasserstein(cost=CostMatrix(rows=COSTS))),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_autocast_leaves_sums_over_classes_and_pairs_their_digits(objective: Any) -> None:
+    student, teacher = (tap.float() for tap in fixed(6, 5))
+    expected = objective(student, student + 0.01 * teacher)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.allclose(objective(student, student + 0.01 * teacher), expected, rtol=1e-5, atol=0)
+        assert (student @ teacher.T).dtype == torch.bfloat16  # what it does to products otherwise

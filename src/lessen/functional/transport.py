@@ -22,7 +22,8 @@ def line_transport(student_NC: Tensor, teacher_NC: Tensor, places_C: Tensor) -> 
     tensor([3.])
     """
     ahead_NC = (student_NC - teacher_NC).cumsum(1)[:, :-1]
-    return torch.einsum("nc...,c->n...", ahead_NC.abs(), places_C.diff())
+    gaps_C = places_C.diff().view(1, -1, *(1,) * (ahead_NC.ndim - 2))
+    return (ahead_NC.abs() * gaps_C).sum(1)
 
 
 def group_transport(student_NC: Tensor, teacher_NC: Tensor, groups_C: Tensor, *, groups: int, near: float) -> Tensor:

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lessen.core import Card, settings
+from lessen.functional.pairs import full_precision
 from lessen.functional.shapes import mismatch, require_same, wide
 from lessen.knowledge.divergences import Divergence, ForwardKL
 from lessen.knowledge.soft_targets import soft_targets
@@ -78,5 +79,6 @@ class MultiLevel:
             logits = wide(student), wide(teacher)
             total = total + soft_targets(*logits, temperature=temperature, divergence=self.divergence)
             both = [(each / temperature).softmax(1) for each in logits]
-            total = total + self.examples * batch_level(*both) + self.classes * class_level(*both)
+            with full_precision(student):
+                total = total + self.examples * batch_level(*both) + self.classes * class_level(*both)
         return total.to(student.dtype)
