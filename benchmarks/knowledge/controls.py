@@ -22,7 +22,9 @@ def permuted(logits_NC: Tensor, kept_N: Tensor, uniforms_NC: Tensor) -> Tensor:
     """
     kept_N1 = kept_N.unsqueeze(1)
     # The kept class stands first in both orders, so it stays where it is.
-    old_NC = uniforms_NC.new_tensor(range(logits_NC.shape[1])).expand_as(uniforms_NC).scatter(1, kept_N1, -1.0).argsort(1)
+    old_NC = (
+        uniforms_NC.new_tensor(range(logits_NC.shape[1])).expand_as(uniforms_NC).scatter(1, kept_N1, -1.0).argsort(1)
+    )
     new_NC = uniforms_NC.scatter(1, kept_N1, -1.0).argsort(1)
     return torch.empty_like(logits_NC).scatter(1, new_NC, logits_NC.gather(1, old_NC))
 

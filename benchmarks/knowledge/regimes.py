@@ -75,9 +75,9 @@ class Regime:
     soft: float = 0.0
     omit: tuple[int, ...] = ()
     patch: bool = False
-    steps: int = 1200
+    steps: int = 600
     batch: int = 128
-    rate: float = 1e-3
+    rate: float = 2e-3
     figure: str = "accuracy"
     also: str | None = None
     places: dict[str, tuple[Any, Any]] = Field(default_factory=dict)
@@ -120,16 +120,16 @@ def make(network: Network, seed: int) -> nn.Module:
     return build(network.build, seed=seed, **network.arguments)
 
 
-def teacher(name: str, network: Network) -> nn.Module:
+def teacher(name: str, network: Network, seed: int = 0) -> nn.Module:
     """The trained teacher; trained once by the engine, then read from a cache that is named by its settings."""
-    file = CACHE / f"{name}-{hash_of(network):x}.safetensors"
-    made = make(network, seed=0)
+    file = CACHE / f"{name}-{seed}-{hash_of(network):x}.safetensors"
+    made = make(network, seed=seed)
     if file.is_file():
         made.load_state_dict(read_tensors(file))
     else:
         data = seen(examples=network.examples, omit=network.omit, labels=1.0, patch=False, seed=0)
         scheme = supervised(steps=network.steps, fit=fit(network.batch, network.rate))
-        run(scheme.stages({"student": made}), data, seed=0, device="cpu", progress=False)
+        run(scheme.stages({"student": made}), data, seed=seed, device="cpu", progress=False)
         write_tensors(file, made.state_dict())
     return made.eval()
 
@@ -140,9 +140,7 @@ def hash_of(network: Network) -> int:
 
 def data_of(regime: Regime, seed: int) -> Data:
     """What the student sees under a seed; validation and test are the same for all."""
-    return seen(
-        examples=regime.examples, omit=regime.omit, labels=regime.labels, patch=regime.patch, seed=seed
-    )
+    return seen(examples=regime.examples, omit=regime.omit, labels=regime.labels, patch=regime.patch, seed=seed)
 
 
 def seen(*, examples: int | None, omit: tuple[int, ...], labels: float, patch: bool, seed: int) -> Data:

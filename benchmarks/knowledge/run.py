@@ -6,22 +6,22 @@
     python benchmarks/knowledge/run.py table                      table.md and table.json, from the results
     python benchmarks/knowledge/run.py missing                    what has no result, or one of other settings
 
-What is compared stands in settings.yaml. A result is written once, whole, and never edited; to measure again, delete it.
+What is compared stands in settings.yaml. A result is written once, whole, and never edited; to measure again, delete
+it.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import sys
-import traceback
 from pathlib import Path
 
 import torch
 from anchors import anchors
-from regimes import Regime
 from table import write_table
-from trials import Asked, applies, asked, evidence, settings_of
+from trials import Asked, applies, asked, code_of, evidence, settings_of
 
 from lessen.core.errors import LessenError
 from lessen.core.files import write_json
@@ -60,10 +60,6 @@ def measure(asked: Asked, regimes: list[str] | None, variants: list[str] | None)
             failed += 1
             print(f"{regime:14}{variant:28}FAILED: {error}", flush=True)
             continue
-        except Exception:
-            failed += 1
-            print(f"{regime:14}{variant:28}BROKE:\n{traceback.format_exc()}", flush=True)
-            continue
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         found |= {"at": now, "threads": torch.get_num_threads(), "machine": machine(), "versions": versions()}
         write_json(place(regime, variant), found)
@@ -75,18 +71,24 @@ def measure(asked: Asked, regimes: list[str] | None, variants: list[str] | None)
 
 def missing(asked: Asked) -> int:
     """Say what has no result, what has one of other settings, and which methods are in no variant."""
-    import json
-
-    absent, old = [], []
+    absent, old, changed = [], [], []
     for regime, variant in pairs(asked, None, None):
         file = place(regime, variant)
-        if not file.exists():
+        result = json.loads(file.read_text()) if file.exists() else None
+        if result is None:
             absent.append(f"{regime} / {variant}")
-        elif json.loads(file.read_text())["settings"] != settings_of(asked, regime, variant):
+        elif result["settings"] != settings_of(asked, regime, variant):
             old.append(f"{regime} / {variant}")
+        elif result["code"] != code_of(asked.variants[variant]):
+            changed.append(f"{regime} / {variant}")
     named = {variant.of or name for name, variant in asked.variants.items()} | set(asked.elsewhere)
     alone = [name for name, cls in methods().items() if cls.card.row.startswith("knowledge /") and name not in named]
-    for title, rows in (("No result", absent), ("Of other settings", old), ("In no variant", alone)):
+    for title, rows in (
+        ("No result", absent),
+        ("Of other settings", old),
+        ("Of code whose file has changed since", changed),
+        ("In no variant", alone),
+    ):
         print(f"{title}: {len(rows)}" + "".join(f"\n  {row}" for row in rows))
     return len(absent) + len(old)
 

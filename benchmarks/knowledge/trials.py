@@ -1,4 +1,4 @@
-"""One method in one regime: settings are chosen on the validation split, then five seeds are measured on the test split.
+"""One method in one regime: settings are chosen on the validation split, then five seeds are measured on the test.
 
 Everything is trained by the engine, from stages that `Offline` and `Supervised` return.
 """
@@ -6,6 +6,8 @@ Everything is trained by the engine, from stages that `Offline` and `Supervised`
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import inspect
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -72,7 +74,7 @@ class Variant:
     objectives: tuple[dict[str, Any], ...] = ()
     at: tuple[str, ...] = ("logits",)
     bridge: dict[str, Any] | None = None
-    strengths: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
+    strengths: tuple[float, ...] = (0.1, 0.5, 2.5)
     weights: tuple[float, ...] | None = None
     labels: dict[str, Any] = Field(default_factory=lambda: {"CrossEntropy": {}})
     longer: bool = False
@@ -130,7 +132,7 @@ def objectives_of(variant: Variant) -> list[Any]:
 
 def applies(variant: Variant, regime: Regime) -> bool:
     """Whether a variant has a place in a regime. Controls on labels are measured everywhere, with labels."""
-    return not variant.objectives or place_of(variant, regime) is not None and bool(fitting(variant, regime))
+    return not variant.objectives or (place_of(variant, regime) is not None and bool(fitting(variant, regime)))
 
 
 def fitting(variant: Variant, regime: Regime) -> list[dict[str, Any]]:
@@ -165,14 +167,15 @@ class Trial:
 
     def candidates(self) -> Iterator[dict[str, Any]]:
         """All settings to choose from: an objective and a weight, or a strength that becomes a weight."""
-        variant, alone = self.variant, not self.company()
+        variant = self.variant
+        alone = not self.company() or variant.staged is not None
         if not variant.objectives:
             yield {}
             return
         for objective in fitting(variant, self.regime):
             if variant.weights is not None or alone:
                 # Alone, a weight does next to nothing: Adam does not see it.
-                for weight in (variant.weights if variant.weights is not None and not alone else (1.0,)):
+                for weight in variant.weights if variant.weights is not None and not alone else (1.0,):
                     yield {"objective": objective, "weight": weight}
             else:
                 unit = self.unit_weight(objective)
@@ -183,7 +186,11 @@ class Trial:
     def company(self) -> list[Any]:
         """What else teaches, beside the labels."""
         soft = self.regime.soft and self.variant.objectives and place_of(self.variant, self.regime) != "logits"
-        return [At(objective=SoftTargets(), weight=self.regime.soft)] if soft else (["labels"] if self.regime.labels else [])
+        return (
+            [At(objective=SoftTargets(), weight=self.regime.soft)]
+            if soft
+            else (["labels"] if self.regime.labels else [])
+        )
 
     def lesson(self, objective: Mapping[str, Any], weight: float) -> At:
         place = place_of(self.variant, self.regime)
@@ -201,7 +208,10 @@ class Trial:
             return Supervised(objective=labels, steps=steps, fit=regime.fit).stages(cast)
         if variant.teacher_free:
             return [self.without_teacher(chosen, student)]
-        own, beside = [self.lesson(chosen["objective"], chosen["weight"])], [one for one in self.company() if one != "labels"]
+        own, beside = (
+            [self.lesson(chosen["objective"], chosen["weight"])],
+            [one for one in self.company() if one != "labels"],
+        )
         told = {"labels_objective": labels, "fit": regime.fit}
         if variant.staged is None:
             whole = Offline(knowledge=(*own, *beside), labels=regime.labels, steps=regime.steps, **told)
@@ -215,11 +225,19 @@ class Trial:
 
     def without_teacher(self, chosen: Mapping[str, Any], student: nn.Module) -> Stage:
         """The objective beside the labels, both from the labels."""
-        objective, tap = decode(dict(chosen["objective"]), known()), self.regime.taps(str(place_of(self.variant, self.regime)))[0]
+        objective, tap = (
+            decode(dict(chosen["objective"]), known()),
+            self.regime.taps(str(place_of(self.variant, self.regime)))[0],
+        )
         own = Edge(source="labels", target="student", objective=objective, target_tap=tap, weight=chosen["weight"])
         plain = Edge(source="labels", target="student", objective=decode(self.variant.labels, known()))
         nodes = [Labels(), Node(name="student", module=student, learns=True)]
-        return Stage(name="teacher-free", graph=Graph(nodes=nodes, edges=[plain, own]), steps=self.regime.steps, fit=self.regime.fit)
+        return Stage(
+            name="teacher-free",
+            graph=Graph(nodes=nodes, edges=[plain, own]),
+            steps=self.regime.steps,
+            fit=self.regime.fit,
+        )
 
     def cost_of_teacher(self) -> float:
         """Steps that cost as much as one with the teacher's forward pass: a step is three forward passes."""
@@ -285,6 +303,13 @@ def settings_of(asked: Asked, regime: str, variant: str) -> dict[str, Any]:
     return whole
 
 
+def code_of(variant: Variant) -> str:
+    """A digest of the files that hold the objectives of a variant, to tell results of code that has changed since."""
+    files = {inspect.getsourcefile(type(objective)) for objective in objectives_of(variant)}
+    text = "".join(Path(file).read_text() for file in sorted(filter(None, files)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def evidence(asked: Asked, regime: str, variant: str, seeds: tuple[int, ...]) -> dict[str, Any]:
     """Choose by the validation split, then measure on the test split."""
     one = trial(asked, regime, variant)
@@ -309,6 +334,7 @@ def evidence(asked: Asked, regime: str, variant: str, seeds: tuple[int, ...]) ->
         "variant": variant,
         "figure": figure,
         "settings": settings_of(asked, regime, variant),
+        "code": code_of(asked.variants[variant]),
         "tried": tried,
         "chosen": chosen,
         "runs": [one.measure(chosen, seed, taught, ("validation", "test")) for seed in seeds],
@@ -320,4 +346,3 @@ def evidence(asked: Asked, regime: str, variant: str, seeds: tuple[int, ...]) ->
 def figures_of_teacher(one: Trial, taught: Mapping[str, Any]) -> dict[str, float]:
     found = figures(dataclasses.replace(one.regime, places={}), one.teacher, taught, "test")
     return {name: round(value, 4) for name, value in found.items() if name in {"accuracy", "nll"}}
-
