@@ -26,6 +26,7 @@ from trials import Asked, applies, asked, code_of, evidence, settings_of
 from lessen.core.errors import LessenError
 from lessen.core.files import write_json
 from lessen.core.machine import machine, versions
+from lessen.engine import Stopped
 from lessen.recipe import methods
 
 RESULTS = Path(__file__).parent / "results"
@@ -56,6 +57,8 @@ def measure(asked: Asked, regimes: list[str] | None, variants: list[str] | None)
             continue
         try:
             found = evidence(asked, regime, variant, SEEDS)
+        except Stopped:
+            raise
         except LessenError as error:
             failed += 1
             print(f"{regime:14}{variant:28}FAILED: {error}", flush=True)

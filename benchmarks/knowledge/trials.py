@@ -24,7 +24,7 @@ from torch import nn
 from lessen.core import decode, encode, settings
 from lessen.core.contracts import Beside
 from lessen.core.errors import LessenError
-from lessen.engine import run
+from lessen.engine import Stopped, run
 from lessen.graph import Edge, Graph, Labels, Stage
 from lessen.graph import Network as Node
 from lessen.graph.flow import Flow
@@ -319,6 +319,8 @@ def evidence(asked: Asked, regime: str, variant: str, seeds: tuple[int, ...]) ->
     for candidate in candidates if len(candidates) > 1 else []:
         try:
             looks = [one.measure(candidate, seed, taught, ("validation",)) for seed in CHOOSING]
+        except Stopped:
+            raise
         except LessenError as error:  # a weight that makes the loss overflow is a bad candidate, not the end
             tried.append({**candidate, "failed": str(error)})
             continue
