@@ -74,7 +74,7 @@ class Variant:
     objectives: tuple[dict[str, Any], ...] = ()
     at: tuple[str, ...] = ("logits",)
     bridge: dict[str, Any] | None = None
-    strengths: tuple[float, ...] = (0.1, 0.5, 2.5)
+    strengths: tuple[float, ...] = (0.2, 2.0, 20.0)
     weights: tuple[float, ...] | None = None
     labels: dict[str, Any] = Field(default_factory=lambda: {"CrossEntropy": {}})
     longer: bool = False
@@ -300,6 +300,8 @@ def settings_of(asked: Asked, regime: str, variant: str) -> dict[str, Any]:
         "choosing": list(CHOOSING),
     }
     del whole["regime"]["says"]
+    if asked.variants[variant].weights is not None or not asked.variants[variant].objectives:
+        del whole["variant"]["strengths"]
     return whole
 
 
