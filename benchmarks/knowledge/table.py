@@ -72,6 +72,10 @@ def rows_of(asked: Asked, found: Mapping[tuple[str, str], dict[str, Any]], varia
         yield row
 
 
+def count(regimes: int) -> str:
+    return f"{regimes} regime" + "s" * (regimes != 1)
+
+
 def verdict(rows: list[dict[str, Any]], over: str | None) -> str:
     """Whether a claim was seen, in one sentence; counts regimes, not chances."""
     if not rows:
@@ -80,7 +84,7 @@ def verdict(rows: list[dict[str, Any]], over: str | None) -> str:
     if over is None or not compared:
         return "no claim that these regimes can show" if over is None else "its control was not measured"
     better, worse, name = compared.count(1), compared.count(-1), over.replace("SoftTargets", "tuned soft targets")
-    told = f"better than {name} in {better} of {len(compared)} regimes, worse in {worse}"
+    told = f"better than {name} in {better} of {count(len(compared))}, worse in {worse}"
     if better == 0:
         return f"**did not reproduce**: {told}"
     return f"reproduced in part: {told}" if better < len(compared) else f"reproduced: {told}"
@@ -97,7 +101,7 @@ def when(rows: list[dict[str, Any]], variant: str) -> str:
     if better:
         return f"where it beat {name}: {'; '.join(better)}"
     if equal:
-        return f"nowhere first: it never beat {name}, and was not told apart from them in {len(equal)} regimes"
+        return f"nowhere first: it never beat {name}, and was not told apart from them in {count(len(equal))}"
     return f"not in these regimes: {name} are better in all" if any(over in row for row in rows) else "unknown"
 
 

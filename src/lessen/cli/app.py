@@ -158,6 +158,24 @@ def schema(out: Annotated[Path | None, typer.Option(help="Write it here; without
         write_json(out, made)
 
 
+EVIDENCE = Path("benchmarks/knowledge/table.json")
+
+
+@app.command()
+def docs(
+    out: Annotated[Path, typer.Option(help="The folder to write them to, as docs/methods.")],
+    evidence: Annotated[
+        Path | None, typer.Option(help=f"The table of evidence; without it {EVIDENCE}, if it is there.")
+    ] = None,
+) -> None:
+    """Write a page for each method: its card, its settings, an example that runs, what was seen of it."""
+    from lessen.recipe import read_evidence, write_pages
+
+    table = evidence if evidence is not None else EVIDENCE if EVIDENCE.is_file() else None
+    made = write_pages(out, None if table is None else read_evidence(table))
+    typer.echo(f"{len(made)} pages: {out}")
+
+
 def _start(recipe: Path, folder: Path, *, quiet: bool) -> None:
     from lessen.pipeline import compress
     from lessen.recipe import as_data, read_recipe

@@ -1,6 +1,7 @@
 """Recipes: YAML files that map one to one onto settings objects, and the catalogue of what they may name."""
 
 from lessen.recipe.catalogue import about, catalogue, methods
+from lessen.recipe.pages import pages, read_evidence, write_pages
 from lessen.recipe.recipe import Build, Recipe, as_data, read_recipe, schema, shipped, write_recipe
 from lessen.recipe.runs import load, read_run, resume
 
@@ -12,10 +13,13 @@ __all__ = [
     "catalogue",
     "load",
     "methods",
+    "pages",
+    "read_evidence",
     "read_recipe",
     "read_run",
     "resume",
     "schema",
     "shipped",
+    "write_pages",
     "write_recipe",
 ]

@@ -1,0 +1,140 @@
+"""A page for each method, from what stands in the code and in the results: nothing in them is written by hand."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lessen.core.errors import DataError
+from lessen.core.files import write_text
+from lessen.core.settings import encode
+from lessen.recipe.catalogue import about, catalogue, methods
+from lessen.recipe.examples import example_of
+from lessen.recipe.hints import slots
+
+MARK = "<!-- written by `lessen docs`; change the code and run it again -->"
+
+
+def pages(evidence: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The text of each page by its file: one a method, and README.md, which lists them by row.
+
+    Args:
+        evidence: What `read_evidence` gave, or None where there is none.
+    """
+    made = {f"{name}.md": "\n".join(_page(name, cls, evidence)) + "\n" for name, cls in sorted(methods().items())}
+    return {"README.md": "\n".join(_contents()) + "\n", **made}
+
+
+def write_pages(folder: Path, evidence: Mapping[str, Any] | None = None) -> list[Path]:
+    """Write all pages, and take away those of methods that are gone.
+
+    Returns:
+        The files that were written.
+    """
+    made = pages(evidence)
+    for old in folder.glob("*.md"):
+        if old.name not in made and old.read_text(encoding="utf-8").startswith(MARK):
+            old.unlink()
+    for name, text in made.items():
+        write_text(folder / name, text)
+    return [folder / name for name in made]
+
+
+def read_evidence(file: Path) -> dict[str, Any]:
+    """The table that `benchmarks/knowledge` makes of its results.
+
+    Raises:
+        DataError: the file is not there, or is no such table.
+    """
+    try:
+        table: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read as a table of evidence ({error}).") from error
+    if not isinstance(table, dict) or not {"variants", "elsewhere", "least"} <= set(table):
+        raise DataError(f"{file} is no table of evidence. Make one: python benchmarks/knowledge/run.py table.")
+    return table
+
+
+def _contents() -> Iterator[str]:
+    rows: dict[str, list[str]] = {}
+    for name, cls in sorted(methods().items()):
+        rows.setdefault(cls.card.row, []).append(name)  # type: ignore[attr-defined]
+    yield from (MARK, "", "# Methods", "", f"{len(methods())} methods, by row.")
+    for row in sorted(rows):
+        yield from ("", f"## {row}", "")
+        yield from (f"- [{name}]({name}.md): {_line(methods()[name].card.says)}" for name in rows[row])  # type: ignore[attr-defined]
+
+
+def _page(name: str, cls: Any, evidence: Mapping[str, Any] | None) -> Iterator[str]:
+    card = cls.card
+    yield from (MARK, "", f"# {name}", "", card.says, "", "| | |", "| --- | --- |")
+    for label in ("row", "paper", "costs", "fails_when", "differs"):
+        if text := getattr(card, label):
+            yield f"| {label.replace('_', ' ')} | {_cell(text)} |"
+    yield from ("", *_described(cls))
+    if name in catalogue() and slots(cls):
+        said = about(cls)[1]
+        yield from ("", "## Settings", "", "| name | default | |", "| --- | --- | --- |")
+        for slot in slots(cls).values():
+            default = "must be given" if slot.required else f"`{_cell(_short(slot.default))}`"
+            yield f"| `{slot.name}` | {default} | {_cell(said.get(slot.name, ''))} |"
+    yield from ("", "## Example", "", "```python", example_of(name), "```")
+    if evidence is not None and card.row.startswith("knowledge /"):
+        yield from ("", "## Evidence", "", *_evidence(name, evidence))
+
+
+def _described(cls: type) -> list[str]:
+    """The docstring down to its arguments, which have a table of their own."""
+    text = inspect.cleandoc(cls.__doc__ or "")
+    return text.split("\nArgs:\n")[0].split("\n>>> ")[0].rstrip().splitlines()
+
+
+def _evidence(name: str, evidence: Mapping[str, Any]) -> Iterator[str]:
+    mine = {key: row for key, row in evidence["variants"].items() if row["method"] == name}
+    if name in evidence["elsewhere"]:
+        yield f"In `benchmarks/knowledge`: {evidence['elsewhere'][name]}."
+        return
+    if not any(row["rows"] for row in mine.values()):
+        yield "Not measured yet in `benchmarks/knowledge`."
+        return
+    least = evidence["least"]
+    yield f"Fashion-MNIST, small networks; bold where five paired seeds tell a difference of {least} points or more."
+    for variant, row in mine.items():
+        if not row["rows"]:
+            continue
+        yield from ("", f"**{variant}**", "") if len(mine) > 1 else ("",)
+        if row["claims"]:
+            yield f"- Its authors, or others: {row['claims']}."
+        yield f"- Here: {row['seen']}."
+        yield f"- When to use it: {row['use']}."
+        yield from ("", "| regime | | over labels | over tuned soft targets |", "| --- | --- | --- | --- |")
+        for one in row["rows"]:
+            figure = f"{one['figure'].replace('_', ' ')} {one['mean']:.2f} ± {one['spread']:.2f}"
+            cells = [_difference(one.get(f"over_{control}")) for control in ("labels", "SoftTargets")]
+            yield f"| {_cell(one['says'])} | {figure} | {' | '.join(cells)} |"
+
+
+def _difference(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    text = f"{found['mean']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})"
+    return f"**{text}**" if found["seen"] else text
+
+
+def _short(value: object) -> str:
+    coded = encode(value)
+    if isinstance(coded, dict) and len(coded) == 1 and not isinstance(value, dict):
+        ((name, fields),) = coded.items()
+        return f"{name}({', '.join(f'{key}={item}' for key, item in fields.items())})"
+    return str(coded)
+
+
+def _cell(text: str) -> str:
+    return _line(text).replace("|", "\\|")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
