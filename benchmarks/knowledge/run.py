@@ -85,7 +85,11 @@ def missing(asked: Asked) -> int:
         elif result["code"] != code_of(asked.variants[variant]):
             changed.append(f"{regime} / {variant}")
     named = {variant.of or name for name, variant in asked.variants.items()} | set(asked.elsewhere)
-    alone = [name for name, cls in methods().items() if cls.card.row.startswith("knowledge /") and name not in named]
+    alone = [
+        name
+        for name, cls in methods().items()
+        if cls.card.row.startswith("knowledge /") and not {name, cls.card.row} & named
+    ]
     for title, rows in (
         ("No result", absent),
         ("Of other settings", old),

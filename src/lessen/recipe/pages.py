@@ -94,8 +94,9 @@ def _described(cls: type) -> list[str]:
 
 def _evidence(name: str, evidence: Mapping[str, Any]) -> Iterator[str]:
     mine = {key: row for key, row in evidence["variants"].items() if row["method"] == name}
-    if name in evidence["elsewhere"]:
-        yield f"In `benchmarks/knowledge`: {evidence['elsewhere'][name]}."
+    elsewhere, row = evidence["elsewhere"], methods()[name].card.row  # type: ignore[attr-defined]
+    if not mine and (why := elsewhere.get(name) or elsewhere.get(row)):
+        yield f"In `benchmarks/knowledge`: {why}."
         return
     if not any(row["rows"] for row in mine.values()):
         yield "Not measured yet in `benchmarks/knowledge`."
