@@ -5,6 +5,7 @@ Everything is trained by the engine, from stages that `Offline` and `Supervised`
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import inspect
@@ -60,7 +61,7 @@ class Variant:
         objectives: Candidates, as a recipe spells them; empty for training on labels alone.
         at: Where it is taken; several places are tried in the order given, and the first that the regime has counts.
         bridge: Between the two taps, as a recipe spells it.
-        strengths: Candidates for how much it counts: the length of its gradient at the start, over that of its company.
+        strengths: Candidates for how much it counts: the length of its gradient over that of its company.
         weights: Candidates for its weight in the place of strengths.
         labels: What labels mean, as a recipe spells it.
         longer: Train for as long as the teacher's forward pass would cost.
@@ -132,6 +133,8 @@ def objectives_of(variant: Variant) -> list[Any]:
 
 def applies(variant: Variant, regime: Regime) -> bool:
     """Whether a variant has a place in a regime. Controls on labels are measured everywhere, with labels."""
+    if variant.staged is not None and not regime.labels and not regime.soft:
+        return False  # nothing would be left for the second stage
     return not variant.objectives or (place_of(variant, regime) is not None and bool(fitting(variant, regime)))
 
 
@@ -246,26 +249,31 @@ class Trial:
         return 1 + count_multiply_adds(self.teacher, example) / (3 * mine)
 
     def unit_weight(self, objective: Mapping[str, Any]) -> float:
-        """The weight at which the objective's gradient is as long as its company's, at the start of training."""
-        data = data_of(self.regime, CHOOSING[0])
+        """The weight at which the objective's gradient is as long as its company's.
 
-        def length(stage: Stage, student: nn.Module) -> float:
-            batch = data.train.fetch(torch.arange(min(self.regime.batch, len(data.train))))
-            flow = Flow(stage, batch, task=data.task)
+        It is looked at after a tenth of the steps in that company: what a network gives at first, and a thin deep one
+        above all, says little of what it will give.
+        """
+        regime, data, student = self.regime, data_of(self.regime, CHOOSING[0]), make(self.student, CHOOSING[0])
+        beside = tuple(part for part in self.company() if part != "labels")
+        cast = {"teacher": self.teacher, "student": student}
+        told = {"knowledge": beside, "labels": regime.labels, "fit": regime.fit}
+        company = Offline(**told, steps=regime.steps // 10).stages(cast) if beside else self.stages({}, student)
+        company = [dataclasses.replace(stage, steps=max(1, regime.steps // 10)) for stage in company]
+        run(company, data, seed=CHOOSING[0], device="cpu", progress=False)
+
+        def length(knowledge: tuple[Any, ...], labels: float) -> float:
+            learner = copy.deepcopy(student)
+            made = Offline(knowledge=knowledge, labels=labels, steps=1, fit=regime.fit)
+            batch = data.train.fetch(torch.arange(min(regime.batch, len(data.train))))
+            flow = Flow(made.stages({**cast, "student": learner})[0], batch, task=data.task)
             flow.set_mode(training=True)
             flow(batch, 1.0).total.backward()
             flow.close()
-            return float(torch.stack([p.grad.norm() for p in student.parameters() if p.grad is not None]).norm())
+            return float(torch.stack([p.grad.norm() for p in learner.parameters() if p.grad is not None]).norm())
 
-        def stage(knowledge: tuple[Any, ...], labels: float, student: nn.Module) -> Stage:
-            made = Offline(knowledge=knowledge, labels=labels, steps=1, fit=self.regime.fit)
-            return made.stages({"teacher": self.teacher, "student": student})[0]
-
-        one, other = make(self.student, CHOOSING[0]), make(self.student, CHOOSING[0])
-        beside = tuple(part for part in self.company() if part != "labels")
-        reference = length(stage(beside, self.regime.labels, other), other)
-        own = length(stage((self.lesson(objective, 1.0),), 0.0, one), one)
-        return reference / own if own > 0 else 1.0
+        own = length((self.lesson(objective, 1.0),), 0.0)
+        return length(beside, regime.labels) / own if own > 0 else 1.0
 
     def measure(self, chosen: Mapping[str, Any], seed: int, taught: Mapping[str, Any], splits: tuple[str, ...]) -> Any:
         """Train under a seed and look at splits."""
