@@ -28,6 +28,7 @@ from lessen.graph import (
     MovingAverage,
     Network,
     Stage,
+    Window,
 )
 from lessen.graph.ready import cut
 from lessen.graph.snapshot import follow
@@ -356,3 +357,24 @@ def test_the_batch_is_what_it_was() -> None:
     assert isinstance(BATCH, Batch)
     assert torch.equal(BATCH.inputs, before)
     flow.close()
+
+
+def test_a_teacher_whose_edges_are_closed_is_not_computed() -> None:
+    called: list[str] = []
+
+    def noted(name: str, module: nn.Module) -> nn.Module:
+        module.register_forward_hook(lambda *_: called.append(name))
+        return module
+
+    edges = [
+        Edge(source="labels", target="s", objective=CrossEntropy()),
+        Edge(source="t", target="s", objective=SoftTargets(), schedule=Window(start=0.5)),
+        Edge(source="u", target="s", objective=SoftTargets(), gate=Linear()),
+    ]
+    nodes = [Labels(), frozen(noted("t", quiet(12, 2))), frozen(noted("u", quiet(12, 3)), "u")]
+    flow = flow_of([*nodes, learner(noted("s", quiet(8, 1)))], edges)
+    for progress, who in ((0.0, ["s"]), (0.25, ["s", "u"]), (0.75, ["s", "t", "u"])):
+        called.clear()
+        losses = flow(BATCH, progress).losses
+        assert sorted(called) == who
+        assert len(losses) == len(who)

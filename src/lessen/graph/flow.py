@@ -6,7 +6,7 @@ module (several processes, mixed precision) wraps the bridges, the objectives an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,7 +101,7 @@ class Flow(nn.Module):
         self.views = Views(augment)
         self._writer = self._nodes.get(stage.graph.on_policy.of) if stage.graph.on_policy is not None else None
         self.units: dict[str, Unit] = {}
-        for name in self._needed():
+        for name in self._needed(self._active):
             self._add_unit(name)
         self.learning = nn.ModuleList()
         self.owners: dict[str, Owner] = {}
@@ -124,7 +124,8 @@ class Flow(nn.Module):
 
     # Making ready
 
-    def _needed(self) -> list[str]:
+    def _needed(self, edges: Iterable[int]) -> list[str]:
+        """The nodes that these edges are between, each after those that it is made of."""
         order: list[str] = []
 
         def need(name: str) -> None:
@@ -135,7 +136,7 @@ class Flow(nn.Module):
                 need(other)
             order.append(name)
 
-        for number in self._active:
+        for number in edges:
             need(self.edges[number].source)
             need(self.edges[number].target)
         return order
@@ -259,7 +260,7 @@ class Flow(nn.Module):
     def forward(
         self, batch: Batch, progress: float, *, training: bool = True, draw: int = 0, view_seed: int = 0
     ) -> Passed:
-        """Compute all nodes, then all edges that count at this progress.
+        """Compute the edges that count at this progress, and the nodes that they need; what learns, always.
 
         Args:
             batch: The examples, on the device.
@@ -273,15 +274,18 @@ class Flow(nn.Module):
             self._write(now)
         if training:
             seed_draws(draw, batch.index.device)
-        for unit in self.units.values():
-            unit.compute(now)
+        factors = {number: factor for number, ready in self._ready.items() if (factor := ready.factor(progress)) != 0}
+        needed = self._needed(factors)
+        for name, unit in self.units.items():
+            # A teacher whose edges are closed costs nothing. A network that learns is always computed: it has buffers
+            # that move with every batch.
+            if name in needed or (isinstance(unit, NetworkUnit) and unit.learns):
+                unit.compute(now)
         arriving: dict[str, dict[str, Tensor]] = {}
         losses: dict[int, Tensor] = {}
         gates: dict[int, Tensor] = {}
-        for number, ready in self._ready.items():
-            factor = ready.factor(progress)
-            if factor == 0:
-                continue
+        for number, factor in factors.items():
+            ready = self._ready[number]
             try:
                 loss_N = ready.loss(now, progress)
                 if ready.gate is None:
