@@ -258,8 +258,7 @@ class Trial:
         beside = tuple(part for part in self.company() if part != "labels")
         cast = {"teacher": self.teacher, "student": student}
         told = {"knowledge": beside, "labels": regime.labels, "fit": regime.fit}
-        company = Offline(**told, steps=regime.steps // 10).stages(cast) if beside else self.stages({}, student)
-        company = [dataclasses.replace(stage, steps=max(1, regime.steps // 10)) for stage in company]
+        company = Offline(**told, steps=max(1, regime.steps // 10)).stages(cast)
         run(company, data, seed=CHOOSING[0], device="cpu", progress=False)
 
         def length(knowledge: tuple[Any, ...], labels: float) -> float:
