@@ -23,6 +23,7 @@ from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import ExportError, need
 from lessen.core.files import write_bytes, write_whole
 from lessen.deploy.pairs import store_integers, translations
+from lessen.measure.timing import no_collection
 from lessen.operations.quantize.fake import decompositions
 from lessen.surgery.masks import bake_masks
 
@@ -43,7 +44,7 @@ def export_onnx(model: nn.Module, inputs: Inputs, path: Path | str) -> Path:
     path = Path(path)
     exported = _program(model, inputs)
     try:
-        with _quietly():
+        with _exporting():
             program = torch.onnx.export(
                 exported,
                 dynamo=True,
@@ -69,7 +70,7 @@ def export_pt2(model: nn.Module, inputs: Inputs, path: Path | str) -> Path:
     """
     path = Path(path)
     exported, table = _program(model, inputs), decompositions()
-    with _quietly():
+    with _exporting():
         if any(node.target in table for node in exported.graph.nodes):
             exported = exported.run_decompositions(table)
         buffer = io.BytesIO()
@@ -108,7 +109,7 @@ def _program(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
     kwargs = two if isinstance(two, dict) else {}
     shapes = dict.fromkeys(two, batch) if isinstance(two, dict) else (batch,) * len(args)
     try:
-        with _quietly(), torch.no_grad():
+        with _exporting(), torch.no_grad():
             return torch.export.export(own, args, kwargs, dynamic_shapes=_for_forward(own, shapes), strict=False)
     except Exception as error:
         raise ExportError(
@@ -155,12 +156,15 @@ def _strip(proto: Any) -> None:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """The exporters print, log and warn about themselves; what matters comes as an exception."""
+def _exporting() -> Iterator[None]:
+    """Without what exporters print, log and warn about themselves: what matters comes as an exception.
+
+    Also without the garbage collector: it would look again and again at the growing graph, a fifth of the whole time.
+    """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), no_collection():
             warnings.simplefilter("ignore")
             yield
     finally:

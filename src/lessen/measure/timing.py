@@ -96,7 +96,7 @@ def interleave(
     names = list(runs)
     order = np.random.default_rng(derive(seed, "interleave"))
     taken = {name: np.empty(rounds) for name in names}
-    with _no_collection():
+    with no_collection():
         for count in range(-warm_up, rounds):
             for place in order.permutation(len(names)):
                 name = names[place]
@@ -128,8 +128,8 @@ def pinned_threads(count: int | None) -> Iterator[int]:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep Python's garbage collector out of the timed calls, as `timeit` does."""
+def no_collection() -> Iterator[None]:
+    """Keep the garbage collector away: from timed calls, as `timeit` does, and from work that throws nothing away."""
     was = gc.isenabled()
     gc.disable()
     try:
