@@ -75,7 +75,7 @@ class Variant:
     objectives: tuple[dict[str, Any], ...] = ()
     at: tuple[str, ...] = ("logits",)
     bridge: dict[str, Any] | None = None
-    strengths: tuple[float, ...] = (0.2, 2.0, 20.0)
+    strengths: tuple[float, ...] = (0.2, 2.0, 20.0, 200.0)
     weights: tuple[float, ...] | None = None
     labels: dict[str, Any] = Field(default_factory=lambda: {"CrossEntropy": {}})
     longer: bool = False
