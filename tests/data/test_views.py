@@ -10,11 +10,17 @@ from torch import Tensor
 from lessen.core import View, decode, encode
 from lessen.core.errors import SettingError, ShapeError
 from lessen.core.seeds import uniforms
-from lessen.data import Compose, Erase, FlipCrop, Shift
+from lessen.data import AsTheyAre, Compose, Erase, FlipCrop, Shift
 from lessen.zoo import residual
 
-VIEWS = [FlipCrop(padding=2), Shift(by=3), Erase(probability=0.7), Compose(views=(FlipCrop(padding=1), Erase()))]
-KNOWN = {view.__name__: view for view in (FlipCrop, Shift, Erase, Compose)}
+VIEWS = [
+    AsTheyAre(),
+    FlipCrop(padding=2),
+    Shift(by=3),
+    Erase(probability=0.7),
+    Compose(views=(FlipCrop(padding=1), Erase())),
+]
+KNOWN = {view.__name__: view for view in (AsTheyAre, FlipCrop, Shift, Erase, Compose)}
 
 
 def by_hand(images: Tensor, uniforms: Tensor, padding: int, flip: float) -> Tensor:

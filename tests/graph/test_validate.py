@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lessen.core import Batch, Card, settings
 from lessen.core.errors import DataError, GraphError, LessenError, NetworkError, SettingError, ShapeError, TapError
+from lessen.data import AsTheyAre
 from lessen.graph import (
     Branch,
     Cache,
@@ -291,6 +292,21 @@ def test_a_view_of_inputs_that_are_not_one_tensor() -> None:
     some = batch()
     with pytest.raises(DataError, match="one tensor"):
         validate(good(), Batch((some.inputs,), some.index, some.labels), augment=Fixed())
+
+
+def test_a_cache_of_what_is_seen_at_random_is_refused_unless_the_teacher_sees_another_view() -> None:
+    class Random:
+        draws = 1
+
+        def __call__(self, inputs: Tensor, uniforms_NK: Tensor) -> Tensor:
+            return inputs * uniforms_NK
+
+    edges = [labels_edge(), Edge(source="teacher", target="student", objective=SoftTargets())]
+    cached = stage([Labels(), teacher(cache=Cache()), student()], edges)
+    validate(cached, batch())
+    with pytest.raises(GraphError, match=r"'teacher' sees the random view.*AsTheyAre\(\)"):
+        validate(cached, batch(), augment=Random())
+    validate(stage([Labels(), teacher(cache=Cache(), view=AsTheyAre()), student()], edges), batch(), augment=Random())
 
 
 def test_names_of_edges() -> None:

@@ -6,10 +6,11 @@ from lessen.data.fashion_mnist import FashionMNIST
 from lessen.data.folder import ImageFolder
 from lessen.data.huggingface import HuggingFace
 from lessen.data.load import Source, load
-from lessen.data.views import Compose, Erase, FlipCrop, Shift
+from lessen.data.views import AsTheyAre, Compose, Erase, FlipCrop, Shift
 
 __all__ = [
     "Arrays",
+    "AsTheyAre",
     "Compose",
     "Digits",
     "Erase",

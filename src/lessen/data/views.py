@@ -76,6 +76,17 @@ def erase(images_NCHW: Tensor, uniforms_N5: Tensor, *, probability: float, least
 
 
 @settings
+class AsTheyAre:
+    """The images as they are: for a node that must not see the random view that others see."""
+
+    draws: ClassVar[int] = 0
+
+    def __call__(self, inputs: Tensor, uniforms_NK: Tensor) -> Tensor:
+        del uniforms_NK
+        return inputs
+
+
+@settings
 class FlipCrop:
     """Mirror left to right, then cut out of the zero-padded image: the usual view of small photographs.
 

@@ -44,19 +44,12 @@ def use_cache(unit: NetworkUnit, examples: Examples, home: Home, *, folder: Path
         folder: Of the run, for caches that name none.
 
     Raises:
-        GraphError: the node sees a random view, which cannot be cached.
         RunError: the folder holds the cache of another teacher, view or data, or the disk is full.
         SettingError: there is no folder, or `top_k` is asked of something that is not (N, C).
     """
     assert isinstance(unit.node, Network)
     assert unit.node.cache is not None
     cache = unit.node.cache
-    if unit.view is not None and unit.view.draws > 0:
-        raise GraphError(
-            f"The node {unit.name!r} sees the random view {unit.view!r}, so what it gives differs in every "
-            f"epoch and cannot be "
-            "cached. Give the node a fixed view, leave the augmentation out, or leave the cache out."
-        )
     if cache.folder is None and folder is None:
         raise SettingError(f"The cache of {unit.name!r} has no folder, and neither has the run. Give one of them.")
     where = cache.folder if cache.folder is not None else Path(folder or ".") / "cache" / unit.name

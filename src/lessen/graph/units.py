@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core.data import IGNORED, Batch, Inputs, View, call
-from lessen.core.errors import DataError, LessenError, NetworkError, SettingError, ShapeError
+from lessen.core.errors import DataError, GraphError, LessenError, NetworkError, SettingError, ShapeError
 from lessen.core.seeds import derive, seeded, uniforms
 from lessen.core.settings import encode
 from lessen.graph.combine import Combine, Sum
@@ -140,6 +140,13 @@ class NetworkUnit(Unit):
         self.recorder: Recorder | None = None
 
     def make_ready(self, now: Now, device: torch.device, seed: int) -> None:
+        cached = isinstance(self.node, Network) and self.node.cache is not None
+        if cached and self.view is not None and self.view.draws > 0:
+            raise GraphError(
+                f"The node {self.name!r} sees the random view {self.view!r}, so what it gives differs in every epoch "
+                "and cannot be cached. Give the node a fixed view, as AsTheyAre(), leave the augmentation out, or "
+                "leave the cache out."
+            )
         if self.inner:
             self.recorder = Recorder(self.module, self.inner)
         before = now.training

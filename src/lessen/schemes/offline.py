@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from lessen.core.card import Card
 from lessen.core.contracts import Objective
+from lessen.core.data import View
 from lessen.core.settings import settings
 from lessen.graph import Cache, Edge, Fit, Labels, Network, OnPolicy, Stage
 from lessen.graph.node import Node
@@ -29,8 +30,10 @@ class Offline:
         epochs: Passes over the training data.
         steps: Optimizer steps, instead of epochs.
         fit: How the student moves.
-        cache: Keep what the teacher gives on disk, where training batches have no random view. None: compute it
-            each time.
+        cache: Keep what the teacher gives on disk, where its view is not random. None: compute it each time.
+        teacher_view: What the teacher sees of the images; None: what the student sees. `AsTheyAre()` beside a student
+            that sees random views lets the teacher be cached, so that it costs one pass over the data in all; it then
+            speaks of other images than the student sees, which is right as long as the views are mild.
         on_policy: Let the "student" (or the "teacher") write part of the sequences they see. None: those of the data.
     """
 
@@ -41,6 +44,7 @@ class Offline:
     steps: Count | None = None
     fit: Fit = Fit()
     cache: Cache | None = None
+    teacher_view: View | None = None
     on_policy: OnPolicy | None = None
 
     card: ClassVar[Card] = Card(
@@ -53,7 +57,13 @@ class Offline:
 
     def stages(self, cast: Cast, /) -> list[Stage]:
         nodes: list[Node] = [
-            Network(name="teacher", module=role(cast, "teacher", self), learns=False, cache=self.cache),
+            Network(
+                name="teacher",
+                module=role(cast, "teacher", self),
+                learns=False,
+                view=self.teacher_view,
+                cache=self.cache,
+            ),
             Network(name="student", module=role(cast, "student", self), learns=True),
         ]
         edges = labels_edge("student", self.labels, self.labels_objective)
