@@ -59,3 +59,34 @@ def test_two_processes_equal_one(program: ModuleType, tmp_path: Path) -> None:
 
 def test_the_comparison_can_fail() -> None:
     assert difference({"a": torch.ones(2)}, {"a": torch.ones(2) + 1e-4}) > 1e-5
+
+
+UNUSED = """
+import torch
+from torch import nn
+from lessen.engine import run
+from lessen.graph import Fit
+from lessen.schemes import Supervised
+from lessen.testing.tasks import clusters, perceptron
+
+class Spare(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.spare = perceptron(8, seed=1), nn.Linear(2, 2)
+    def forward(self, x):
+        return self.used(x)
+
+run(Supervised(steps=3, fit=Fit(batch=16)).stages({"student": Spare()}), clusters(), device="cpu", progress=False)
+print("trained")
+"""
+
+
+@pytest.mark.slow
+def test_a_launcher_of_one_process_takes_a_network_with_weights_that_are_not_used(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(UNUSED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "program.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "trained" in done.stdout

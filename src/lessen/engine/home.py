@@ -28,7 +28,7 @@ class Home:
     def __init__(self, *, device: torch.device | str | None, precision: Precision) -> None:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState, GradientState, PartialState
-        from accelerate.utils import DistributedDataParallelKwargs
+        from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
         wanted = None if device is None else torch.device(device)
         if precision is Precision.FLOAT16 and not (
@@ -47,6 +47,8 @@ class Home:
             self.device = torch.device(self.accelerator.device)
             self.processes = int(self.accelerator.num_processes)
             self.rank = int(self.accelerator.process_index)
+            # One process that torchrun started is distributed too: its module is wrapped as those of several are.
+            self.distributed = self.accelerator.distributed_type != DistributedType.NO
         if wanted is not None and wanted.type != self.device.type:
             raise SettingError(f"The device {wanted} was asked for, but accelerate found {self.device}.")
         self.main = self.rank == 0

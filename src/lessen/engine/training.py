@@ -69,7 +69,9 @@ class Training:
                     use_cache(unit, data.train, self.home, folder=folder)
             alone = self.home.processes == 1
             self._synchronised = synchronise(self.flow.learning) if stage.fit.sync_batchnorm and not alone else []
-            self.wrapped = self.home.wrap(self.flow, all_used=alone or self.flow.uses_all(dry.to(self.home.device)))
+            self.wrapped = self.home.wrap(
+                self.flow, all_used=not self.home.distributed or self.flow.uses_all(dry.to(self.home.device))
+            )
         self.optimizers = {
             name: owner.optimizer.build(owner.parameters)
             for name, owner in self.flow.owners.items()
