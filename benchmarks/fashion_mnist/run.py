@@ -152,7 +152,7 @@ def right(network: nn.Module, data: Data) -> float:
     """Percent of the test split that a network gets right."""
     outputs = evaluate(network, data.test)
     assert outputs.labels is not None
-    return 100 * accuracy(outputs.values, outputs.labels).value
+    return accuracy(outputs.values, outputs.labels).value
 
 
 def chosen(arm: str) -> dict[str, float]:
