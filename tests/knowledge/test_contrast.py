@@ -1,13 +1,15 @@
 """Contrast with a memory: the laws, naive loops with a mistake that each finds, what the memory keeps, and resuming."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessen.core import Beside, Data, Task
@@ -487,7 +489,7 @@ def failing(data: Data, *, after: int) -> Data:
     return Data(train=Train(), validation=data.validation, test=data.test, classes=data.classes, name=data.name)
 
 
-def remember_a_part(rank: int, address: str, folder: str) -> None:
+def remember_a_part(address: str, folder: str, rank: int) -> None:
     """One of two processes: it sees every second example of a batch."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
@@ -502,7 +504,9 @@ def remember_a_part(rank: int, address: str, folder: str) -> None:
 @pytest.mark.slow
 def test_two_processes_keep_one_memory(tmp_path: Path) -> None:
     address = f"file://{tmp_path}/meet"
-    multiprocessing.spawn(remember_a_part, (address, str(tmp_path)), nprocs=2)
+    command = [sys.executable, __file__, address, str(tmp_path)]
+    processes = [subprocess.Popen([*command, str(rank)]) for rank in (0, 1)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
     alone = contrast().train()
@@ -530,3 +534,7 @@ def test_settings_are_checked() -> None:
         HolisticKnowledge().objective_for((5, 6), (5, 4), TASK)
     with pytest.raises(ShapeError, match="features"):
         ContrastiveRepresentation().objective_for(((5, 6), (5, 3)), (5, 4), TASK)
+
+
+if __name__ == "__main__":
+    remember_a_part(sys.argv[1], sys.argv[2], int(sys.argv[3]))
