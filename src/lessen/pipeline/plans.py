@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lessen.core.contracts import Plan
 from lessen.core.errors import PlanError
 from lessen.core.settings import decode, encode
+from lessen.operations.values import without_values
 from lessen.zoo import load_tensors
 
 
@@ -30,8 +31,8 @@ def known_settings(*packages: str) -> dict[str, type]:
 
 
 def encode_plans(plans: Sequence[Plan]) -> list[Any]:
-    """Plans as JSON data."""
-    return [encode(plan) for plan in plans]
+    """Plans as JSON data, as a run keeps them: what stands in its weights is left out."""
+    return [encode(without_values(plan)) for plan in plans]
 
 
 def decode_plans(data: Sequence[Any]) -> list[Plan]:
