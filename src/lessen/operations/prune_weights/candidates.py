@@ -1,0 +1,93 @@
+"""Which parameters can lose single weights: those that only multiply.
+
+These are the weight of linear and convolution layers, and the packed projections of attention. A parameter that two of
+them share is one; one that something else shares (an embedding, whose rows are read) is left alone.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from lessen.core import Where, matches
+from lessen.core.errors import PlanError, did_you_mean
+from lessen.operations.pattern import Pattern
+from lessen.surgery.attention import OpenAttention
+from lessen.surgery.masks import owners, stored
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_KINDS: dict[type[nn.Module], str] = {
+    **dict.fromkeys((nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d), "weight"),
+    **dict.fromkeys(_TRANSPOSED, "weight"),
+    **dict.fromkeys((nn.MultiheadAttention, OpenAttention), "in_proj_weight"),
+}
+
+Weights = dict[str, tuple[nn.Module, str]]
+"""The owner of each parameter and what it is called there, by the full name."""
+
+
+def candidates(model: nn.Module, where: Where, exclude: Where) -> tuple[Weights, dict[str, str]]:
+    """The parameters to choose from, by name, and the reasons for those that are left alone.
+
+    Args:
+        model: The network.
+        where: Which modules; None for all that have weights to prune.
+        exclude: Which of these to leave alone; None for none.
+
+    Raises:
+        PlanError: `where` means no such module.
+    """
+    chosen: Weights = {}
+    left: dict[str, str] = {}
+    seen: list[Tensor] = []
+    for path, module in model.named_modules():
+        last = prunable(module)
+        if last is None or not matches(where, path, module):
+            continue
+        if exclude is not None and matches(exclude, path, module):
+            continue
+        tensor = stored(module, last)
+        if any(tensor is other for other in seen):
+            continue
+        seen.append(tensor)
+        name = f"{path}.{last}" if path else last
+        other = [(at, owner) for at, owner, its in owners(model, tensor) if prunable(owner) != its]
+        if other:
+            at, owner = other[0]
+            left[name] = f"tied to {at}, a {type(owner).__name__}, which does not only multiply by it"
+        else:
+            chosen[name] = (module, last)
+    if not chosen and not left and where is not None:
+        close = did_you_mean(str(where), [path for path, module in model.named_modules() if prunable(module)])
+        raise PlanError(f"where={where!r} means no layer whose weights can be pruned; {close}")
+    return chosen, left
+
+
+def fitting(model: nn.Module, where: Where, exclude: Where, pattern: Pattern) -> tuple[Weights, dict[str, str]]:
+    """The candidates that can have a pattern; the others are left alone, with the reason."""
+    chosen, left = candidates(model, where, exclude)
+    for name, (module, last) in list(chosen.items()):
+        reason = pattern.refuses(getattr(module, last).shape)
+        if pattern.by_rows and isinstance(module, _TRANSPOSED):
+            reason = f"the pattern {type(pattern).__name__} goes along inputs, which a transposed convolution has first"
+        if reason:
+            left[name] = reason
+            del chosen[name]
+    return chosen, left
+
+
+def check_share(pattern: Pattern, keep: float) -> None:
+    """Whether the share to keep is one that the pattern can have.
+
+    Raises:
+        ValueError: it is not; the text says which is.
+    """
+    if pattern.share is not None and abs(keep - pattern.share) > 1e-9:
+        raise ValueError(f"with pattern={pattern!r} the share kept is {pattern.share:g}; write keep={pattern.share:g}")
+
+
+def prunable(module: nn.Module) -> str | None:
+    """The name of the parameter of this module that only multiplies, or None."""
+    for kind, name in _KINDS.items():
+        if isinstance(module, kind) and getattr(module, name) is not None:
+            return name
+    return None
