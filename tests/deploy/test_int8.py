@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from lessen.core import Batch, Context
 from lessen.deploy import OnnxRuntime, OpenVino, export_onnx, export_openvino, read_kernels, verify
 from lessen.operations.quantize import Quantize
-from lessen.operations.quantize.network import Grids, with_grids
+from lessen.operations.quantize.grids import Grids
+from lessen.operations.quantize.network import with_grids
 from lessen.surgery.fold import fold_batchnorm
 
 

@@ -24,7 +24,7 @@ from lessen.core.errors import ExportError, need
 from lessen.core.files import write_bytes, write_whole
 from lessen.deploy.pairs import store_integers, translations
 from lessen.measure.timing import no_collection
-from lessen.operations.quantize.fake import decompositions
+from lessen.operations.quantize.operators import decompositions
 from lessen.surgery.masks import bake_masks
 
 OPSET = 21

@@ -1,6 +1,7 @@
 """Quantize / dequantize pairs in an ONNX file: how they are written, and how what is constant becomes whole numbers.
 
-The exporter writes `fake_quantize` as QuantizeLinear -> (Clip) -> DequantizeLinear. On a weight that would keep 32 bits
+The exporter writes a rounding as QuantizeLinear -> (Clip) -> DequantizeLinear, whose step and code of zero become
+constants also where they learned. On a weight that would keep 32 bits
 a number in the file; here the quantization is carried out once, and the file holds the int8 codes. A bias between two
 quantized operands is stored as int32 with the scale s_x * s_w, which is what integer kernels add.
 """
@@ -32,6 +33,24 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
             code = op.Clip(code, constant(low, np.uint8), constant(high, np.uint8))
         return op.DequantizeLinear(code, scale, zero)
 
+    def quantize_by_step(x: Any, step: Any, zero_point: Any, *, high: int) -> Any:
+        return fake_quantize(x, positive(step), zero_point, low=0, high=high)
+
+    def quantize_by_offset(x: Any, step: Any, offset: Any, *, high: int) -> Any:
+        scale = positive(step)
+        zero = op.Round(op.Div(op.Neg(offset), scale))
+        zero = op.Min(op.Max(zero, constant(0, np.float32)), constant(high, np.float32))
+        return fake_quantize(x, scale, zero, low=0, high=high)
+
+    def quantize_by_clip(x: Any, clip: Any, *, high: int) -> Any:
+        scale = op.Div(positive(clip), constant(high, np.float32))
+        return fake_quantize(x, scale, constant(0, np.int32), low=0, high=high)
+
+    def positive(step: Any) -> Any:
+        size = op.Abs(step)
+        floor = op.Mul(op.ReduceMax(size, keepdims=0), constant(SMALLEST, np.float32))
+        return op.Max(size, floor, constant(np.finfo(np.float32).tiny, np.float32))
+
     def quantize_weight(weight: Any, *, limit: int, axis: int) -> Any:
         others = [place for place in range(len(weight.shape)) if place != axis]
         largest = op.ReduceMax(op.Abs(weight), constant(others, np.int64), keepdims=0)
@@ -39,6 +58,12 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         largest = op.Max(largest, floor)
         dead = op.Equal(largest, constant(0, np.float32))
         scale = op.Where(dead, constant(1, np.float32), op.Div(largest, constant(limit, np.float32)))
+        return weight_codes(weight, scale, limit=limit, axis=axis)
+
+    def quantize_weight_by(weight: Any, step: Any, *, limit: int, axis: int) -> Any:
+        return weight_codes(weight, positive(step), limit=limit, axis=axis)
+
+    def weight_codes(weight: Any, scale: Any, *, limit: int, axis: int) -> Any:
         code = op.QuantizeLinear(weight, scale, axis=axis, output_dtype=TensorProto.INT8)
         code = op.Clip(code, constant(-limit, np.int8), constant(limit, np.int8))
         return op.DequantizeLinear(code, scale, axis=axis)
@@ -49,6 +74,10 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     return {
         torch.ops.lessen.fake_quantize.default: fake_quantize,
         torch.ops.lessen.quantize_weight.default: quantize_weight,
+        torch.ops.lessen.quantize_weight_by.default: quantize_weight_by,
+        torch.ops.lessen.quantize_by_step.default: quantize_by_step,
+        torch.ops.lessen.quantize_by_offset.default: quantize_by_offset,
+        torch.ops.lessen.quantize_by_clip.default: quantize_by_clip,
     }
 
 

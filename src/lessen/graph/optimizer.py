@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from lessen.core.settings import settings
+from lessen.surgery.decay import OwnDecay
 
 Rate = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -38,7 +39,7 @@ class SGD:
     def build(self, parameters: Sequence[nn.Parameter], /) -> torch.optim.Optimizer:
         nesterov = self.nesterov and self.momentum > 0
         return torch.optim.SGD(
-            parameters, lr=self.rate, momentum=self.momentum, nesterov=nesterov, weight_decay=self.decay
+            groups(parameters), lr=self.rate, momentum=self.momentum, nesterov=nesterov, weight_decay=self.decay
         )
 
 
@@ -52,7 +53,9 @@ class Adam:
     decay: NotNegative = 0.0
 
     def build(self, parameters: Sequence[nn.Parameter], /) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=self.rate, betas=self.betas, eps=self.epsilon, weight_decay=self.decay)
+        return torch.optim.Adam(
+            groups(parameters), lr=self.rate, betas=self.betas, eps=self.epsilon, weight_decay=self.decay
+        )
 
 
 @settings
@@ -65,4 +68,15 @@ class AdamW:
     decay: NotNegative = 0.01
 
     def build(self, parameters: Sequence[nn.Parameter], /) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, lr=self.rate, betas=self.betas, eps=self.epsilon, weight_decay=self.decay)
+        return torch.optim.AdamW(
+            groups(parameters), lr=self.rate, betas=self.betas, eps=self.epsilon, weight_decay=self.decay
+        )
+
+
+def groups(parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
+    """Parameters as groups of a torch optimizer: those with a decay of their own apart from the others."""
+    own = [parameter for parameter in parameters if isinstance(parameter, OwnDecay)]
+    rest = [parameter for parameter in parameters if not isinstance(parameter, OwnDecay)]
+    decays = sorted({parameter.decay for parameter in own})
+    apart = [{"params": [each for each in own if each.decay == decay], "weight_decay": decay} for decay in decays]
+    return [*([{"params": rest}] if rest else []), *apart]

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lessen.core.errors import NetworkError, did_you_mean
+from lessen.surgery.decay import OwnDecay
 
 
 def get_module(model: nn.Module, path: str) -> nn.Module:
@@ -86,9 +87,14 @@ def copy_with(model: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
     instead: dict[int, Any] = {}
     for name, value in values.items():
         old = get_tensor(model, name)
-        new = nn.Parameter(value.detach(), old.requires_grad) if isinstance(old, nn.Parameter) else value
-        instead[id(old)] = new
+        instead[id(old)] = _in_place_of(old, value)
     return copy.deepcopy(model, instead)
+
+
+def _in_place_of(old: Tensor, value: Tensor) -> Tensor:
+    if isinstance(old, OwnDecay):
+        return OwnDecay(value.detach(), old.requires_grad, old.decay)
+    return nn.Parameter(value.detach(), old.requires_grad) if isinstance(old, nn.Parameter) else value
 
 
 def copy_structure(model: nn.Module) -> nn.Module:

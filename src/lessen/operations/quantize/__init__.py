@@ -1,7 +1,21 @@
 """Whole numbers instead of floating point: observe ranges, put a grid on every edge, compute as the runtime will."""
 
+from lessen.operations.quantize.learned import LearnedClip, LearnedStep, LearnedStepAndOffset
 from lessen.operations.quantize.network import is_quantized
-from lessen.operations.quantize.observers import MinMax, Percentile, SquaredError
-from lessen.operations.quantize.operation import Quantize, Quantized
+from lessen.operations.quantize.observers import Entropy, MeanMagnitude, MinMax, Percentile, SquaredError
+from lessen.operations.quantize.operation import Quantize
+from lessen.operations.quantize.plan import Quantized
 
-__all__ = ["MinMax", "Percentile", "Quantize", "Quantized", "SquaredError", "is_quantized"]
+__all__ = [
+    "Entropy",
+    "LearnedClip",
+    "LearnedStep",
+    "LearnedStepAndOffset",
+    "MeanMagnitude",
+    "MinMax",
+    "Percentile",
+    "Quantize",
+    "Quantized",
+    "SquaredError",
+    "is_quantized",
+]

@@ -39,7 +39,7 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, *, low: int, hig
     >>> fake_quantize(torch.tensor([-1.0, 0.26, 9.0]), torch.tensor(0.5), torch.tensor(0), low=0, high=7)
     tensor([0.0000, 0.5000, 3.5000])
     """
-    step, zero = _wide(scale, x), _wide(zero_point, x)
+    step, zero = wide(scale, x), wide(zero_point, x)
     return (x / step).round_().add_(zero).clamp_(low, high).sub_(zero).mul_(step).to(x.dtype)
 
 
@@ -59,7 +59,7 @@ def quantize_weight(weight: Tensor, *, limit: int, axis: int) -> Tensor:
     tensor([[ 1.0000,  0.5000],
             [ 0.0000, 30.0000]])
     """
-    step = _along(weight_scale(weight, limit=limit, axis=axis), weight, axis)
+    step = along(weight_scale(weight, limit=limit, axis=axis), weight, axis)
     return (weight / step).round_().clamp_(-limit, limit).mul_(step)
 
 
@@ -71,13 +71,14 @@ def weight_scale(weight: Tensor, *, limit: int, axis: int) -> Tensor:
     return torch.where(largest_O > 0, largest_O / limit, torch.ones_like(largest_O))
 
 
-def _wide(value: Tensor, x: Tensor) -> Tensor:
+def wide(value: Tensor, x: Tensor) -> Tensor:
     """A number of the grid in a type that can count to 255 in steps: at least float32, whatever `x` is."""
     # Shape (1,) for a tensor of shape (): a number without axes would not widen the type of what it meets.
     return value.to(torch.promote_types(x.dtype, torch.float32)).reshape(1)
 
 
-def _along(value_O: Tensor, x: Tensor, axis: int) -> Tensor:
+def along(value_O: Tensor, x: Tensor, axis: int) -> Tensor:
+    """One number for each index of an axis of `x`, in a shape that multiplies `x`."""
     shape = [1] * x.ndim
     shape[axis] = -1
     return value_O.reshape(shape)
@@ -100,7 +101,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, 
 
 def _straight_through(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
     x, scale, zero_point = ctx.saved_tensors
-    code = (x / _wide(scale, x)).round_().add_(_wide(zero_point, x))
+    code = (x / wide(scale, x)).round_().add_(wide(zero_point, x))
     return gradient * ((code >= ctx.low) & (code <= ctx.high)), None, None
 
 
@@ -108,19 +109,13 @@ fake_quantize.register_autograd(_straight_through, setup_context=_remember)
 quantize_weight.register_autograd(lambda ctx, gradient: gradient)
 
 
-def _plain_fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, *, low: int, high: int) -> Tensor:
-    step, zero = _wide(scale, x), _wide(zero_point, x)
+def plain_fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, *, low: int, high: int) -> Tensor:
+    """`fake_quantize` in operators of PyTorch."""
+    step, zero = wide(scale, x), wide(zero_point, x)
     return ((torch.clamp(torch.round(x / step) + zero, low, high) - zero) * step).to(x.dtype)
 
 
-def _plain_quantize_weight(weight: Tensor, *, limit: int, axis: int) -> Tensor:
-    step = _along(weight_scale(weight, limit=limit, axis=axis), weight, axis)
+def plain_quantize_weight(weight: Tensor, *, limit: int, axis: int) -> Tensor:
+    """`quantize_weight` in operators of PyTorch."""
+    step = along(weight_scale(weight, limit=limit, axis=axis), weight, axis)
     return torch.clamp(torch.round(weight / step), -limit, limit) * step
-
-
-def decompositions() -> dict[Any, Any]:
-    """Our operators in PyTorch's own, so that a program runs where lessen is not installed."""
-    return {
-        torch.ops.lessen.fake_quantize.default: _plain_fake_quantize,
-        torch.ops.lessen.quantize_weight.default: _plain_quantize_weight,
-    }

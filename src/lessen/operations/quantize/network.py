@@ -6,81 +6,28 @@ and what passes the sites that have a grid. The grids are the one module that is
 moved and copied with the network. Because nothing else is touched, later operations may change layers, and what they
 leave or put in a layer's place is still quantized.
 
-A layer that an operation has replaced by several keeps the grid on what comes out of it. Weights have no state: the
-step of a channel follows from its weights.
+A layer that an operation has replaced by several keeps the grid on what comes out of it. Weights have no state where
+the step of a channel follows from them; steps of their own stand among the grids, and where a layer is no longer the
+one that they were made for, its steps follow its weights again.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lessen.core.errors import PlanError
 from lessen.operations.quantize.edges import LAYERS
-from lessen.operations.quantize.fake import fake_quantize, quantize_weight
+from lessen.operations.quantize.fake import quantize_weight
+from lessen.operations.quantize.grids import Grid, Grids
 from lessen.surgery.calls import Place, Watch, floating
 
 GRIDS = "grids"
 N = TypeVar("N", bound=nn.Module)
-
-
-class Grid(nn.Module):
-    """The grid of one site: buffers `scale`, shape (), and `zero_point`, shape (), int32."""
-
-    scale: Tensor
-    zero_point: Tensor
-
-    def __init__(self, scale: float, zero_point: int, *, levels: int) -> None:
-        super().__init__()
-        self.levels = levels
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
-        self.register_buffer("zero_point", torch.tensor(zero_point, dtype=torch.int32))
-
-    def round(self, values: Any) -> Any:
-        """Put every floating tensor in `values` on the grid."""
-        return tree_map(self._round, values)
-
-    def _round(self, value: Any) -> Any:
-        if isinstance(value, Tensor) and value.is_floating_point():
-            return fake_quantize(value, self.scale, self.zero_point, low=0, high=self.levels)
-        return value
-
-    def extra_repr(self) -> str:
-        return f"scale={float(self.scale):.4g}, zero_point={int(self.zero_point)}, levels={self.levels}"
-
-
-class Grids(nn.Module):
-    """All grids of a network, and which layers have their weights rounded.
-
-    Args:
-        edges: For each site the step and the code of zero.
-        levels: The largest code of an activation.
-        limits: For each layer, by name, the largest code of its weights.
-    """
-
-    def __init__(self, edges: Mapping[str, tuple[float, int]], *, levels: int, limits: Mapping[str, int]) -> None:
-        super().__init__()
-        self.limits = dict(limits)
-        for site, (scale, zero_point) in edges.items():
-            self.add_module(_spelt(site), Grid(scale, zero_point, levels=levels))
-
-    def at(self, site: str) -> Grid | None:
-        """The grid of a site, if it has one."""
-        found = self._modules.get(_spelt(site))
-        return found if isinstance(found, Grid) else None
-
-    def limit(self, path: str) -> int | None:
-        """The largest code of the weights of a layer, or of whatever stands in its place."""
-        while path not in self.limits:
-            if not path:
-                return None
-            path = path.rpartition(".")[0]
-        return self.limits[path]
 
 
 class Rounding(Watch):
@@ -88,22 +35,34 @@ class Rounding(Watch):
 
     def __init__(self, model: nn.Module, grids: Grids) -> None:
         super().__init__(model)
-        self._grids = grids
+        self.grids = grids
 
     def function(self, place: Place, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if place.op in LAYERS:
-            limit = self._grids.limit(place.path)
+            limit = self.grids.limit(place.path)
             if limit is not None:
-                change = functools.partial(quantize_weight, limit=limit)
+                change = functools.partial(self.weight, place.path, limit)
                 args, kwargs = with_weight(place.op, args, kwargs, change)
         return self._round(place.site, run(*args, **kwargs))
 
     def gives(self, site: str, module: nn.Module, output: Any) -> Any:
         return self._round(site, output)
 
+    def weight(self, path: str, limit: int, weight: Tensor, *, axis: int) -> Tensor:
+        """The weight that a layer is to multiply by."""
+        own = self.grids.of_weights(path)
+        if own is not None and own.fits(weight, axis):
+            return own.round(weight, axis)
+        rounded: Tensor = quantize_weight(weight, limit=limit, axis=axis)
+        return rounded
+
+    def activation(self, grid: Grid, value: Any) -> Any:
+        """What is to pass a site with this grid."""
+        return grid.round(value)
+
     def _round(self, site: str, value: Any) -> Any:
-        grid = self._grids.at(site)
-        return value if grid is None else grid.round(value)
+        grid = self.grids.at(site)
+        return value if grid is None else self.activation(grid, value)
 
 
 def with_grids(model: N, grids: Grids) -> N:
@@ -156,8 +115,3 @@ def _quantized_class(kind: type[nn.Module]) -> type[nn.Module]:
         (kind,),
         {"forward": forward, "__doc__": kind.__doc__, "__module__": kind.__module__},
     )
-
-
-def _spelt(site: str) -> str:
-    """A site as the name of a module, which may hold no dots."""
-    return site.replace(".", "/")

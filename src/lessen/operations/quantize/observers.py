@@ -1,7 +1,10 @@
 """Observers: from the values that passed an edge to the range that its grid covers.
 
 A range that covers the largest value spends its steps on outliers; a narrower one clamps them. How much is gained where
-is seen in the histogram of what passed.
+is seen in the histogram of what passed. Weights are observed in the same way: each output channel by its magnitudes.
+
+Entropy: Migacz, 8-bit inference with TensorRT, GTC 2017. Mean magnitude: Esser et al., Learned step size quantization,
+ICLR 2020, arXiv:1902.08153, section 2.1.
 
 Shapes: B bins.
 """
@@ -21,6 +24,9 @@ from lessen.core.settings import settings
 
 BINS = 4096
 _STEPS = 32
+_ENTROPY_BINS = 2048
+_ENTROPY_RANGES = 256
+_RARE = 1e-10
 
 Floats = NDArray[np.float64]
 
@@ -105,11 +111,80 @@ class SquaredError:
         """The range to cover with `levels` steps."""
         if seen.counts is None or not seen.counts.sum():
             return seen.low, seen.high
-        centres, best = seen.centres(), (float("inf"), seen.low, seen.high)
+        filled = seen.counts > 0
+        centres, counts, best = seen.centres()[filled], seen.counts[filled], (float("inf"), seen.low, seen.high)
         for low, high in candidates(seen.low, seen.high):
-            error = squared_error(centres, seen.counts, low, high, levels=levels)
+            error = squared_error(centres, counts, low, high, levels=levels)
             best = min(best, (error, low, high))
         return best[1], best[2]
+
+
+@settings
+class Entropy:
+    """The range that loses the least information: smallest divergence from the values to what a grid tells of them.
+
+    Both ends come towards zero together, in 256 steps; values outside count as the outermost bin inside. It wants many
+    values: for the few weights of a channel `SquaredError` is better.
+    """
+
+    needs_counts: ClassVar[bool] = True
+
+    def range_of(self, seen: Seen, *, levels: int) -> tuple[float, float]:
+        """The range to cover with `levels` steps."""
+        if seen.counts is None or not seen.counts.sum():
+            return seen.low, seen.high
+        counts = seen.counts.reshape(_ENTROPY_BINS, -1).sum(1)
+        width, largest = (seen.high - seen.low) / _ENTROPY_BINS, max(abs(seen.low), abs(seen.high))
+        best = (float("inf"), 0, _ENTROPY_BINS)
+        for part in range(_ENTROPY_RANGES, 0, -1):
+            threshold = largest * part / _ENTROPY_RANGES
+            first = max(0, round((-threshold - seen.low) / width))
+            last = min(_ENTROPY_BINS, round((threshold - seen.low) / width))
+            if last - first <= levels:
+                break
+            best = min(best, (lost_information(counts, first, last, levels=levels), first, last))
+        return seen.low + best[1] * width, seen.low + best[2] * width
+
+
+@settings
+class MeanMagnitude:
+    """A step of 2 mean(abs(x)) / sqrt(largest code): where the training of a learned step starts."""
+
+    needs_counts: ClassVar[bool] = True
+
+    def range_of(self, seen: Seen, *, levels: int) -> tuple[float, float]:
+        """The range to cover with `levels` steps; as much of it lies below zero as of the range seen."""
+        if seen.counts is None or not seen.counts.sum():
+            return seen.low, seen.high
+        below = round(levels * max(-seen.low, 0.0) / (max(seen.high, 0.0) - min(seen.low, 0.0)))
+        mean = float((seen.counts * np.abs(seen.centres())).sum() / seen.counts.sum())
+        step = 2 * mean / max(levels - below, 1) ** 0.5
+        return -below * step, (levels - below) * step
+
+
+Observer = MinMax | Percentile | SquaredError | Entropy | MeanMagnitude
+
+
+def lost_information(counts: Floats, first: int, last: int, *, levels: int) -> float:
+    """Kullback-Leibler divergence, in nat, from the bins [first, last) to `levels` + 1 groups of equal width of them.
+
+    Args:
+        counts: How often each bin came, shape (B,); what lies outside [first, last) counts as the outermost bin inside.
+        first: The first bin of the range.
+        last: The bin behind it.
+        levels: The largest code.
+    """
+    inside = counts[first:last]
+    told = inside.copy()
+    told[0] += counts[:first].sum()
+    told[-1] += counts[last:].sum()
+    filled = told > 0
+    group = np.arange(len(inside)) * (levels + 1) // len(inside)
+    sums = np.bincount(group, inside, levels + 1)
+    members = np.bincount(group, filled, levels + 1)
+    spread = np.divide(sums, members, out=np.zeros_like(sums), where=members > 0)[group][filled]
+    p, q = told[filled] / told.sum(), np.maximum(spread / max(inside.sum(), _RARE), _RARE)
+    return float((p * np.log(p / q)).sum())
 
 
 def candidates(low: float, high: float) -> list[tuple[float, float]]:

@@ -1,0 +1,129 @@
+"""What is quantized, as data; and quantizing it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import field
+from typing import Any
+
+import torch
+from torch import nn
+
+from lessen.core.errors import NetworkError, PlanError, did_you_mean
+from lessen.core.settings import settings
+from lessen.operations.quantize.grids import Grids, WeightGrid
+from lessen.operations.quantize.learned import Learned
+from lessen.operations.quantize.network import is_quantized, with_grids
+from lessen.operations.values import put_values
+from lessen.surgery.fold import Pair, fold
+
+FULL = 32
+
+
+@settings
+class Quantized:
+    """Which batch normalisations to fold, which weights to round, and the grid of every edge.
+
+    Args:
+        bits: Of the activations; 32 changes nothing.
+        folds: Layers and the normalisations that are folded into them.
+        weights: For each layer, by name, the bits of its weights.
+        edges: For each site (see `lessen.surgery.calls`) the step of its grid and the code of zero.
+        learned: Which of these numbers learn when the network is trained.
+        moved: Of sites that keep the grid of another one, that other; noted where grids learn.
+        channels: For each layer whose weights have steps of their own, how many.
+        rounded: For each layer whose weights were rounded by what that does to its output, how much smaller its error
+            is than that of rounding to the nearest, in percent, for people.
+        left: What was left as it is, and why.
+        values: Steps, and weights on their grids, by name; None where there are none, or where they are in the file of
+            the weights.
+    """
+
+    bits: int
+    folds: tuple[Pair, ...] = ()
+    weights: dict[str, int] = field(default_factory=dict)
+    edges: dict[str, tuple[float, int]] = field(default_factory=dict)
+    learned: Learned | None = None
+    moved: dict[str, str] = field(default_factory=dict)
+    channels: dict[str, int] = field(default_factory=dict)
+    rounded: dict[str, float] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] | None = None
+
+    def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
+        """A new network that computes on these grids; `model` is not changed.
+
+        Raises:
+            PlanError: the plan is of another network, or its values are not in it.
+        """
+        if self.bits == FULL:
+            return copy.deepcopy(model)
+        if is_quantized(model):
+            raise PlanError(f"{type(model).__name__} is quantized already. Quantize the network it came from.")
+        names = {name for name, _ in model.named_modules()}
+        for name in (*self.weights, *(_module_of(site) for site in self.edges)):
+            if name not in names:
+                raise PlanError(
+                    f"The plan quantizes {name!r}, which {type(model).__name__} does not have: "
+                    f"{did_you_mean(name, names)} The plan is of another network."
+                )
+        try:
+            new = fold(model, self.folds, values=values)
+        except NetworkError as error:
+            raise PlanError(str(error)) from error
+        place = next((value.device for value in (*new.parameters(), *new.buffers())), torch.device("cpu"))
+        new = with_grids(new, self._grids().to(place))
+        if values and (self.channels or self.rounded):
+            put_values(new, self.values)
+        return new
+
+    def _grids(self) -> Grids:
+        levels = 2**self.bits - 1
+        limits = {name: 2 ** (bits - 1) - 1 for name, bits in self.weights.items()}
+        edges: dict[str, Any] = {site: found for site, found in self.edges.items() if site not in self.moved}
+        learns = False
+        if self.learned is not None:
+            edges = {site: self.learned.grid(*found, levels=levels) for site, found in edges.items()}
+            learns = self.learned.weights
+        steps = {
+            name: WeightGrid(torch.ones(count), limit=limits[name], learns=learns)
+            for name, count in self.channels.items()
+        }
+        return Grids(edges, levels=levels, limits=limits, weights=steps, same=self.moved)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """One row for each layer and each edge."""
+        norms = dict(self.folds)
+        rows: list[dict[str, Any]] = []
+        for name, bits in self.weights.items():
+            edit = f"folded {norms[name]}, rounded" if name in norms else "rounded"
+            if name in self.rounded:
+                edit += f" by its output, error {self.rounded[name]:.0f} % smaller"
+            steps = "a step for each channel"
+            if name in self.channels and self.learned is not None:
+                steps = "a step for each channel, which learns"
+            rows.append(
+                {
+                    "module": name,
+                    "edit": edit,
+                    "before": "32-bit weights",
+                    "after": f"{bits}-bit weights, {steps}",
+                }
+            )
+        rows += [
+            {
+                "module": site,
+                "edit": "grid" if self.learned is None else "grid, which learns",
+                "before": "32-bit activations",
+                "after": f"{self.bits}-bit activations, step {scale:.4g}, zero at {zero}",
+            }
+            for site, (scale, zero) in self.edges.items()
+        ]
+        return rows + [
+            {"module": name, "edit": "as it is", "before": why, "after": ""} for name, why in self.left.items()
+        ]
+
+
+def _module_of(site: str) -> str:
+    """The module that a site belongs to."""
+    return "" if site.startswith("input:") else site.partition(":")[0].partition("@")[0]
