@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lessen.measure import measure
     from lessen.pipeline import Compressed, compress
-    from lessen.recipe import load, resume
+    from lessen.recipe import load, pack, resume
 
 __version__ = "0.1.0.dev0"
-__all__ = ["Compressed", "compress", "load", "measure", "resume"]
+__all__ = ["Compressed", "compress", "load", "measure", "pack", "resume"]
 
 _HOME = {
     "Compressed": "lessen.pipeline",
     "compress": "lessen.pipeline",
     "load": "lessen.recipe",
     "measure": "lessen.measure",
+    "pack": "lessen.recipe",
     "resume": "lessen.recipe",
 }
 

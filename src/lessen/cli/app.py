@@ -20,6 +20,9 @@ app = typer.Typer(
 )
 
 RunOption = Annotated[Path | None, typer.Option("--run", help="Folder to leave everything in; it must not exist yet.")]
+PackedArgument = Annotated[
+    Path, typer.Argument(help="The folder of a run, as runs/mine, or a file that `lessen pack` made.")
+]
 RunArgument = Annotated[Path, typer.Argument(help="The folder of a run, as runs/mine.")]
 Imports = Annotated[
     bool,
@@ -79,16 +82,19 @@ def resume(run: RunArgument, *, allow_import: Imports = False, quiet: Quiet = Fa
 
 @app.command()
 def load(
-    run: RunArgument,
+    run: PackedArgument,
     out: Annotated[Path | None, typer.Option(help="Write the network here as a .pt2 program.")] = None,
     *,
     allow_import: Imports = False,
 ) -> None:
     """Rebuild the network of a run from its plan and its weights, and say what it is."""
+    from lessen.core.errors import RunError
     from lessen.measure import count_nonzero_parameters, count_parameters
     from lessen.recipe import load, read_run
 
     target = None if out is None else _new_file(out)
+    if target is not None and run.is_file():
+        raise RunError(f"--out needs example inputs, which {run} does not hold. Give the folder of the run.")
     made = load(run, allow_import=allow_import)
     console = Console(soft_wrap=True, highlight=False)
     console.print(made, markup=False)
@@ -98,6 +104,28 @@ def load(
 
         console.print(f"Written: {export_pt2(made, read_run(run).data.load().example(2), target)}", markup=False)
     console.print(f'In Python: lessen.load("{run}")', markup=False)
+
+
+@app.command()
+def pack(
+    run: RunArgument,
+    out: Annotated[
+        Path | None, typer.Option(help="The file; without it, packed.safetensors in the folder of the run.")
+    ] = None,
+    *,
+    allow_import: Imports = False,
+) -> None:
+    """Write the network of a run to one compressed file, from which it comes back bit for bit."""
+    from lessen.pipeline import RunFolder
+    from lessen.recipe import pack
+
+    made = pack(run, out=out, allow_import=allow_import)
+    before = (RunFolder(run).step(0) / "network.safetensors").stat().st_size
+    typer.echo(f"Packed: {made.path}")
+    typer.echo(
+        f"{made.bytes:,} bytes; the network that came in has {before:,}, {before / made.bytes:.1f} times as many."
+    )
+    typer.echo(f'In Python: lessen.load("{made.path}")')
 
 
 @app.command()

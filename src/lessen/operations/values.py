@@ -102,3 +102,9 @@ def put_values(network: nn.Module, values: Mapping[str, str] | None) -> None:
 def without_values(plan: Any) -> Any:
     """The plan as a run keeps it, for `apply(values=False)`: what stands in the weights is left out."""
     return dataclasses.replace(plan, values=None) if getattr(plan, "values", None) is not None else plan
+
+
+def without_masks(plan: Any) -> Any:
+    """The plan as a compressed file keeps it: its masks stand in the tensors beside it, so each becomes empty text."""
+    masks = getattr(plan, "masks", None)
+    return dataclasses.replace(plan, masks=dict.fromkeys(masks, "")) if isinstance(masks, dict) else plan

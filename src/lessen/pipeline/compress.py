@@ -22,6 +22,7 @@ from lessen.data import load as load_data
 from lessen.deploy import Deploy, Stand, deploy_stands
 from lessen.engine import run as train_stages
 from lessen.measure import measure
+from lessen.operations.prune_weights import masks_of
 from lessen.pipeline.folder import RunFolder
 from lessen.pipeline.measuring import Measuring
 from lessen.pipeline.preflight import preflight
@@ -37,6 +38,7 @@ from lessen.pipeline.steps import (
     operate,
     restore,
     title,
+    with_masks,
 )
 from lessen.pipeline.targets import Targets
 from lessen.report import summary, write_report
@@ -247,7 +249,7 @@ class _Path:
                 self.data, count=self.measuring.calibration, device=torch.device("cpu"), seed=derive(self.seed, number)
             )
             return operate(course, step, context, number)
-        where = folder.step(number) / "training"
+        where, before = folder.step(number) / "training", masks_of(course.network)
         train_stages(
             step.stages(cast_for(self.teacher, course.network)),
             self.data,
@@ -256,7 +258,7 @@ class _Path:
             resume=resumed and where.is_dir(),
             progress=self.progress,
         )
-        return course
+        return with_masks(course, before, step, number)
 
     def _measure(self, network: nn.Module, subject: str, number: int, folder: RunFolder) -> None:
         """Keep the records of a step in a file of its own, so that a resumed run has each of them once."""

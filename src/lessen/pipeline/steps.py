@@ -17,6 +17,7 @@ from lessen.core.errors import SettingError
 from lessen.core.seeds import derive
 from lessen.core.settings import encode
 from lessen.knowledge import CrossEntropy, Regression
+from lessen.operations.prune_weights import PrunedWeights, masks_of
 from lessen.pipeline.plans import decode_plans, encode_plans
 from lessen.schemes import Scheme
 from lessen.zoo import load_tensors
@@ -90,6 +91,22 @@ def operate(course: Course, operation: Operation, context: Context, number: int)
     network = plan.apply(course.network)
     row = {"step": number, "operation": title(operation), "rows": plan.describe()}
     return Course(network, [*course.plans, plan], [*course.rows, row])
+
+
+def with_masks(course: Course, before: PrunedWeights, step: Step, number: int) -> Course:
+    """The course with a plan for the masks that training has moved, if it has; masks are in no state.
+
+    Args:
+        course: After the training.
+        before: The masks before it.
+        step: The scheme that trained.
+        number: Of the step.
+    """
+    plan = masks_of(course.network)
+    if plan == before:
+        return course
+    row = {"step": number, "operation": title(step), "rows": plan.describe()}
+    return Course(course.network, [*course.plans, plan], [*course.rows, row])
 
 
 def cast_for(teacher: nn.Module, student: nn.Module) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from lessen.recipe.catalogue import about, catalogue, methods
 from lessen.recipe.pages import pages, read_evidence, write_pages
 from lessen.recipe.recipe import Build, Recipe, as_data, read_recipe, schema, shipped, write_recipe
-from lessen.recipe.runs import load, read_run, resume
+from lessen.recipe.runs import load, pack, read_run, resume
 
 __all__ = [
     "Build",
@@ -13,6 +13,7 @@ __all__ = [
     "catalogue",
     "load",
     "methods",
+    "pack",
     "pages",
     "read_evidence",
     "read_recipe",

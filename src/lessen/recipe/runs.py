@@ -13,8 +13,8 @@ from torch import nn
 
 from lessen import pipeline
 from lessen.core.errors import RecipeError, RunError
-from lessen.pipeline import Compressed, RunFolder
-from lessen.recipe.recipe import Recipe, read_recipe
+from lessen.pipeline import Compressed, Packed, RunFolder
+from lessen.recipe.recipe import Build, Recipe, read_recipe
 
 
 def read_run(run: str | Path) -> Recipe:
@@ -37,7 +37,7 @@ def load(run: str | Path, network: nn.Module | None = None, *, allow_import: boo
     """The compressed network of a run, in eval mode, rebuilt from its plan and its weights.
 
     Args:
-        run: The folder of the run.
+        run: The folder of the run, or a file that `lessen pack` made of it.
         network: Freshly built, as the one that was compressed had been; its weights do not matter. It is not changed.
             None builds it as the recipe of the run says.
         allow_import: Whether a `module:factory` named in the folder may be imported, which executes that module.
@@ -45,12 +45,43 @@ def load(run: str | Path, network: nn.Module | None = None, *, allow_import: boo
     Raises:
         RunError: the folder is not a run, the run has not come to its end, or it was started from Python.
         RecipeError: the recipe names a `module:factory`, and that was not allowed.
-        PlanError, WeightsError: the plan or the weights do not belong to this network.
+        PlanError, WeightsError: the plan or the weights do not belong to this network, or the file is damaged.
     """
+    if Path(run).is_file():
+        if network is None:
+            build = Build(**pipeline.build_of(run))
+            _allowed(run, build, allow_import)
+            network = build.make(seed=0, weights=False)
+        return pipeline.unpack(run, network)
     if network is None:
         given, student = _trusted(run, read_run(run), allow_import).networks(weights=False)
         network = given if student is None else student
     return pipeline.load(run, network)
+
+
+def pack(
+    run: str | Path,
+    network: nn.Module | None = None,
+    *,
+    out: str | Path | None = None,
+    allow_import: bool = False,
+) -> Packed:
+    """Write the compressed network of a run to one file, in as few bytes as give back every bit of what it computes.
+
+    Args:
+        run: The folder of the run.
+        network: As for `load`.
+        out: The file, ending in `.safetensors`; None for `packed.safetensors` in the folder.
+        allow_import: As for `load`.
+
+    Raises:
+        RunError: the folder is not a run, the run has not come to its end, or the file is there already.
+        RecipeError: the recipe names a `module:factory`, and that was not allowed.
+    """
+    if network is None:
+        given, student = _trusted(run, read_run(run), allow_import).networks(weights=False)
+        network = given if student is None else student
+    return pipeline.pack_run(run, network, out)
 
 
 def resume(run: str | Path, *, allow_import: bool = False, progress: bool = True, **arguments: Any) -> Compressed:
@@ -74,9 +105,14 @@ def resume(run: str | Path, *, allow_import: bool = False, progress: bool = True
 
 def _trusted(run: str | Path, recipe: Recipe, allow_import: bool) -> Recipe:
     for build in (recipe.network, recipe.student):
-        if build is not None and build.imports and not allow_import:
-            raise RecipeError(
-                f"The recipe in {run} names the network {build.build!r}, and to build it is to run that module. If you "
-                "trust this folder, say so with --allow-import (in Python: allow_import=True)."
-            )
+        if build is not None:
+            _allowed(run, build, allow_import)
     return recipe
+
+
+def _allowed(source: str | Path, build: Build, allow_import: bool) -> None:
+    if build.imports and not allow_import:
+        raise RecipeError(
+            f"The recipe in {source} names the network {build.build!r}, and to build it is to run that module. If you "
+            "trust this folder, say so with --allow-import (in Python: allow_import=True)."
+        )

@@ -71,14 +71,23 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, source: s
     Raises:
         WeightsError: they are of another network; the text says which names differ.
     """
+    check_tensors(network, tensors, source=source)
+    network.load_state_dict(dict(tensors), strict=True)
+    return network
+
+
+def check_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Whether named tensors are the whole state of a network, in every name and every shape.
+
+    Raises:
+        WeightsError: they are of another network; the text says which names differ.
+    """
     differs = _differences(network.state_dict(), tensors)
     if differs:
         raise WeightsError(
             f"The weights in {source} are not of this {type(network).__name__}: {'; '.join(differs)}. Give the weights "
             "of this network, or build it with the settings the weights were trained with."
         )
-    network.load_state_dict(dict(tensors), strict=True)
-    return network
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:

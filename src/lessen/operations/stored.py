@@ -1,0 +1,125 @@
+"""What of a network must be stored: its state, where the network itself sees less than the state says, made simpler.
+
+Weights that a network only ever sees rounded may be stored rounded; which weights these are is read from the modules
+of the network, not from what was done to it. `load_state_dict` with what comes out gives the same outputs, bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from lessen.operations.quantize.fake import quantize_weight, weight_scale
+from lessen.operations.quantize.network import GRIDS
+from lessen.surgery.attention import OpenAttention
+from lessen.surgery.masks import mask_of, stored
+from lessen.surgery.packing import Grid, Known
+
+
+def stored_state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Known]]:
+    """The tensors of a network as they are to be stored, and what is known of them, by their names in its state."""
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    known = {name: Known(kept=kept) for name, kept in masks(model)}
+    for name, rounding in _roundings(model).items():
+        simpler = rounding.grid.round(state[name])
+        if torch.equal(rounding.seen(simpler), rounding.seen(state[name])):
+            state[name] = simpler
+            known[name] = dataclasses.replace(known.get(name, Known()), grid=rounding.grid)
+    return state, known
+
+
+def masks(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The mask of each masked parameter, under every name that the parameter has in the state."""
+    for path, module in model.named_modules(remove_duplicate=False):
+        for last in getattr(module, "parametrizations", ()):
+            mask = mask_of(module, last)
+            if mask is not None:
+                yield _joined(path, last), mask.kept
+
+
+def put_masks(model: nn.Module, kept: Mapping[str, Tensor]) -> None:
+    """Give the masks of a network the places that were stored, in place."""
+    for path, module in model.named_modules():
+        for last in getattr(module, "parametrizations", ()):
+            mask, name = mask_of(module, last), _joined(path, last)
+            if mask is not None and name in kept:
+                mask.kept = kept[name].to(mask.kept.device)
+
+
+@dataclass(frozen=True)
+class _Rounding:
+    """How a weight is rounded.
+
+    Args:
+        grid: Where to.
+        seen: From the weight to what the network multiplies by.
+    """
+
+    grid: Grid
+    seen: Callable[[Tensor], Tensor]
+
+    def equals(self, other: _Rounding | None) -> bool:
+        """Whether another one rounds to the same."""
+        if other is None or (self.grid.axis, self.grid.limit, self.grid.ends) != (
+            other.grid.axis,
+            other.grid.limit,
+            other.grid.ends,
+        ):
+            return False
+        return torch.equal(self.grid.scale, other.grid.scale)
+
+
+def _roundings(model: nn.Module) -> dict[str, _Rounding]:
+    """The rounding of each weight that is rounded, and in one way, wherever it stands: by every name in the state."""
+    places: dict[int, list[tuple[str, _Rounding | None]]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        found = _weight(module)
+        if found is not None:
+            last, axis = found
+            rounding = _rounding(model, path, getattr(module, last).detach(), axis)
+            places.setdefault(id(stored(module, last)), []).append((_joined(path, last), rounding))
+    roundings = {}
+    for same in places.values():
+        first = same[0][1]
+        if first is not None and all(first.equals(other) for _, other in same):
+            roundings.update({name: first for name, _ in same})
+    return roundings
+
+
+def _rounding(model: nn.Module, path: str, weight: Tensor, axis: int) -> _Rounding | None:
+    """How the weight at a path is rounded, if a quantized network around it does so."""
+    if weight.dtype not in {torch.float32, torch.float64} or not bool(weight.any()):
+        return None
+    parts = path.split(".") if path else []
+    for count in range(len(parts) + 1):
+        grids: Any = getattr(model.get_submodule(".".join(parts[:count])), GRIDS, None)
+        inner = ".".join(parts[count:])
+        if grids is None or (limit := grids.limit(inner)) is None:
+            continue
+        own = grids.of_weights(inner) if hasattr(grids, "of_weights") else None
+        if own is not None and own.fits(weight, axis):
+            grid = Grid(axis=axis, limit=own.limit, scale=own.step.detach().abs(), ends=False)
+            return _Rounding(grid, functools.partial(own.round, axis=axis))
+        grid = Grid(axis=axis, limit=limit, scale=weight_scale(weight, limit=1, axis=axis), ends=True)
+        return _Rounding(grid, functools.partial(quantize_weight, limit=limit, axis=axis))
+    return None
+
+
+def _weight(module: nn.Module) -> tuple[str, int] | None:
+    """The parameter of a layer that is rounded, and the axis of its output channels."""
+    if isinstance(module, nn.MultiheadAttention | OpenAttention):
+        return None if module.in_proj_weight is None else ("in_proj_weight", 0)
+    if isinstance(module, nn.Linear | _ConvNd):
+        return "weight", int(isinstance(module, _ConvTransposeNd))
+    return None
+
+
+def _joined(path: str, last: str) -> str:
+    return f"{path}.{last}" if path else last
