@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from lessen.engine.checkpoint import Checkpoints, Saved, under
 from lessen.engine.training import Training
 from lessen.graph.node import Snapshot
 from lessen.graph.units import NetworkUnit
+from lessen.surgery.masks import Mask, mask_of, mask_parameter, masked_parameters
+from lessen.surgery.modules import get_module
 
 
 def save(training: Training, learned: list[nn.Module], checkpoints: Checkpoints) -> Saved:
@@ -26,6 +29,7 @@ def save(training: Training, learned: list[nn.Module], checkpoints: Checkpoints)
     numbers: dict[str, Any] = {}
     for place, module in _modules(training).items():
         tensors.update({f"{place}/{key}": value for key, value in module.state_dict().items()})
+        tensors.update({f"mask/{place}/{key}": mask.kept for key, mask in _masks(module)})
     for name, optimizer in training.optimizers.items():
         numbers[name] = {}
         for index, state in optimizer.state_dict()["state"].items():
@@ -49,10 +53,13 @@ def save(training: Training, learned: list[nn.Module], checkpoints: Checkpoints)
 
 
 def networks_of(learned: list[nn.Module]) -> dict[str, Tensor]:
-    """The states of networks, by number."""
-    return {
+    """The states of networks, by number, and the masks on their weights, which are in no state."""
+    found = {
         f"network/{i}/{key}": value for i, module in enumerate(learned) for key, value in module.state_dict().items()
     }
+    for i, module in enumerate(learned):  # a mask that still moves is kept by what moves it
+        found |= {f"mask/network/{i}/{key}": mask.kept for key, mask in _masks(module) if not mask.open}
+    return found
 
 
 def load_networks(learned: list[nn.Module], saved: Saved) -> None:
@@ -63,12 +70,18 @@ def load_networks(learned: list[nn.Module], saved: Saved) -> None:
     """
     for number, module in enumerate(learned):
         _load(module, under(f"network/{number}", saved.tensors))
+        for key, kept in under(f"mask/network/{number}", saved.tensors).items():
+            path, _, name = key.rpartition("/")
+            mask_parameter(get_module(module, path), name, kept)
 
 
 def load(training: Training, saved: Saved, checkpoints: Checkpoints) -> None:
     """Put a stage back to where it was; its networks are put back by `load_networks`, before the stage is made."""
     for place, module in _modules(training).items():
         _load(module, under(place, saved.tensors))
+        kept = under(f"mask/{place}", saved.tensors)
+        for key, mask in _masks(module):
+            mask.kept.copy_(kept[key])
     for name, optimizer in training.optimizers.items():
         state: dict[int, dict[str, Any]] = {}
         for key, value in under(f"optimizer/{name}", saved.tensors).items():
@@ -84,6 +97,13 @@ def load(training: Training, saved: Saved, checkpoints: Checkpoints) -> None:
         training.best_states[name] = {key: value.to(device) for key, value in checkpoints.read_best(file).items()}
     if (scaler := training.home.accelerator.scaler) is not None and saved.about["scaler"] is not None:
         scaler.load_state_dict(saved.about["scaler"])
+
+
+def _masks(module: nn.Module) -> Iterator[tuple[str, Mask]]:
+    for path, owner, name in masked_parameters(module):
+        mask = mask_of(owner, name)
+        if mask is not None:
+            yield f"{path}/{name}", mask
 
 
 def _modules(training: Training) -> dict[str, nn.Module]:

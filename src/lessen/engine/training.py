@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,9 +17,10 @@ from lessen.engine.evaluate import Figures, better, evaluate, state_of
 from lessen.engine.home import Home
 from lessen.engine.log import Log
 from lessen.engine.synchronise import release, synchronise
-from lessen.graph.flow import Flow, Passed
+from lessen.graph.flow import Flow, Owner, Passed
 from lessen.graph.node import Network, Snapshot
-from lessen.graph.stage import Stage
+from lessen.graph.sparsify import Sparsifier
+from lessen.graph.stage import Stage, sparsified
 from lessen.graph.units import BranchUnit, NetworkUnit
 
 
@@ -53,6 +54,8 @@ class Training:
         self._plan_batches()
         with self.home.inside():
             dry = data.train.fetch(torch.arange(min(4, len(data.train))))
+            # Before the flow, so that snapshots of a network are copied with its masks.
+            started = {name: how.start(module) for name, (how, module) in sparsified(stage).items()}
             self.flow = Flow(
                 stage,
                 dry,
@@ -61,6 +64,7 @@ class Training:
                 device=self.home.device,
                 task=data.task,
             )
+            self.sparsifiers = self._own(started)
             self.flow.set_mode(training=True)
             if stage.fit.channels_last:
                 self._lay_out(torch.channels_last)
@@ -91,6 +95,21 @@ class Training:
         self._order: tuple[int, Tensor] | None = None
         self._view_seed = 0
         self._draw_seed = derive(seed, "draw", number)
+
+    def _own(self, started: Mapping[str, Sparsifier]) -> dict[str, Sparsifier]:
+        """Let what makes networks sparse learn with them; by the name of the node."""
+        found = {}
+        for name, sparsifier in started.items():
+            if name not in self.flow.owners:
+                sparsifier.close()
+                continue
+            found[name] = sparsifier.to(self.home.device)
+            self.flow.learning.append(sparsifier)
+            mine = f"{name}.sparsity"
+            self.flow.owners[mine] = Owner(
+                mine, {mine: sparsifier}, sparsifier.optimizer, sparsifier.schedule, list(sparsifier.parameters())
+            )
+        return found
 
     def _plan_batches(self) -> None:
         fit, count = self.stage.fit, len(self.examples)
@@ -188,10 +207,13 @@ class Training:
             rate = rates[name] = owner.optimizer.rate * owner.schedule.at(progress)
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            sparsifier = self.sparsifiers.get(name)
+            if scaler is not None and (clip is not None or sparsifier is not None):
+                scaler.unscale_(optimizer)
             if clip is not None:
-                if scaler is not None:
-                    scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(owner.parameters, clip)
+            if sparsifier is not None:
+                sparsifier.before_step(progress, rate)
             if scaler is None:
                 optimizer.step()
             else:
@@ -199,6 +221,8 @@ class Training:
             optimizer.zero_grad()
         if scaler is not None:
             scaler.update()
+        for name, sparsifier in self.sparsifiers.items():
+            sparsifier.after_step((self.step + 1) / self.steps, rates.get(name, 0.0))
         for when, copy, original in self.snapshots:
             when.after_step(copy, original)
         return rates
@@ -228,13 +252,17 @@ class Training:
         with self.home.inside():
             figures = evaluate(self.flow, self.data, self.home.device)
             self.flow.set_mode(training=True)
+        settled = [sparsifier.settled(self.step / self.steps) for sparsifier in self.sparsifiers.values()]
         improved = self._remember(figures)
-        self.waited = 0 if improved else self.waited + 1
+        self.waited = 0 if improved or not all(settled) else self.waited + 1
         return self.log.validation(epoch, self.step, figures, improved)
 
     def _remember(self, figures: Figures) -> bool:
         improved = False
         for name, parts in self.networks().items():
+            sparsifier = self.sparsifiers.get(name)
+            if sparsifier is not None and not sparsifier.settled(self.step / self.steps):
+                continue
             if name in figures and better(figures[name], self.best.get(name)):
                 self.best[name] = figures[name]
                 improved = True
@@ -248,7 +276,7 @@ class Training:
         return improved
 
     def networks(self) -> dict[str, dict[str, nn.Module]]:
-        """The learning networks by node, each with the heads of its branches."""
+        """The learning networks by node, each with the heads of its branches and with what makes it sparse."""
         found: dict[str, dict[str, nn.Module]] = {}
         for name, unit in self.flow.units.items():
             if isinstance(unit, NetworkUnit) and unit.learns:
@@ -256,6 +284,8 @@ class Training:
         for name, unit in self.flow.units.items():
             if isinstance(unit, BranchUnit) and (root := self.flow.root(name)) in found:
                 found[root][f"head:{name}"] = unit.module
+        for name, sparsifier in self.sparsifiers.items():
+            found[name]["sparsity"] = sparsifier
         return found
 
     def finish(self) -> None:
@@ -270,6 +300,8 @@ class Training:
                         if k.startswith(f"{part}.")
                     }
                     module.load_state_dict(mine)
+        for sparsifier in self.sparsifiers.values():
+            sparsifier.close()
         self.flow.set_mode(training=False)
         self.close()
 

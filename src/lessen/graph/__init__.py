@@ -6,13 +6,17 @@ from lessen.graph.edge import Edge, edge_names
 from lessen.graph.ensemble import LearnedGate, Mean, Weighted
 from lessen.graph.flow import Flow, validate
 from lessen.graph.gate import Correct, CutOff, Linear, Through
+from lessen.graph.gradual import Gradual
 from lessen.graph.head import LinearHead
+from lessen.graph.movement import Movement
 from lessen.graph.node import Branch, Ensemble, Labels, Network, Snapshot
 from lessen.graph.on_policy import OnPolicy, Writing
 from lessen.graph.optimizer import SGD, Adam, AdamW
 from lessen.graph.schedule import Constant, Cosine, LinearWarmup, Schedule, Steps, Window
 from lessen.graph.snapshot import LastEpoch, LastStep, MovingAverage
+from lessen.graph.sparsify import Sparsifier, Sparsify
 from lessen.graph.stage import Fit, Graph, Precision, Stage
+from lessen.graph.straight_through import StraightThrough
 
 __all__ = [
     "SGD",
@@ -29,6 +33,7 @@ __all__ = [
     "Ensemble",
     "Fit",
     "Flow",
+    "Gradual",
     "Graph",
     "Labels",
     "LastEpoch",
@@ -38,15 +43,19 @@ __all__ = [
     "LinearHead",
     "LinearWarmup",
     "Mean",
+    "Movement",
     "MovingAverage",
     "Network",
     "OnPolicy",
     "Precision",
     "Schedule",
     "Snapshot",
+    "Sparsifier",
+    "Sparsify",
     "Stage",
     "Steps",
     "Stored",
+    "StraightThrough",
     "Sum",
     "Through",
     "Weighted",

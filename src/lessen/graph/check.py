@@ -11,7 +11,7 @@ from lessen.graph.edge import Edge, edge_names
 from lessen.graph.ensemble import LearnedGate
 from lessen.graph.gate import CutOff
 from lessen.graph.node import Branch, Ensemble, Labels, Network, Node, Snapshot
-from lessen.graph.stage import Graph, Stage
+from lessen.graph.stage import Graph, Stage, sparsified
 from lessen.surgery.taps import Tap, each_tap
 
 T = TypeVar("T")
@@ -22,6 +22,7 @@ def check(stage: Stage) -> None:
 
     Raises:
         GraphError: naming the node or the edge, and what to do.
+        PlanError: a network cannot become sparse in the way that is asked.
     """
     if (stage.epochs is None) == (stage.steps is None):
         raise GraphError(f"Stage {stage.name!r} needs either epochs or steps, and not both.")
@@ -39,6 +40,8 @@ def check(stage: Stage) -> None:
             "Add an edge to a node with learns=True."
         )
     _check_sharing(nodes)
+    for sparsify, module in sparsified(stage).values():
+        sparsify.check(module)
     _check_on_policy(stage.graph, nodes)
 
 

@@ -61,7 +61,11 @@ def fingerprint(stages: Sequence[Stage], **also: object) -> str:
 def _told(node: Node) -> list[Any]:
     if isinstance(node, Network):
         shapes = {name: list(value.shape) for name, value in node.module.state_dict().items()}
-        return [node.name, shapes, *map(_settings, (node.view, node.optimizer, node.schedule, node.combine))]
+        return [
+            node.name,
+            shapes,
+            *map(_settings, (node.view, node.optimizer, node.schedule, node.combine, node.sparsify)),
+        ]
     if isinstance(node, Snapshot):
         return [node.name, node.of, _settings(node.when), _settings(node.view)]
     if isinstance(node, Ensemble):

@@ -16,6 +16,7 @@ from lessen.graph.head import LinearHead
 from lessen.graph.optimizer import Optimizer
 from lessen.graph.schedule import Schedule
 from lessen.graph.snapshot import LastEpoch, When
+from lessen.graph.sparsify import Sparsify
 from lessen.surgery.taps import Tap
 
 
@@ -32,6 +33,7 @@ class Network:
         schedule: Of its learning rate. None: as the stage says.
         combine: What it does with several losses that arrive.
         cache: Keep what a frozen node gives on disk. None: compute it each time.
+        sparsify: How its weights become sparse while it learns. None: as the stage says.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Network:
     schedule: Schedule | None = None
     combine: Combine = field(default_factory=Sum)
     cache: Cache | None = None
+    sparsify: Sparsify | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

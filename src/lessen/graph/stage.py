@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field
+from torch import nn
 
 from lessen.core.settings import settings
 from lessen.graph.edge import Edge
-from lessen.graph.node import Node
+from lessen.graph.node import Network, Node
 from lessen.graph.on_policy import OnPolicy
 from lessen.graph.optimizer import SGD, Optimizer
 from lessen.graph.schedule import Cosine, Schedule
+from lessen.graph.sparsify import Sparsify
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -45,6 +47,7 @@ class Fit:
         keep_best: Whether each learning network ends as it was when it was best on the validation split.
         patience: How many looks without any network getting better end the stage, or None.
         checkpoint_steps: Steps between two checkpoints; None: one at the end of every pass over the data.
+        sparsify: How the weights of every learning network that has no `sparsify` of its own become sparse meanwhile.
         sync_batchnorm: With several processes, normalise over the whole batch instead of each process's part.
     """
 
@@ -59,6 +62,7 @@ class Fit:
     keep_best: bool = True
     patience: Count | None = None
     checkpoint_steps: Count | None = None
+    sparsify: Sparsify | None = None
     sync_batchnorm: bool = False
 
 
@@ -94,3 +98,14 @@ class Stage:
     epochs: int | None = None
     steps: int | None = None
     fit: Fit = field(default_factory=Fit)
+
+
+def sparsified(stage: Stage) -> dict[str, tuple[Sparsify, nn.Module]]:
+    """How each learning network becomes sparse, and the network, by the name of its node; a module once."""
+    found: dict[str, tuple[Sparsify, nn.Module]] = {}
+    for node in stage.graph.nodes:
+        if isinstance(node, Network) and node.learns:
+            how = node.sparsify or stage.fit.sparsify
+            if how is not None and all(node.module is not module for _, module in found.values()):
+                found[node.name] = (how, node.module)
+    return found

@@ -21,6 +21,10 @@ class Mask(nn.Module):
 
     Args:
         kept: True where a weight stays.
+
+    Attributes:
+        open: Whether what is masked may come back, as while masks are learned: its value is kept where it is stored,
+            and is in the state.
     """
 
     kept: Tensor
@@ -28,6 +32,7 @@ class Mask(nn.Module):
     def __init__(self, kept: Tensor) -> None:
         super().__init__()
         self.register_buffer("kept", kept, persistent=False)
+        self.open = False
 
     def forward(self, tensor: Tensor) -> Tensor:
         return tensor * self.kept
@@ -53,6 +58,14 @@ def mask_parameter(module: nn.Module, name: str, kept: Tensor) -> None:
             module.register_load_state_dict_pre_hook(_read_plain)
     else:
         known.kept = known.kept & kept.to(known.kept.device)
+    close_mask(module, name)
+
+
+def close_mask(module: nn.Module, name: str) -> None:
+    """Make what is masked exactly zero where it is stored, for good."""
+    mask = mask_of(module, name)
+    assert mask is not None
+    mask.open = False
     _zero(module, name)
 
 
@@ -113,6 +126,11 @@ def _steps(module: nn.Module, name: str) -> Any:
     return _parametrized(module).get(name, ())
 
 
+def _open(module: nn.Module, name: str) -> bool:
+    mask = mask_of(module, name)
+    return mask is not None and mask.open
+
+
 @torch.no_grad()
 def _zero(module: nn.Module, name: str) -> None:
     """Set what is masked to exactly zero where it is stored; what the network computes does not change."""
@@ -129,7 +147,8 @@ def _names(module: nn.Module, prefix: str) -> Iterator[tuple[str, str, str]]:
 
 def _write_plain(module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: Any) -> None:
     for name, stored, plain in _names(module, prefix):
-        _zero(module, name)
+        if not _open(module, name):
+            _zero(module, name)
         state[plain] = state.pop(stored)
 
 
