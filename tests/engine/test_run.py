@@ -34,7 +34,7 @@ from lessen.graph import (
     Precision,
     Stage,
 )
-from lessen.knowledge import AttentionTransfer, CrossEntropy, Regression, SoftTargets
+from lessen.knowledge import AttentionTransfer, ContrastiveRepresentation, CrossEntropy, Regression, SoftTargets
 from lessen.schemes import Offline, Supervised, at, supervised
 from lessen.surgery.digest import digest
 from lessen.testing.tasks import clusters, perceptron
@@ -176,6 +176,20 @@ def test_regression_and_no_labels() -> None:
     history = train(Offline(labels=0.0, epochs=4, fit=Fit(batch=16)).stages(cast), unlabelled)
     losses = [row["figures"]["student"]["loss"] for row in history.validations]
     assert losses[-1] < losses[0]
+
+
+def test_what_knows_training_examples_by_number_is_no_figure_of_the_validation_split() -> None:
+    data = clusters(train=16, other=32)  # more to choose by than to learn from: their numbers mean nothing there
+    bare = [ArrayExamples(part.inputs) for part in (data.train, data.validation, data.test)]
+    unlabelled = Data(train=bare[0], validation=bare[1], test=bare[2], classes=data.classes)
+    cast = {"teacher": perceptron(8, seed=1), "student": perceptron(8, seed=2)}
+    contrast = at("layer2", ContrastiveRepresentation(by_label=False, width=4))
+    short: dict[str, Any] = {"labels": 0.0, "epochs": 2, "fit": Fit(batch=8)}
+    history = train(Offline(knowledge=(contrast,), **short).stages(cast), unlabelled)
+    assert [row["figures"] for row in history.validations] == [{}, {}]
+    history = train(Offline(knowledge=(contrast, SoftTargets()), **short).stages(cast), unlabelled)
+    first = history.validations[0]["figures"]["student"]["loss"]
+    assert 0 < first < 1  # of the soft targets alone: the contrast costs more
 
 
 def test_a_loss_that_is_not_finite_stops_with_stage_step_and_edge(tmp_path: Path) -> None:

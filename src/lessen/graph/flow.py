@@ -265,7 +265,8 @@ class Flow(nn.Module):
         Args:
             batch: The examples, on the device.
             progress: Of the stage, in [0, 1].
-            training: Whether views of training batches are used.
+            training: Whether views of training batches are used. If not, the batch may be of another split, and edges
+                whose objective knows training examples by their number are left out.
             draw: A seed for whatever is drawn in this pass (dropout); each learning network has a stream of its own.
             view_seed: A seed for random views, the same for the whole pass over the data.
         """
@@ -274,7 +275,8 @@ class Flow(nn.Module):
             self._write(now)
         if training:
             seed_draws(draw, batch.index.device)
-        factors = {number: factor for number, ready in self._ready.items() if (factor := ready.factor(progress)) != 0}
+        able = {number: ready for number, ready in self._ready.items() if training or not ready.by_number}
+        factors = {number: factor for number, ready in able.items() if (factor := ready.factor(progress)) != 0}
         needed = self._needed(factors)
         for name, unit in self.units.items():
             # A teacher whose edges are closed costs nothing. A network that learns is always computed: it has buffers

@@ -96,6 +96,11 @@ class Ready:
         """The node that learns."""
         return self.edge.target
 
+    @property
+    def by_number(self) -> bool:
+        """Whether the objective asks for the numbers of the examples, which count those of the training split."""
+        return Beside.INDEX in getattr(self.objective, "beside", ())
+
     def parts(self) -> dict[str, nn.Module]:
         """What of the edge may learn, by kind."""
         own = {"bridge": self.bridge, "objective": self.objective, "gate": self.gate}
