@@ -8,7 +8,23 @@ from torch import nn
 from lessen import operations
 from lessen.core import Operation
 from lessen.deploy.export import export_onnx
-from lessen.operations import Global, LowRank, PruneChannels, PruneWeights, Quantize, Spatial, Taylor
+from lessen.operations import (
+    NM,
+    ConnectionSensitivity,
+    Global,
+    GradientFlow,
+    LayerAdaptive,
+    LowRank,
+    PerRow,
+    PruneChannels,
+    PruneWeights,
+    Quantize,
+    Reinitialize,
+    Shuffled,
+    Spatial,
+    SynapticFlow,
+    Taylor,
+)
 from lessen.testing import EXAMPLES, Example, OperationLaws
 from lessen.testing.networks import Convolutions
 
@@ -22,6 +38,25 @@ class TestPruneWeights(OperationLaws):
 class TestPruneWeightsByTaylor(OperationLaws):
     networks = FEW
     settings = (PruneWeights(keep=0.5, score=Taylor(), allocation=Global()),)
+
+
+class TestPruneWeightsInPatterns(OperationLaws):
+    networks = {"perceptron": EXAMPLES["perceptron"]}
+    settings = (PruneWeights(keep=0.75, pattern=NM(n=3, m=4)), PruneWeights(keep=0.4, pattern=PerRow()))
+
+
+class TestPruneWeightsBeforeTraining(OperationLaws):
+    networks = {"convolutions": EXAMPLES["convolutions"]}
+    settings = (
+        PruneWeights(keep=0.8, score=Shuffled(score=ConnectionSensitivity()), allocation=Global()),
+        PruneWeights(keep=0.5, score=GradientFlow(), allocation=LayerAdaptive()),
+        PruneWeights(keep=0.3, score=SynapticFlow(rounds=10), allocation=Global()),
+    )
+
+
+class TestReinitialize(OperationLaws):
+    networks = FEW
+    settings = (Reinitialize(),)
 
 
 class TestLowRank(OperationLaws):

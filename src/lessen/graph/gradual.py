@@ -76,7 +76,7 @@ class Gradual:
     exclude: Where = None
 
     card: ClassVar[Card] = Card(
-        row="graph / sparse training",
+        row="operations / sparse training",
         paper="arXiv:1710.01878",
         says="Small weights go a few at a time, and the network adapts to each loss before the next.",
         costs="One sort of the weights an update, one byte a weight. The file and the time are those of PruneWeights.",

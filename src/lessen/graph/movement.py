@@ -54,7 +54,7 @@ class Movement:
     exclude: Where = None
 
     card: ClassVar[Card] = Card(
-        row="graph / sparse training",
+        row="operations / sparse training",
         paper="arXiv:2005.07683",
         says="Weights that training moves towards zero go, however large they are.",
         costs="A number and its gradient for each weight while training, and one sort an update. The file and the time "

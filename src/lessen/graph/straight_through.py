@@ -46,7 +46,7 @@ class StraightThrough:
     exclude: Where = None
 
     card: ClassVar[Card] = Card(
-        row="graph / sparse training",
+        row="operations / sparse training",
         paper="arXiv:2102.04010",
         says="The network learns with the zeros that it will ship with, and may change its mind about where they are.",
         costs="One sort of the weights a step. No time is saved on a CPU: 2:4 is for graphics processors.",

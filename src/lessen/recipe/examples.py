@@ -92,7 +92,10 @@ def _situations(name: str, kind: str, row: str) -> Iterator[list[str]]:
         "kernels": lambda name: _pair(name, "torch.randn(8, 16, 36)", "torch.randn(8, 12, 36)"),
         "labels": lambda name: (lines for student, teacher in LABELLED for lines in _objective(name, student, teacher)),
         "normalizers": _normalizer,
+        "control scores": _score,
         "pairings": _pairing,
+        "scores at initialisation": _score,
+        "sparse training": _sparse,
         "transforms": _transform,
     }
     if row in makers:
@@ -187,6 +190,38 @@ def _operation(name: str) -> Iterator[list[str]]:
         "context = Context(inputs=images, calibration=[Batch(images, torch.arange(4))])",
         f"plan = {_made(name)}.plan(network, context)",
         "plan.apply(network)(images).shape",
+    ]
+
+
+def _score(name: str) -> Iterator[list[str]]:
+    yield [
+        "import torch",
+        "from torch.nn import functional as F",
+        "from lessen.core import Batch, Context",
+        f"from lessen.operations import PruneWeights, {name}",
+        "from lessen.zoo import residual",
+        "network, images = residual(width=8, depth=8), torch.randn(4, 1, 16, 16)",
+        'loss = lambda outputs, labels: F.cross_entropy(outputs, labels, reduction="none")',
+        "batch = Batch(images, torch.arange(4), torch.arange(4))",
+        "context = Context(inputs=images, calibration=[batch], loss=loss)",
+        f"plan = PruneWeights(keep=0.5, score={_made(name)}).plan(network, context)",
+        'plan.describe()[0]["after"]',
+    ]
+
+
+def _sparse(name: str) -> Iterator[list[str]]:
+    yield [
+        _from(name),
+        "from lessen.graph import Fit",
+        "from lessen.operations.prune_weights import masks_of",
+        "from lessen.schemes import supervised",
+        "from lessen.zoo import mlp",
+        f"scheme = supervised(epochs=10, fit=Fit(sparsify={_made(name)}))",
+        "network = mlp()",
+        "acting = scheme.fit.sparsify.start(network)",
+        "acting.after_step(1.0, 0.1)  # as at the end of the stage",
+        "acting.close()",
+        '[row["after"] for row in masks_of(network).describe()]',
     ]
 
 

@@ -1,0 +1,79 @@
+"""Controls for scores: what is left of a score when its masks are shuffled, and when there is no score at all.
+
+Frankle et al., Pruning neural networks at initialization: why are we missing the mark?, ICLR 2021, arXiv:2009.08576;
+Su et al., Sanity-checking pruning methods, NeurIPS 2020, arXiv:2009.11094.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core import Card, Context, settings
+from lessen.core.seeds import generator
+from lessen.operations.allocation import Allocation
+from lessen.operations.prune_weights.candidates import Weights
+from lessen.operations.prune_weights.scoring import NetworkScore, weight_scores
+from lessen.operations.scores import Magnitude, Score
+from lessen.surgery.masks import mask_of
+
+
+@settings
+class Shuffled:
+    """The control of a score: as many weights stay in each layer, but which of them is drawn.
+
+    If a network pruned so is as good, the score only knows how many weights each layer needs.
+
+    Args:
+        score: Whose counts are kept.
+    """
+
+    score: Score | NetworkScore = Magnitude()
+
+    card: ClassVar[Card] = Card(
+        row="operations / control scores",
+        paper="arXiv:2009.08576, arXiv:2009.11094",
+        says="The scores of each layer change places by chance, those of the same seed in the same way.",
+        costs="What the score costs.",
+        fails_when="It is taken for a method.",
+    )
+
+    def over(
+        self, model: nn.Module, chosen: Weights, context: Context, *, keep: float, allocation: Allocation
+    ) -> dict[str, Tensor]:
+        """The scores of each layer in another order; what was pruned before stays at its place."""
+        found = weight_scores(self.score, model, chosen, context, keep=keep, allocation=allocation)
+        return {name: _shuffled(score, name, context.seed, *chosen[name]) for name, score in found.items()}
+
+
+@settings
+class Chance:
+    """The control of all scores: each weight is worth a number that is drawn."""
+
+    card: ClassVar[Card] = Card(
+        row="operations / control scores",
+        paper="folklore",
+        says="Which weights stay is drawn, in every layer or over all, as the allocation says.",
+        costs="Nothing.",
+        fails_when="It is taken for a method.",
+    )
+
+    def over(
+        self, model: nn.Module, chosen: Weights, context: Context, *, keep: float, allocation: Allocation
+    ) -> dict[str, Tensor]:
+        """Uniform numbers in [0, 1), from the context's seed and the name of the weight."""
+        return {
+            name: torch.rand(getattr(*owner).shape, generator=generator(context.seed, "chance", name))
+            for name, owner in chosen.items()
+        }
+
+
+def _shuffled(score: Tensor, name: str, seed: int, module: nn.Module, last: str) -> Tensor:
+    mask = mask_of(module, last)
+    alive = torch.arange(score.numel()) if mask is None else mask.kept.flatten().cpu().nonzero().view(-1)
+    order = alive[torch.randperm(len(alive), generator=generator(seed, "shuffle", name))]
+    flat = score.flatten().clone()
+    flat[alive.to(flat.device)] = score.flatten()[order.to(flat.device)]
+    return flat.view(score.shape)

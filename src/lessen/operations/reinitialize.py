@@ -1,0 +1,102 @@
+"""Fresh weights under the same masks: the control that tells what masks know from what weights know.
+
+Frankle & Carbin, The lottery ticket hypothesis, ICLR 2019, arXiv:1803.03635.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from lessen.core import Card, Context, Where, matches, settings
+from lessen.core.seeds import derive, seeded
+from lessen.surgery.masks import bake_masks
+from lessen.surgery.modules import get_module
+
+
+@settings
+class Reinitialized:
+    """The plan of `Reinitialize`.
+
+    Args:
+        modules: Which modules draw their weights anew, in order.
+        seed: From which seed.
+        left: What keeps its weights, and why.
+    """
+
+    modules: tuple[str, ...] = ()
+    seed: int = 0
+    left: dict[str, str] = Field(default_factory=dict)
+
+    def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
+        """A copy of the network with fresh weights; its masks hold.
+
+        Raises:
+            NetworkError: a module is missing.
+        """
+        network = copy.deepcopy(model)
+        if not values or not self.modules:
+            return network
+        fresh = bake_masks(copy.deepcopy(model))
+        with seeded(self.seed, "reinitialize"):
+            for path in self.modules:
+                _reset(get_module(fresh, path))
+        network.load_state_dict(fresh.state_dict())
+        return network
+
+    def describe(self) -> list[dict[str, Any]]:
+        """One row for each module."""
+        rows = [{"module": path, "edit": "reinitialize", "before": "", "after": "drawn"} for path in self.modules]
+        return rows + [{"module": p, "edit": "left alone", "before": why, "after": ""} for p, why in self.left.items()]
+
+
+@settings
+class Reinitialize:
+    """Draw the weights anew, as the modules do when they are made; masks and structure stay.
+
+    Args:
+        where: Which modules; None for all.
+        exclude: Which of these to leave alone; None for none.
+    """
+
+    where: Where = None
+    exclude: Where = None
+
+    card: ClassVar[Card] = Card(
+        row="operations / controls",
+        paper="arXiv:1803.03635",
+        says="The network forgets what it has learned; only its structure is left of the pruning.",
+        costs="All training has to be done again.",
+        fails_when="A module keeps parameters of its own and cannot reset them: they stay, and the plan says so.",
+    )
+
+    @classmethod
+    def neutral(cls) -> Reinitialize:
+        """No module."""
+        return cls(where=())
+
+    def plan(self, model: nn.Module, context: Context) -> Reinitialized:
+        """Find the modules that can draw their own weights."""
+        modules: list[str] = []
+        left: dict[str, str] = {}
+        for path, module in model.named_modules():
+            meant = matches(self.where, path, module) and not (
+                self.exclude is not None and matches(self.exclude, path, module)
+            )
+            if meant and _can(module):
+                modules.append(path)
+            elif meant and next(module.parameters(recurse=False), None) is not None:
+                left[path] = f"a {type(module).__name__} cannot draw its parameters anew"
+        return Reinitialized(modules=tuple(modules), seed=derive(context.seed, "reinitialize"), left=left)
+
+
+def _can(module: nn.Module) -> bool:
+    return callable(getattr(module, "reset_parameters", None)) or isinstance(module, nn.MultiheadAttention)
+
+
+def _reset(module: nn.Module) -> None:
+    reset: Any = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters")  # noqa: B009
+    reset()
