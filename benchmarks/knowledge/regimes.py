@@ -65,6 +65,8 @@ class Regime:
         figure: What settings are chosen by on the validation split, and what is reported on the test split.
         also: A figure that is reported beside it.
         places: Where student and teacher are tapped, by what is found there.
+        only: Which places are tried, beside the controls; none given, all are.
+        choosing: The seeds that settings are chosen with; none of them is reported.
     """
 
     says: str
@@ -81,6 +83,8 @@ class Regime:
     figure: str = "accuracy"
     also: str | None = None
     places: dict[str, tuple[Any, Any]] = Field(default_factory=dict)
+    only: tuple[str, ...] = ()
+    choosing: tuple[int, ...] = (100, 101)
 
     @property
     def fit(self) -> Fit:

@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import hashlib
 import inspect
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from lessen.core import decode, encode, settings
 from lessen.core.contracts import Beside
 from lessen.core.errors import LessenError
 from lessen.engine import Stopped, run
-from lessen.graph import Edge, Graph, Labels, Stage
+from lessen.graph import Cache, Edge, Graph, Labels, Stage
 from lessen.graph import Network as Node
+from lessen.graph.cache import Stored
 from lessen.graph.flow import Flow
 from lessen.knowledge import SoftTargets
 from lessen.measure import count_multiply_adds
@@ -35,8 +37,6 @@ from lessen.recipe import catalogue
 from lessen.schemes import At, Offline, Supervised
 
 HERE = Path(__file__).parent
-CHOOSING = (100, 101)
-"""The seeds that settings are chosen with; none of them is reported."""
 SIGNIFICANT = 3
 
 
@@ -135,6 +135,8 @@ def applies(variant: Variant, regime: Regime) -> bool:
     """Whether a variant has a place in a regime. Controls on labels are measured everywhere, with labels."""
     if variant.staged is not None and not regime.labels and not regime.soft:
         return False  # nothing would be left for the second stage
+    if regime.only and not variant.control and place_of(variant, regime) not in regime.only:
+        return False
     return not variant.objectives or (place_of(variant, regime) is not None and bool(fitting(variant, regime)))
 
 
@@ -254,12 +256,13 @@ class Trial:
         It is looked at after a tenth of the steps in that company: what a network gives at first, and a thin deep one
         above all, says little of what it will give.
         """
-        regime, data, student = self.regime, data_of(self.regime, CHOOSING[0]), make(self.student, CHOOSING[0])
+        regime, seed = self.regime, self.regime.choosing[0]
+        data, student = data_of(regime, seed), make(self.student, seed)
         beside = tuple(part for part in self.company() if part != "labels")
         cast = {"teacher": self.teacher, "student": student}
         told = {"knowledge": beside, "labels": regime.labels, "fit": regime.fit}
         company = Offline(**told, steps=max(1, regime.steps // 10)).stages(cast)
-        run(company, data, seed=CHOOSING[0], device="cpu", progress=False)
+        run(company, data, seed=seed, device="cpu", progress=False)
 
         def length(knowledge: tuple[Any, ...], labels: float) -> float:
             learner = copy.deepcopy(student)
@@ -277,11 +280,24 @@ class Trial:
     def measure(self, chosen: Mapping[str, Any], seed: int, taught: Mapping[str, Any], splits: tuple[str, ...]) -> Any:
         """Train under a seed and look at splits."""
         student, start = make(self.student, seed), time.perf_counter()
-        run(self.stages(chosen, student), data_of(self.regime, seed), seed=seed, device="cpu", progress=False)
+        with tempfile.TemporaryDirectory() as folder:
+            stages = [remembered(stage, Path(folder)) for stage in self.stages(chosen, student)]
+            run(stages, data_of(self.regime, seed), seed=seed, device="cpu", progress=False)
         seconds = round(time.perf_counter() - start, 2)
         return {"seed": seed, "seconds": seconds} | {
             split: {k: round(v, 4) for k, v in figures(self.regime, student, taught, split).items()} for split in splits
         }
+
+
+def remembered(stage: Stage, folder: Path) -> Stage:
+    """The stage with a teacher that is computed once for each image, which is all it does: no view is random here."""
+    nodes = [
+        dataclasses.replace(node, cache=Cache(folder=folder / stage.name, stored=Stored.FULL))
+        if isinstance(node, Node) and not node.learns
+        else node
+        for node in stage.graph.nodes
+    ]
+    return dataclasses.replace(stage, graph=dataclasses.replace(stage.graph, nodes=nodes))
 
 
 def trial(asked: Asked, regime: str, variant: str) -> Trial:
@@ -304,9 +320,10 @@ def settings_of(asked: Asked, regime: str, variant: str) -> dict[str, Any]:
         "variant": {k: v for k, v in encode(asked.variants[variant])["Variant"].items() if k != "claims"},
         "teacher": encode(asked.networks[found.teacher])["Network"],
         "student": encode(asked.networks[found.student])["Network"],
-        "choosing": list(CHOOSING),
+        "choosing": list(found.choosing),
     }
-    del whole["regime"]["says"]
+    for name in ("says", "only", "choosing"):
+        del whole["regime"][name]
     if asked.variants[variant].weights is not None or not asked.variants[variant].objectives:
         del whole["variant"]["strengths"]
     return whole
@@ -327,7 +344,7 @@ def evidence(asked: Asked, regime: str, variant: str, seeds: tuple[int, ...]) ->
     tried = []
     for candidate in candidates if len(candidates) > 1 else []:
         try:
-            looks = [one.measure(candidate, seed, taught, ("validation",)) for seed in CHOOSING]
+            looks = [one.measure(candidate, seed, taught, ("validation",)) for seed in one.regime.choosing]
         except Stopped:
             raise
         except LessenError as error:  # a weight that makes the loss overflow is a bad candidate, not the end
