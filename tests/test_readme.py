@@ -147,12 +147,15 @@ def test_the_lines_compress_a_network(
     small = compressed(network, images)
     run = RunFolder("runs/mine")
 
-    # It is smaller, and each of its files says what the network says, or it could not be named.
+    # It is smaller, and each file in 32 bits says what its network says. Ten steps teach a network nothing that 8 bits
+    # must keep, so int8 may have failed its verification; then it is not named.
     assert parameters(small.model) < 0.35 * parameters(network)
     sizes = {file: (run.path / file).stat().st_size for file in ("model.onnx", "model.int8.onnx")}
     whole = (run.path / "reference" / "teacher.onnx").stat().st_size
     assert sizes["model.int8.onnx"] < 0.4 * sizes["model.onnx"] < 0.4 * 0.35 * whole
-    assert {record.value for record in small.records if record.figure == "verified"} == {1.0}
+    verified = {record.file: record.value for record in small.records if record.figure == "verified"}
+    assert {value for file, value in verified.items() if "int8" not in file} == {1.0}
+    assert verified[small.file.name] == 1.0
     assert small.file.is_file()
 
     # What was cut equals what was masked; other channels do not.
