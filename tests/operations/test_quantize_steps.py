@@ -45,7 +45,7 @@ from lessen.surgery.decay import OwnDecay
 from lessen.testing import EXAMPLES
 
 EXAMPLE = EXAMPLES["convolutions"]
-NARROW = 0.06
+NARROW = 0.1
 """How far a 4-bit file may be from its network: its biases are whole numbers of steps, which are wide."""
 
 

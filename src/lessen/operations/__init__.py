@@ -15,18 +15,35 @@ from lessen.operations.prune_weights import (
     Shuffled,
     SynapticFlow,
 )
-from lessen.operations.quantize import MinMax, Percentile, Quantize, Quantized, SquaredError
+from lessen.operations.quantize import (
+    AdaRound,
+    Brecq,
+    Entropy,
+    LearnedClip,
+    LearnedStep,
+    LearnedStepAndOffset,
+    MeanMagnitude,
+    MinMax,
+    Percentile,
+    QDrop,
+    Quantize,
+    Quantized,
+    SquaredError,
+)
 from lessen.operations.reinitialize import Reinitialize, Reinitialized
 from lessen.operations.scores import Magnitude, Taylor
 from lessen.operations.weight_only import Awq, Gptq, Hqq, Nearest, QuantizedWeights, QuantizeWeights
 
 __all__ = [
     "NM",
+    "AdaRound",
     "Anywhere",
     "Awq",
+    "Brecq",
     "Chance",
     "Channel",
     "ConnectionSensitivity",
+    "Entropy",
     "ErdosRenyi",
     "Factorized",
     "Global",
@@ -35,8 +52,12 @@ __all__ = [
     "Hqq",
     "Knapsack",
     "LayerAdaptive",
+    "LearnedClip",
+    "LearnedStep",
+    "LearnedStepAndOffset",
     "LowRank",
     "Magnitude",
+    "MeanMagnitude",
     "MinMax",
     "Nearest",
     "PerRow",
@@ -45,6 +66,7 @@ __all__ = [
     "PruneWeights",
     "PrunedChannels",
     "PrunedWeights",
+    "QDrop",
     "Quantize",
     "QuantizeWeights",
     "Quantized",

@@ -5,8 +5,11 @@ from lessen.operations.quantize.network import is_quantized
 from lessen.operations.quantize.observers import Entropy, MeanMagnitude, MinMax, Percentile, SquaredError
 from lessen.operations.quantize.operation import Quantize
 from lessen.operations.quantize.plan import Quantized
+from lessen.operations.quantize.rounding import AdaRound, Brecq, QDrop
 
 __all__ = [
+    "AdaRound",
+    "Brecq",
     "Entropy",
     "LearnedClip",
     "LearnedStep",
@@ -14,6 +17,7 @@ __all__ = [
     "MeanMagnitude",
     "MinMax",
     "Percentile",
+    "QDrop",
     "Quantize",
     "Quantized",
     "SquaredError",

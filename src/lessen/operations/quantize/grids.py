@@ -191,6 +191,10 @@ class Grids(nn.Module):
         for path, grid in (weights or {}).items():
             self.add_module(weight_grid_name(path), grid)
 
+    def forward(self, value: Any) -> Any:
+        """The value: a network that is a sequence of modules calls them all, this one too."""
+        return value
+
     def at(self, site: str) -> Grid | None:
         """The grid of a site, if it has one."""
         found = self._modules.get(_spelt(self.same.get(site, site)))

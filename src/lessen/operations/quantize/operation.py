@@ -8,6 +8,7 @@ grid for each edge (`edges`), whose range an observer chooses from calibration e
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -28,6 +29,8 @@ from lessen.operations.quantize.network import GRIDS, is_quantized
 from lessen.operations.quantize.observers import MinMax, Observer, SquaredError
 from lessen.operations.quantize.observing import layer_weights, observe, weight_steps
 from lessen.operations.quantize.plan import FULL, Quantized
+from lessen.operations.quantize.reconstruction import reconstruct
+from lessen.operations.quantize.rounding import Learning
 from lessen.operations.values import write_value
 from lessen.surgery.calls import Call, trace
 from lessen.surgery.fold import fold, foldable
@@ -49,7 +52,8 @@ class Quantize:
         weight_bits: Of the weights, 2 to 8; None takes 8, or 7 where the processor adds 8-bit products in 16 bits and
             could overflow (x86 without VNNI).
         weight_observer: Chooses a step for each channel from its weights, which is then kept; None lets the step follow
-            the largest weight, also in training. Where steps learn, None is `SquaredError()`.
+            the largest weight, also in training. Where steps or the rounding learn, None is `SquaredError()`.
+        rounding: How to learn which way each weight is rounded, up or down; None takes the nearest.
         learned: Which numbers of the grids learn when the network is trained; None for none.
         where: Which layers; None is every convolution and linear layer.
         exclude: Which of them to leave in floating point.
@@ -59,6 +63,7 @@ class Quantize:
     observer: Observer = MinMax()
     weight_bits: Bits | None = None
     weight_observer: Observer | None = None
+    rounding: Learning | None = None
     learned: Learned | None = None
     where: Where = None
     exclude: Where = ()
@@ -105,14 +110,15 @@ class Quantize:
                 layers[one.path] = None
             return chosen
 
-        sites = find_edges(trace(own, inputs), is_layer)
+        seen = trace(own, inputs)
+        sites = find_edges(seen, is_layer)
         if not layers:
             raise PlanError("No convolution or linear layer to quantize: check `where` and `exclude`.")
         weight_bits = self.weight_bits or (7 if saturates_int8() else 8)
         weights = dict.fromkeys(reversed(layers), weight_bits)
         steps, left = self._steps(own, inputs, weights)
         values = {f"{GRIDS}.{weight_grid_name(path)}.step": write_value(step) for path, step in steps.items()}
-        return Quantized(
+        plan = Quantized(
             bits=self.bits,
             folds=tuple(folds),
             weights=weights,
@@ -123,6 +129,12 @@ class Quantize:
             left=left,
             values=values or None,
         )
+        if self.rounding is None:
+            return plan
+        quantized = plan.apply(model).to(context.device)
+        found = reconstruct(own, quantized, seen, self.rounding, context)
+        values |= {f"{path}.weight": write_value(weight) for path, weight in found.weights.items()}
+        return dataclasses.replace(plan, rounded=found.gains, left=left | found.left, values=values)
 
     def _means(self, model: nn.Module, path: str) -> bool:
         module = get_module(model, path)
@@ -133,7 +145,8 @@ class Quantize:
     ) -> tuple[dict[str, Tensor], dict[str, str]]:
         """The steps of each layer that has some of its own, and why the others have none."""
         observer = self.weight_observer
-        if observer is None and self.learned is not None and self.learned.weights:
+        learns = self.learned is not None and self.learned.weights
+        if observer is None and (learns or self.rounding is not None):
             observer = SquaredError()
         if observer is None:
             return {}, {}

@@ -1,0 +1,278 @@
+"""Learning which way to round, unit by unit: a layer, or a block of layers that are joined.
+
+The units come in the order in which they run. Each is learned by itself, on calibration examples as they arrive there
+through the units rounded before it, towards what it gave in the network in full precision. A unit is never left worse,
+on these examples, than rounding to the nearest leaves it.
+
+Shapes: N examples.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
+from torch.utils._pytree import tree_leaves, tree_map
+
+from lessen.core.contracts import Context
+from lessen.core.data import call
+from lessen.core.errors import PlanError
+from lessen.core.seeds import generator
+from lessen.operations.quantize.fake import along
+from lessen.operations.quantize.grids import Grid, WeightGrid
+from lessen.operations.quantize.network import GRIDS, Rounding
+from lessen.operations.quantize.rounding import Learning, indecision, power_at, soft, soft_inverse
+from lessen.operations.quantize.stepped import positive
+from lessen.operations.quantize.units import Unit, clamped, free_layers, units_of
+from lessen.operations.values import put_values, write_value
+from lessen.surgery.calls import Trace, floating
+from lessen.surgery.masks import mask_of
+from lessen.surgery.modules import get_module
+
+_CHUNK = 64
+
+
+@dataclass
+class Reconstructed:
+    """What was learned.
+
+    Args:
+        weights: On their grids, by layer.
+        gains: For each layer, how much smaller the error of its unit became, in percent.
+        left: Layers that are rounded to the nearest, and why.
+    """
+
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    gains: dict[str, float] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+
+
+def reconstruct(
+    full: nn.Module, quantized: nn.Module, seen: Trace, rounding: Learning, context: Context
+) -> Reconstructed:
+    """Learn the rounding of a quantized network's weights.
+
+    Args:
+        full: The network in full precision, its normalisations folded; not changed.
+        quantized: The same with grids; a copy of it is worked on.
+        seen: What `full` computes.
+        rounding: How.
+        context: Calibration batches, and the loss where errors are weighted.
+
+    Raises:
+        PlanError: errors are to be weighted, and there is no loss or no label.
+    """
+    if rounding.fisher and (context.loss is None or any(batch.labels is None for batch in context.calibration)):
+        raise PlanError(
+            "Weighting errors by what the loss feels needs a loss and labels in the calibration batches. Give them, or "
+            "set fisher=False."
+        )
+    full, work = copy.deepcopy(full).eval(), copy.deepcopy(quantized).eval().requires_grad_(False)
+    found = Reconstructed()
+    layers, found.left = free_layers(full, seen, work)
+    for unit in units_of(full, seen, layers, rounding):
+        weights, share = _Problem(full, work, unit, rounding, context).learn()
+        found.gains |= dict.fromkeys(unit.layers, max(0.0, 100 * (1 - share)))
+        if share < 1:
+            found.weights |= weights
+            put_values(work, {f"{path}.weight": write_value(weight) for path, weight in weights.items()})
+    return found
+
+
+class SoftWeight(nn.Module):
+    """A layer's weight between the grid values below and above each of its numbers."""
+
+    def __init__(self, layer: nn.Module, grid: WeightGrid) -> None:
+        super().__init__()
+        weight = layer.weight.detach()  # type: ignore[operator]
+        axis = 1 if isinstance(layer, _ConvTransposeNd) else 0
+        self.limit, self.size = grid.limit, along(positive(grid.step.detach()), weight, axis)
+        mask = mask_of(layer, "weight")
+        self.kept = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask.kept
+        self.below = (weight / self.size).floor()
+        self.v = nn.Parameter(soft_inverse((weight / self.size - self.below).clamp(0, 1)))
+
+    def soft(self) -> Tensor:
+        return ((self.below + soft(self.v)).clamp(-self.limit, self.limit) * self.size) * self.kept
+
+    def hard(self) -> Tensor:
+        return ((self.below + (self.v >= 0)).clamp(-self.limit, self.limit) * self.size).detach() * self.kept
+
+
+class _Softly(Rounding):
+    """Rounds as the network does, but for the weights that are being learned; some activations pass as they are."""
+
+    def __init__(
+        self, model: nn.Module, unit: Unit, weights: dict[str, Tensor], drop: Callable[[Tensor], Tensor] | None
+    ) -> None:
+        super().__init__(model, getattr(model, GRIDS))
+        self._unit, self._weights, self._drop = unit, weights, drop
+
+    def weight(self, path: str, limit: int, weight: Tensor, *, axis: int) -> Tensor:
+        given = self._weights.get(path)
+        return super().weight(path, limit, weight, axis=axis) if given is None else given
+
+    def gives(self, site: str, module: nn.Module, output: Any) -> Any:
+        return output if site == self._unit.path else super().gives(site, module, output)
+
+    def activation(self, grid: Grid, value: Any) -> Any:
+        rounded = super().activation(grid, value)
+        if self._drop is None:
+            return rounded
+        with torch._C.DisableTorchFunction():
+            return mixed(value, rounded, self._drop)
+
+
+def mixed(value: Any, rounded: Any, drop: Callable[[Tensor], Tensor]) -> Any:
+    """The values where `drop` gives True, what they were rounded to elsewhere; for tensors in nested tuples."""
+
+    def one(first: Any, second: Any) -> Any:
+        if not (isinstance(first, Tensor) and first.is_floating_point()):
+            return second
+        return torch.where(drop(first), first, second)
+
+    return tree_map(one, value, rounded)
+
+
+class _Problem:
+    """The learning of one unit."""
+
+    def __init__(self, full: nn.Module, work: nn.Module, unit: Unit, rounding: Learning, context: Context) -> None:
+        self.work, self.unit, self.rounding = work, unit, rounding
+        self.given = _joined([_given(work, unit.path, inputs) for inputs in _inputs(context)])
+        self.given_full = _joined([_given(full, unit.path, inputs) for inputs in _inputs(context)])
+        self.targets, self.weights = _targets(full, unit, rounding, context)
+        self.count = len(self.targets[0])
+        self.random = generator(context.seed, "rounding", unit.path)
+
+    def error(self, index_N: Tensor, of: dict[str, Tensor], *, dropping: bool = False) -> Tensor:
+        """The squared error of what the unit gives, mean over examples, with these weights in place."""
+        args, kwargs = _taken(self.given, index_N, self.count)
+        if dropping:
+            args, kwargs = mixed(_taken(self.given_full, index_N, self.count), (args, kwargs), self._drop)
+        with _Softly(self.work, self.unit, of, self._drop if dropping else None):
+            outputs = list(floating(get_module(self.work, self.unit.path)(*args, **kwargs)))
+        total = outputs[0].new_zeros(())
+        for place, output in enumerate(outputs):
+            squared = (clamped(output, self.unit.clip) - self.targets[place][index_N]).square()
+            weight = 1.0 if self.weights is None else self.weights[place][index_N]
+            total = total + (squared * weight).sum() / len(index_N)
+        return total
+
+    def whole(self, of: dict[str, Tensor]) -> float:
+        """The same over all examples."""
+        with torch.no_grad():
+            parts = torch.arange(self.count).split(_CHUNK)
+            return sum(float(self.error(part, of)) * len(part) for part in parts) / self.count
+
+    def learn(self) -> tuple[dict[str, Tensor], float]:
+        """The weights of the unit's layers on their grids, and their error as a share of that of the nearest."""
+        rounding, grids = self.rounding, getattr(self.work, GRIDS)
+        nearest = self.whole({})
+        if not nearest > 0:
+            return {}, 1.0
+        softs = {path: SoftWeight(get_module(self.work, path), grids.of_weights(path)) for path in self.unit.layers}
+        optimizer = torch.optim.Adam([each.v for each in softs.values()], lr=rounding.rate)
+        for step in range(rounding.steps):
+            index_N = torch.randperm(self.count, generator=self.random)[: rounding.batch]
+            now = {path: each.soft() for path, each in softs.items()}
+            loss = self.error(index_N, now, dropping=rounding.drop > 0) / nearest
+            power = power_at(step / rounding.steps, warm_up=rounding.warm_up, powers=rounding.powers)
+            if power is not None:
+                pull = torch.stack([indecision(soft(each.v), power=power) for each in softs.values()]).sum()
+                loss = loss + rounding.decided * pull
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+        hard = {path: each.hard() for path, each in softs.items()}
+        return hard, self.whole(hard) / nearest
+
+    def _drop(self, like: Tensor) -> Tensor:
+        return (torch.rand(like.shape, generator=self.random) < self.rounding.drop).to(like.device)
+
+
+def _inputs(context: Context) -> Iterator[Any]:
+    for batch in context.calibration:
+        yield batch.to(context.device).inputs
+
+
+class _EnoughError(Exception):
+    """What was wanted has been seen."""
+
+
+def _given(model: nn.Module, path: str, inputs: Any) -> Any:
+    """The arguments that a module gets in a run of the network, positional and by keyword."""
+    seen: list[Any] = []
+
+    def look(module: nn.Module, args: Any, kwargs: Any) -> None:
+        seen.append((args, kwargs))
+        raise _EnoughError
+
+    hook = get_module(model, path).register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            call(model, inputs)
+    except _EnoughError:
+        pass
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+def _targets(
+    full: nn.Module, unit: Unit, rounding: Learning, context: Context
+) -> tuple[list[Tensor], list[Tensor] | None]:
+    """What a unit gives in full precision, and the squared gradient of the loss there, tensor by tensor."""
+    outputs: list[list[Tensor]] = []
+    weights: list[list[Tensor]] = []
+    for batch in context.calibration:
+        here = batch.to(context.device)
+        seen: list[Any] = []
+
+        def look(module: nn.Module, args: Any, output: Any, seen: list[Any] = seen) -> Any:
+            seen.append(output)
+            # A copy goes on, so that what writes in place does not reach what was seen.
+            return tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, output)
+
+        hook = get_module(full, unit.path).register_forward_hook(look)
+        try:
+            with torch.set_grad_enabled(rounding.fisher):
+                said = call(full, here.inputs)
+        finally:
+            hook.remove()
+        leaves = list(floating(seen[0]))
+        if rounding.fisher:
+            assert context.loss is not None
+            assert here.labels is not None
+            slopes = torch.autograd.grad(context.loss(said, here.labels).sum(), leaves, allow_unused=True)
+            pairs = zip(slopes, leaves, strict=True)
+            weights.append([torch.zeros_like(leaf) if slope is None else slope.square() for slope, leaf in pairs])
+        outputs.append([clamped(leaf.detach(), unit.clip) for leaf in leaves])
+    joined = [torch.cat(parts) for parts in zip(*outputs, strict=True)]
+    return joined, [torch.cat(parts) for parts in zip(*weights, strict=True)] if weights else None
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """The arguments of several batches as those of one: tensors along their first axis."""
+    sizes = [next((len(leaf) for leaf in tree_leaves(part) if isinstance(leaf, Tensor)), 0) for part in parts]
+
+    def one(*leaves: Any) -> Any:
+        along_examples = all(
+            isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == size
+            for leaf, size in zip(leaves, sizes, strict=True)
+        )
+        return torch.cat(leaves) if along_examples else leaves[0]
+
+    return tree_map(one, *parts)
+
+
+def _taken(arguments: Any, index_N: Tensor, count: int) -> Any:
+    def one(leaf: Any) -> Any:
+        return leaf[index_N] if isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == count else leaf
+
+    return tree_map(one, arguments)

@@ -1,0 +1,90 @@
+"""What of a network has its rounding learned at once: a layer, or a block of layers whose branches are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from lessen.core.where import matches
+from lessen.operations.quantize.edges import JOINS
+from lessen.operations.quantize.grids import Grids
+from lessen.operations.quantize.network import GRIDS
+from lessen.operations.quantize.rounding import Learning
+from lessen.surgery.calls import Trace
+from lessen.surgery.masks import owners, stored
+from lessen.surgery.modules import get_module
+
+_CLIPS = {"relu": (0.0, None), "relu6": (0.0, 6.0)}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is learned at once.
+
+    Args:
+        path: The module whose output is to stay.
+        layers: The layers in it.
+        clip: What follows it at once clamps to this range, so that errors outside count for nothing.
+    """
+
+    path: str
+    layers: tuple[str, ...]
+    clip: tuple[float | None, float | None] = (None, None)
+
+
+def units_of(model: nn.Module, seen: Trace, layers: Sequence[str], rounding: Learning) -> list[Unit]:
+    """The units that these layers fall into, in the order in which they run."""
+    joined = {one.path for one in seen.calls if one.op in JOINS and len(one.inputs) > 1} - {""}
+    members: dict[str, list[str]] = {}
+    for layer in layers:
+        members.setdefault(_block(model, seen, layer, joined, rounding), []).append(layer)
+    return [Unit(path, tuple(found), _clip_behind(seen, path)) for path, found in members.items()]
+
+
+def _block(model: nn.Module, seen: Trace, layer: str, joined: set[str], rounding: Learning) -> str:
+    """The innermost block that holds a layer, or the layer."""
+    path = layer
+    while rounding.joint and (path := path.rpartition(".")[0]):
+        named = rounding.blocks is not None
+        fits = matches(rounding.blocks, path, get_module(model, path)) if named else path in joined
+        if fits and seen.times[path] == 1:
+            return path
+    return layer
+
+
+def clamped(value: Tensor, clip: tuple[float | None, float | None]) -> Tensor:
+    """A value as it is behind the clip."""
+    return value if clip == (None, None) else value.clamp(*clip)
+
+
+def _clip_behind(seen: Trace, path: str) -> tuple[float | None, float | None]:
+    for one in seen.calls:
+        if one.site == path and one.outputs[0] not in seen.outputs:
+            readers = seen.consumers().get(one.outputs[0], [])
+            if len(readers) == 1:
+                return _CLIPS.get(readers[0].op, (None, None))
+    return None, None
+
+
+def free_layers(full: nn.Module, seen: Trace, work: nn.Module) -> tuple[list[str], dict[str, str]]:
+    """The layers whose weights may be rounded as one likes, in the order in which they run; why the others may not."""
+    grids: Grids = getattr(work, GRIDS)
+    layers: list[str] = []
+    left: dict[str, str] = {}
+    for path in dict.fromkeys(one.path for one in seen.calls):
+        grid, layer = grids.of_weights(path), get_module(full, path)
+        if grid is None:
+            continue
+        plain = isinstance(layer, _ConvNd | nn.Linear) and type(layer).__module__.startswith("torch.nn.")
+        if not plain:
+            left[path] = "it is no plain layer of PyTorch: its weights are rounded to the nearest"
+        elif seen.times[path] != 1:
+            left[path] = f"it is called {seen.times[path]} times: its weights are rounded to the nearest"
+        elif len(owners(full, stored(layer, "weight"))) > 1:
+            left[path] = "its weight is also that of another layer: it is rounded to the nearest"
+        else:
+            layers.append(path)
+    return layers, left
