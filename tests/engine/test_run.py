@@ -178,6 +178,20 @@ def test_regression_and_no_labels() -> None:
     assert losses[-1] < losses[0]
 
 
+def test_probabilities_as_labels_are_not_numbers_that_logits_should_equal() -> None:
+    data = clusters()
+    parts = [data.train, data.validation, data.test]
+    soft = [ArrayExamples(p.inputs, 0.9 * F.one_hot(p.labels, 4) + 0.025) for p in parts if p.labels is not None]
+    history = train(
+        Supervised(epochs=2, fit=Fit(batch=16)).stages({"student": linear()}),
+        dataclasses.replace(data, train=soft[0], validation=soft[1]),
+    )
+    (figures,) = [row["figures"]["student"] for row in history.validations][-1:]
+    assert set(figures) == {"loss"}
+    # Between the entropy of these labels and what an even guess costs.
+    assert 0.348 < figures["loss"] < 1.387
+
+
 def test_what_knows_training_examples_by_number_is_no_figure_of_the_validation_split() -> None:
     data = clusters(train=16, other=32)  # more to choose by than to learn from: their numbers mean nothing there
     bare = [ArrayExamples(part.inputs) for part in (data.train, data.validation, data.test)]

@@ -23,8 +23,9 @@ Figures = dict[str, dict[str, float]]
 def evaluate(flow: Flow, data: Data, device: torch.device, *, size: int = 256) -> Figures:
     """Figures of every learning node on the validation split, in eval mode.
 
-    With class numbers as labels: `accuracy` (%) and `nll` (nat); with numbers: `mean_squared_error`; without
-    labels, and with others (tokens): `loss`, the mean of what arrives at the node at the end of the stage.
+    With class numbers as labels: `accuracy` (%) and `nll` (nat); with numbers to predict: `mean_squared_error`; without
+    labels, and with others (tokens, probabilities of classes): `loss`, the mean of what arrives at the node at the end
+    of the stage.
     """
     flow.set_mode(training=False)
     learners = [n for n, u in flow.units.items() if isinstance(u, NetworkUnit | BranchUnit) and u.learns]
@@ -69,7 +70,7 @@ def _sums(output: Tensor, labels: Tensor, data: Data) -> dict[str, float]:
         right = (output.argmax(1) == labels).sum() * 100 / positions
         nll = F.cross_entropy(output, labels, reduction="sum") / positions
         return {"accuracy": float(right), "nll": float(nll)}
-    if labels.is_floating_point() and output.numel() == labels.numel():
+    if data.classes is None and labels.is_floating_point() and output.numel() == labels.numel():
         error = (output.reshape(labels.shape) - labels).square().flatten(1).mean(1) if labels.ndim > 1 else None
         flat = (output.reshape(-1) - labels.reshape(-1)).square() if error is None else error
         return {"mean_squared_error": float(flat.sum())}
