@@ -21,15 +21,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from lessen import knowledge
-from lessen.core import ArrayExamples, Card, Data
+from lessen.core import ArrayExamples, Batch, Beside, Card, Data
 from lessen.core.data import IGNORED
-from lessen.core.errors import LessenError, SettingError
+from lessen.core.errors import DataError, LessenError, SettingError, ShapeError
 from lessen.core.files import read_lines
 from lessen.engine import Course, keeping
 from lessen.engine.training import Training
-from lessen.graph import Branch, Constant, Edge, Fit, Graph, Labels, MovingAverage, OnPolicy, Stage, validate
+from lessen.graph import Branch, Constant, Edge, Fit, Flow, Graph, Labels, MovingAverage, OnPolicy, Stage, validate
 from lessen.graph.edge import edge_names
 from lessen.knowledge import (
     AnnealedTemperature,
@@ -484,6 +485,65 @@ def test_what_a_network_does_not_have_is_refused_in_words(pairing: Pairing) -> N
     refuse(pairing)
 
 
+# Labels that are mixed.
+
+
+def reads_labels(pairing: Pairing) -> bool:
+    return pairing.of.place.from_labels or Beside.LABELS in getattr(pairing.of.objective, "beside", ())
+
+
+def first_of_each(chosen: Callable[[Pairing], bool]) -> list[Pairing]:
+    """One offline pairing for each subject that is chosen."""
+    return list({pairing.of.name: pairing for pairing in reversed(REAL) if chosen(pairing)}.values())[::-1]
+
+
+LABELLED = first_of_each(lambda pairing: reads_labels(pairing) and pairing.scheme == "offline")
+RIGHT = {
+    "CrossEntropy": "probabilities are its labels",
+    "Regression": "a mixture of numbers is a number",
+}
+"""What is right under mixed labels, and why; all else that reads labels must refuse them."""
+
+
+def mixed(pairing: Pairing) -> tuple[Batch, Batch, Batch]:
+    """Examples with the labels of two sets, and with 0.7 of the one and 0.3 of the other, as mixup makes them."""
+    one = data(pairing.network, numbers=pairing.of.place.numbers).train.fetch(torch.arange(8))
+    assert one.labels is not None
+    other = dataclasses.replace(one, labels=one.labels.roll(1, 0))
+    classes = WORDS if pairing.network == "words" else CLASSES
+    sides = [
+        b.labels if b.labels.is_floating_point() else one_hot(b.labels.clamp_min(0), classes) for b in (one, other)
+    ]
+    return one, other, dataclasses.replace(one, labels=0.7 * sides[0] + 0.3 * sides[1])
+
+
+def losses_of(pairing: Pairing, batch: Batch) -> list[float]:
+    """Of the edges that the pairing is about."""
+    stage, _ = stage_of(pairing)
+    flow = Flow(stage, batch, task=data(pairing.network, numbers=pairing.of.place.numbers).task)
+    found = flow(batch, 0.0, training=False).losses
+    flow.close()
+    return [float(found[number]) for number, edge in enumerate(stage.graph.edges) if is_tried(pairing, edge)]
+
+
+@pytest.mark.parametrize("pairing", LABELLED, ids=str)
+def test_what_reads_labels_refuses_mixed_ones_or_is_right(pairing: Pairing) -> None:
+    refuses_or_is_right(pairing)
+
+
+def refuses_or_is_right(pairing: Pairing) -> None:
+    one, other, both = mixed(pairing)
+    if pairing.of.name not in RIGHT:
+        with pytest.raises((DataError, ShapeError), match="labels"):
+            losses_of(pairing, both)
+    elif pairing.of.name == "CrossEntropy":
+        pure = [losses_of(pairing, batch) for batch in (one, other)]
+        assert losses_of(pairing, both) == pytest.approx([0.7 * a + 0.3 * b for a, b in zip(*pure, strict=True)])
+        assert losses_of(pairing, both) != pytest.approx(pure[0], rel=1e-3)
+    else:
+        assert all(map(math.isfinite, losses_of(pairing, both)))
+
+
 # The twins: what must not pass does not pass.
 
 
@@ -491,8 +551,8 @@ def pairing_of(name: str, network: str, scheme: str) -> Pairing:
     return Pairing(subject(name, getattr(knowledge, name)), network, scheme)
 
 
-LEARNED = {p.of.name: p for p in reversed(REAL) if hasattr(getattr(knowledge, p.of.name), "objective_for")}
-FORGOTTEN = [("objective", pairing) for pairing in LEARNED.values()]
+LEARNED = first_of_each(lambda pairing: hasattr(getattr(knowledge, pairing.of.name), "objective_for"))
+FORGOTTEN = [("objective", pairing) for pairing in LEARNED]
 FORGOTTEN += [
     ("bridge", pairing_of("Hint", "mlp", "mutual")),
     ("head", pairing_of("SoftTargets", "mlp", "self")),
@@ -539,3 +599,18 @@ def test_what_nobody_has_placed_is_named() -> None:
 
     with pytest.raises(LookupError, match=r"Dream, of the row 'dreams'.*ROWS or OWN"):
         subject("Dream", Dream)
+
+
+class Rounded(SoftTargets):
+    """Reads labels, and takes the largest part of a mixed one for all of it."""
+
+    beside = (Beside.LABELS,)
+
+    def __call__(self, student: Tensor, teacher: Any, /) -> Tensor:
+        logits, labels = teacher
+        return super().__call__(student, logits) + CrossEntropy()(student, labels.argmax(1))
+
+
+def test_an_objective_that_misreads_mixed_labels_is_found() -> None:
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        refuses_or_is_right(Pairing(Subject("Rounded", Rounded(), OUTPUTS), "mlp", "offline"))
