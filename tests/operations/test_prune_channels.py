@@ -397,14 +397,14 @@ def test_taylor_sees_what_magnitude_does_not() -> None:
 
 
 def test_taylor_is_the_mean_of_squared_sums_by_hand() -> None:
-    from lessen.operations.prune_channels.scores import group_scores
+    from lessen.operations.prune_channels.scores import group_figures, normalised
     from lessen.surgery.coupling import analyse
 
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     batches = [labelled(torch.rand(5, 3).double(), [0, 1, 0, 1, 1]) for _ in range(2)]
     given = context(torch.rand(2, 3).double(), calibration=batches, loss=cross_entropy)
-    found = group_scores(Taylor(), network, analyse(network, given.inputs), given)["0"]
+    found = normalised(group_figures(Taylor(), network, analyse(network, given.inputs), given))["0"]
     wanted = torch.zeros(4).double()
     for batch in batches:
         network.zero_grad()

@@ -1,7 +1,7 @@
 """What everything else stands on: contracts, data, records, settings, files, seeds, errors."""
 
 from lessen.core.card import Card
-from lessen.core.contracts import Beside, Bridge, Context, LearnedObjective, Objective, Operation, Plan
+from lessen.core.contracts import Beside, Bridge, Clock, Context, LearnedObjective, Objective, Operation, Plan
 from lessen.core.data import ArrayExamples, Batch, Data, DatasetExamples, Examples, Inputs, SubsetExamples, Task, View
 from lessen.core.errors import LessenError
 from lessen.core.record import Record
@@ -14,6 +14,7 @@ __all__ = [
     "Beside",
     "Bridge",
     "Card",
+    "Clock",
     "Context",
     "Data",
     "DatasetExamples",

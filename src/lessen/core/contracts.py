@@ -79,6 +79,23 @@ class Bridge(Protocol):
         """
 
 
+@runtime_checkable
+class Clock(Protocol):
+    """How long networks take, for operations whose target is time."""
+
+    def milliseconds(self, networks: Sequence[nn.Module], inputs: Inputs) -> list[float]:
+        """The time of each network, all timed against each other, so that a slow moment of the machine hits all alike.
+
+        Only the ratios within one call mean something. The networks are not changed.
+
+        Raises:
+            ExportError: a network cannot be written for the runtime that is timed.
+        """
+
+    def says(self) -> str:
+        """What is timed, for people: the runtime, examples at a time, threads."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """What an operation may look at. Calibration never holds examples of the test split.
@@ -87,6 +104,7 @@ class Context:
         inputs: A few example inputs, for tracing.
         calibration: Batches to collect statistics from; may be empty for operations that need no data.
         loss: `(outputs, labels) -> (N,)`, for scores that need gradients; None where there is none.
+        clock: What times networks, for targets in time; None where there is none (`lessen.deploy.FileClock()` is one).
         device: Where to compute.
         seed: For whatever the operation draws.
     """
@@ -94,6 +112,7 @@ class Context:
     inputs: Inputs
     calibration: Sequence[Batch] = ()
     loss: Callable[[Any, Tensor], Tensor] | None = None
+    clock: Clock | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
 

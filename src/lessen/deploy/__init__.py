@@ -1,5 +1,6 @@
 """Export a network to files that run, prove them against PyTorch, read their kernels, and time them."""
 
+from lessen.deploy.clock import FileClock
 from lessen.deploy.deployment import Deployed, deploy, deploy_stands
 from lessen.deploy.export import export_onnx, export_openvino, export_pt2
 from lessen.deploy.kernels import Kernels, read_kernels
@@ -12,6 +13,7 @@ __all__ = [
     "Deploy",
     "Deployed",
     "DeployedFile",
+    "FileClock",
     "Kernels",
     "OnnxRuntime",
     "OpenVino",

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import ExportError, need
 from lessen.core.files import write_bytes, write_whole
+from lessen.deploy import low_bit
 from lessen.deploy.pairs import store_integers, translations
 from lessen.measure.timing import no_collection
 from lessen.operations.quantize.operators import decompositions
@@ -30,13 +31,15 @@ from lessen.surgery.masks import bake_masks
 OPSET = 21
 
 
-def export_onnx(model: nn.Module, inputs: Inputs, path: Path | str) -> Path:
+def export_onnx(model: nn.Module, inputs: Inputs, path: Path | str, *, optimize: bool = True) -> Path:
     """Write a network as an ONNX file through `torch.export`, weights inside.
 
     Args:
         model: The network; it is not changed, and written as it is in eval mode.
         inputs: Example inputs; their values do not matter, their shapes do, but for the number of examples.
         path: The file to write, ending in `.onnx`.
+        optimize: False leaves the graph as it was traced, with each tensor of the state under its own name; what runs
+            the file optimises it anyway.
 
     Raises:
         ExportError: the network cannot be traced or has an operator that ONNX lacks, or it is too large for one file.
@@ -49,13 +52,15 @@ def export_onnx(model: nn.Module, inputs: Inputs, path: Path | str) -> Path:
                 exported,
                 dynamo=True,
                 opset_version=OPSET,
-                custom_translation_table=translations(),
+                optimize=optimize,
+                custom_translation_table=translations() | low_bit.translations(),
                 verbose=False,
             )
             assert program is not None  # it returns a program when it gets no file
             proto = program.model_proto
     except Exception as error:
         raise ExportError(f"{type(model).__name__} cannot be written as ONNX. {_last_line(error)}") from error
+    low_bit.store_low_bits(proto)
     store_integers(proto)
     _strip(proto)
     write_bytes(path, _serialized(proto, type(model).__name__))
@@ -69,7 +74,7 @@ def export_pt2(model: nn.Module, inputs: Inputs, path: Path | str) -> Path:
         ExportError: the network cannot be traced.
     """
     path = Path(path)
-    exported, table = _program(model, inputs), decompositions()
+    exported, table = _program(model, inputs), decompositions() | low_bit.decompositions()
     with _exporting():
         if any(node.target in table for node in exported.graph.nodes):
             exported = exported.run_decompositions(table)

@@ -125,7 +125,7 @@ def open_session(file: Path, *, threads: int, level: Level = "all", optimized: P
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what is worse than a warning is raised as well
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = {
         "all": levels.ORT_ENABLE_ALL,

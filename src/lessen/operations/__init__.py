@@ -1,6 +1,7 @@
 """Operations: each turns a network into a smaller one with the same inputs and outputs."""
 
 from lessen.operations.allocation import ErdosRenyi, Global, LayerAdaptive, Uniform
+from lessen.operations.equalize import Equalize
 from lessen.operations.factorization import Channel, Spatial
 from lessen.operations.knapsack import Knapsack
 from lessen.operations.low_rank import Factorized, LowRank
@@ -31,7 +32,9 @@ from lessen.operations.quantize import (
     SquaredError,
 )
 from lessen.operations.reinitialize import Reinitialize, Reinitialized
+from lessen.operations.rescale import Rescaled
 from lessen.operations.scores import Magnitude, Taylor
+from lessen.operations.smooth import Smooth
 from lessen.operations.weight_only import Awq, Gptq, Hqq, Nearest, QuantizedWeights, QuantizeWeights
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
     "Channel",
     "ConnectionSensitivity",
     "Entropy",
+    "Equalize",
     "ErdosRenyi",
     "Factorized",
     "Global",
@@ -73,7 +77,9 @@ __all__ = [
     "QuantizedWeights",
     "Reinitialize",
     "Reinitialized",
+    "Rescaled",
     "Shuffled",
+    "Smooth",
     "Spatial",
     "SquaredError",
     "SynapticFlow",

@@ -7,6 +7,7 @@ arXiv:1906.10771; coupling as in Fang et al., DepGraph, CVPR 2023, arXiv:2301.12
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping
@@ -21,12 +22,14 @@ from lessen.core.errors import PlanError
 from lessen.core.settings import settings
 from lessen.core.where import Where, matches
 from lessen.operations.allocation import Allocation, Uniform, top
+from lessen.operations.knapsack import Allocated, Budgeted, Cost, Problem, losses_for, options_for
 from lessen.operations.prune_channels.attempt import Attempt
+from lessen.operations.prune_channels.cost import MeasuredCost, alike, multiply_adds_cost, parameters_cost
 from lessen.operations.prune_channels.plan import PrunedChannels
-from lessen.operations.prune_channels.scores import group_scores
-from lessen.operations.prune_channels.target import share_for
+from lessen.operations.prune_channels.scores import comparable, group_figures, normalised
+from lessen.operations.prune_channels.target import share_by_clock, share_for
 from lessen.operations.scores import Magnitude, Score
-from lessen.surgery.coupling import Coupling, Group, analyse, multiply_adds, parameter_count
+from lessen.surgery.coupling import Coupling, Group, analyse
 from lessen.surgery.modules import get_module
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -42,6 +45,8 @@ class PruneChannels:
         keep: Share of the channels of every group that stays (0.5 if no target is given).
         parameters: Share of the parameters that may stay.
         multiply_adds: Share of the multiply-adds that may stay.
+        time: Share of the time that may stay, by the context's clock: milliseconds of files, timed against the network
+            that came in. It needs seconds for every network it looks at, and minutes with `Knapsack`.
         score: Which channels matter.
         allocation: How many of each group stay.
         floor: Share of every group that stays in any case; at least one index always does.
@@ -53,8 +58,9 @@ class PruneChannels:
     keep: Share | None = None
     parameters: Share | None = None
     multiply_adds: Share | None = None
+    time: Share | None = None
     score: Score = Magnitude(power=2.0)
-    allocation: Allocation = Uniform()
+    allocation: Allocation | Budgeted = Uniform()
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     round_to: Annotated[int, Field(ge=1)] = 1
     where: Where = None
@@ -71,11 +77,15 @@ class PruneChannels:
     )
 
     def __post_init__(self) -> None:
-        given = [name for name in ("keep", "parameters", "multiply_adds") if getattr(self, name) is not None]
+        targets = ("keep", "parameters", "multiply_adds", "time")
+        given = [name for name in targets if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are both targets; give exactly one")
         if not given:
             object.__setattr__(self, "keep", 0.5)
+        if isinstance(self.allocation, Budgeted) and self.keep not in {None, 1.0}:
+            kind = type(self.allocation).__name__
+            raise ValueError(f"{kind} needs a target that is a cost: give parameters, multiply_adds or time, not keep")
 
     @classmethod
     def neutral(cls) -> PruneChannels:
@@ -113,12 +123,19 @@ class PruneChannels:
 
     def _prove(self, attempt: Attempt, context: Context) -> PrunedChannels | None:
         """The plan for those groups whose removal is proven; None if there are none."""
-        model, coupling, chosen = attempt.model, attempt.coupling, self._chosen(attempt)
-        scores = group_scores(self.score, model, coupling, context)
-        while wanted := {name: scores[name] for name in chosen if name not in attempt.left_out}:
-            plan = attempt.proven(self._kept(wanted, model, coupling))
+        chosen = self._chosen(attempt)
+        figures = group_figures(self.score, attempt.model, attempt.coupling, context)
+        if self.time is not None:  # a clock is slow, so it must not be asked of what cannot be removed
+            halves = Uniform().counts(figures, 0.5)
+            while wanted := [name for name in chosen if name not in attempt.left_out]:
+                if attempt.proven({name: [*range(max(1, halves[name]))] for name in wanted}) is not None:
+                    break
+        cost = self._cost(attempt, context)
+        while wanted := [name for name in chosen if name not in attempt.left_out]:
+            kept, rows = self._kept({name: figures[name] for name in wanted}, attempt.coupling, cost)
+            plan = attempt.proven(kept)
             if plan is not None:
-                return plan
+                return dataclasses.replace(plan, measured=rows)
         return None
 
     def _wants(self, model: nn.Module, group: Group) -> bool:
@@ -127,41 +144,108 @@ class PruneChannels:
         unwanted = self.exclude is not None and _named(model, self.exclude, [m.tensor for m in group.members])
         return wanted and not unwanted
 
-    def _kept(self, scores: Mapping[str, Tensor], model: nn.Module, coupling: Coupling) -> dict[str, list[int]]:
-        """The indices that stay, of each group that loses some."""
-        counts = self._counts(scores, self._share(scores, model, coupling))
-        return {
+    def _kept(
+        self, figures: Mapping[str, Tensor], coupling: Coupling, cost: Cost | None
+    ) -> tuple[dict[str, list[int]], list[dict[str, str]]]:
+        """The indices that stay, of each group that loses some, and what was measured to find out how many."""
+        scores, rows = normalised(figures), []
+        counts = self._counts(scores, self._share(scores, cost))
+        if isinstance(self.allocation, Budgeted):
+            assert cost is not None
+            found = self._within(figures if comparable(self.score) else scores, counts, coupling, cost)
+            counts, rows = found.widths, _rows(found)
+        if isinstance(cost, MeasuredCost):
+            rows = [_clocked(cost, counts), *rows]
+        kept = {
             name: top(score, counts[name]).nonzero().flatten().tolist()
             for name, score in scores.items()
             if counts[name] < len(score)
         }
+        return kept, rows
 
-    def _share(self, scores: Mapping[str, Tensor], model: nn.Module, coupling: Coupling) -> float:
-        """The share of channels that meets the target."""
+    def _within(
+        self, figures: Mapping[str, Tensor], start: Mapping[str, int], coupling: Coupling, cost: Cost
+    ) -> Allocated:
+        assert isinstance(self.allocation, Budgeted)
+        options = {
+            name: options_for(len(figure), least=self._least(len(figure)), step=self.round_to)
+            for name, figure in figures.items()
+        }
+        return self.allocation.within(
+            Problem(
+                losses={name: losses_for(figure.tolist()) for name, figure in figures.items()},
+                options={name: sorted({*options[name], start[name]}) for name in options},
+                cost=cost,
+                target=self._target(),
+                start=start,
+                alike=lambda widths, name: alike(coupling, widths, name),
+            )
+        )
 
-        def parameters(share: float) -> int:
-            return parameter_count(coupling, model, self._counts(scores, share))
-
-        def products(share: float) -> int:
-            return multiply_adds(coupling, self._counts(scores, share))
-
+    def _cost(self, attempt: Attempt, context: Context) -> Cost | None:
+        """What the target is a share of; None where it is a share of the channels."""
+        model, coupling = attempt.model, attempt.coupling
         if self.parameters is not None:
-            whole = parameter_count(coupling, model, {})
-            return share_for(self.parameters, lambda share: parameters(share) / whole, "parameters")
+            return lambda widths: parameters_cost(coupling, model, widths)
         if self.multiply_adds is not None:
-            whole = multiply_adds(coupling, {})
-            return share_for(self.multiply_adds, lambda share: products(share) / whole, "multiply-adds")
-        assert self.keep is not None
-        return self.keep
+            return lambda widths: multiply_adds_cost(coupling, widths)
+        if self.time is None:
+            return None
+        if context.clock is None:
+            raise PlanError(
+                "The target is a share of the time, and the context has no clock. Give it one: "
+                "Context(clock=lessen.deploy.FileClock(), ...)."
+            )
+
+        def pruned(widths: Mapping[str, int]) -> nn.Module:
+            kept = {name: [*range(width)] for name, width in widths.items() if width < coupling.sizes[name]}
+            return attempt.plan(kept).apply(model)
+
+        return MeasuredCost(model, pruned, context.clock, context.inputs)
+
+    def _target(self) -> float:
+        return next(share for share in (self.parameters, self.multiply_adds, self.time, self.keep) if share is not None)
+
+    def _share(self, scores: Mapping[str, Tensor], cost: Cost | None) -> float:
+        """The share of channels that meets the target."""
+        if cost is None:
+            return self._target()
+        if isinstance(cost, MeasuredCost):
+            if self.time == 1.0:
+                return 1.0
+            return share_by_clock(self._target(), lambda shares: cost([self._counts(scores, s) for s in shares]))
+        what = "parameters" if self.parameters is not None else "multiply-adds"
+        return share_for(self._target(), lambda share: cost([self._counts(scores, share)])[0], what)
+
+    def _least(self, size: int) -> int:
+        return max(1, math.ceil(self.floor * size / self.round_to)) * self.round_to
 
     def _counts(self, scores: Mapping[str, Tensor], share: float) -> dict[str, int]:
         """How many indices of each group stay: in multiples of `round_to`, and never fewer than the floor."""
+        allocation = Uniform() if isinstance(self.allocation, Budgeted) else self.allocation
         kept = {}
-        for name, wanted in self.allocation.counts(scores, share).items():
-            size, step = len(scores[name]), self.round_to
-            least = max(1, math.ceil(self.floor * size / step))
-            kept[name] = min(size, step * max(least, round(wanted / step)))
+        for name, wanted in allocation.counts(scores, share).items():
+            size = len(scores[name])
+            kept[name] = min(size, max(self._least(size), self.round_to * round(wanted / self.round_to)))
         return kept
+
+
+def _rows(found: Allocated) -> list[dict[str, str]]:
+    """What the knapsack looked at, for people."""
+    rows = []
+    for name, table in found.tables.items():
+        text = ", ".join(f"{width}: {cost:.3f}" for width, cost in table.items())
+        rows.append({"module": name, "edit": "cost of the whole by width", "before": "1", "after": text})
+    for said, found_cost in found.tried:
+        after = f"{found_cost:.4f} of the whole, {said:.4f} by the table"
+        rows.append({"module": "", "edit": "knapsack looked at", "before": "1", "after": after})
+    return rows
+
+
+def _clocked(cost: MeasuredCost, counts: Mapping[str, int]) -> dict[str, str]:
+    share, whole = cost([counts])[0], cost.whole or 0.0
+    before, after = f"{whole:.4g} ms", f"{share:.4f} of it; {cost.clock.says()}"
+    return {"module": "", "edit": "time", "before": before, "after": after}
 
 
 def _named(model: nn.Module, where: Where, tensors: list[str]) -> bool:

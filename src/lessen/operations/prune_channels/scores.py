@@ -17,8 +17,18 @@ from lessen.operations.scores import Score
 from lessen.surgery.coupling import Coupling, Group, Member, owners
 
 
-def group_scores(score: Score, model: nn.Module, coupling: Coupling, context: Context) -> dict[str, Tensor]:
-    """For each group one figure for each of its indices, float64, divided by the mean of the group.
+def normalised(figures: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The figures of each group divided by their mean, so that groups of any kind can be compared."""
+    return {name: figure / figure.mean().clamp_min(1e-300) for name, figure in figures.items()}
+
+
+def comparable(score: Score) -> bool:
+    """Whether figures of different groups mean the same as they are, as changes of the loss do."""
+    return score.needs_gradient
+
+
+def group_figures(score: Score, model: nn.Module, coupling: Coupling, context: Context) -> dict[str, Tensor]:
+    """For each group one figure for each of its indices, float64.
 
     Raises:
         PlanError: the score needs gradients, and the context has no loss or no labelled batches.
@@ -33,7 +43,7 @@ def group_scores(score: Score, model: nn.Module, coupling: Coupling, context: Co
         shares = {name: score.shares(p.detach(), found.get(name)).cpu() for name, p in parameters.items()}
         for name, group in coupling.groups.items():
             total[name] += score.finish(gather(group, coupling, shares))
-    return {name: figure / figure.mean().clamp_min(1e-300) for name, figure in total.items()}
+    return total
 
 
 def gather(group: Group, coupling: Coupling, shares: Mapping[str, Tensor]) -> Tensor:

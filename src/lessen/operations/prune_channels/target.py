@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lessen.core.errors import PlanError
 
@@ -26,12 +26,36 @@ def share_for(target: float, ratio: Callable[[float], float], what: str) -> floa
         return high
     least = ratio(low)
     if least > target:
-        raise PlanError(
-            f"This network cannot be pruned to {target:.4g} of its {what}: with as little as possible left in every "
-            f"group that can be pruned, {least:.4f} of them remain. Ask for {-(-least * 1000 // 1) / 1000:.3f} or "
-            "more, or let more of the network be pruned (where, exclude, floor)."
-        )
+        raise _out_of_reach(target, least, what)
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if ratio(middle) <= target else (low, middle)
     return low
+
+
+def share_by_clock(target: float, ratios: Callable[[Sequence[float]], Sequence[float]], *, count: int = 17) -> float:
+    """The largest of some shares at which a measured ratio is at most `target`; twice, the second time between two.
+
+    Args:
+        target: The ratio that is asked for, in (0, 1].
+        ratios: What is left of the time at each of some shares, all measured together.
+        count: How many shares are looked at the first time.
+
+    Raises:
+        PlanError: even the smallest share takes longer; the text says how far one can go.
+    """
+    coarse = [i / (count - 1) for i in range(count - 1)]
+    found = ratios(coarse)
+    if min(found) > target:
+        raise _out_of_reach(target, min(found), "time")
+    best = max(share for share, ratio in zip(coarse, found, strict=True) if ratio <= target)
+    fine = [best + i / 8 / (count - 1) for i in range(1, 8)]
+    return max([best, *(share for share, ratio in zip(fine, ratios(fine), strict=True) if ratio <= target)])
+
+
+def _out_of_reach(target: float, least: float, what: str) -> PlanError:
+    return PlanError(
+        f"This network cannot be pruned to {target:.4g} of its {what}: with as little as possible left in every "
+        f"group that can be pruned, {least:.4f} of them remain. Ask for {-(-least * 1000 // 1) / 1000:.3f} or "
+        "more, or let more of the network be pruned (where, exclude, floor)."
+    )

@@ -1,0 +1,160 @@
+"""The clock of operations whose target is time: networks as ONNX files, timed against each other.
+
+An export takes seconds, and a table of widths asks for dozens of networks that differ in the sizes of their tensors
+alone. So the first is exported, and the others are its file with their tensors in the place of its own. Whether that is
+their file is proven by running it beside the network; where it is not, the network is exported as well.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from lessen.core.data import Inputs, call, map_inputs
+from lessen.core.files import write_bytes
+from lessen.core.seeds import derive
+from lessen.core.settings import settings
+from lessen.deploy.export import export_onnx
+from lessen.deploy.runtimes import OnnxRuntime, Program
+from lessen.measure.evaluate import evaluating, output_of
+from lessen.measure.timing import no_collection
+from lessen.surgery.masks import bake_masks
+
+FASTEST = 5
+"""Percentile of the rounds that counts: neighbours on the machine only ever add time."""
+
+
+@settings
+class FileClock:
+    """Time networks as fp32 ONNX files in ONNX Runtime, round by round in shuffled order.
+
+    In each round a file is run once before it is timed, so that its weights are where a caller who runs nothing else
+    would have them.
+
+    Args:
+        batch: Examples at a time.
+        threads: How many threads each file gets.
+        rounds: How many times each is timed; the time is that of the fastest twentieth.
+    """
+
+    batch: PositiveInt = 1
+    threads: PositiveInt = 1
+    rounds: Annotated[int, Ge(10)] = 100
+
+    def milliseconds(self, networks: Sequence[nn.Module], inputs: Inputs) -> list[float]:
+        """The time of each network on so many of these inputs.
+
+        Raises:
+            ExportError: a network cannot be written.
+        """
+        few = map_inputs(inputs, lambda value: value[torch.arange(self.batch) % len(value)].cpu())
+        programs = self._programs(networks, few)
+        taken = np.empty((len(programs), self.rounds))
+        order = np.random.default_rng(derive(0, "clock"))
+        with no_collection():
+            for count in range(self.rounds):
+                for i in order.permutation(len(programs)):
+                    programs[i](few)
+                    begin = time.perf_counter_ns()
+                    programs[i](few)
+                    taken[i, count] = (time.perf_counter_ns() - begin) / 1e6
+        return [float(value) for value in np.percentile(taken, FASTEST, axis=1)]
+
+    def says(self) -> str:
+        """What is timed, for people."""
+        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        return f"fp32 in ONNX Runtime, batch {self.batch}, {threads}"
+
+    def _programs(self, networks: Sequence[nn.Module], inputs: Inputs) -> list[Program]:
+        import onnx
+
+        programs: list[Program] = []
+        with tempfile.TemporaryDirectory(prefix="lessen-") as folder:
+            first = export_onnx(networks[0], inputs, Path(folder) / "first.onnx", optimize=False)
+            written, other = onnx.load(first), Path(folder) / "other.onnx"
+            _free_last_axes(written.graph)
+            programs.append(OnnxRuntime().load(first, threads=self.threads))
+            for network in networks[1:]:
+                program = None
+                if _put(written, network):
+                    write_bytes(other, written.SerializeToString())
+                    program = self._proven(other, network, inputs)
+                if program is None:
+                    program = OnnxRuntime().load(
+                        export_onnx(network, inputs, other, optimize=False), threads=self.threads
+                    )
+                programs.append(program)
+        return programs
+
+    def _proven(self, file: Path, network: nn.Module, inputs: Inputs) -> Program | None:
+        """The loaded file if it computes what the network does."""
+        with evaluating(network), torch.no_grad():
+            wanted = output_of(call(network, inputs))
+        try:
+            program = OnnxRuntime().load(file, threads=self.threads)
+            found = program(inputs)
+        except Exception:  # noqa: BLE001  (ONNX Runtime's own classes; whatever it says, this is not the file)
+            return None
+        same = found.shape == wanted.shape and torch.allclose(found, wanted.float().cpu(), rtol=1e-3, atol=1e-4)
+        return program if same else None
+
+
+def _free_last_axes(graph: Any) -> None:
+    """Let every reshape to written sizes work out its last one from what comes in, as a flatten does."""
+    constants = {node.output[0]: node.attribute[0] for node in graph.node if node.op_type == "Constant"}
+    constants |= {each.name: each for each in graph.initializer}
+    joined = {node.output[0]: list(node.input) for node in graph.node if node.op_type == "Concat"}
+    for node in graph.node:
+        if node.op_type == "Reshape":
+            parts = joined.get(node.input[1], [node.input[1]])
+            written = [size for part in parts if part in constants for size in _whole_numbers(constants[part])]
+            if parts[-1] in constants and -1 not in written:
+                _write_last(constants[parts[-1]], -1)
+
+
+def _whole_numbers(constant: Any) -> list[int]:
+    """What an initializer, or the attribute of a constant, holds."""
+    from onnx import numpy_helper
+
+    if hasattr(constant, "ints") and not constant.t.data_type:
+        return list(constant.ints) or [constant.i]
+    found: list[int] = numpy_helper.to_array(getattr(constant, "t", constant)).ravel().tolist()
+    return found
+
+
+def _write_last(constant: Any, value: int) -> None:
+    from onnx import numpy_helper
+
+    if hasattr(constant, "ints") and not constant.t.data_type:
+        if constant.ints:
+            constant.ints[-1] = value
+        else:
+            constant.i = value
+        return
+    tensor = getattr(constant, "t", constant)
+    numbers = numpy_helper.to_array(tensor).copy()
+    numbers.reshape(-1)[-1] = value
+    tensor.CopyFrom(numpy_helper.from_array(numbers, tensor.name))
+
+
+def _put(written: Any, network: nn.Module) -> bool:
+    """Write the tensors of a network over those of the same names in a file; False where names differ."""
+    from onnx import numpy_helper
+
+    state: dict[str, Tensor] = bake_masks(network).state_dict()
+    held = {each.name: each for each in written.graph.initializer}
+    needed = {name for name, value in state.items() if value.is_floating_point()}
+    if not needed <= held.keys():
+        return False
+    for name in needed:
+        held[name].CopyFrom(numpy_helper.from_array(state[name].detach().cpu().contiguous().numpy(), name))
+    return True
