@@ -254,7 +254,8 @@ class Training:
             self.flow.set_mode(training=True)
         settled = [sparsifier.settled(self.step / self.steps) for sparsifier in self.sparsifiers.values()]
         improved = self._remember(figures)
-        self.waited = 0 if improved or not all(settled) else self.waited + 1
+        # Where nothing can be judged, nothing is said against going on.
+        self.waited = 0 if improved or not figures or not all(settled) else self.waited + 1
         return self.log.validation(epoch, self.step, figures, improved)
 
     def _remember(self, figures: Figures) -> bool:
