@@ -36,6 +36,8 @@ from lessen.knowledge import (
     SimilarityAttention,
     SoftTargets,
     StandardizeChannels,
+    StandardizePositions,
+    UnitLength,
     VariationalInformation,
     Whiten,
 )
@@ -316,6 +318,23 @@ class TestNormalizedHint:
         # Any other linear mix of the same features is whitened to the same, up to a rotation: lengths agree.
         whitened = [normalized(each, Whiten(shrink=1e-9)).square().sum(1) for each in (features, mixed)]
         assert torch.allclose(*whitened, rtol=1e-5)
+
+    @pytest.mark.parametrize("shape", [(6, 3), (5, 7, 3), (4, 3, 4, 4)])
+    def test_features_of_length_1_are_as_far_apart_as_their_cosine_says(self, shape: tuple[int, ...]) -> None:
+        student, teacher = taps(*shape)
+        cosine = nn.functional.cosine_similarity(student.flatten(1), teacher.flatten(1))
+        loss = NormalizedHint(student=UnitLength(), teacher=UnitLength())(student, teacher)
+        assert torch.allclose(loss * student[0].numel(), 2 - 2 * cosine)
+        one_sided = NormalizedHint(student=AsItIs(), teacher=UnitLength())(student, teacher)
+        assert not torch.allclose(one_sided * student[0].numel(), 2 - 2 * cosine, rtol=1e-2)
+
+    @pytest.mark.parametrize("shape", [(6, 5), (4, 7, 5), (4, 5, 3, 2)])
+    def test_standardized_positions_are_pytorchs_layer_norm(self, shape: tuple[int, ...]) -> None:
+        rows = [tap if tap.ndim == 3 else tap.movedim(1, -1) for tap in taps(*shape)]
+        normed = [nn.functional.layer_norm(tap, (5,), eps=1e-6) for tap in rows]
+        loss = NormalizedHint(student=StandardizePositions(), teacher=StandardizePositions())(*taps(*shape))
+        assert torch.allclose(loss, (normed[0] - normed[1]).square().flatten(1).mean(1))
+        assert not torch.allclose(loss, NormalizedHint()(*taps(*shape)), rtol=1e-2)  # each channel over the batch
 
     def test_log_sum_is_between_the_largest_difference_and_their_number(self) -> None:
         student, teacher = taps(5, 20)

@@ -671,6 +671,17 @@ def test_an_annealed_temperature_follows_the_stage() -> None:
     assert learned_too.during(1.0).objective == inside.during(1.0)
 
 
+def test_transformed_is_the_objective_on_what_was_transformed() -> None:
+    student, teacher = fixed(4, 5)
+    for objective in (SoftTargets(temperature=2.0), LogitMatching(), MultiLevel()):
+        loss = Transformed(objective=objective)(student, teacher)
+        scores = [(z - z.mean(1, keepdim=True)) / (z.std(1, keepdim=True) + 1e-7) for z in (student, teacher)]
+        assert torch.allclose(loss, objective(*scores))
+        # Planted: one side, or none, is transformed.
+        for sides in ((scores[0], teacher), (student, scores[1]), (student, teacher)):
+            assert not torch.allclose(loss, objective(*sides), rtol=1e-2)
+
+
 def test_what_a_transform_asks_for_is_asked_for_once() -> None:
     assert SoftTargets().beside == ()
     assert SoftTargets(transform=WithoutLabel()).beside == (Beside.LABELS,)
