@@ -10,24 +10,31 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from lessen.operations.quantize.fake import quantize_weight, weight_scale
+from lessen.operations.quantize.grids import Grids
 from lessen.operations.quantize.network import GRIDS
+from lessen.operations.quantize.stepped import positive
 from lessen.surgery.attention import OpenAttention
+from lessen.surgery.codes import coded_parameters
 from lessen.surgery.masks import mask_of, stored
-from lessen.surgery.packing import Grid, Known
+from lessen.surgery.packing import Behind, Grid, Known
 
 
 def stored_state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Known]]:
     """The tensors of a network as they are to be stored, and what is known of them, by their names in its state."""
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     known = {name: Known(kept=kept) for name, kept in masks(model)}
+    for path, _, last, codes in coded_parameters(model):
+        name = _joined(path, last)
+        known[f"{name}.codes"] = Known(behind=Behind(name=f"{name}.zeros", group=codes.group))
     for name, rounding in _roundings(model).items():
+        if name not in state:
+            continue
         simpler = rounding.grid.round(state[name])
         if torch.equal(rounding.seen(simpler), rounding.seen(state[name])):
             state[name] = simpler
@@ -99,13 +106,13 @@ def _rounding(model: nn.Module, path: str, weight: Tensor, axis: int) -> _Roundi
         return None
     parts = path.split(".") if path else []
     for count in range(len(parts) + 1):
-        grids: Any = getattr(model.get_submodule(".".join(parts[:count])), GRIDS, None)
+        grids = getattr(model.get_submodule(".".join(parts[:count])), GRIDS, None)
         inner = ".".join(parts[count:])
-        if grids is None or (limit := grids.limit(inner)) is None:
+        if not isinstance(grids, Grids) or (limit := grids.limit(inner)) is None:
             continue
-        own = grids.of_weights(inner) if hasattr(grids, "of_weights") else None
+        own = grids.of_weights(inner)
         if own is not None and own.fits(weight, axis):
-            grid = Grid(axis=axis, limit=own.limit, scale=own.step.detach().abs(), ends=False)
+            grid = Grid(axis=axis, limit=own.limit, scale=positive(own.step.detach()), ends=False)
             return _Rounding(grid, functools.partial(own.round, axis=axis))
         grid = Grid(axis=axis, limit=limit, scale=weight_scale(weight, limit=1, axis=axis), ends=True)
         return _Rounding(grid, functools.partial(quantize_weight, limit=limit, axis=axis))

@@ -103,18 +103,22 @@ def owners(model: nn.Module, tensor: Tensor) -> list[tuple[str, nn.Module, str]]
 def bake_masks(model: nn.Module) -> nn.Module:
     """Turn masked parameters into plain ones with zeros in them, in place, and return the network: to write files."""
     for _, module, name in list(masked_parameters(model)):
-        _zero(module, name)
-        steps = _steps(module, name)
-        steps[next(i for i, step in enumerate(steps) if isinstance(step, Mask))] = nn.Identity()
-    for module in list(model.modules()):
-        lists = _parametrized(module)
-        if lists and all(isinstance(step, nn.Identity) for steps in lists.values() for step in steps):
-            # Not `remove_parametrizations`: it takes the property from a class that copies of the module share.
-            del module._modules["parametrizations"]
-            module.__class__ = type(module).__mro__[1]
-            for name, steps in lists.items():
-                module.register_parameter(name, steps.original)
+        bake_mask(module, name)
     return model
+
+
+def bake_mask(module: nn.Module, name: str) -> None:
+    """Turn one masked parameter of a module into a plain one with zeros in it, in place."""
+    _zero(module, name)
+    steps = _steps(module, name)
+    steps[next(i for i, step in enumerate(steps) if isinstance(step, Mask))] = nn.Identity()
+    lists = _parametrized(module)
+    if all(isinstance(step, nn.Identity) for steps in lists.values() for step in steps):
+        # Not `remove_parametrizations`: it takes the property from a class that copies of the module share.
+        del module._modules["parametrizations"]
+        module.__class__ = type(module).__mro__[1]
+        for plain, steps in lists.items():
+            module.register_parameter(plain, steps.original)
 
 
 def _parametrized(module: nn.Module) -> dict[str, Any]:

@@ -1,0 +1,164 @@
+"""Weight-only quantization: weights become codes of a few bits with a step for each group; activations stay.
+
+Frantar et al., GPTQ, ICLR 2023, arXiv:2210.17323, for the setting; how weights are rounded is an axis of its own
+(`Nearest`, `Gptq`, `Awq`, `Hqq`).
+
+Shapes: O rows, I inputs of a row.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import torch
+from annotated_types import Ge, Le
+from torch import Tensor, nn
+
+from lessen.core import Card, Context, Where, matches, settings
+from lessen.core.errors import PlanError, did_you_mean
+from lessen.operations.hessian import Layer, gram_of, layers_of, rows_of
+from lessen.operations.prune_weights.candidates import prunable
+from lessen.operations.weight_only.awq import Awq
+from lessen.operations.weight_only.gptq import Gptq
+from lessen.operations.weight_only.hqq import Hqq
+from lessen.operations.weight_only.nearest import Nearest, nearest
+from lessen.operations.weight_only.plan import QuantizedWeights, values_of
+from lessen.operations.weight_only.rounding import Rounding
+from lessen.surgery.codes import Coded, codes_of
+from lessen.surgery.masks import mask_of, owners, stored
+
+FULL = 32
+_Weights = dict[str, tuple[nn.Module, str]]
+
+
+@settings
+class QuantizeWeights:
+    """Store weights in a few bits; what the network computes with are still floating-point numbers.
+
+    Args:
+        bits: Of a weight, 2 to 8; 32 changes nothing.
+        group: How many weights along a row share a step; None for a whole row.
+        method: How weights are rounded.
+        symmetric: Whether the code of zero is in the middle of every grid; otherwise each group has its own.
+        where: Which modules; None is every layer that multiplies. Embeddings only if they are named.
+        exclude: Which of these to leave alone.
+    """
+
+    bits: Annotated[int, Ge(2), Le(8)] | Literal[32] = 4
+    group: Annotated[int, Ge(2)] | None = 32
+    method: Nearest | Gptq | Awq | Hqq = Nearest()
+    symmetric: bool = False
+    where: Where = None
+    exclude: Where = None
+
+    card: ClassVar[Card] = Card(
+        row="operations / quantization",
+        paper="arXiv:2210.17323 (GPTQ), arXiv:2306.00978 (AWQ)",
+        says="Weights are whole numbers of a few bits with a step for each group; activations keep their precision.",
+        costs="Weights are made floating point again whenever they are used: PyTorch gets slower. A runtime gains time "
+        "only where it has kernels for such weights and memory is what it waits for.",
+        fails_when="2 bits without training, and layers of few weights, where steps and zeros take as many bytes.",
+        differs="Zero is always one of the values. A mask on a weight becomes codes of zero, which nothing moves.",
+    )
+
+    @classmethod
+    def neutral(cls) -> Self:
+        """32 bits: nothing is rounded."""
+        return cls(bits=FULL)
+
+    def plan(self, model: nn.Module, context: Context) -> QuantizedWeights:
+        """Round weight after weight; one that needs its inputs sees those that the rounded ones before it give.
+
+        Raises:
+            PlanError: `where` means no such layer, or there is no calibration batch for a method that needs inputs.
+        """
+        if self.bits == FULL:
+            return QuantizedWeights(bits=FULL)
+        weights, left = self._candidates(model)
+        if self.method.needs_inputs and not context.calibration:
+            raise PlanError(
+                f"{type(self.method).__name__} needs calibration batches to see what each layer is given, and there "
+                "are none in the context. Nearest() and Hqq() need none."
+            )
+        own = copy.deepcopy(model).to(context.device).eval()
+        layers = layers_of(own, context.inputs, weights) if self.method.needs_inputs else {}
+        values: dict[str, str] = {}
+        groups, scaled = dict[str, int](), list[str]()
+        for name in [*layers, *(name for name in weights if name not in layers)]:
+            path, _, last = name.rpartition(".")
+            module = own.get_submodule(path)
+            coded = self._round(own, module, last, layers.get(name), context)
+            groups[name] = coded.group
+            scaled += [name] if coded.columns is not None else []
+            values |= values_of(name, coded, stored(module, last).dtype)
+            # What comes behind sees the rounded weights.
+            stored(module, last).data = coded.weight().reshape(getattr(module, last).shape).to(stored(module, last))
+        shapes = {name: tuple(getattr(*weights[name]).shape) for name in groups}
+        return QuantizedWeights(
+            bits=self.bits, groups=groups, shapes=shapes, scaled=tuple(scaled), values=values, left=left
+        )
+
+    def _round(self, model: nn.Module, module: nn.Module, last: str, layer: Layer | None, context: Context) -> Coded:
+        """The codes of one weight; of blocks of rows that see inputs of their own each by itself."""
+        weight = getattr(module, last).detach()
+        weight_GRI = rows_of(weight, 1 if layer is None else layer.blocks).double().cpu()
+        mask = mask_of(module, last)
+        kept_GRI = None if mask is None else rows_of(mask.kept, len(weight_GRI)).cpu()
+        group = min(self.group or weight_GRI.shape[2], weight_GRI.shape[2])
+        about: dict[str, Any] = {"bits": int(self.bits), "group": group, "symmetric": self.symmetric}
+        if self.method.needs_inputs and layer is None:
+            return nearest(weight_GRI[0], **about)
+        grams = None
+        if layer is not None:
+            grams = gram_of(model, [layer], context.calibration, device=context.device)[layer.name].gram.cpu()
+        made = []
+        for block, weight_RI in enumerate(weight_GRI):
+            kept_RI = None if kept_GRI is None else kept_GRI[block]
+            gram_II = None if grams is None else grams[block]
+            if isinstance(self.method, Awq) and len(weight_GRI) > 1:
+                made.append(nearest(weight_RI, **about))  # columns of other blocks are other inputs
+            else:
+                made.append(self.method.round(weight_RI, Rounding(**about, gram=gram_II, kept=kept_RI)))
+        return Coded(
+            codes=torch.cat([each.codes for each in made]),
+            steps=torch.cat([each.steps for each in made]),
+            zeros=torch.cat([each.zeros for each in made]),
+            group=group,
+            columns=made[0].columns,
+        )
+
+    def _candidates(self, model: nn.Module) -> tuple[_Weights, dict[str, str]]:
+        """The weights to round, by name, each once, and the reasons for those that are left alone."""
+        chosen: _Weights = {}
+        left: dict[str, str] = {}
+        seen: list[Tensor] = []
+        for path, module in model.named_modules():
+            last = self._weight(module)
+            if last is None or not matches(self.where, path, module):
+                continue
+            if self.exclude is not None and matches(self.exclude, path, module):
+                continue
+            tensor, name = stored(module, last), f"{path}.{last}" if path else last
+            if any(tensor is other for other in seen):
+                continue
+            seen.append(tensor)
+            other = [at for at, owner, its in owners(model, tensor) if self._weight(owner) != its]
+            if codes_of(module, last) is not None:
+                left[name] = "it is stored in codes already"
+            elif other:
+                left[name] = f"tied to {other[0]}, which does not only multiply by it"
+            elif not tensor.is_floating_point() or tensor.ndim < 2:
+                left[name] = f"a {tensor.dtype} of {tensor.ndim} axes is no matrix of weights"
+            else:
+                chosen[name] = (module, last)
+        if not chosen and not left and self.where is not None:
+            known = [path for path, module in model.named_modules() if self._weight(module)]
+            raise PlanError(f"where={self.where!r} means no layer with weights; {did_you_mean(str(self.where), known)}")
+        return chosen, left
+
+    def _weight(self, module: nn.Module) -> str | None:
+        """The name of the parameter of this module that may be codes, or None."""
+        if isinstance(module, nn.Embedding):
+            return None if self.where is None else "weight"
+        return prunable(module)

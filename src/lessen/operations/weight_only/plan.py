@@ -1,0 +1,101 @@
+"""What weight-only quantization decided: which weights are codes, of how many bits, and which codes."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lessen.core import settings
+from lessen.core.errors import NetworkError, PlanError
+from lessen.operations.values import put_values, write_value
+from lessen.surgery.codes import Coded, code_parameter
+from lessen.surgery.modules import get_module
+
+
+@settings
+class QuantizedWeights:
+    """The plan of `QuantizeWeights`.
+
+    Args:
+        bits: Of a code.
+        groups: For each weight, by name, how many of a row share a step.
+        shapes: The shape of each weight.
+        scaled: Weights whose columns are multiplied by numbers of their own.
+        values: Codes, steps and zeros; None where they stand in the weights beside the plan.
+        left: What was left alone, and why.
+    """
+
+    bits: int
+    groups: dict[str, int] = Field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    scaled: tuple[str, ...] = ()
+    values: dict[str, str] | None = None
+    left: dict[str, str] = Field(default_factory=dict)
+
+    def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
+        """A copy of the network whose weights are codes; what is left to train of them are their steps.
+
+        Raises:
+            PlanError: a weight is missing, of another shape, or in codes already.
+        """
+        network = copy.deepcopy(model)
+        for name, group in self.groups.items():
+            path, _, last = name.rpartition(".")
+            try:
+                module = get_module(network, path)
+            except NetworkError as error:
+                raise PlanError(f"The plan does not belong to this network. {error}") from error
+            tensor, shape = getattr(module, last, None), self.shapes[name]
+            if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
+                found = tuple(tensor.shape) if isinstance(tensor, Tensor) else "no such parameter"
+                raise PlanError(f"The plan does not belong to this network: {name} should be {shape}, found {found}.")
+            empty = _empty(shape, group, scaled=name in self.scaled, like=tensor)
+            code_parameter(network, module, last, empty, bits=self.bits)
+        if values and self.groups:
+            put_values(network, self.values)
+        return network
+
+    def describe(self) -> list[dict[str, Any]]:
+        """One row for each weight."""
+        rows: list[dict[str, Any]] = []
+        for name, group in self.groups.items():
+            columns = ", columns scaled" if name in self.scaled else ""
+            rows.append(
+                {
+                    "module": name,
+                    "edit": "weights in codes",
+                    "before": f"{math.prod(self.shapes[name])} weights of 32 bits",
+                    "after": f"{self.bits} bits, a step for each {group}{columns}",
+                }
+            )
+        rows += [{"module": name, "edit": "left alone", "before": why, "after": ""} for name, why in self.left.items()]
+        return rows
+
+
+def values_of(name: str, coded: Coded, kind: torch.dtype) -> dict[str, str]:
+    """The tensors of one coded weight as text, by the names they have in the modules of the network."""
+    path, _, last = name.rpartition(".")
+    inside = f"{path}.parametrizations.{last}" if path else f"parametrizations.{last}"
+    made = {
+        f"{inside}.original": write_value(coded.steps.to(kind)),
+        f"{inside}.0.codes": write_value(coded.codes),
+        f"{inside}.0.zeros": write_value(coded.zeros),
+    }
+    return made if coded.columns is None else {**made, f"{inside}.0.columns": write_value(coded.columns.float())}
+
+
+def _empty(shape: tuple[int, ...], group: int, *, scaled: bool, like: Tensor) -> Coded:
+    rows, inputs = shape[0], math.prod(shape[1:])
+    groups, place = -(-inputs // group), like.device
+    return Coded(
+        codes=torch.zeros(rows, inputs, dtype=torch.uint8, device=place),
+        steps=torch.ones(rows, groups, dtype=like.dtype, device=place),
+        zeros=torch.zeros(rows, groups, dtype=torch.uint8, device=place),
+        group=group,
+        columns=torch.ones(inputs, device=place) if scaled else None,
+    )

@@ -1,0 +1,199 @@
+"""Weights of a few bits: a parameter that is stored as codes, with a step and a code of zero for each group of them.
+
+    weight = step * (code - zero)
+
+A coded parameter is a parametrisation of PyTorch, as a mask is: whoever reads `module.weight` gets the weight, so
+layers, attention and taps stay what they were. Codes are whole numbers that nothing moves; what is left to train are
+the steps, which take the place of the parameter. In a state they are `weight.codes` (uint8), `weight.zeros` (uint8) and
+`weight.steps`, and where inputs were scaled `weight.columns`.
+
+Shapes: O rows (all axes but the inputs'), I inputs of a row, G groups of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from lessen.core.errors import NetworkError
+from lessen.surgery.masks import bake_mask, mask_of, owners, stored
+
+
+# A namespace of its own: operators of `lessen` work number by number and keep axes, this one does not.
+@torch.library.custom_op("lessen_codes::dequantize", mutates_args=())
+def dequantize(codes: Tensor, steps: Tensor, zeros: Tensor, *, group: int) -> Tensor:
+    """The weights of codes, shape (O, I), in the type of the steps.
+
+    Args:
+        codes: Shape (O, I), uint8.
+        steps: Shape (O, G).
+        zeros: Shape (O, G), uint8.
+        group: How many codes of a row share a step; the last group may be smaller.
+
+    >>> dequantize(torch.tensor([[0, 1, 3]]).byte(), torch.tensor([[0.5, 2.0]]), torch.tensor([[1, 0]]).byte(), group=2)
+    tensor([[-0.5000,  0.0000,  6.0000]])
+    """
+    return (codes.to(steps.dtype) - spread(zeros.to(steps.dtype), codes, group)).mul_(spread(steps, codes, group))
+
+
+def spread(numbers_OG: Tensor, codes_OI: Tensor, group: int) -> Tensor:
+    """The number of each code's group, shape (O, I)."""
+    return numbers_OG.repeat_interleave(group, 1)[:, : codes_OI.shape[1]]
+
+
+@dequantize.register_fake
+def _(codes: Tensor, steps: Tensor, zeros: Tensor, *, group: int) -> Tensor:
+    return torch.empty_like(codes, dtype=steps.dtype)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: Tensor) -> None:
+    ctx.group = keyword_only_inputs["group"]
+    ctx.save_for_backward(*inputs)
+
+
+def _gradient(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+    codes, steps, zeros = ctx.saved_tensors
+    each_OI = gradient * (codes.to(steps.dtype) - spread(zeros.to(steps.dtype), codes, ctx.group))
+    short = steps.shape[1] * ctx.group - codes.shape[1]
+    return None, nn.functional.pad(each_OI, (0, short)).unflatten(1, (-1, ctx.group)).sum(2), None
+
+
+dequantize.register_autograd(_gradient, setup_context=_remember)
+
+
+def plain_dequantize(codes: Tensor, steps: Tensor, zeros: Tensor, *, group: int) -> Tensor:
+    """`dequantize` in operators of PyTorch."""
+    return (codes.to(steps.dtype) - spread(zeros.to(steps.dtype), codes, group)) * spread(steps, codes, group)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coded:
+    """A weight in a few bits.
+
+    Args:
+        codes: Shape (O, I), uint8.
+        steps: Shape (O, G), floating.
+        zeros: Shape (O, G), uint8.
+        group: How many codes of a row share a step.
+        columns: What each column is multiplied by afterwards, shape (I,); None for 1.
+    """
+
+    codes: Tensor
+    steps: Tensor
+    zeros: Tensor
+    group: int
+    columns: Tensor | None = None
+
+    def weight(self) -> Tensor:
+        """The weight that it stands for, shape (O, I)."""
+        found: Tensor = dequantize(self.codes, self.steps, self.zeros, group=self.group)
+        return found if self.columns is None else found * self.columns
+
+
+class Codes(nn.Module):
+    """Makes a weight of its steps.
+
+    Args:
+        coded: The codes.
+        bits: Of a code.
+        shape: Of the weight.
+    """
+
+    codes: Tensor
+    zeros: Tensor
+    columns: Tensor | None
+
+    def __init__(self, coded: Coded, *, bits: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.bits, self.group, self.shape = bits, coded.group, shape
+        self.register_buffer("codes", coded.codes)
+        self.register_buffer("zeros", coded.zeros)
+        self.register_buffer("columns", coded.columns)
+
+    def forward(self, steps: Tensor) -> Tensor:
+        weight: Tensor = dequantize(self.codes, steps, self.zeros, group=self.group)
+        if self.columns is not None:
+            weight = weight * self.columns.to(steps.dtype)
+        return weight.reshape(self.shape)
+
+    def right_inverse(self, tensor: Tensor) -> Tensor:
+        """Codes are not written from outside; only their steps take the place of the parameter.
+
+        Raises:
+            NetworkError: somebody assigned a weight.
+        """
+        if tensor.shape != self.zeros.shape:
+            raise NetworkError(
+                f"A weight in {self.bits} bits cannot be written to. Change weights first, and quantize them then."
+            )
+        return tensor
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}, group={self.group}, shape={self.shape}"
+
+
+def code_parameter(model: nn.Module, module: nn.Module, name: str, coded: Coded, *, bits: int) -> None:
+    """Store a parameter as codes wherever it stands in a network, in place. A mask on it goes: its zeros are codes.
+
+    Args:
+        model: The network.
+        module: An owner of the parameter.
+        name: The parameter, as "weight".
+        coded: The codes; their rows are those of the parameter with all axes but the first flattened.
+        bits: Of a code.
+    """
+    places = owners(model, stored(module, name))
+    for _, owner, its_name in places:
+        if mask_of(owner, its_name) is not None:
+            bake_mask(owner, its_name)
+    parameter = stored(module, name)
+    made = Codes(coded, bits=bits, shape=tuple(parameter.shape))
+    parameter.data = coded.steps.to(parameter.device, parameter.dtype)
+    for _, owner, its_name in places:
+        parametrize.register_parametrization(owner, its_name, made, unsafe=True)
+        if _write_short not in owner._state_dict_hooks.values():
+            owner.register_state_dict_post_hook(_write_short)
+            owner.register_load_state_dict_pre_hook(_read_short)
+
+
+def codes_of(module: nn.Module, name: str) -> Codes | None:
+    """The codes of a parameter, or None."""
+    lists: Any = module._modules.get("parametrizations") if parametrize.is_parametrized(module, name) else None
+    return None if lists is None else next((step for step in lists[name] if isinstance(step, Codes)), None)
+
+
+def coded_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Codes]]:
+    """Every coded parameter: the path of its module, the module, the parameter's name, its codes; tied ones each."""
+    for path, module in model.named_modules(remove_duplicate=False):
+        lists: Any = module._modules.get("parametrizations") if parametrize.is_parametrized(module) else {}
+        for name in lists or ():
+            codes = codes_of(module, name)
+            if codes is not None:
+                yield path, module, name, codes
+
+
+def _names(module: nn.Module, prefix: str) -> Iterator[tuple[str, str]]:
+    lists: Any = module._modules.get("parametrizations")
+    for name in lists or ():
+        for place, step in enumerate(lists[name]):
+            if isinstance(step, Codes):
+                yield f"{prefix}parametrizations.{name}.original", f"{prefix}{name}.steps"
+                for kind in step._buffers:
+                    yield f"{prefix}parametrizations.{name}.{place}.{kind}", f"{prefix}{name}.{kind}"
+
+
+def _write_short(module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: Any) -> None:
+    for long, short in _names(module, prefix):
+        if long in state:
+            state[short] = state.pop(long)
+
+
+def _read_short(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    for long, short in _names(module, prefix):
+        if short in state:
+            state[long] = state.pop(short)
