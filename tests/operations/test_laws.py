@@ -11,6 +11,7 @@ from lessen.deploy.export import export_onnx
 from lessen.operations import (
     NM,
     ConnectionSensitivity,
+    Equalize,
     Global,
     GradientFlow,
     LayerAdaptive,
@@ -21,12 +22,14 @@ from lessen.operations import (
     Quantize,
     Reinitialize,
     Shuffled,
+    Smooth,
     Spatial,
     SynapticFlow,
     Taylor,
 )
 from lessen.testing import EXAMPLES, Example, OperationLaws
 from lessen.testing.networks import Convolutions
+from lessen.zoo import transformer
 
 FEW = {name: EXAMPLES[name] for name in ("convolutions", "perceptron")}
 
@@ -75,6 +78,16 @@ class TestPruneChannels(OperationLaws):
 class TestPruneChannelsByTaylor(OperationLaws):
     networks = FEW
     settings = (PruneChannels(parameters=0.6, score=Taylor(), allocation=Global()),)
+
+
+class TestEqualize(OperationLaws):
+    networks = {"convolutions": EXAMPLES["convolutions"]}
+    settings = (Equalize(),)
+
+
+class TestSmooth(OperationLaws):
+    networks = {"transformer": Example(lambda: transformer(dim=16, depth=1, heads=2, image=8, patch=4), (1, 8, 8))}
+    settings = (Smooth(),)
 
 
 class TestQuantize(OperationLaws):

@@ -6,7 +6,7 @@ from torch import nn
 
 from lessen.deploy.export import export_onnx
 from lessen.operations import Quantize
-from lessen.operations.quantize import AdaRound, Brecq, LearnedClip, LearnedStepAndOffset, SquaredError
+from lessen.operations.quantize import AdaRound, Brecq, LearnedClip, LearnedStepAndOffset
 from lessen.testing import Example, OperationLaws
 from lessen.testing.networks import Convolutions
 
@@ -21,14 +21,6 @@ class QuantizeLaws(OperationLaws):
     def save(cls, model: nn.Module, network: Example, path: Path) -> None:
         """What is small is the file that runs."""
         export_onnx(model, network.inputs(), path)
-
-
-class TestStoredSteps(QuantizeLaws):
-    settings = (Quantize(weight_bits=4, weight_observer=SquaredError()),)
-
-
-class TestLearnedStepsAndOffsets(QuantizeLaws):
-    settings = (Quantize(weight_bits=8, learned=LearnedStepAndOffset()),)
 
 
 class TestLearnedClips(QuantizeLaws):

@@ -1,6 +1,10 @@
 """Operations: each turns a network into a smaller one with the same inputs and outputs."""
 
 from lessen.operations.allocation import ErdosRenyi, Global, LayerAdaptive, Uniform
+from lessen.operations.channel_scores.activation_width import ActivationWidth
+from lessen.operations.channel_scores.batch_norm_scale import BatchNormScale
+from lessen.operations.channel_scores.fisher import Fisher
+from lessen.operations.channel_scores.geometric_median import GeometricMedian
 from lessen.operations.equalize import Equalize
 from lessen.operations.factorization import Channel, Spatial
 from lessen.operations.knapsack import Knapsack
@@ -34,14 +38,26 @@ from lessen.operations.quantize import (
 from lessen.operations.reinitialize import Reinitialize, Reinitialized
 from lessen.operations.rescale import Rescaled
 from lessen.operations.scores import Magnitude, Taylor
+from lessen.operations.second_order import (
+    Alps,
+    ExactObs,
+    PruneByReconstruction,
+    Reconstructed,
+    Smallest,
+    SparseGpt,
+    Wanda,
+)
 from lessen.operations.smooth import Smooth
 from lessen.operations.weight_only import Awq, Gptq, Hqq, Nearest, QuantizedWeights, QuantizeWeights
 
 __all__ = [
     "NM",
+    "ActivationWidth",
     "AdaRound",
+    "Alps",
     "Anywhere",
     "Awq",
+    "BatchNormScale",
     "Brecq",
     "Chance",
     "Channel",
@@ -49,7 +65,10 @@ __all__ = [
     "Entropy",
     "Equalize",
     "ErdosRenyi",
+    "ExactObs",
     "Factorized",
+    "Fisher",
+    "GeometricMedian",
     "Global",
     "Gptq",
     "GradientFlow",
@@ -66,6 +85,7 @@ __all__ = [
     "Nearest",
     "PerRow",
     "Percentile",
+    "PruneByReconstruction",
     "PruneChannels",
     "PruneWeights",
     "PrunedChannels",
@@ -75,14 +95,18 @@ __all__ = [
     "QuantizeWeights",
     "Quantized",
     "QuantizedWeights",
+    "Reconstructed",
     "Reinitialize",
     "Reinitialized",
     "Rescaled",
     "Shuffled",
+    "Smallest",
     "Smooth",
+    "SparseGpt",
     "Spatial",
     "SquaredError",
     "SynapticFlow",
     "Taylor",
     "Uniform",
+    "Wanda",
 ]

@@ -1,0 +1,244 @@
+"""Scales that move from one layer to the next: what a network computes stays, what its numbers look like does not.
+
+If a layer's output channels are divided by s and what reads them multiplies by s, the network computes the same, as
+long as all that lies between scales with its input: f(x / s) = f(x) / s for s > 0.
+
+Shapes: O output channels, I input channels, G groups.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core.data import Inputs, call, map_inputs
+from lessen.core.errors import NetworkError, PlanError
+from lessen.core.settings import settings
+from lessen.operations.values import put_values
+from lessen.surgery.calls import Call, Trace, floating
+from lessen.surgery.fold import Pair, fold
+from lessen.surgery.masks import owners, stored
+from lessen.surgery.modules import get_module
+
+LAYERS = frozenset({"conv1d", "conv2d", "conv3d", "linear"})
+NORMS = frozenset({"layer_norm", "rms_norm"})
+SCALING = frozenset(
+    {"relu", "leaky_relu", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"}
+    | {"adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "flatten"}
+    | {"dropout", "dropout2d", "contiguous", "detach", "clone"}
+)
+"""What scales with its input, channel by channel, and keeps channels in their order."""
+
+_KINDS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.LayerNorm, nn.RMSNorm)
+_EXACT = 1e-9
+
+
+@dataclass(frozen=True)
+class Link:
+    """A layer or a normalisation, and all that read its channels.
+
+    Args:
+        first: Whose channels are divided.
+        then: What multiplies.
+    """
+
+    first: str
+    then: tuple[str, ...]
+
+
+@dataclass
+class Links:
+    """The links of a network, and what cannot be one, with the reason."""
+
+    found: list[Link] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
+
+
+@settings
+class Rescaled:
+    """Tensors whose scales were moved; the function of the network is the same.
+
+    Args:
+        folds: Layers and the batch normalisations that are folded into them before.
+        links: For each layer or normalisation whose channels were divided, what multiplies instead.
+        spread: For each, the largest range of a channel as a multiple of the smallest, before and after, for people.
+        left: What was left alone, and why.
+        values: The tensors, by name.
+    """
+
+    folds: tuple[Pair, ...] = ()
+    links: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    spread: dict[str, tuple[float, float]] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] | None = None
+
+    def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
+        """A new network with the scales moved; `model` is not changed.
+
+        Raises:
+            PlanError: the plan is of another network, or its values are not in it.
+        """
+        try:
+            new = fold(model, self.folds, values=values) if self.folds else copy.deepcopy(model)
+            for path in self.links:
+                get_module(new, path)
+        except NetworkError as error:
+            raise PlanError(f"The plan does not belong to this network. {error}") from error
+        if values and self.links:
+            put_values(new, self.values)
+        return new
+
+    def describe(self) -> list[dict[str, Any]]:
+        """One row for each layer or normalisation whose scales moved."""
+        rows: list[dict[str, Any]] = []
+        for path, then in self.links.items():
+            before, after = self.spread.get(path, (float("nan"), float("nan")))
+            rows.append(
+                {
+                    "module": path,
+                    "edit": f"scales moved into {', '.join(then)}",
+                    "before": f"ranges of channels differ {before:.3g} times",
+                    "after": f"{after:.3g} times",
+                }
+            )
+        return rows + [
+            {"module": name, "edit": "left alone", "before": why, "after": ""} for name, why in self.left.items()
+        ]
+
+
+def find_links(model: nn.Module, seen: Trace, makers: frozenset[str]) -> Links:
+    """Which calls of these functions give their channels to layers alone, through nothing but what scales.
+
+    Args:
+        model: The network.
+        seen: What it computes.
+        makers: The functions to start from, of `LAYERS` or `NORMS`.
+    """
+    links, readers = Links(), seen.consumers()
+    for one in seen.calls:
+        if one.op not in makers or not _movable(model, seen, one.path):
+            continue
+        then, reason = _readers(model, seen, one, readers)
+        if reason:
+            links.left[one.path] = reason
+        elif then:
+            links.found.append(Link(one.path, tuple(then)))
+    return links
+
+
+def _readers(model: nn.Module, seen: Trace, one: Call, readers: Mapping[int, Sequence[Call]]) -> tuple[list[str], str]:
+    """The layers that read what a call gives, or why it cannot be scaled."""
+    then: list[str] = []
+    open_ends = [one.outputs[0]]
+    while open_ends:
+        number = open_ends.pop()
+        if number in seen.outputs:
+            return [], "" if not then else "it is also an output of the network"
+        for reader in readers.get(number, []):
+            if reader.op in LAYERS and reader.inputs[0] == number and reader.inputs.count(number) == 1:
+                if not _movable(model, seen, reader.path):
+                    return [], f"{reader.path} reads it, which is no plain layer of its own"
+                then.append(reader.path)
+            elif reader.op in SCALING and (reader.op != "mean" or one.op not in NORMS):
+                open_ends += reader.outputs
+            else:
+                return [], f"{reader.op} follows it, which does not scale with its input or mixes it with others"
+    return then, ""
+
+
+def _movable(model: nn.Module, seen: Trace, path: str) -> bool:
+    module = get_module(model, path)
+    return (type(module) in _KINDS or (hasattr(module, "parametrizations") and isinstance(module, _KINDS))) and (
+        seen.times[path] == 1
+        and isinstance(getattr(module, "weight", None), Tensor)
+        and len(owners(model, stored(module, "weight"))) == 1
+    )
+
+
+def output_ranges(layer: nn.Module) -> Tensor:
+    """The largest magnitude of the weights of each output channel, shape (O,)."""
+    weight: Tensor = layer.weight.detach()  # type: ignore[operator, assignment]
+    return weight.abs().flatten(1).amax(1) if weight.ndim > 1 else weight.abs()
+
+
+def input_ranges(layer: nn.Module) -> Tensor:
+    """The largest magnitude of the weights that read each input channel, shape (I,)."""
+    weight_GOI = _by_group(layer)
+    return weight_GOI.abs().amax((1, 3)).flatten()
+
+
+def divide_outputs(layer: nn.Module, scale_O: Tensor) -> None:
+    """Divide what a layer or an affine normalisation gives by a number for each channel, in place."""
+    for name in ("weight", "bias"):
+        tensor = getattr(layer, name, None)
+        if tensor is not None:
+            kept = stored(layer, name)
+            kept.data = tensor.detach() / scale_O.reshape(-1, *[1] * (tensor.ndim - 1)).to(tensor)
+
+
+def multiply_inputs(layer: nn.Module, scale_I: Tensor) -> None:
+    """Let a layer multiply each of its input channels by a number, in place."""
+    weight_GOI = _by_group(layer)
+    groups, _, inputs, _ = weight_GOI.shape
+    kept = stored(layer, "weight")
+    kept.data = (weight_GOI * scale_I.reshape(groups, 1, inputs, 1).to(weight_GOI)).reshape(kept.shape)
+
+
+def _by_group(layer: nn.Module) -> Tensor:
+    """A layer's weight, shape (G, O / G, I / G, kernel)."""
+    weight: Tensor = layer.weight.detach()  # type: ignore[operator]
+    groups = int(getattr(layer, "groups", 1))
+    return weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
+
+
+def move(model: nn.Module, link: Link, scale_O: Tensor) -> None:
+    """Divide the channels of the first and multiply them in what follows, in place.
+
+    A linear layer behind a flattened map reads each channel several times, one after another.
+    """
+    divide_outputs(get_module(model, link.first), scale_O)
+    for path in link.then:
+        layer = get_module(model, path)
+        multiply_inputs(layer, repeated(scale_O, layer))
+
+
+def repeated(value_O: Tensor, layer: nn.Module) -> Tensor:
+    """One number for each input channel of a layer that reads each of O channels as often, one after another."""
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    inputs = weight.shape[1] * int(getattr(layer, "groups", 1))
+    return value_O.repeat_interleave(inputs // len(value_O))
+
+
+def proven(model: nn.Module, links: Links, inputs: Inputs) -> Links:
+    """The links across which a scale can be moved without a change of the outputs, tried in float64 one by one."""
+    double = map_inputs(inputs, lambda value: value.double() if value.is_floating_point() else value)
+    before = _outputs(copy.deepcopy(model).double(), double)
+    kept = Links(left=dict(links.left))
+    for link in links.found:
+        trial = copy.deepcopy(model).double()
+        weight: Tensor = get_module(trial, link.first).weight  # type: ignore[assignment]
+        scale_O = torch.linspace(0.5, 2.0, len(weight), dtype=torch.float64, device=weight.device)
+        try:
+            move(trial, link, scale_O)
+            after = _outputs(trial, double)
+        except RuntimeError:
+            after = []
+        same = len(after) == len(before) and all(
+            float((a - b).abs().max()) <= _EXACT * max(float(b.abs().max()), 1.0)
+            for a, b in zip(after, before, strict=True)
+        )
+        if same:
+            kept.found.append(link)
+        else:
+            kept.left[link.first] = "a scale that moved behind it changes the outputs"
+    return kept
+
+
+def _outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
+    with torch.no_grad():
+        return list(floating(call(model.eval(), inputs)))
