@@ -69,7 +69,18 @@ WORKS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "masked": (lambda x: x.masked_fill(x > 0.5, 0.0), 4),
     "where": (lambda x: torch.where(x > 0, x, 0.1), 4),
     "split by numbers": (lambda x: torch.cat(x.split([3, 5], 1)[::-1], 1), 8),
-    "the first half": (lambda x: x[:, : x.shape[1] // 2], 0),
+    "the first half": (lambda x: x[:, : x.shape[1] // 2], 4),
+    "largest channel": (lambda x: x.amax(1, keepdim=True) * x, 4),
+    "sum of channels": (lambda x: x.sum(1, keepdim=True), 4),
+    "sum of everything": (lambda x: x * x.sum((1, 2, 3), keepdim=True), 4),
+    "normalised over channels": (lambda x: F.normalize(x, dim=1), 4),
+    "root mean square by hand": (lambda x: x * (x.square().mean(1, keepdim=True) + 1e-5).rsqrt(), 4),
+    "variance by hand": (lambda x: (x - x.mean(1, True)) / (x.var(1, correction=0, keepdim=True) + 1e-5).sqrt(), 4),
+    "deviation by hand": (lambda x: x / (x.std((1, 2), keepdim=True) + 1e-5), 4),
+    "length": (lambda x: x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + 1e-5), 4),
+    "response normalisation": (lambda x: x * (g := x.norm(p=2, dim=(2, 3), keepdim=True)) / (g.mean(1, True) + 1), 4),
+    "layer normalisation without weights": (lambda x: F.layer_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1), 4),
+    "softmax over channels": (lambda x: x.softmax(1), 0),
 }
 
 
@@ -93,12 +104,9 @@ def test_operator(name: str) -> None:
 STAYS: dict[str, Callable[[Tensor], Tensor]] = {
     "sorted channels": lambda x: x.sort(1)[0],
     "rolled channels": lambda x: x.roll(1, 1),
-    "largest channel": lambda x: x.amax(1, keepdim=True),
     "every other channel": lambda x: x[:, ::2],
     "picked channels": lambda x: x[:, [0, 3, 5]],
     "channels that become positions": lambda x: x.transpose(1, 2),
-    "sum of channels": lambda x: x.sum(1, keepdim=True),
-    "normalised over channels": lambda x: F.normalize(x, dim=1),
     "cumulated": lambda x: x.cumsum(1),
 }
 
@@ -107,3 +115,24 @@ STAYS: dict[str, Callable[[Tensor], Tensor]] = {
 def test_operators_that_need_every_channel(name: str) -> None:
     with pytest.raises(PlanError, match="Nothing in this network can be pruned"):
         PruneChannels().plan(Between(STAYS[name], X), Context(inputs=X))
+
+
+class Standardised(nn.Conv2d):
+    """A convolution whose weight has mean 0 and variance 1 over what each output sums."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = self.weight.reshape(1, self.out_channels, -1)
+        weight = F.batch_norm(flat, None, None, training=True, momentum=0.0, eps=1e-6).reshape_as(self.weight)
+        return F.conv2d(x, weight, self.bias)
+
+
+def test_a_standardised_weight_is_so_over_the_inputs_that_stay() -> None:
+    network = nn.Sequential(Standardised(3, 8, 3), nn.ReLU(), Standardised(8, 6, 3), nn.ReLU(), Standardised(6, 2, 1))
+    x = torch.rand(2, 3, 8, 8)
+    plan, work = PruneChannels().plan(network, Context(inputs=x)), randomised(network, seed=3)
+    assert plan.sizes == {"0": 8, "2": 6}
+    assert plan.left_out == {}
+    with torch.no_grad():
+        wanted = masked(work, plan)(x.double())
+        assert compare([plan.apply(work)(x.double())], [wanted]) is None
+        assert compare([work(x.double())], [wanted]) is not None

@@ -213,8 +213,6 @@ class Strange(nn.Module):
             x = x.softmax(-1)
         elif self.what == "unknown":
             x = torch.linalg.svdvals(x)[:, None] * x
-        elif self.what == "mean":
-            x = x - x.mean(-1, keepdim=True)
         elif self.what == "fixed":
             x = x * torch.arange(6.0)
         elif self.what == "product":
@@ -228,7 +226,6 @@ class Strange(nn.Module):
         ("sort", "entries depend on one another in sort in the network"),
         ("softmax", "entries depend on one another in softmax in the network"),
         ("unknown", "linalg_svdvals in the network has no rule"),
-        ("mean", "reduced by mean in the network"),
         ("fixed", "numbers that depend on their place"),
         ("product", "both sides of matmul in the network are activations"),
     ],

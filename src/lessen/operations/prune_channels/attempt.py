@@ -127,11 +127,14 @@ class Attempt:
     def plan(self, kept: Kept) -> PrunedChannels:
         """The plan that keeps these indices of these groups, not yet proven."""
         coupling, model, counts = self.coupling, self.model, {name: len(indices) for name, indices in kept.items()}
-        layouts = {
-            name: [_fixed(layout, kept, coupling.sizes) for layout in axes]
-            for name, axes in coupling.layouts.items()
-            if any(group in kept for layout in axes for group in groups_of(layout))
-        }
+        layouts, averaged = (
+            {
+                name: [_fixed(layout, kept, coupling.sizes) for layout in axes]
+                for name, axes in every.items()
+                if any(group in kept for layout in axes for group in groups_of(layout))
+            }
+            for every in (coupling.layouts, coupling.averaged)
+        )
         consumed: dict[str, list[str]] = {}
         for name in kept:
             for member in coupling.groups[name].members:
@@ -144,6 +147,7 @@ class Attempt:
             layouts=layouts,
             consumed=consumed,
             normalised=sorted(coupling.normalised & set(layouts)),
+            averaged=averaged,
             edits=edits(self._opened, coupling, counts, self.choice),
             opened=[
                 path

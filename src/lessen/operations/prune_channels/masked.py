@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from lessen.operations.prune_channels.plan import PrunedChannels
+from lessen.surgery.calls import Place, Watch
 from lessen.surgery.coupling import groups_of, keep_mask
 from lessen.surgery.modules import copy_with, get_tensor, tensor_names
 
@@ -41,7 +41,9 @@ def masked(model: nn.Module, plan: PrunedChannels) -> nn.Module:
                 made.index_fill_(dim, removed.nonzero().flatten().to(weight.device), 0)
         zeroed[name] = made
     return _Masked(
-        copy_with(model, zeroed), {name: _whole(list(plan.masks(name).values())) for name in plan.normalised}
+        copy_with(model, zeroed),
+        {name: _whole(list(plan.masks(name).values())) for name in plan.normalised},
+        {site: plan.averages(site) for site in plan.averaged},
     )
 
 
@@ -54,38 +56,61 @@ def _whole(masks: list[Tensor]) -> Tensor:
 
 
 class _Masked(nn.Module):
-    def __init__(self, model: nn.Module, kept: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, model: nn.Module, kept: Mapping[str, Tensor], averaged: Mapping[str, Mapping[int, Tensor]]
+    ) -> None:
         super().__init__()
         self.model = model
         self._kept = dict(kept)
+        self._averaged = dict(averaged)
         self.train(model.training)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         names = tensor_names(self.model)
         masks = {key: self._kept[name] for key, known in names.items() for name in known if name in self._kept}
-        with _OverKept(masks):
+        with _OverKept(self.model, masks, self._averaged):
             return self.model(*args, **kwargs)
 
 
-class _OverKept(TorchFunctionMode):
-    """Normalisations whose weight has a mask average over the masked entries only."""
+class _OverKept(Watch):
+    """Normalisations whose weight has a mask, and calls at certain sites, average over the masked entries only."""
 
-    def __init__(self, masks: Mapping[int, Tensor]) -> None:
-        super().__init__()
+    def __init__(
+        self, model: nn.Module, masks: Mapping[int, Tensor], averaged: Mapping[str, Mapping[int, Tensor]]
+    ) -> None:
+        super().__init__(model)
         self.masks = masks
+        self.averaged = averaged
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        norm = _NORMS.get(func)
+    def function(self, place: Place, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if place.site in self.averaged:
+            return _reduced(run, args, kwargs, self.averaged[place.site])
+        norm = _NORMS.get(run)
         if norm is not None:
             given = dict(zip(_RMS if norm is _rms else _OTHERS, args, strict=False)) | kwargs
             mask = self.masks.get(id(given.get("weight")))
             if mask is not None:
                 x = given["input"]
                 return norm(x, mask.to(x.device), given)
-        return func(*args, **kwargs)
+        return run(*args, **kwargs)
+
+
+def _reduced(run: Callable[..., Any], args: Any, kwargs: dict[str, Any], masks: Mapping[int, Tensor]) -> Any:
+    """A function of the entries that stay; what goes is zero in a result that has the axis still."""
+    x, *rest = args if args else (kwargs.pop("input"),)
+    kept = {dim: mask.nonzero().flatten().to(x.device) for dim, mask in masks.items()}
+    small = x
+    for dim, indices in kept.items():
+        small = small.index_select(dim, indices)
+    if run in {F.layer_norm, F.rms_norm} and rest:
+        rest[0] = small.shape[-len(rest[0]) :]
+    made = run(small, *rest, **kwargs)
+    if made.shape != small.shape:
+        return made
+    for dim, indices in kept.items():
+        sizes = [size if number != dim else len(masks[dim]) for number, size in enumerate(made.shape)]
+        made = made.new_zeros(sizes).index_copy(dim, indices, made)
+    return made
 
 
 _RMS = ("input", "normalized_shape", "weight", "eps")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from lessen.core.errors import NetworkError, PlanError
@@ -26,12 +27,15 @@ class PrunedChannels:
             (`surgery.coupling.formula`).
         consumed: Of these, the weights that a product sums over, and the groups it sums over.
         normalised: Weights of normalisations that average over what a group removes; they average over the rest.
+        averaged: Calls that reduce over what a group removes, and now over the rest: their sites (`surgery.calls`), and
+            how each axis of what they are given is made of groups.
         edits: Attributes that change with the sizes.
         opened: Attention modules that are replaced by `surgery.attention.OpenAttention`.
         left_out: Groups whose removal could not be proven right, and why.
         pinned: Modules whose channels cannot be removed, and why.
         parameters: Number of parameters, before and after.
         multiply_adds: Multiply-adds of one example, before and after.
+        measured: What was timed to choose the widths, as rows for people.
     """
 
     kept: dict[str, list[int]]
@@ -39,12 +43,14 @@ class PrunedChannels:
     layouts: dict[str, list[list[Any]]]
     consumed: dict[str, list[str]]
     normalised: list[str]
+    averaged: dict[str, list[list[Any]]]
     edits: list[dict[str, Any]]
     opened: list[str]
     left_out: dict[str, str]
     pinned: dict[str, str]
     parameters: tuple[int, int]
     multiply_adds: tuple[int, int]
+    measured: list[dict[str, str]] = Field(default_factory=list)
 
     def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
         """A new network without the removed channels; `values` changes nothing, as slicing costs nothing.
@@ -81,11 +87,16 @@ class PrunedChannels:
 
     def masks(self, name: str) -> dict[int, Tensor]:
         """For each axis of a parameter or buffer that loses something, which of its indices stay, bool."""
+        return self._masks(self.layouts[name])
+
+    def averages(self, site: str) -> dict[int, Tensor]:
+        """For each axis of what a call is given that it reduces over, and that loses something, which indices stay."""
+        return self._masks(self.averaged[site])
+
+    def _masks(self, layouts: list[list[Any]]) -> dict[int, Tensor]:
         kept = {group: torch.tensor(indices) for group, indices in self.kept.items()}
         return {
-            dim: keep_mask(layout, self.sizes, kept)
-            for dim, layout in enumerate(self.layouts[name])
-            if any(groups_of(layout))
+            dim: keep_mask(layout, self.sizes, kept) for dim, layout in enumerate(layouts) if any(groups_of(layout))
         }
 
     def describe(self) -> list[dict[str, Any]]:
@@ -99,4 +110,4 @@ class PrunedChannels:
             rows.append({"module": path, "edit": "open attention", **what})
         for name, why in (self.left_out | self.pinned).items():
             rows.append({"module": name, "edit": "left alone", "before": why, "after": ""})
-        return rows
+        return [*rows, *self.measured]

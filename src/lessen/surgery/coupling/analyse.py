@@ -9,8 +9,9 @@ Related: Fang et al., DepGraph, CVPR 2023, arXiv:2301.12900, which follows depen
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +23,19 @@ from lessen.core.errors import NetworkError
 from lessen.surgery.attention import open_attention
 from lessen.surgery.coupling import rules_channels, rules_products, rules_shapes  # noqa: F401  (they register rules)
 from lessen.surgery.coupling.axes import Atom, Axis, Product, atoms, pin, resolve
-from lessen.surgery.coupling.formula import formula, groups_of
+from lessen.surgery.coupling.formula import Formula, formula, groups_of
 from lessen.surgery.coupling.groups import Coupling, Group, Member, Number
+from lessen.surgery.coupling.reads import Dim, Reads, read_numbers
+from lessen.surgery.coupling.ties import tie
 from lessen.surgery.coupling.walk import Found, Value, fresh, walk
 from lessen.surgery.modules import copy_structure, get_tensor, tensor_names
 
 Axes = dict[str, tuple[Axis, ...]]
+OVER_FEWER = frozenset(
+    {"mean", "sum", "amax", "amin", "var", "std", "norm", "linalg_vector_norm", "logsumexp"}
+    | {"normalize", "layer_norm", "rms_norm", "batch_norm"}
+)
+"""Functions of PyTorch that reduce over axes of their first argument, and may do so over fewer indices."""
 
 
 def analyse(model: nn.Module, inputs: Inputs, *, fixed: Collection[int] = ()) -> Coupling:
@@ -46,10 +54,14 @@ def analyse(model: nn.Module, inputs: Inputs, *, fixed: Collection[int] = ()) ->
     """
     work = open_attention(copy_structure(model)).eval()
     device = next((p.device for p in work.parameters()), torch.device("cpu"))
-    program = export(work, map_inputs(inputs, lambda value: value.to(device)))
+    inputs = map_inputs(inputs, lambda value: value.to(device))
+    program = export(work, inputs)
     known = _placeholders(work, program)
     found = Found()
     walk(list(program.graph.nodes), known, found)
+    reads = read_numbers(work, inputs)
+    found.literals = tie(found.literals, reads, _finder(program, known, found))
+    averaged = _averaged(found, reads)
     values = {value.itself: value.axes for value in known.values() if value.itself is not None}
     numbers = {atom: number for number, atom in enumerate(_stands(values))}
     for atom, number in numbers.items():
@@ -58,7 +70,33 @@ def analyse(model: nn.Module, inputs: Inputs, *, fixed: Collection[int] = ()) ->
     blocks = _choose_factors(values)
     names = _name_groups(values, {name for name, _ in work.named_parameters(remove_duplicate=False)}, found)
     groups = {name: Group(name, atom.size, (), numbers[atom], atom in blocks) for atom, name in names.items()}
-    return _coupling(work, values, found, names, groups)
+    made = _coupling(work, values, found, names, groups)
+    layouts = {site: tuple(formula(axis, names) for axis in axes) for site, axes in averaged.items()}
+    return replace(made, averaged={site: axes for site, axes in layouts.items() if any(map(_grouped, axes))})
+
+
+def _grouped(layout: Formula) -> bool:
+    return any(True for _ in groups_of(layout))
+
+
+def _averaged(found: Found, reads: Reads) -> Axes:
+    """The calls that reduce over what is left of an axis, by their sites; the axes they do not reduce over are fixed.
+
+    Where the function that the code called is another one, nothing is known of what it does with fewer indices.
+    """
+    made: Axes = {}
+    for one in found.averaged:
+        site = reads.sites.get(one.key, "")
+        if site.rpartition(":")[0].rpartition(":")[2] in OVER_FEWER:
+            fixed = (Atom(axis.size, "not reduced over") for axis in one.axes)
+            made[site] = tuple(
+                axis if number in one.over else other
+                for number, (axis, other) in enumerate(zip(one.axes, fixed, strict=True))
+            )
+        else:
+            for number in one.over:
+                pin(one.axes[number], f"reduced by {one.where}")
+    return made
 
 
 def export(model: nn.Module, inputs: Inputs) -> ExportedProgram:
@@ -97,6 +135,26 @@ def _placeholders(model: nn.Module, program: ExportedProgram) -> dict[str, Value
         reason = "an input of the network" if given else "a tensor of fixed size in the code"
         known[spec.arg.name] = Value(fresh(shape, reason), None if given else frozenset())
     return known
+
+
+def _finder(program: ExportedProgram, known: dict[str, Value], found: Found) -> Callable[[Dim], Axis | None]:
+    """Finds the axis behind a number that was read from the shape of a tensor."""
+    given = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    own = {value.itself: value for value in known.values() if value.itself is not None}
+
+    def find(dim: Dim) -> Axis | None:
+        for maker, number in dim.tensor:
+            made: Any
+            if isinstance(maker, tuple):
+                made = found.results.get(maker)
+                made = made[number] if isinstance(made, list) and number < len(made) else made
+            else:
+                made = own.get(maker) if maker else known.get(given[number]) if number < len(given) else None
+            if isinstance(made, Value):
+                return made.axes[dim.dim] if dim.dim < len(made.axes) else None
+        return None
+
+    return find
 
 
 def _stands(values: Axes) -> dict[Atom, dict[tuple[str, int], None]]:
@@ -160,8 +218,9 @@ def _coupling(
         numbers=_numbers(found, names),
         products=tuple(tuple(formula(axis, names) for axis in axes) for axes in found.products),
         normalised=frozenset(
-            name for name, axes in found.normalised if any(any(groups_of(formula(axis, names))) for axis in axes)
+            name for name, axes in found.normalised if any(_grouped(formula(axis, names)) for axis in axes)
         ),
+        averaged={},
         weights=frozenset(found.weights),
     )
 

@@ -77,6 +77,8 @@ class Coupling:
         numbers: Numbers in the network's own code that are sizes.
         products: For each product or convolution, the layouts whose sizes multiply to its multiply-adds.
         normalised: Names of the weights of normalisations that average over what a group can remove.
+        averaged: Calls that reduce over what a group can remove, by their sites (`surgery.calls`): the layout of each
+            axis of what they are given.
         weights: Names of the weights and biases of products and convolutions.
     """
 
@@ -86,6 +88,7 @@ class Coupling:
     numbers: tuple[Number, ...]
     products: tuple[tuple[Formula, ...], ...]
     normalised: frozenset[str]
+    averaged: dict[str, tuple[Formula, ...]]
     weights: frozenset[str]
 
     @property

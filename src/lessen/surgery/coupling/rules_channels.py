@@ -5,10 +5,11 @@ Shapes: N examples, C channels, G groups.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from lessen.surgery.coupling.axes import Atom, Axis, cut, pin, product, unify
-from lessen.surgery.coupling.walk import RULES, Call, Value, broadcast, fresh, pointwise, rule
+from lessen.surgery.coupling.walk import RULES, Averaged, Call, Value, broadcast, fresh, pointwise, rule
 
 RULES["where"] = pointwise  # PyTorch does not mark all of its forms as such
 RULES["masked_fill"] = pointwise
@@ -27,9 +28,7 @@ def batch_norm(call: Call) -> Any:
     x = call["input"]
     _channels(call, x, "weight", "bias", "running_mean", "running_var")
     if call["training"] or call["running_mean"] is None:
-        for number, axis in enumerate(x.axes):
-            if number != 1:
-                pin(axis, f"{call.where} averages over it")
+        _reduces(call, x, [number for number in range(len(x.axes)) if number != 1])
     call.literal(x.axes[1].size, x.axes[1], "num_features")
     made = Value(x.axes, call.made_of())
     return made if len(call.shapes) <= 1 else [made, *(Value(fresh(s), frozenset()) for s in call.shapes[1:])]
@@ -49,11 +48,20 @@ def instance_norm(call: Call) -> Value:
 def _averages(call: Call, x: Value, axes: tuple[Axis, ...]) -> None:
     """A normalisation averages over `axes`; it can do so over fewer when its weight says which network it is."""
     weight: Value | None = call["weight"]
+    dims = [number for number, axis in enumerate(x.axes) if any(axis is one for one in axes)]
     if weight is not None and weight.itself is not None:
         call.found.normalised.append((weight.itself, axes))
-        return
-    for axis in axes:
-        pin(axis, f"{call.where} averages over it and has no weight of its own")
+    elif len(dims) == len(axes):
+        _reduces(call, x, dims)
+    else:
+        for axis in axes:
+            pin(axis, f"{call.where} averages over parts of it and has no weight of its own")
+
+
+def _reduces(call: Call, x: Value, dims: Iterable[int]) -> None:
+    """The call reduces over some axes of what it is given: over what is left of them."""
+    assert call.key is not None
+    call.found.averaged.append(Averaged(call.key, x.axes, tuple(dims), call.where))
 
 
 @rule("layer_norm", "rms_norm", "_fused_rms_norm", "native_layer_norm")
@@ -102,10 +110,13 @@ def positions(call: Call) -> Any:
     return made[0] if len(made) == 1 else made
 
 
+_OVER_FEWER = {"mean", "sum", "amax", "amin", "var", "std", "norm", "linalg_vector_norm", "logsumexp"}
+
+
 @rule("mean", "sum", "prod", "amax", "amin", "max", "min", "any", "all", "argmax", "argmin", "logsumexp")
 @rule("var", "std", "var_mean", "std_mean", "norm", "linalg_vector_norm", "median", "nanmean", "count_nonzero")
 def reduction(call: Call) -> Any:
-    """What is reduced over must stay whole: leaving indices out changes the result."""
+    """Over fewer indices, where that is well defined; what is picked by its place must stay whole."""
     values = list(call.tensors())
     if len(values) > 1:  # max and min of two tensors
         return pointwise(call)
@@ -113,8 +124,11 @@ def reduction(call: Call) -> Any:
     count = len(x.axes)
     which = range(count) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
     gone = {dim % count for dim in which}
-    for dim in gone:
-        pin(x.axes[dim], f"reduced by {call.where}")
+    if call.operator in _OVER_FEWER:
+        _reduces(call, x, sorted(gone))
+    else:
+        for dim in gone:
+            pin(x.axes[dim], f"reduced by {call.where}")
     made = []
     for shape in call.shapes:
         keep = len(shape) == count

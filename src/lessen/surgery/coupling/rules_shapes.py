@@ -35,11 +35,10 @@ def reshaped(call: Call) -> Value:
     x: Value = call["self"]
     axes = reshape(x.axes, call.shape)
     written = [size for name in ("shape", "size", "sizes") for size in call[name] or ()]
-    if call.operator == "unflatten":
-        written = [*[-1] * (call["dim"] % len(x.axes)), *written]
-    for size, axis in zip(written, axes, strict=False):
+    first, place = (call["dim"] % len(x.axes), 1) if call.operator == "unflatten" else (0, 0)
+    for number, (size, axis) in enumerate(zip(written, axes[first:], strict=False)):
         if isinstance(size, int) and size > 1:  # -1 is whatever is left
-            call.literal(size, axis)
+            call.literal(size, axis, place=number + place)
     return _made(call, axes, x)
 
 
@@ -89,9 +88,9 @@ def expand(call: Call) -> Value:
     x = call["self"]
     made = broadcast(call, [x], call.shape)
     sizes = call["size"] if call["size"] is not None else ()
-    for size, axis in zip(sizes, made.axes, strict=False):
+    for number, (size, axis) in enumerate(zip(sizes, made.axes, strict=False)):
         if isinstance(size, int) and size > 1:
-            call.literal(size, axis)
+            call.literal(size, axis, place=number)
     return _made(call, made.axes, x)
 
 

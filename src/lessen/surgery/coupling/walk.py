@@ -17,6 +17,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from lessen.surgery.coupling.axes import ONE, Atom, Axis, pin, unify
+from lessen.surgery.coupling.reads import Key
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,33 @@ class Literal:
         attribute: The attribute that is known to hold the number, or None where it must be looked for.
         value: The number.
         axis: What it is the size of.
+        key: The call that the number was given to, as the graph names it; see `reads`.
+        place: Which of the call's whole numbers it is, where that is known.
     """
 
     modules: tuple[str, ...]
     attribute: str | None
     value: int
     axis: Axis
+    key: Key | None = None
+    place: int | None = None
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """A call that reduces over some of the axes of what it is given: over those indices that are left.
+
+    Args:
+        key: The call, as the graph names it; see `reads`.
+        axes: The axes of what it is given.
+        over: Which of them it reduces over.
+        where: The operator and its module, for people.
+    """
+
+    key: Key
+    axes: tuple[Axis, ...]
+    over: tuple[int, ...]
+    where: str
 
 
 @dataclass
@@ -66,6 +88,8 @@ class Found:
         weights: Names of parameters that stand as weight or bias of a product or convolution.
         contracted: (parameter, axis) that a product sums over.
         normalised: Name of the weight of a normalisation, and the axes it averages over.
+        averaged: A call that reduces over axes that may lose indices, the axes of what it is given, and which.
+        results: What each call has made, by the name that the graph gives the call.
     """
 
     literals: list[Literal] = field(default_factory=list)
@@ -73,6 +97,8 @@ class Found:
     weights: set[str] = field(default_factory=set)
     contracted: list[tuple[str, Axis]] = field(default_factory=list)
     normalised: list[tuple[str, tuple[Axis, ...]]] = field(default_factory=list)
+    averaged: list[Averaged] = field(default_factory=list)
+    results: dict[Key, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,6 +110,7 @@ class Call:
     shapes: list[tuple[int, ...]]
     modules: tuple[str, ...]
     found: Found
+    key: Key | None = None
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments.get(name)
@@ -113,9 +140,9 @@ class Call:
                 parts |= value.made_of
         return parts
 
-    def literal(self, value: int, axis: Axis, attribute: str | None = None) -> None:
+    def literal(self, value: int, axis: Axis, attribute: str | None = None, place: int | None = None) -> None:
         """Note that a number in the code is the size of an axis."""
-        self.found.literals.append(Literal(self.modules, attribute, value, axis))
+        self.found.literals.append(Literal(self.modules, attribute, value, axis, self.key, place))
 
     def fresh(self, reason: str | None = None) -> Value:
         """A result whose axes are new, pinned for a reason or free."""
@@ -167,6 +194,7 @@ def walk(nodes: Sequence[Node], known: dict[str, Value], found: Found) -> None:
             values[node] = made[index] if isinstance(made, list) and isinstance(index, int) else made
         elif node.op == "call_function":
             values[node] = _step(_call(node, values, found), node)
+            found.results[_key(node)] = values[node]
         else:  # get_attr: a constant or a part of the graph
             values[node] = None
 
@@ -212,7 +240,13 @@ def _call(node: Node, values: dict[Node, Any], found: Found) -> Call:
     shapes = [tuple(map(int, value.shape)) for value in _tensors(node.meta.get("val"))]
     stack = node.meta.get("nn_module_stack") or {}
     modules = tuple(_path(path) for path, _ in stack.values())
-    return Call(name, arguments, shapes, modules, found)
+    return Call(name, arguments, shapes, modules, found, _key(node))
+
+
+def _key(node: Node) -> Key:
+    """The call of the network's code that made a node; the last node of a call makes its result."""
+    name, kind = node.meta.get("torch_fn") or (node.name, "")
+    return name, kind
 
 
 def _path(path: str) -> str:
