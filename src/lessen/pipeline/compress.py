@@ -19,7 +19,7 @@ from lessen.core.record import Record
 from lessen.core.seeds import derive
 from lessen.core.settings import encode
 from lessen.data import load as load_data
-from lessen.deploy import Deploy, Stand, deploy_stands
+from lessen.deploy import Deploy, FileClock, Stand, deploy_stands
 from lessen.engine import run as train_stages
 from lessen.measure import measure
 from lessen.operations.prune_weights import masks_of
@@ -246,7 +246,13 @@ class _Path:
     def _step(self, course: Course, number: int, step: Step, folder: RunFolder, *, resumed: bool) -> Course:
         if isinstance(step, Operation):
             context = context_for(
-                self.data, count=self.measuring.calibration, device=torch.device("cpu"), seed=derive(self.seed, number)
+                self.data,
+                count=self.measuring.calibration,
+                device=torch.device("cpu"),
+                seed=derive(self.seed, number),
+                clock=FileClock(
+                    batch=self.deploy.batch_sizes[0], threads=self.deploy.threads or torch.get_num_threads()
+                ),
             )
             return operate(course, step, context, number)
         where, before = folder.step(number) / "training", masks_of(course.network)

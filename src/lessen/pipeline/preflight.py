@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from lessen.core.contracts import Operation
-from lessen.core.data import Data
+from lessen.core.data import Data, Inputs
 from lessen.core.errors import LessenError
 from lessen.deploy import Deploy
 from lessen.graph import validate
+from lessen.measure.multiply_adds import count_multiply_adds
 from lessen.pipeline.steps import Course, Step, cast_for, context_for, operate, title
 from lessen.schemes import Scheme
 from lessen.zoo import check_classes
@@ -47,13 +48,23 @@ def preflight(
         with _named(f"training {number} ({title(scheme)})"):
             _check_scheme(scheme, frozen, teacher, data)
     course = Course(copy.deepcopy(student if student is not None else teacher))
-    context = context_for(data, count=32, device=torch.device("cpu"), seed=seed)
+    context = context_for(data, count=32, device=torch.device("cpu"), seed=seed, clock=_Guess())
     for number, step in enumerate(steps, start=1):
         with _named(f"step {number} ({title(step)})"):
             if isinstance(step, Operation):
                 course = operate(course, step, context, number)
             else:
                 _check_scheme(step, frozen, course.network, data)
+
+
+class _Guess:
+    """A clock that takes no time: multiply-adds stand for milliseconds until the step itself is carried out."""
+
+    def milliseconds(self, networks: Sequence[nn.Module], inputs: Inputs) -> list[float]:
+        return [count_multiply_adds(network, inputs) / 1e6 for network in networks]
+
+    def says(self) -> str:
+        return "millions of multiply-adds, for now"
 
 
 def _check_scheme(scheme: Scheme, teacher: nn.Module, student: nn.Module, data: Data) -> None:

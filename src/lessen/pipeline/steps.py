@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lessen.core.contracts import Context, Operation, Plan
+from lessen.core.contracts import Clock, Context, Operation, Plan
 from lessen.core.data import Data
 from lessen.core.errors import SettingError
 from lessen.core.seeds import derive
@@ -62,7 +62,7 @@ def check_steps(steps: Sequence[Any]) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def context_for(data: Data, *, count: int, device: torch.device, seed: int) -> Context:
+def context_for(data: Data, *, count: int, device: torch.device, seed: int, clock: Clock | None = None) -> Context:
     """What operations may look at: training examples only.
 
     Args:
@@ -70,11 +70,13 @@ def context_for(data: Data, *, count: int, device: torch.device, seed: int) -> C
         count: How many examples to calibrate with.
         device: Where to compute.
         seed: Chooses the examples.
+        clock: What times networks, for targets in time.
     """
     return Context(
         inputs=data.example(2),
         calibration=data.calibration(count, seed=seed),
         loss=loss_for(data),
+        clock=clock,
         device=device,
         seed=derive(seed, "operations"),
     )

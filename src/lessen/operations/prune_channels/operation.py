@@ -22,6 +22,7 @@ from lessen.core.errors import PlanError
 from lessen.core.settings import settings
 from lessen.core.where import Where, matches
 from lessen.operations.allocation import Allocation, Uniform, top
+from lessen.operations.channel_scores.contract import ChannelScore
 from lessen.operations.knapsack import Allocated, Budgeted, Cost, Problem, losses_for, options_for
 from lessen.operations.prune_channels.attempt import Attempt
 from lessen.operations.prune_channels.cost import MeasuredCost, alike, multiply_adds_cost, parameters_cost
@@ -59,7 +60,7 @@ class PruneChannels:
     parameters: Share | None = None
     multiply_adds: Share | None = None
     time: Share | None = None
-    score: Score = Magnitude(power=2.0)
+    score: Score | ChannelScore = Magnitude(power=2.0)
     allocation: Allocation | Budgeted = Uniform()
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     round_to: Annotated[int, Field(ge=1)] = 1
@@ -125,6 +126,8 @@ class PruneChannels:
         """The plan for those groups whose removal is proven; None if there are none."""
         chosen = self._chosen(attempt)
         figures = group_figures(self.score, attempt.model, attempt.coupling, context)
+        silent = f"{type(self.score).__name__} says nothing about it"
+        attempt.left_out |= {name: silent for name in chosen if name not in figures}
         if self.time is not None:  # a clock is slow, so it must not be asked of what cannot be removed
             halves = Uniform().counts(figures, 0.5)
             while wanted := [name for name in chosen if name not in attempt.left_out]:

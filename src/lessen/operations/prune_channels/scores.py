@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core.contracts import Context
+from lessen.operations.channel_scores.contract import ChannelScore
 from lessen.operations.gradients import gradients
 from lessen.operations.scores import Score
 from lessen.surgery.coupling import Coupling, Group, Member, owners
@@ -22,17 +23,21 @@ def normalised(figures: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: figure / figure.mean().clamp_min(1e-300) for name, figure in figures.items()}
 
 
-def comparable(score: Score) -> bool:
+def comparable(score: Score | ChannelScore) -> bool:
     """Whether figures of different groups mean the same as they are, as changes of the loss do."""
-    return score.needs_gradient
+    return score.comparable if isinstance(score, ChannelScore) else score.needs_gradient
 
 
-def group_figures(score: Score, model: nn.Module, coupling: Coupling, context: Context) -> dict[str, Tensor]:
-    """For each group one figure for each of its indices, float64.
+def group_figures(
+    score: Score | ChannelScore, model: nn.Module, coupling: Coupling, context: Context
+) -> dict[str, Tensor]:
+    """For each group one figure for each of its indices, float64; groups that a score of channels says nothing of lack.
 
     Raises:
         PlanError: the score needs gradients, and the context has no loss or no labelled batches.
     """
+    if isinstance(score, ChannelScore):
+        return score.figures(model, coupling, context)
     counted = {member.tensor for group in coupling.groups.values() for member in _counted(group)}
     parameters = {name: p for name, p in model.named_parameters(remove_duplicate=False) if name in counted}
     total = {name: torch.zeros(group.size, dtype=torch.float64) for name, group in coupling.groups.items()}

@@ -1,0 +1,282 @@
+"""Which widths are worth their time? Structured pruning of the trained Fashion-MNIST network at equal measured time.
+
+    python benchmarks/structured/run.py plan ARM SPEED          the pruned network of an arm; writes results/plan-*.json
+    python benchmarks/structured/run.py train ARM SPEED SEED    teaches it again; writes results/train-*.json
+    python benchmarks/structured/run.py all                     whatever is missing, plans first, then seed by seed
+    python benchmarks/structured/run.py time                    all networks against the teacher in one run: time.json
+    python benchmarks/structured/run.py table                   the table of README.md
+
+Arms: `knapsack` (ours: widths by a knapsack over measured times), `uniform` (one share for all), `torch_pruning`
+(global ranking of Torch-Pruning 1.6.1, installed in TORCH_PRUNING=/folder; its ratio is chosen by the same clock),
+`scratch` (the widths of `knapsack`, weights drawn anew). SPEED is how many times faster than the teacher's own fp32
+ONNX file. Scores are Taylor's on the same calibration examples, widths are multiples of 8, and every arm is taught
+alike. The test split is looked at once, after the training, with the weights that were best on the validation split.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import datetime
+import json
+import os
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lessen.core.contracts import Context
+from lessen.core.data import Data, SubsetExamples
+from lessen.core.files import write_json
+from lessen.core.machine import machine, versions
+from lessen.core.seeds import generator, seeded
+from lessen.core.settings import encode
+from lessen.deploy import FileClock
+from lessen.deploy.export import export_onnx
+from lessen.deploy.runtimes import OnnxRuntime
+from lessen.deploy.timing import time_files
+from lessen.engine import run
+from lessen.graph import SGD, Cache, Cosine, Fit
+from lessen.knowledge import SoftTargets
+from lessen.measure import accuracy, evaluate
+from lessen.operations import Knapsack, PruneChannels, PrunedChannels, Taylor, Uniform
+from lessen.pipeline.plans import read_plans
+from lessen.pipeline.steps import context_for
+from lessen.recipe import read_recipe
+from lessen.schemes import Offline
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+RECIPE = HERE.parents[1] / "recipes" / "fashion_mnist.yaml"
+ARMS = ("knapsack", "uniform", "torch_pruning", "scratch")
+SPEEDS = (4, 2)
+SEEDS = (0, 1, 2)
+EXAMPLES, EPOCHS = 8_000, 3
+ROUND_TO = 8
+
+
+def task() -> tuple[Data, nn.Module, Offline]:
+    """Data with a part of its training split, the teacher, and how the recipe teaches."""
+    given = read_recipe(RECIPE).arguments()
+    data, scheme = given["data"], given["steps"][1]
+    order = torch.randperm(len(data.train), generator=generator(0, "structured"))
+    few = dataclasses.replace(data, train=SubsetExamples(data.train, order[:EXAMPLES]))
+    teacher = given["teacher"].eval().requires_grad_(False)
+    assert isinstance(scheme, Offline)
+    return few, teacher, scheme
+
+
+def context(data: Data) -> Context:
+    """What all arms may look at: 256 training examples, and the clock at batch 1 on one thread."""
+    return context_for(data, count=256, device=torch.device("cpu"), seed=0, clock=FileClock(rounds=150))
+
+
+def plan(arm: str, speed: int) -> dict[str, Any]:
+    """The pruned network of an arm, as data."""
+    data, teacher, _ = task()
+    trained = copy.deepcopy(teacher).requires_grad_(True)
+    start = time.perf_counter()
+    if arm == "torch_pruning":
+        found: dict[str, Any] = {"ratio": _ratio_of_torch_pruning(trained, context(data), 1 / speed)}
+    else:
+        allocation = Knapsack() if arm == "knapsack" else Uniform()
+        prune = PruneChannels(time=1 / speed, score=Taylor(), allocation=allocation, round_to=ROUND_TO)
+        made = prune.plan(trained, context(data))
+        found = {"settings": encode(prune), "rows": made.describe(), "plan": [encode(made)]}
+    return {"arm": arm, "speed": speed, "seconds": time.perf_counter() - start, **found}
+
+
+def network(arm: str, speed: int, data: Data, teacher: nn.Module, seed: int) -> nn.Module:
+    """The network of an arm as it is before it is taught again."""
+    trained = copy.deepcopy(teacher).requires_grad_(True)
+    of = "knapsack" if arm == "scratch" else arm
+    kept = RESULTS / f"plan-{of}-{speed}.json"
+    found = json.loads(kept.read_text())["found"]
+    if arm == "torch_pruning":
+        return _torch_pruning(trained, context(data), found["ratio"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plan.json"
+        path.write_text(json.dumps(found["plan"]))
+        (made,) = read_plans(path)
+    assert isinstance(made, PrunedChannels)
+    small = made.apply(trained)
+    if arm == "scratch":
+        with seeded(seed, "scratch"):
+            for module in small.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                elif hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
+    return small
+
+
+def _torch_pruning(model: nn.Module, given: Context, ratio: float) -> nn.Module:
+    """Its global ranking by its Taylor score, gradients accumulated over the same examples."""
+    sys.path.append(os.environ.get("TORCH_PRUNING", "/tmp/tp"))
+    import torch_pruning as tp
+
+    model = copy.deepcopy(model).eval()
+    assert given.loss is not None
+    for batch in given.calibration:
+        assert batch.labels is not None
+        given.loss(model(batch.inputs), batch.labels).mean().backward()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pruner = tp.pruner.MetaPruner(
+            model,
+            given.inputs,
+            importance=tp.importance.GroupTaylorImportance(),
+            global_pruning=True,
+            pruning_ratio=ratio,
+            ignored_layers=[model.head],
+            round_to=ROUND_TO,
+        )
+        pruner.step()
+    model.zero_grad(set_to_none=True)
+    return model
+
+
+def _ratio_of_torch_pruning(model: nn.Module, given: Context, target: float) -> float:
+    """The smallest of its ratios at which the network takes no more than the target, twice between two."""
+    low, high, count = 0.05, 0.95, 13
+    for _ in range(2):
+        ratios = np.linspace(low, high, count)
+        networks = [_torch_pruning(model, given, float(ratio)) for ratio in ratios]
+        assert given.clock is not None
+        whole, *times = given.clock.milliseconds([model, *networks], given.inputs)
+        fits = [k for k, each in enumerate(times) if each / whole <= target]
+        at = fits[0]
+        low, high = float(ratios[max(0, at - 1)]), float(ratios[at])
+    return high
+
+
+def train(arm: str, speed: int, seed: int) -> dict[str, Any]:
+    """One training; figures on validation and test."""
+    data, teacher, scheme = task()
+    student = network(arm, speed, data, teacher, seed)
+    before = right(student, data, "validation")
+    cache = Cache(folder=Path(tempfile.gettempdir()) / "lessen-structured-cache")
+    fit = Fit(optimizer=SGD(rate=0.1), schedule=Cosine(warmup=0.1), channels_last=True)
+    knowledge = (SoftTargets(temperature=4.0),)
+    scheme = dataclasses.replace(scheme, knowledge=knowledge, epochs=EPOCHS, fit=fit, cache=cache)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        made = scheme.stages({"student": student, "teacher": teacher})
+        history = run(made, data, device="cpu", seed=seed, folder=Path(folder), progress=sys.stderr.isatty())
+    return {
+        "arm": arm,
+        "speed": speed,
+        "seed": seed,
+        "epochs": EPOCHS,
+        "examples": EXAMPLES,
+        "seconds": time.perf_counter() - start,
+        "parameters": sum(p.numel() for p in student.parameters()),
+        "validation_before": before,
+        "validation": history.best("student"),
+        "test": right(student, data, "test"),
+    }
+
+
+def right(model: nn.Module, data: Data, split: str) -> float:
+    """Percent of a split that a network gets right."""
+    outputs = evaluate(model, getattr(data, split))
+    assert outputs.labels is not None
+    return accuracy(outputs.values, outputs.labels).value
+
+
+def clocked(*, rounds: int = 200) -> dict[str, Any]:
+    """How many times faster than the teacher each network's file is, all in one interleaved run, with its interval."""
+    data, teacher, _ = task()
+    programs, inputs = {}, data.example(2)
+    with tempfile.TemporaryDirectory() as folder:
+        names = [(arm, speed) for speed in SPEEDS for arm in ARMS[:3] if kept(f"plan-{arm}-{speed}")]
+        networks = {f"{arm}-{speed}": network(arm, speed, data, teacher, 0) for arm, speed in names}
+        for name, each in {"teacher": teacher, **networks}.items():
+            file = export_onnx(each, inputs, Path(folder) / f"{name}.onnx")
+            programs[name] = OnnxRuntime().load(file, threads=1)
+        timings = time_files(programs, data.validation, rounds=rounds)[1]
+    again = dict(zip(programs, FileClock(rounds=400).milliseconds([teacher, *networks.values()], inputs), strict=True))
+    return {
+        name: {
+            "milliseconds": timings.median(name),
+            "speedup": timings.ratio("teacher", name),
+            "speedup_warm": again["teacher"] / again[name],
+        }
+        for name in programs
+    }
+
+
+def kept(name: str) -> bool:
+    """Whether a result is there."""
+    return (RESULTS / f"{name}.json").is_file()
+
+
+def keep(name: str, found: Any) -> None:
+    """Write a result with what it was found on."""
+    about = {"date": datetime.date.today().isoformat(), "machine": machine(), "versions": versions()}
+    write_json(RESULTS / f"{name}.json", {"found": found, "threads": torch.get_num_threads(), **about})
+    print(name, json.dumps({key: value for key, value in found.items() if key != "plan"})[:400], flush=True)
+
+
+def everything() -> None:
+    """Whatever is missing."""
+    for speed in SPEEDS:
+        for arm in ARMS[:3]:
+            if not kept(f"plan-{arm}-{speed}"):
+                keep(f"plan-{arm}-{speed}", plan(arm, speed))
+        for seed in SEEDS:
+            for arm in ARMS:
+                if not kept(f"train-{arm}-{speed}-{seed}"):
+                    keep(f"train-{arm}-{speed}-{seed}", train(arm, speed, seed))
+
+
+def table() -> str:
+    """The rows of README.md."""
+    runs = [json.loads(path.read_text())["found"] for path in sorted(RESULTS.glob("train-*.json"))]
+    times = json.loads((RESULTS / "time.json").read_text())["found"] if kept("time") else {}
+    lines = [
+        "| faster | arm | measured | parameters | before teaching | validation | test, seed by seed | test, mean |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for speed in SPEEDS:
+        for arm in ARMS:
+            mine = sorted((r for r in runs if (r["arm"], r["speed"]) == (arm, speed)), key=lambda r: r["seed"])
+            if not mine:
+                continue
+            ratio = times.get(f"{'knapsack' if arm == 'scratch' else arm}-{speed}")
+            measured = "" if ratio is None else "{:.2f} ({:.2f} to {:.2f})".format(*ratio["speedup"])
+            tests = [r["test"] for r in mine]
+            spread = f" ± {np.std(tests, ddof=1):.2f}" if len(tests) > 1 else ""
+            lines.append(
+                f"| {speed} | {arm} | {measured} | {mine[0]['parameters']:,} | {mine[0]['validation_before']:.1f} % | "
+                f"{np.mean([r['validation'] for r in mine]):.2f} % | {', '.join(f'{t:.2f}' for t in tests)} | "
+                f"{np.mean(tests):.2f} %{spread} |"
+            )
+    return "\n".join(lines)
+
+
+def main(words: list[str]) -> None:
+    """Run one command."""
+    match words:
+        case ["plan", arm, speed]:
+            keep(f"plan-{arm}-{speed}", plan(arm, int(speed)))
+        case ["train", arm, speed, seed]:
+            keep(f"train-{arm}-{speed}-{seed}", train(arm, int(speed), int(seed)))
+        case ["all"]:
+            everything()
+        case ["time"]:
+            keep("time", clocked())
+        case ["table"]:
+            print(table())
+        case _:
+            sys.exit(str(__doc__))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
