@@ -620,6 +620,34 @@ def test_zipf_labels_are_their_parts() -> None:
     assert torch.allclose(zipf(score[None])[0], shares / shares.sum())
 
 
+def test_zipf_labels_of_a_batch_are_written_out() -> None:
+    torch.manual_seed(0)
+    features, student = torch.randn(4, 6, dtype=torch.float64), fixed(4, 5)[0]
+    made: Any = ZipfLabels(others=0.3, weak=0.2).objective_for(((4, 6), (4, 5)), (4,), Task(examples=4)).double()
+    got = made((features, student), LABELS).tolist()
+
+    def slow(*, centred: bool = True, smoothing: float = 0.1) -> list[float]:
+        sure = [float(row.softmax(0)[label]) ** 2 for row, label in zip(student, LABELS.tolist(), strict=True)]
+        losses = []
+        for n, label in enumerate(LABELS.tolist()):
+            target = sure[n] + (1 - sum(sure) / 4 if centred else 0)
+            weak = made.head.weight @ features[n] + made.head.bias
+            rest = [c for c in range(5) if c != label]
+            score = (student[n, rest].softmax(0) + weak[rest].softmax(0)).tolist()
+            shares = [1 / (1 + sum(other > one for other in score)) for one in score]
+            others = -sum(
+                s / sum(shares) * float(p) for s, p in zip(shares, student[n, rest].log_softmax(0), strict=True)
+            )
+            says = weak.log_softmax(0).detach()
+            weak_loss = -(1 - smoothing) * float(says[label]) - smoothing * float(says.mean())
+            losses.append(-target * float(student[n].log_softmax(0)[label]) + 0.3 * others + 0.2 * weak_loss)
+        return losses
+
+    assert got == pytest.approx(slow())
+    assert got != pytest.approx(slow(centred=False), rel=1e-3)
+    assert got != pytest.approx(slow(smoothing=0.0), rel=1e-3)
+
+
 def test_curriculum_temperature_learns_against_the_student() -> None:
     student, teacher = fixed(4, 5)
     made: Any = CurriculumTemperature(over=0.5).objective_for((4, 5), (4, 5), Task(examples=4)).double()
