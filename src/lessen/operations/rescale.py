@@ -162,7 +162,7 @@ def _movable(model: nn.Module, seen: Trace, path: str) -> bool:
 
 def output_ranges(layer: nn.Module) -> Tensor:
     """The largest magnitude of the weights of each output channel, shape (O,)."""
-    weight: Tensor = layer.weight.detach()  # type: ignore[operator, assignment]
+    weight: Tensor = layer.weight.detach()  # type: ignore[operator]
     return weight.abs().flatten(1).amax(1) if weight.ndim > 1 else weight.abs()
 
 

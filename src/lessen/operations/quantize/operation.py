@@ -22,6 +22,7 @@ from lessen.core.errors import PlanError
 from lessen.core.machine import saturates_int8
 from lessen.core.settings import settings
 from lessen.core.where import Where, matches
+from lessen.operations.quantize.biases import correctable, corrected_biases
 from lessen.operations.quantize.edges import find_edges
 from lessen.operations.quantize.grids import weight_grid_name
 from lessen.operations.quantize.learned import Learned
@@ -54,6 +55,7 @@ class Quantize:
         weight_observer: Chooses a step for each channel from its weights, which is then kept; None lets the step follow
             the largest weight, also in training. Where steps or the rounding learn, None is `SquaredError()`.
         rounding: How to learn which way each weight is rounded, up or down; None takes the nearest.
+        correct_biases: Whether biases take back what rounding did to the mean of each channel.
         learned: Which numbers of the grids learn when the network is trained; None for none.
         where: Which layers; None is every convolution and linear layer.
         exclude: Which of them to leave in floating point.
@@ -64,6 +66,7 @@ class Quantize:
     weight_bits: Bits | None = None
     weight_observer: Observer | None = None
     rounding: Learning | None = None
+    correct_biases: bool = False
     learned: Learned | None = None
     where: Where = None
     exclude: Where = ()
@@ -129,12 +132,20 @@ class Quantize:
             left=left,
             values=values or None,
         )
-        if self.rounding is None:
-            return plan
-        quantized = plan.apply(model).to(context.device)
-        found = reconstruct(own, quantized, seen, self.rounding, context)
-        values |= {f"{path}.weight": write_value(weight) for path, weight in found.weights.items()}
-        return dataclasses.replace(plan, rounded=found.gains, left=left | found.left, values=values)
+        if self.rounding is not None:
+            found = reconstruct(own, plan.apply(model).to(context.device), seen, self.rounding, context)
+            values |= {
+                f"{path}.weight" if path else "weight": write_value(each) for path, each in found.weights.items()
+            }
+            plan = dataclasses.replace(plan, rounded=found.gains, left=left | found.left, values=values)
+        if self.correct_biases:
+            chosen = correctable(own, seen, weights)
+            plan = dataclasses.replace(plan, corrected=tuple(chosen), values=values)
+            quantized = plan.apply(model).to(context.device)
+            biases = corrected_biases(own, quantized, chosen, context)
+            values |= {f"{path}.bias" if path else "bias": write_value(each) for path, each in biases.items()}
+            plan = dataclasses.replace(plan, values=values)
+        return plan
 
     def _means(self, model: nn.Module, path: str) -> bool:
         module = get_module(model, path)

@@ -16,6 +16,7 @@ from lessen.operations.quantize.learned import Learned
 from lessen.operations.quantize.network import is_quantized, with_grids
 from lessen.operations.values import put_values
 from lessen.surgery.fold import Pair, fold
+from lessen.surgery.modules import get_module
 
 FULL = 32
 
@@ -34,6 +35,7 @@ class Quantized:
         channels: For each layer whose weights have steps of their own, how many.
         rounded: For each layer whose weights were rounded by what that does to its output, how much smaller its error
             is than that of rounding to the nearest, in percent, for people.
+        corrected: Layers whose biases take back what rounding did to the mean of each channel.
         left: What was left as it is, and why.
         values: Steps, and weights on their grids, by name; None where there are none, or where they are in the file of
             the weights.
@@ -47,6 +49,7 @@ class Quantized:
     moved: dict[str, str] = field(default_factory=dict)
     channels: dict[str, int] = field(default_factory=dict)
     rounded: dict[str, float] = field(default_factory=dict)
+    corrected: tuple[str, ...] = ()
     left: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] | None = None
 
@@ -73,7 +76,9 @@ class Quantized:
             raise PlanError(str(error)) from error
         place = next((value.device for value in (*new.parameters(), *new.buffers())), torch.device("cpu"))
         new = with_grids(new, self._grids().to(place))
-        if values and (self.channels or self.rounded):
+        for path in self.corrected:
+            _give_bias(get_module(new, path))
+        if values and (self.channels or self.rounded or self.corrected):
             put_values(new, self.values)
         return new
 
@@ -99,6 +104,8 @@ class Quantized:
             edit = f"folded {norms[name]}, rounded" if name in norms else "rounded"
             if name in self.rounded:
                 edit += f" by its output, error {self.rounded[name]:.0f} % smaller"
+            if name in self.corrected:
+                edit += ", bias corrected"
             steps = "a step for each channel"
             if name in self.channels and self.learned is not None:
                 steps = "a step for each channel, which learns"
@@ -122,6 +129,13 @@ class Quantized:
         return rows + [
             {"module": name, "edit": "as it is", "before": why, "after": ""} for name, why in self.left.items()
         ]
+
+
+def _give_bias(layer: Any) -> None:
+    """A bias of zeros, where a layer has none."""
+    if layer.bias is None:
+        count = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+        layer.bias = nn.Parameter(layer.weight.new_zeros(count), requires_grad=layer.weight.requires_grad)
 
 
 def _module_of(site: str) -> str:
