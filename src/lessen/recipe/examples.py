@@ -18,6 +18,7 @@ ARGUMENTS = {
     "LowRank": "energy=0.9",
     "PruneChannels": "keep=0.5",
     "PruneWeights": "keep=0.5",
+    "PruneByReconstruction": "keep=0.5",
     "SelfBranches": 'taps=("layer1", "layer2")',
     "Staged": 'hints=(at("layer1", Hint()),)',
 }
@@ -94,6 +95,7 @@ def _situations(name: str, kind: str, row: str) -> Iterator[list[str]]:
         "normalizers": _normalizer,
         "control scores": _score,
         "pairings": _pairing,
+        "reconstruction methods": _reconstruction,
         "scores at initialisation": _score,
         "sparse training": _sparse,
         "transforms": _transform,
@@ -206,6 +208,19 @@ def _score(name: str) -> Iterator[list[str]]:
         "context = Context(inputs=images, calibration=[batch], loss=loss)",
         f"plan = PruneWeights(keep=0.5, score={_made(name)}).plan(network, context)",
         'plan.describe()[0]["after"]',
+    ]
+
+
+def _reconstruction(name: str) -> Iterator[list[str]]:
+    yield [
+        "import torch",
+        "from lessen.core import Batch, Context",
+        f"from lessen.operations import PruneByReconstruction, {name}",
+        "from lessen.zoo import residual",
+        "network, images = residual(width=8, depth=8), torch.randn(4, 1, 16, 16)",
+        "context = Context(inputs=images, calibration=[Batch(images, torch.arange(4))])",
+        f"plan = PruneByReconstruction(keep=0.5, method={_made(name)}).plan(network, context)",
+        'plan.describe()[0]["after"].split(",")[0]',
     ]
 
 

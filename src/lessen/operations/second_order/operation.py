@@ -1,0 +1,160 @@
+"""Pruning with reconstruction: weights go, and the others make good what their layer's outputs lose.
+
+Layer by layer, in the order in which the network computes, each on the inputs that the layers pruned before it give
+(sequential): what an early layer has lost, later ones see. All solving is done in float64.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Annotated, ClassVar, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from lessen.core import Card, Context, Where, settings
+from lessen.core.errors import PlanError
+from lessen.functional.quadratic import damped, on_support, quadratic_error
+from lessen.functional.shapes import wide
+from lessen.operations.allocation import Allocation, Uniform
+from lessen.operations.hessian import Gram, gram_of, layers_of, rows_of
+from lessen.operations.pattern import Pattern
+from lessen.operations.prune_weights import PrunedWeights, check_share, fitting, masks_of
+from lessen.operations.prune_weights.scoring import without_pruned
+from lessen.operations.second_order.choice import Choice, kept_of, split_count
+from lessen.operations.second_order.method import ReconstructionMethod
+from lessen.operations.second_order.plan import Reconstructed
+from lessen.operations.second_order.sparse_gpt import SparseGpt
+from lessen.operations.values import write_value
+from lessen.surgery.masks import mask_of, mask_parameter, owners, stored
+
+
+@settings
+class PruneByReconstruction:
+    """Set weights to zero for good, and move the others so that each layer still gives what it gave.
+
+    Args:
+        keep: The share of weights that stays.
+        method: Which weights go, and how the others move.
+        pattern: Which weights of a layer may stay together. None: as the method is known; `NM(n=2, m=4)` says itself
+            how many, and `keep` must agree.
+        allocation: How the share is divided over the layers, by the size of the weights.
+        refit: Whether the weights that are kept are solved for anew, by least squares on the inputs: exact, and never
+            worse on them.
+        damping: What is added to the diagonal of X^T X, as a share of its mean.
+        where: Which modules; None for all that have weights to prune.
+        exclude: Which of these to leave alone.
+    """
+
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.5
+    method: ReconstructionMethod = SparseGpt()
+    pattern: Pattern | None = None
+    allocation: Allocation = Uniform()
+    refit: bool = True
+    damping: Annotated[float, Field(ge=0)] = 0.01
+    where: Where = None
+    exclude: Where = None
+
+    card: ClassVar[Card] = Card(
+        row="operations / unstructured pruning",
+        paper="arXiv:2301.00774, arXiv:2208.11580, arXiv:2306.11695, arXiv:2406.07831",
+        says="Each layer is pruned knowing its inputs, so that its outputs change as little as they can; no training.",
+        costs="For each layer a pass over the calibration examples up to it, and work of inputs^3. What is shipped is "
+        "as with PruneWeights: no time and no byte is saved by itself, N:M included.",
+        fails_when="Calibration examples are few for the width of the layers (the fit then is to them), or so much "
+        "goes that only training can repair it.",
+        differs="Sequential: inputs are those behind the layers that are pruned already. Weights are refit by least "
+        "squares whatever the method. Padding tokens (`attention_mask`) do not count.",
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.pattern is not None:
+            check_share(self.pattern, self.keep)
+        return self
+
+    @classmethod
+    def neutral(cls) -> PruneByReconstruction:
+        return cls(keep=1.0)
+
+    def plan(self, model: nn.Module, context: Context) -> Reconstructed:
+        """Prune layer by layer on a copy.
+
+        Raises:
+            PlanError: there is no calibration batch, or a layer would lose all its weights.
+        """
+        pattern = self.pattern or self.method.usual
+        chosen, left = fitting(model, self.where, self.exclude, pattern)
+        if self.keep == 1.0:
+            return Reconstructed(pruned=PrunedWeights(masks={}, shapes={}, left=left), values={})
+        scores = {name: without_pruned(wide(getattr(*owner).detach()).abs(), *owner) for name, owner in chosen.items()}
+        layers = layers_of(model, context.inputs, chosen)
+        left |= {name: "nothing is seen to be multiplied with it" for name in chosen if name not in layers}
+        counts = self.allocation.counts({name: scores[name] for name in layers}, self.keep)
+        empty = [name for name, count in counts.items() if count == 0]
+        if empty:
+            raise PlanError(
+                f"Keeping {self.keep:g} of the weights would leave none in {', '.join(empty[:3])}. Keep more."
+            )
+        own, errors, values = copy.deepcopy(model), {}, {}
+        for name, layer in layers.items():
+            gram = gram_of(own, [layer], context.calibration, device=context.device)[name]
+            path, _, last = name.rpartition(".")
+            module = own.get_submodule(path)
+            mask = mask_of(module, last)
+            weight = getattr(module, last).detach().to(context.device)
+            kept, found = self.solve(weight, gram, pattern, counts[name], None if mask is None else mask.kept)
+            errors[name] = relative_error(weight, found, gram)
+            for _, owner, its in owners(own, stored(module, last)):
+                mask_parameter(owner, its, kept)
+            with torch.no_grad():
+                setattr(module, last, found.to(weight))
+            values[name] = write_value(stored(module, last))
+        now = masks_of(own)
+        pruned = PrunedWeights(
+            masks={name: text for name, text in now.masks.items() if name in layers},
+            shapes={name: shape for name, shape in now.shapes.items() if name in layers},
+            left=left,
+        )
+        return Reconstructed(pruned=pruned, errors=errors, values=values)
+
+    def solve(
+        self, weight: Tensor, gram: Gram, pattern: Pattern, count: int, before: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What is kept of one weight, and the weight, in its shape.
+
+        Args:
+            weight: Shape (O, ...).
+            gram: Of its inputs.
+            pattern: Which weights may stay together.
+            count: How many stay.
+            before: What was not pruned before; None for all.
+        """
+        blocks = len(gram.gram)
+        alive_GRI = rows_of(kept_of(weight, before), blocks)
+        weight_GRI = rows_of(weight.double(), blocks)
+        columns = pattern.columns(weight.shape)
+        order_I = torch.arange(weight_GRI.shape[2]) if columns is None else columns
+        back_I = order_I.argsort()
+        kept, found = [], []
+        for number, part in enumerate(split_count(count, blocks)):
+            gram_II = damped(gram.gram[number], self.damping)[order_I][:, order_I]
+            weight_RI, alive_RI = weight_GRI[number][:, order_I], alive_GRI[number][:, order_I]
+            choice = Choice(pattern=pattern, count=part, alive=alive_RI)
+            kept_RI, found_RI = self.method.prune(weight_RI, gram_II, choice)
+            if self.refit:
+                found_RI = on_support(weight_RI, gram_II, kept_RI)
+            kept.append(kept_RI[:, back_I])
+            found.append(found_RI[:, back_I])
+        return torch.stack(kept).view(weight.shape), torch.stack(found).view(weight.shape)
+
+
+def relative_error(weight: Tensor, found: Tensor, gram: Gram) -> float:
+    """The squared change of a layer's outputs as a share of their square."""
+    blocks = len(gram.gram)
+    pairs = zip(rows_of(weight.double(), blocks), rows_of(found, blocks), gram.gram, strict=True)
+    sums = [
+        (quadratic_error(new - old, gram_II).sum(), quadratic_error(old, gram_II).sum()) for old, new, gram_II in pairs
+    ]
+    return float(sum(change for change, _ in sums) / max(float(sum(whole for _, whole in sums)), 1e-300))

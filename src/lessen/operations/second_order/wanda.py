@@ -1,0 +1,36 @@
+"""Wanda: a weight matters as much as it is large and its input is.
+
+Sun et al., A simple and effective pruning approach for large language models, ICLR 2024, arXiv:2306.11695.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from lessen.core import Card, settings
+from lessen.operations.pattern import Pattern, PerRow
+from lessen.operations.second_order.choice import Choice
+
+
+@settings
+class Wanda:
+    """|w| times the norm of its input; the weights of one output compete."""
+
+    card: ClassVar[Card] = Card(
+        row="operations / reconstruction methods",
+        paper="Wanda, arXiv:2306.11695",
+        says="Only the norms of the inputs are asked for, and no weight moves, unless refit.",
+        costs="One pass over the calibration examples.",
+        fails_when="Inputs are correlated: what two weights share is counted twice. Without refit the error stays.",
+        differs="Exactly as many are kept as asked. Here weights are refit on what is kept, which the paper does not.",
+    )
+
+    @property
+    def usual(self) -> Pattern:
+        return PerRow()
+
+    def prune(self, weight_RI: Tensor, gram_II: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
+        kept_RI = choice.among(weight_RI.abs() * gram_II.diagonal().sqrt())
+        return kept_RI, weight_RI * kept_RI
