@@ -55,6 +55,7 @@ def problem(seed: int, target: float) -> Problem:
         cost=lambda many: [chain(widths) for widths in many],
         target=target,
         start=start,
+        counted=chain,
     )
 
 
@@ -63,19 +64,26 @@ def least_loss(given: Problem) -> float:
     return min(given.loss(widths) for widths in every if chain(widths) <= given.target)
 
 
-@pytest.mark.parametrize(("target", "share"), [(0.25, 0.7), (0.5, 0.9), (0.75, 0.99)])
-def test_near_the_best_of_all_widths_and_never_above_the_target(target: float, share: float) -> None:
-    """Costs multiply, so a table can miss the very best: how much of what there is to gain is found, on the mean."""
+@pytest.mark.parametrize("target", [0.25, 0.5, 0.75])
+def test_it_is_the_best_of_all_widths(target: float) -> None:
+    for seed in range(8):
+        given = problem(seed, target)
+        found = allocate(given, widths=5, tries=5)
+        assert found.cost == chain(found.widths) <= target
+        assert found.loss == given.loss(found.widths) == pytest.approx(least_loss(given), abs=1e-3), seed
+
+
+def test_without_counting_what_two_widths_change_together_it_is_not() -> None:
+    """The planted error: a table alone, its entries added up. It still never costs or loses more than the start."""
     gained = []
     for seed in range(12):
-        given = problem(seed, target)
-        found = allocate(given, widths=5, passes=4, tries=6)
-        assert found.cost == chain(found.widths) <= target
-        assert found.loss == given.loss(found.widths)
+        given = replace(problem(seed, 0.25), counted=lambda widths: 0.0)
+        found = allocate(given, widths=5, tries=5)
+        assert chain(found.widths) <= 0.25
         start, least = given.loss(given.start), least_loss(given)
-        assert least - 1e-9 <= found.loss <= start
+        assert found.loss <= start
         gained.append((start - found.loss) / (start - least) if start > least + 1e-9 else 1.0)
-    assert sum(gained) / len(gained) > share, gained
+    assert sum(gained) / len(gained) < 0.9
 
 
 def test_costs_that_add_up_are_solved_exactly() -> None:
@@ -84,8 +92,9 @@ def test_costs_that_add_up_are_solved_exactly() -> None:
             problem(seed, 0.6),
             cost=lambda many: [sum(w / SIZES[n] for n, w in widths.items()) / 3 for widths in many],
             start=dict.fromkeys(SIZES, 1),
+            counted=lambda widths: 0.0,
         )
-        found = allocate(given, widths=64, passes=1, tries=1)
+        found = allocate(given, widths=64, tries=1)
         every = (dict(zip(SIZES, widths, strict=True)) for widths in itertools.product(*given.options.values()))
         least = min(given.loss(widths) for widths in every if given.cost([widths])[0] <= 0.6 + 1e-9)
         assert found.loss == pytest.approx(least, abs=1e-3)
@@ -97,11 +106,11 @@ def test_without_looking_at_the_whole_the_target_is_missed() -> None:
     def together(many: Sequence[Mapping[str, int]]) -> list[float]:
         return [min(widths["a"] / 8, widths["b"] / 6) for widths in many]
 
-    given = replace(problem(0, 0.5), cost=together, start={"a": 4, "b": 3, "c": 4})
-    believed = allocate(given, widths=5, passes=1, tries=1)
+    given = replace(problem(0, 0.5), cost=together, start={"a": 4, "b": 3, "c": 4}, counted=lambda widths: 0.0)
+    believed = allocate(given, widths=5, tries=1)
     assert believed.tried == [(0.5, 1.0)]
     assert believed.widths == dict(given.start), "it was looked at, cost too much, and was not taken"
-    found = allocate(given, widths=5, passes=2, tries=6)
+    found = allocate(given, widths=5, tries=6)
     assert found.cost <= 0.5
     assert found.loss < given.loss(given.start)
 
@@ -112,19 +121,20 @@ def test_a_staircase_is_climbed_where_a_step_costs_nothing() -> None:
     def stairs(many: Sequence[Mapping[str, int]]) -> list[float]:
         return [sum(-(-width // 4) * 4 for width in widths.values()) / 24 for widths in many]
 
-    given = replace(problem(0, 0.9), cost=stairs, target=0.9, start={"a": 5, "b": 4, "c": 5})
-    assert allocate(given, widths=64, passes=1, tries=1).widths == {"a": 8, "b": 4, "c": 8}
+    start = {"a": 5, "b": 4, "c": 5}
+    given = replace(problem(0, 0.9), cost=stairs, target=0.9, start=start, counted=lambda widths: 0.0)
+    assert allocate(given, widths=64, tries=1).widths == {"a": 8, "b": 4, "c": 8}
 
 
 def test_the_target_is_met_and_more_of_what_matters_stays() -> None:
     network, example = residual(width=8, depth=14), torch.rand(2, 1, 28, 28)
     context = Context(inputs=example)
-    for target in ("parameters", "multiply_adds"):
-        uniform = PruneChannels(**{target: 0.4}).plan(network, context)
-        chosen = PruneChannels(**{target: 0.4}, allocation=Knapsack(passes=3)).plan(network, context)
+    for target in ("multiply_adds",):
+        uniform = PruneChannels(**{target: 0.4}, round_to=4).plan(network, context)
+        chosen = PruneChannels(**{target: 0.4}, round_to=4, allocation=Knapsack()).plan(network, context)
         for plan in (uniform, chosen):
             before, after = getattr(plan, target)
-            assert 0.3 < after / before <= 0.4
+            assert 0.2 < after / before <= 0.4
         assert chosen.kept != uniform.kept
         rows = [row for row in chosen.describe() if row["edit"] == "cost of the whole by width"]
         # Equal blocks cost alike, so one table serves them.

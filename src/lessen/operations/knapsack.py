@@ -1,9 +1,10 @@
 """Widths by a knapsack: of all that fit a budget, those at which what is removed mattered least.
 
-What a layer costs depends on the widths on both of its sides, so the costs of widths do not simply add up. Around one
-network they nearly do: the table says how the cost of the whole changes when one width alone does, and the best choice
-by that table (`functional.knapsack`) is then looked at as a whole. Where the whole costs something else than the table
-said, the budget is moved by as much and the choice made again.
+What a layer costs depends on the widths on both of its sides, so the costs of widths do not add up. A table says how
+the cost of the whole changes when one width alone does. What happens when two do is known from counting: the
+multiply-adds that both change, at the price of a multiply-add that the table shows. On this model a good choice is
+found by knapsacks over single changes (`functional.knapsack`), each around the last, and then looked at as a whole.
+Where the whole costs something else than the model said, the target is moved by as much and the choice made again.
 
 Related: Shen et al., Structural pruning via latency-saliency knapsack (HALP), NeurIPS 2022, arXiv:2210.10811, which
 adds up a table of single layers; Frantar & Alistarh, SPDY, ICML 2022, arXiv:2201.13096.
@@ -12,7 +13,7 @@ adds up a table of single layers; Frantar & Alistarh, SPDY, ICML 2022, arXiv:220
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol, runtime_checkable
 
@@ -48,6 +49,7 @@ class Problem:
         cost: What networks cost; may be measured, so it is asked for many at once.
         target: The share of the whole cost that may stay.
         start: Widths within the target, to do better than.
+        counted: What a network of some widths costs by counting, in any unit; exact and quick.
         alike: A key for a group among some widths; groups with the same key cost the same at the same width.
     """
 
@@ -56,6 +58,7 @@ class Problem:
     cost: Cost
     target: float
     start: Widths
+    counted: Callable[[Widths], float]
     alike: Callable[[Widths, str], Hashable] = lambda widths, name: name
 
     def loss(self, widths: Widths) -> float:
@@ -72,7 +75,7 @@ class Allocated:
         cost: What they cost.
         loss: What is lost.
         tables: For the first of each kind of group: width -> cost of the whole when it alone has this width.
-        tried: Each choice that was looked at: (what the table said it costs, what it costs).
+        tried: Each choice that was looked at: (what the model said it costs, what it costs).
     """
 
     widths: dict[str, int]
@@ -91,48 +94,124 @@ class Knapsack:
 
     Args:
         widths: At how many widths of each group the cost is looked at; between them it is a broken line.
-        passes: How many times the table is made anew, around the best choice so far.
-        tries: How many choices are looked at as a whole with one table.
+        tries: How many choices are looked at as a whole.
     """
 
     widths: Annotated[int, Ge(2)] = 5
-    passes: Annotated[int, Ge(1)] = 1
-    tries: Annotated[int, Ge(1)] = 4
+    tries: Annotated[int, Ge(1)] = 5
 
     def within(self, problem: Problem) -> Allocated:
-        """The widths that lose least, as far as the tables tell; never more than the start loses.
+        """The widths that lose least, as far as the model tells; never more than the start loses.
 
         Raises:
             PlanError: the start costs more than the target.
         """
-        return allocate(problem, widths=self.widths, passes=self.passes, tries=self.tries)
+        return allocate(problem, widths=self.widths, tries=self.tries)
 
 
-def allocate(problem: Problem, *, widths: int, passes: int, tries: int) -> Allocated:
+def allocate(problem: Problem, *, widths: int, tries: int) -> Allocated:
     """As `Knapsack`."""
     best, cost = dict(problem.start), problem.cost([problem.start])[0]
     if cost > problem.target:
         raise PlanError(f"The widths to start from cost {cost:.4g} of the whole, more than {problem.target:.4g}.")
-    tables: dict[str, dict[int, float]] = {}
+    model = _Model(problem, best, cost, widths)
     tried: list[tuple[float, float]] = []
-    for _ in range(passes):
-        centre, base = dict(best), cost
-        measured = _tables(problem, centre, base, widths)
-        tables = tables or {name: table for name, table in measured.items() if name in _firsts(problem, centre)}
-        budget, reach = problem.target - base, 1.0
-        for _ in range(tries):
-            chosen, said = _choose(problem, measured, centre, budget, reach)
-            found = problem.cost([chosen])[0]
-            tried.append((said, found))
-            if found <= problem.target and problem.loss(chosen) < problem.loss(best):
-                best, cost = chosen, found
-            budget -= found - problem.target
-            if found > problem.target:  # the table holds near its centre: stay nearer
-                reach /= 2
-                budget = max(budget, 0.0)
-        if best == centre:
+    target = problem.target
+    for _ in range(tries):
+        chosen, said = model.best(target)
+        found = problem.cost([chosen])[0]
+        tried.append((said, found))
+        if found <= problem.target and problem.loss(chosen) < problem.loss(best):
+            best, cost = chosen, found
+        if chosen == problem.start or abs(found - problem.target) < 1e-3 * problem.target:
             break
-    return Allocated(widths=best, cost=cost, loss=problem.loss(best), tables=tables, tried=tried)
+        target *= problem.target / found
+    return Allocated(widths=best, cost=cost, loss=problem.loss(best), tables=model.shown, tried=tried)
+
+
+class _Model:
+    """What networks cost, from a table around one of them and from counting.
+
+    cost(w) = base + sum over groups of table(w) + price * (counted(w) - what counting one width at a time adds up to)
+
+    Args:
+        problem: What is to be allocated.
+        centre: The widths around which the table is made.
+        base: What they cost.
+        count: At how many widths of each group the cost is looked at.
+    """
+
+    def __init__(self, problem: Problem, centre: Widths, base: float, count: int) -> None:
+        self.problem, self.centre, self.base = problem, dict(centre), base
+        tables = _tables(problem, centre, base, count)
+        firsts = _firsts(problem, centre)
+        self.shown = {name: tables[name] for name in firsts}
+        self.counted_base = problem.counted(centre)
+        self.single = {
+            name: {width: problem.counted({**centre, name: width}) - self.counted_base for width in options}
+            for name, options in problem.options.items()
+        }
+        self.table = {
+            name: dict(
+                zip(
+                    options,
+                    (np.interp(options, list(tables[name]), list(tables[name].values())) - base).tolist(),
+                    strict=True,
+                )
+            )
+            for name, options in problem.options.items()
+        }
+        pairs = [
+            (self.single[name][width], self.table[name][width]) for name in firsts for width in problem.options[name]
+        ]
+        squares = sum(counted**2 for counted, _ in pairs)
+        self.price = max(0.0, sum(a * b for a, b in pairs) / squares) if squares else 0.0
+
+    def __call__(self, widths: Widths) -> float:
+        """The cost of a network, never asked of it."""
+        together = self.problem.counted(widths) - self.counted_base
+        apart = sum(self.single[name][width] for name, width in widths.items())
+        alone = sum(self.table[name][width] for name, width in widths.items())
+        return float(self.base + alone + self.price * (together - apart))
+
+    def best(self, target: float) -> tuple[dict[str, int], float]:
+        """The widths that lose least at no more than a cost by this model, and that cost; the cheapest if none do."""
+        here, cost = dict(self.problem.start), self(self.problem.start)
+        if cost > target:  # an earlier choice cost more than was said: begin from less
+            here = {name: widths[0] for name, widths in self.problem.options.items()}
+            cost = self(here)
+        reach = 1.0
+        while reach >= 1 / 64:
+            for then in self._around(here, cost, target, reach):
+                if (reached := self(then)) <= target and self.problem.loss(then) < self.problem.loss(here):
+                    here, cost = then, reached
+                    break
+            else:
+                reach /= 2
+        return here, cost
+
+    def _around(self, here: Widths, cost: float, target: float, reach: float) -> Iterator[dict[str, int]]:
+        """Widths that lose little, by what single changes around some widths cost; the least loss first.
+
+        Single changes can say too much or too little of several at once, so they may add up to more or less than the
+        target.
+
+        Args:
+            here: The widths to start from.
+            cost: What they cost by the model.
+            target: What may be spent.
+            reach: How far from these widths, as a share of the size of each group.
+        """
+        near = {
+            name: [width for width in widths if abs(width - here[name]) <= reach * widths[-1]]
+            for name, widths in self.problem.options.items()
+        }
+        costs = [[self({**here, name: width}) - cost for width in widths] for name, widths in near.items()]
+        losses = [[self.problem.losses[name][width] for width in widths] for name, widths in near.items()]
+        least = sum(min(row) for row in costs)
+        for more in (1 / 8, 1 / 16, 1 / 32, 0, -1 / 32, -1 / 16, -1 / 8, -1 / 4):
+            found = knapsack(losses, costs, max((1 + more) * target - cost, least), gap=1e-4)
+            yield {name: widths[k] for (name, widths), k in zip(near.items(), found, strict=True)}
 
 
 def _firsts(problem: Problem, centre: Widths) -> dict[str, Hashable]:
@@ -162,34 +241,6 @@ def _spread(options: Sequence[int], count: int) -> list[int]:
     """Some of the options, evenly, with both ends."""
     at = np.linspace(0, len(options) - 1, min(count, len(options))).round().astype(int)
     return [options[i] for i in dict.fromkeys(at.tolist())]
-
-
-def _choose(
-    problem: Problem, tables: Mapping[str, Mapping[int, float]], centre: Widths, budget: float, reach: float
-) -> tuple[dict[str, int], float]:
-    """The best widths by the tables, and what they cost by these.
-
-    Args:
-        problem: What may be chosen.
-        tables: Costs by width.
-        centre: The widths around which the tables were made.
-        budget: How much more than the centre the choice may cost.
-        reach: How far from the centre it may be, as a share of the size of each group.
-    """
-    options = {
-        name: [width for width in widths if abs(width - centre[name]) <= reach * widths[-1]]
-        for name, widths in problem.options.items()
-    }
-    base = [tables[name][centre[name]] for name in options]
-    losses = [[problem.losses[name][width] for width in widths] for name, widths in options.items()]
-    costs = [
-        (np.interp(widths, list(tables[name]), list(tables[name].values())) - here).tolist()
-        for (name, widths), here in zip(options.items(), base, strict=True)
-    ]
-    least = sum(min(cost) for cost in costs)
-    chosen = knapsack(losses, costs, max(budget, least), gap=1e-4)
-    said = base[0] + sum(cost[k] for cost, k in zip(costs, chosen, strict=True))
-    return {name: widths[k] for (name, widths), k in zip(options.items(), chosen, strict=True)}, said
 
 
 def options_for(size: int, *, least: int, step: int, most: int = 64) -> list[int]:

@@ -30,7 +30,7 @@ from lessen.operations.prune_channels.plan import PrunedChannels
 from lessen.operations.prune_channels.scores import comparable, group_figures, normalised
 from lessen.operations.prune_channels.target import share_by_clock, share_for
 from lessen.operations.scores import Magnitude, Score
-from lessen.surgery.coupling import Coupling, Group, analyse
+from lessen.surgery.coupling import Coupling, Group, analyse, multiply_adds
 from lessen.surgery.modules import get_module
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -181,6 +181,9 @@ class PruneChannels:
                 cost=cost,
                 target=self._target(),
                 start=start,
+                counted=(lambda widths: cost([widths])[0])
+                if not isinstance(cost, MeasuredCost)
+                else lambda widths: float(multiply_adds(coupling, widths)),
                 alike=lambda widths, name: alike(coupling, widths, name),
             )
         )
@@ -240,7 +243,7 @@ def _rows(found: Allocated) -> list[dict[str, str]]:
         text = ", ".join(f"{width}: {cost:.3f}" for width, cost in table.items())
         rows.append({"module": name, "edit": "cost of the whole by width", "before": "1", "after": text})
     for said, found_cost in found.tried:
-        after = f"{found_cost:.4f} of the whole, {said:.4f} by the table"
+        after = f"{found_cost:.4f} of the whole, {said:.4f} by the model"
         rows.append({"module": "", "edit": "knapsack looked at", "before": "1", "after": after})
     return rows
 
