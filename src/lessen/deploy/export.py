@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import ExportError, need
 from lessen.core.files import write_bytes, write_whole
-from lessen.deploy import low_bit
+from lessen.deploy import low_bit, short
 from lessen.deploy.pairs import store_integers, translations
 from lessen.measure.timing import no_collection
 from lessen.operations.quantize.operators import decompositions
@@ -53,7 +53,7 @@ def export_onnx(model: nn.Module, inputs: Inputs, path: Path | str, *, optimize:
                 dynamo=True,
                 opset_version=OPSET,
                 optimize=optimize,
-                custom_translation_table=translations() | low_bit.translations(),
+                custom_translation_table=translations() | low_bit.translations() | short.translations(),
                 verbose=False,
             )
             assert program is not None  # it returns a program when it gets no file
@@ -61,6 +61,7 @@ def export_onnx(model: nn.Module, inputs: Inputs, path: Path | str, *, optimize:
     except Exception as error:
         raise ExportError(f"{type(model).__name__} cannot be written as ONNX. {_last_line(error)}") from error
     low_bit.store_low_bits(proto)
+    short.store_short(proto)
     store_integers(proto)
     _strip(proto)
     write_bytes(path, _serialized(proto, type(model).__name__))
@@ -74,7 +75,7 @@ def export_pt2(model: nn.Module, inputs: Inputs, path: Path | str) -> Path:
         ExportError: the network cannot be traced.
     """
     path = Path(path)
-    exported, table = _program(model, inputs), decompositions() | low_bit.decompositions()
+    exported, table = _program(model, inputs), decompositions() | low_bit.decompositions() | short.decompositions()
     with _exporting():
         if any(node.target in table for node in exported.graph.nodes):
             exported = exported.run_decompositions(table)

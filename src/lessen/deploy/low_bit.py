@@ -2,8 +2,9 @@
 
 The exporter writes `dequantize` as a DequantizeLinear of blocks. Here the codes become 2, 4 or 8 bits wide, and a
 product with such a weight becomes ONNX Runtime's MatMulNBits, which multiplies with 2, 4 or 8 bits in blocks of 16, 32,
-64 … without making the whole weight first. What it cannot do (convolutions, other blocks) stays a DequantizeLinear of
-4 or 8 bits: the file is small, and the runtime makes the weights floating point when it loads or runs it.
+64 … without making the whole weight first. What it cannot do (convolutions, other blocks) is written as codes of 4 or 8
+bits that are cast, shifted and multiplied: the file is small, and a runtime that carries out constants computes these
+once, when it loads the file. ONNX Runtime would carry out a DequantizeLinear again and again.
 
 Shapes: O rows, I inputs of a row, G groups of a row.
 """
@@ -52,13 +53,6 @@ class _Weight:
     zeros: Array
     group: int
 
-    def dense(self) -> Array:
-        """The weight in floating point, shape (O, I)."""
-        columns = self.codes.shape[1]
-        zeros, steps = (np.repeat(each, self.group, axis=1)[:, :columns] for each in (self.zeros, self.steps))
-        made: Array = (self.codes.astype(steps.dtype) - zeros.astype(steps.dtype)) * steps
-        return made
-
     def bits(self) -> int:
         """The width of the codes in the file."""
         largest = max(int(self.codes.max(initial=0)), int(self.zeros.max(initial=0)))
@@ -99,9 +93,6 @@ def _weights(graph: Any) -> Iterator[_Weight]:
 
 def _store(graph: Any, weight: _Weight) -> None:
     readers = _readers(graph, weight.node.output[0])
-    if _rounded_again(graph, weight.node.output[0]):
-        _replace(graph, weight.node, [], {weight.node.output[0]: weight.dense()})
-        return
     columns, made = None, weight.node.output[0]
     if len(readers) == 1 and readers[0].op_type == "Mul":
         # Columns that were scaled: the inputs are multiplied instead.
@@ -110,28 +101,14 @@ def _store(graph: Any, weight: _Weight) -> None:
             columns, made = scale, readers[0].output[0]
             readers = _readers(graph, made)
     block = _block(weight)
-    left = []
+    left = False
     for reader in readers:
-        products = _products(graph, reader, made)
-        if block and products:
-            for product in products:
-                _multiply(graph, product, weight, columns, block)
-        else:
-            left.append(reader)
+        products = _products(graph, reader, made) if block else []
+        left |= not products
+        for product in products:
+            _multiply(graph, product, weight, columns, block)
     if left:
-        _dequantize(
-            graph, weight, [reader for reader in left if reader.op_type == "Transpose"], scaled=columns is not None
-        )
-
-
-def _rounded_again(graph: Any, name: str) -> bool:
-    """Whether a weight is quantized for integer kernels as well: these need it whole."""
-    for reader in _readers(graph, name):
-        if reader.op_type in {"QuantizeLinear", "Abs"}:
-            return True
-        if reader.op_type in {"Reshape", "Mul", "Transpose"} and _rounded_again(graph, reader.output[0]):
-            return True
-    return False
+        _spell_out(graph, weight)
 
 
 def _block(weight: _Weight) -> int:
@@ -194,31 +171,33 @@ def _multiply(graph: Any, product: Any, weight: _Weight, columns: Array | None, 
     _replace(graph, product, nodes, own)
 
 
-def _dequantize(graph: Any, weight: _Weight, turned: list[Any], *, scaled: bool) -> None:
-    """Leave a DequantizeLinear, of 4 or 8 bits; what is turned afterwards is stored turned."""
-    import onnx
+def _spell_out(graph: Any, weight: _Weight) -> None:
+    """Write the weight as arithmetic on constants."""
+    from onnx import helper
 
-    name, wide = weight.node.output[0], weight.bits() == 8
-    kind = np.uint8 if wide else _uint4()
-    parts = (weight.codes.astype(kind), weight.steps, weight.zeros.astype(kind))
-    whole = weight.steps.shape[1] == 1
-    for node in [weight.node, *([] if scaled else turned)]:
-        across = node is not weight.node
-        axis = int(across) if whole else int(not across)
-        about = {"axis": axis} if whole else {"axis": axis, "block_size": weight.group}
-        own = {}
-        for part, value in zip(("codes", "steps", "zeros"), parts, strict=True):
-            if whole and part != "codes":
-                value = value.reshape(-1)
-            elif across:
-                value = value.T
-            own[f"{node.output[0]}_{part}"] = np.ascontiguousarray(value)
-        _replace(
-            graph,
-            node,
-            [onnx.helper.make_node("DequantizeLinear", list(own), [node.output[0]], name=name, **about)],
-            own,
-        )
+    name, (rows, inputs), group = weight.node.output[0], weight.codes.shape, weight.group
+    groups = weight.steps.shape[1]
+    kind = np.uint8 if weight.bits() == 8 else _uint4()
+    padded = np.pad(weight.codes, [(0, 0), (0, groups * group - inputs)]).reshape(rows, groups, group)
+    tensors = {
+        f"{name}_codes": padded.astype(kind),
+        f"{name}_zeros": weight.zeros[:, :, None].astype(kind),
+        f"{name}_steps": weight.steps[:, :, None],
+        f"{name}_shape": np.array([rows, groups * group]),
+    }
+    floating = helper.np_dtype_to_tensor_dtype(weight.steps.dtype)
+    nodes = [
+        helper.make_node("Cast", [f"{name}_codes"], [f"{name}_codes_cast"], to=floating),
+        helper.make_node("Cast", [f"{name}_zeros"], [f"{name}_zeros_cast"], to=floating),
+        helper.make_node("Sub", [f"{name}_codes_cast", f"{name}_zeros_cast"], [f"{name}_shifted"]),
+        helper.make_node("Mul", [f"{name}_shifted", f"{name}_steps"], [f"{name}_scaled"]),
+    ]
+    whole = f"{name}_whole" if groups * group != inputs else name
+    nodes.append(helper.make_node("Reshape", [f"{name}_scaled", f"{name}_shape"], [whole]))
+    if whole != name:
+        tensors |= {f"{name}_{key}": np.array([value]) for key, value in (("from", 0), ("to", inputs), ("axis", 1))}
+        nodes.append(helper.make_node("Slice", [whole, *(f"{name}_{key}" for key in ("from", "to", "axis"))], [name]))
+    _replace(graph, weight.node, nodes, tensors)
 
 
 def _packed(values: Array, bits: int) -> Array:

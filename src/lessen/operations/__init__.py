@@ -7,6 +7,7 @@ from lessen.operations.channel_scores.fisher import Fisher
 from lessen.operations.channel_scores.geometric_median import GeometricMedian
 from lessen.operations.equalize import Equalize
 from lessen.operations.factorization import Channel, Spatial
+from lessen.operations.half import BFloat16, Float16, Half, Halved
 from lessen.operations.knapsack import Knapsack
 from lessen.operations.low_rank import Factorized, LowRank
 from lessen.operations.pattern import NM, Anywhere, PerRow
@@ -33,6 +34,8 @@ from lessen.operations.quantize import (
     QDrop,
     Quantize,
     Quantized,
+    QuantizedDynamically,
+    QuantizeDynamic,
     SquaredError,
 )
 from lessen.operations.reinitialize import Reinitialize, Reinitialized
@@ -57,6 +60,7 @@ __all__ = [
     "Alps",
     "Anywhere",
     "Awq",
+    "BFloat16",
     "BatchNormScale",
     "Brecq",
     "Chance",
@@ -68,10 +72,13 @@ __all__ = [
     "ExactObs",
     "Factorized",
     "Fisher",
+    "Float16",
     "GeometricMedian",
     "Global",
     "Gptq",
     "GradientFlow",
+    "Half",
+    "Halved",
     "Hqq",
     "Knapsack",
     "LayerAdaptive",
@@ -92,8 +99,10 @@ __all__ = [
     "PrunedWeights",
     "QDrop",
     "Quantize",
+    "QuantizeDynamic",
     "QuantizeWeights",
     "Quantized",
+    "QuantizedDynamically",
     "QuantizedWeights",
     "Reconstructed",
     "Reinitialize",

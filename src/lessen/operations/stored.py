@@ -23,6 +23,7 @@ from lessen.surgery.attention import OpenAttention
 from lessen.surgery.codes import coded_parameters
 from lessen.surgery.masks import mask_of, stored
 from lessen.surgery.packing import Behind, Grid, Known
+from lessen.surgery.short import short_parameters
 
 
 def stored_state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Known]]:
@@ -32,6 +33,8 @@ def stored_state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Known]]
     for path, _, last, codes in coded_parameters(model):
         name = _joined(path, last)
         known[f"{name}.codes"] = Known(behind=Behind(name=f"{name}.zeros", group=codes.group))
+    for path, _, last, short in short_parameters(model):
+        state[_joined(path, last)] = short(state[_joined(path, last)])
     for name, rounding in _roundings(model).items():
         if name not in state:
             continue

@@ -1,0 +1,153 @@
+"""Half precision: parameters in 16 bits, computed with as before.
+
+Micikevicius et al., Mixed precision training, ICLR 2018, arXiv:1710.03740, for float16; Kalamkar et al., A study of
+BFLOAT16 for deep learning training, 2019, arXiv:1905.12322.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lessen.core import Card, Context, Where, matches, settings
+from lessen.core.errors import NetworkError, PlanError, did_you_mean
+from lessen.surgery.codes import codes_of
+from lessen.surgery.masks import owners, stored
+from lessen.surgery.modules import get_module
+from lessen.surgery.short import short_of, shorten_parameter
+
+
+@settings
+class Float16:
+    """5 bits of exponent, 10 of fraction: three decimal digits, up to 65,504."""
+
+    brain: ClassVar[bool] = False
+    largest: ClassVar[float] = torch.finfo(torch.float16).max
+
+
+@settings
+class BFloat16:
+    """8 bits of exponent, 7 of fraction: two decimal digits, and the range of float32."""
+
+    brain: ClassVar[bool] = True
+    largest: ClassVar[float] = torch.finfo(torch.bfloat16).max
+
+
+@settings
+class Halved:
+    """The plan of `Half`.
+
+    Args:
+        kind: Of 16 bits.
+        parameters: Which parameters, by name; a tied one by its first.
+        left: What was left alone, and why.
+    """
+
+    kind: Float16 | BFloat16 = Float16()
+    parameters: tuple[str, ...] = ()
+    left: dict[str, str] = Field(default_factory=dict)
+
+    def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
+        """A copy of the network that sees these parameters in 16 bits.
+
+        Raises:
+            PlanError: a parameter is missing.
+        """
+        network = copy.deepcopy(model)
+        for name in self.parameters:
+            path, _, last = name.rpartition(".")
+            try:
+                module = get_module(network, path)
+            except NetworkError as error:
+                raise PlanError(f"The plan does not belong to this network. {error}") from error
+            if not isinstance(getattr(module, last, None), Tensor):
+                raise PlanError(f"The plan does not belong to this network: it has no parameter {name!r}.")
+            for _, owner, its_name in owners(network, stored(module, last)):
+                shorten_parameter(owner, its_name, brain=self.kind.brain)
+        return network
+
+    def describe(self) -> list[dict[str, Any]]:
+        """One row for each parameter."""
+        rows: list[dict[str, Any]] = [
+            {"module": name, "edit": "halved", "before": "full precision", "after": type(self.kind).__name__}
+            for name in self.parameters
+        ]
+        rows += [{"module": name, "edit": "left alone", "before": why, "after": ""} for name, why in self.left.items()]
+        return rows
+
+
+@settings
+class Half:
+    """Keep parameters in 16 bits; the network computes in its own precision.
+
+    Args:
+        kind: Which 16 bits.
+        where: Which modules; None for all that have parameters.
+        exclude: Which of these to leave alone.
+    """
+
+    kind: Float16 | BFloat16 = Float16()
+    where: Where = None
+    exclude: Where = None
+
+    card: ClassVar[Card] = Card(
+        row="operations / quantization",
+        paper="arXiv:1710.03740 (float16), arXiv:1905.12322 (bfloat16)",
+        says="Every parameter is a number of 16 bits: the files that run and the compressed file are half as large.",
+        costs="No time is saved on a CPU: ONNX Runtime and OpenVINO make the parameters 32 bits wide when they load.",
+        fails_when="A parameter is beyond 65,504 (an error; take BFloat16()), or differences far below a thousandth of "
+        "the parameters matter.",
+        differs="Inputs, activations and outputs keep their type. Training moves the parameters in full behind the "
+        "rounding.",
+    )
+
+    @classmethod
+    def neutral(cls) -> Self:
+        """No module is meant."""
+        return cls(where=())
+
+    def plan(self, model: nn.Module, context: Context) -> Halved:
+        """Choose the parameters.
+
+        Raises:
+            PlanError: `where` means no module with parameters, or a parameter is too large for the kind.
+        """
+        chosen: list[str] = []
+        left: dict[str, str] = {}
+        seen: list[Tensor] = []
+        for path, module in model.named_modules():
+            if isinstance(module, nn.utils.parametrize.ParametrizationList) or not matches(self.where, path, module):
+                continue
+            if self.exclude is not None and matches(self.exclude, path, module):
+                continue
+            for last in [*module._parameters, *getattr(module, "parametrizations", ())]:
+                tensor, name = getattr(module, last), f"{path}.{last}" if path else last
+                if tensor is None or any(stored(module, last) is other for other in seen):
+                    continue
+                seen.append(stored(module, last))
+                reason = self._unfit(module, last, tensor)
+                if reason:
+                    left[name] = reason
+                    continue
+                if tensor.numel() and float(tensor.detach().abs().amax()) > self.kind.largest:
+                    raise PlanError(f"{name} is beyond {self.kind.largest:g}. Take kind=BFloat16(), or exclude it.")
+                chosen.append(name)
+        if not chosen and not left and self.where not in (None, ()):
+            known = [path for path, module in model.named_modules() if module._parameters]
+            raise PlanError(
+                f"where={self.where!r} means nothing with parameters; {did_you_mean(str(self.where), known)}"
+            )
+        return Halved(kind=self.kind, parameters=tuple(chosen), left=left)
+
+    def _unfit(self, module: nn.Module, last: str, tensor: Tensor) -> str:
+        if codes_of(module, last) is not None:
+            return "it is stored in codes, whose steps have 16 bits"
+        if short_of(module, last) is not None:
+            return "it has 16 bits already"
+        if not tensor.is_floating_point() or tensor.element_size() <= 2:
+            return f"it is of {tensor.dtype} as it is"
+        return ""
