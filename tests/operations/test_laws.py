@@ -10,16 +10,21 @@ from lessen.core import Operation
 from lessen.deploy.export import export_onnx
 from lessen.operations import (
     NM,
+    Alps,
     ConnectionSensitivity,
     Equalize,
     Global,
     GradientFlow,
+    Half,
     LayerAdaptive,
     LowRank,
     PerRow,
+    PruneByReconstruction,
     PruneChannels,
     PruneWeights,
     Quantize,
+    QuantizeDynamic,
+    QuantizeWeights,
     Reinitialize,
     Shuffled,
     Smooth,
@@ -27,6 +32,7 @@ from lessen.operations import (
     SynapticFlow,
     Taylor,
 )
+from lessen.pipeline import pack
 from lessen.testing import EXAMPLES, Example, OperationLaws
 from lessen.testing.networks import Convolutions
 from lessen.zoo import transformer
@@ -55,6 +61,10 @@ class TestPruneWeightsBeforeTraining(OperationLaws):
         PruneWeights(keep=0.5, score=GradientFlow(), allocation=LayerAdaptive()),
         PruneWeights(keep=0.3, score=SynapticFlow(rounds=10), allocation=Global()),
     )
+
+
+class TestPruneByReconstruction(OperationLaws):
+    settings = (PruneByReconstruction(keep=0.8), PruneByReconstruction(keep=0.3, method=Alps(steps=30)))
 
 
 class TestReinitialize(OperationLaws):
@@ -88,6 +98,29 @@ class TestEqualize(OperationLaws):
 class TestSmooth(OperationLaws):
     networks = {"transformer": Example(lambda: transformer(dim=16, depth=1, heads=2, image=8, patch=4), (1, 8, 8))}
     settings = (Smooth(),)
+
+
+class Packed:
+    """The file whose size must not grow is the compressed one, which holds codes in their bits."""
+
+    @classmethod
+    def save(cls, model: nn.Module, network: Example, path: Path) -> None:
+        """What is small is the compressed file."""
+        del network
+        pack(model, path)
+
+
+class TestQuantizeWeights(Packed, OperationLaws):
+    settings = (QuantizeWeights(bits=8, group=16), QuantizeWeights(bits=3, group=16))
+
+
+class TestHalf(Packed, OperationLaws):
+    settings = (Half(),)
+
+
+class TestQuantizeDynamic(OperationLaws):
+    networks = {"perceptron": EXAMPLES["perceptron"]}
+    settings = (QuantizeDynamic(weight_bits=8), QuantizeDynamic(weight_bits=4))
 
 
 class TestQuantize(OperationLaws):
