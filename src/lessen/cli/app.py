@@ -174,6 +174,28 @@ def measure(  # noqa: PLR0917
 
 
 @app.command()
+def explain(
+    model: Annotated[str, typer.Argument(help="A network, as zoo:residual or timm:mobilenetv3_small_100.")],
+    data: Annotated[str | None, typer.Option(help="The data whose examples it takes, as digits.")] = None,
+    shape: Annotated[str | None, typer.Option(help="Or the shape of one example, as 3,224,224.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A safetensors file or a checkpoint of plain tensors.")] = None,
+    argument: Annotated[
+        list[str] | None, typer.Option("--set", help="An argument of the network, as width=32.")
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines, complete.")] = False,
+) -> None:
+    """Say which channels of a network can be pruned, what goes with each, and what cannot and why."""
+    from lessen.cli.explaining import explained, show_explanation
+
+    found = explained(model, data, shape, weights=weights, pairs=argument or [])
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        show_explanation(found, Console(highlight=False))
+
+
+@app.command()
 def schema(out: Annotated[Path | None, typer.Option(help="Write it here; without it, print it.")] = None) -> None:
     """The JSON schema of recipes, for editors."""
     from lessen.core.files import write_json

@@ -38,7 +38,7 @@ def measured(
     from lessen.data import load
     from lessen.zoo import build, check_classes
 
-    arguments = dict(_pair(pair) for pair in pairs)
+    arguments = dict(pair(text) for text in pairs)
     threads = threads if threads is not None else torch.get_num_threads()
     path = Path(model)
     if path.suffix in RUNTIMES or path.suffix == ".safetensors":
@@ -92,7 +92,15 @@ def _check(task: Data, check: Callable[..., None], network: Any) -> None:
     check(network, task)
 
 
-def _pair(text: str) -> tuple[str, Any]:
+def pair(text: str) -> tuple[str, Any]:
+    """An argument of a network as a person writes it: name=value.
+
+    Raises:
+        SettingError: it is not of that form.
+
+    >>> pair("width=32")
+    ('width', 32)
+    """
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise SettingError(f"--set {text!r} is no argument of a network; expected name=value, as width=32.")

@@ -9,6 +9,9 @@ Related: Fang et al., DepGraph, CVPR 2023, arXiv:2301.12900, which follows depen
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any
@@ -106,15 +109,28 @@ def export(model: nn.Module, inputs: Inputs) -> ExportedProgram:
     fused = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)  # its kernels hide what they do from the graph
-        return torch.export.export(model, args, kwargs, strict=False)
+        with _quiet():
+            return torch.export.export(model, args, kwargs, strict=False)
     except Exception as error:
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         raise NetworkError(
             f"{type(model).__name__} cannot be read by torch.export on these inputs: {type(error).__name__}: "
-            f"{str(error).strip()[:600]} Give inputs that the network takes; control flow that depends on values "
-            "must be rewritten."
+            f"{said[:400]} Give inputs that the network takes; control flow that depends on values must be rewritten."
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints its graph, and logs, when it fails; its error says enough."""
+    before = logging.root.manager.disable
+    try:
+        logging.disable(logging.CRITICAL)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _placeholders(model: nn.Module, program: ExportedProgram) -> dict[str, Value]:
