@@ -48,14 +48,13 @@ def hqq(weight_OI: Tensor, rounding: Rounding, *, power: float = 0.7, rounds: in
         rounding: Bits and group.
         power: Of the errors, between 0 and 1.
         rounds: How often grids are moved.
-        beta: How much an error must weigh at first, against the size of the group's largest weight.
+        beta: How much of an error, in steps of the first grid, must be paid for at first.
     """
     bits, group, symmetric = rounding.bits, rounding.group, rounding.symmetric
     step_OG, zero_OG = group_grids(weight_OI, bits=bits, group=group, symmetric=symmetric)
     made = on_grids(weight_OI, step_OG, zero_OG, bits=bits, group=group, symmetric=symmetric)
     best_step, best_zero, least_OG = step_OG, zero_OG, norm_error(weight_OI, made, power=power)
-    # In units of the largest weight of a group, so that beta means the same everywhere.
-    unit_OI = spread(_by_group(weight_OI.abs(), group).amax(2).clamp_min(1e-30), weight_OI, group)
+    unit_OI = spread(step_OG, weight_OI, group)
     for _ in range(rounds):
         error_OI = shrink((weight_OI - made.weight()) / unit_OI, beta, power) * unit_OI
         aim_OI = weight_OI - error_OI
