@@ -39,6 +39,7 @@ from lessen.operations.quantize import (
     SquaredError,
 )
 from lessen.operations.reinitialize import Reinitialize, Reinitialized
+from lessen.operations.remove_blocks import RemoveBlocks, RemovedBlocks
 from lessen.operations.rescale import Rescaled
 from lessen.operations.scores import Magnitude, Taylor
 from lessen.operations.second_order import (
@@ -107,6 +108,8 @@ __all__ = [
     "Reconstructed",
     "Reinitialize",
     "Reinitialized",
+    "RemoveBlocks",
+    "RemovedBlocks",
     "Rescaled",
     "Shuffled",
     "Smallest",
