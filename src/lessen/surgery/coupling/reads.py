@@ -9,6 +9,7 @@ Calls are named as `torch.export` names them in its graph: ("reshape_3", "method
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from lessen.core.data import Inputs, call
+from lessen.core.seeds import seeded
 from lessen.surgery.calls import Place, Watch
 from lessen.surgery.modules import tensor_names
 
@@ -172,11 +174,15 @@ _SHAPES = (Tensor.shape.__get__, Tensor.size)  # type: ignore[attr-defined]
 
 
 def read_numbers(model: nn.Module, inputs: Inputs) -> Reads:
-    """Run a network once, in evaluation mode, and see which numbers it reads from shapes; nothing if it cannot run."""
-    reader = _Reader(model, inputs)
+    """Run a network once, as it is, and see which numbers it reads from shapes; nothing if it cannot run.
+
+    Its buffers and the global generator are left as they were, whatever it does to them.
+    """
+    work = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+    reader = _Reader(work, inputs)
     try:
-        with torch.no_grad(), reader:
-            call(model, inputs)
+        with torch.no_grad(), seeded(0, "reads"), reader:
+            call(work, inputs)
     except Exception:  # noqa: BLE001  (code that takes no number of another class; then nothing is known)
         return Reads()
     return reader.reads
