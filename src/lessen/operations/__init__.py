@@ -8,6 +8,7 @@ from lessen.operations.channel_scores.geometric_median import GeometricMedian
 from lessen.operations.equalize import Equalize
 from lessen.operations.factorization import Channel, Spatial
 from lessen.operations.half import BFloat16, Float16, Half, Halved
+from lessen.operations.isomorphic import Isomorphic
 from lessen.operations.knapsack import Knapsack
 from lessen.operations.low_rank import Factorized, LowRank
 from lessen.operations.pattern import NM, Anywhere, PerRow
@@ -81,6 +82,7 @@ __all__ = [
     "Half",
     "Halved",
     "Hqq",
+    "Isomorphic",
     "Knapsack",
     "LayerAdaptive",
     "LearnedClip",

@@ -23,6 +23,7 @@ from lessen.core.settings import settings
 from lessen.core.where import Where, matches
 from lessen.operations.allocation import Allocation, Uniform, top
 from lessen.operations.channel_scores.contract import ChannelScore
+from lessen.operations.isomorphic import AmongKinds, kinds_of
 from lessen.operations.knapsack import Allocated, Budgeted, Cost, Problem, losses_for, options_for
 from lessen.operations.prune_channels.attempt import Attempt
 from lessen.operations.prune_channels.cost import MeasuredCost, alike, multiply_adds_cost, parameters_cost
@@ -61,7 +62,7 @@ class PruneChannels:
     multiply_adds: Share | None = None
     time: Share | None = None
     score: Score | ChannelScore = Magnitude(power=2.0)
-    allocation: Allocation | Budgeted = Uniform()
+    allocation: Allocation | AmongKinds | Budgeted = Uniform()
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     round_to: Annotated[int, Field(ge=1)] = 1
     where: Where = None
@@ -135,7 +136,7 @@ class PruneChannels:
                     break
         cost = self._cost(attempt, context)
         while wanted := [name for name in chosen if name not in attempt.left_out]:
-            kept, rows = self._kept({name: figures[name] for name in wanted}, attempt.coupling, cost)
+            kept, rows = self._kept({name: figures[name] for name in wanted}, attempt, cost)
             plan = attempt.proven(kept)
             if plan is not None:
                 return dataclasses.replace(plan, measured=rows)
@@ -148,14 +149,15 @@ class PruneChannels:
         return wanted and not unwanted
 
     def _kept(
-        self, figures: Mapping[str, Tensor], coupling: Coupling, cost: Cost | None
+        self, figures: Mapping[str, Tensor], attempt: Attempt, cost: Cost | None
     ) -> tuple[dict[str, list[int]], list[dict[str, str]]]:
         """The indices that stay, of each group that loses some, and what was measured to find out how many."""
         scores, rows = normalised(figures), []
-        counts = self._counts(scores, self._share(scores, cost))
+        shared = self._shared(attempt)
+        counts = self._counts(shared, scores, self._share(shared, scores, cost))
         if isinstance(self.allocation, Budgeted):
             assert cost is not None
-            found = self._within(figures if comparable(self.score) else scores, counts, coupling, cost)
+            found = self._within(figures if comparable(self.score) else scores, counts, attempt.coupling, cost)
             counts, rows = found.widths, _rows(found)
         if isinstance(cost, MeasuredCost):
             rows = [_clocked(cost, counts), *rows]
@@ -212,23 +214,32 @@ class PruneChannels:
     def _target(self) -> float:
         return next(share for share in (self.parameters, self.multiply_adds, self.time, self.keep) if share is not None)
 
-    def _share(self, scores: Mapping[str, Tensor], cost: Cost | None) -> float:
+    def _shared(self, attempt: Attempt) -> Allocation:
+        """The allocation of a share; a knapsack starts from one share for all."""
+        if isinstance(self.allocation, Budgeted):
+            return Uniform()
+        if isinstance(self.allocation, AmongKinds):
+            return self.allocation.among(kinds_of(attempt.model, attempt.coupling))
+        return self.allocation
+
+    def _share(self, allocation: Allocation, scores: Mapping[str, Tensor], cost: Cost | None) -> float:
         """The share of channels that meets the target."""
         if cost is None:
             return self._target()
         if isinstance(cost, MeasuredCost):
             if self.time == 1.0:
                 return 1.0
-            return share_by_clock(self._target(), lambda shares: cost([self._counts(scores, s) for s in shares]))
+            return share_by_clock(
+                self._target(), lambda shares: cost([self._counts(allocation, scores, share) for share in shares])
+            )
         what = "parameters" if self.parameters is not None else "multiply-adds"
-        return share_for(self._target(), lambda share: cost([self._counts(scores, share)])[0], what)
+        return share_for(self._target(), lambda share: cost([self._counts(allocation, scores, share)])[0], what)
 
     def _least(self, size: int) -> int:
         return max(1, math.ceil(self.floor * size / self.round_to)) * self.round_to
 
-    def _counts(self, scores: Mapping[str, Tensor], share: float) -> dict[str, int]:
+    def _counts(self, allocation: Allocation, scores: Mapping[str, Tensor], share: float) -> dict[str, int]:
         """How many indices of each group stay: in multiples of `round_to`, and never fewer than the floor."""
-        allocation = Uniform() if isinstance(self.allocation, Budgeted) else self.allocation
         kept = {}
         for name, wanted in allocation.counts(scores, share).items():
             size = len(scores[name])
