@@ -1,6 +1,7 @@
 """What one pass through a graph computes, against the same thing written by hand."""
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessen.core import Batch, Card, settings
+from lessen.core.errors import GraphError
 from lessen.core.seeds import uniforms
 from lessen.graph import (
     Branch,
@@ -177,6 +179,15 @@ def test_gates_weigh_examples() -> None:
     torch.testing.assert_close(
         passed(Linear(), schedule=LinearWarmup(until=0.5), weight=2.0).total, labels + 2 * 0.5 * 0.25 * soft_N.mean()
     )
+
+
+def test_a_gate_that_reads_labels_refuses_mixed_ones() -> None:
+    mixed = dataclasses.replace(BATCH, labels=0.7 * F.one_hot(BATCH.labels, 4) + 0.075)
+    edge = Edge(source="t", target="s", objective=SoftTargets(), gate=Correct())
+    nodes = [frozen(quiet(12, 2)), learner(quiet(8, 1))]
+    with pytest.raises(GraphError, match="class numbers"):
+        Flow(Stage(name="s", graph=Graph(nodes=nodes, edges=[edge]), epochs=1), mixed)
+    flow_of(nodes, [edge]).close()  # of one class each, they are fine
 
 
 def test_what_a_gate_sees_has_no_gradient() -> None:
