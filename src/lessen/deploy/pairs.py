@@ -51,6 +51,10 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         floor = op.Mul(op.ReduceMax(size, keepdims=0), constant(SMALLEST, np.float32))
         return op.Max(size, floor, constant(np.finfo(np.float32).tiny, np.float32))
 
+    def quantize_dynamically(x: Any) -> Any:
+        code, scale, zero = op.DynamicQuantizeLinear(x)
+        return op.DequantizeLinear(code, scale, zero)
+
     def quantize_weight(weight: Any, *, limit: int, axis: int) -> Any:
         others = [place for place in range(len(weight.shape)) if place != axis]
         largest = op.ReduceMax(op.Abs(weight), constant(others, np.int64), keepdims=0)
@@ -78,6 +82,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         torch.ops.lessen.quantize_by_step.default: quantize_by_step,
         torch.ops.lessen.quantize_by_offset.default: quantize_by_offset,
         torch.ops.lessen.quantize_by_clip.default: quantize_by_clip,
+        torch.ops.lessen.quantize_dynamically.default: quantize_dynamically,
     }
 
 
@@ -88,6 +93,7 @@ def store_integers(model: Any) -> None:
         return
     _carry_out_constants(model)
     _turn_weights(graph)
+    _multiply_found(graph)
     _store_biases(graph)
     _spell_zero_points(graph)
     _name_global_pools(graph)
@@ -143,6 +149,53 @@ def _turn_weights(graph: Any) -> None:
             "DequantizeLinear", [name, *maker.input[1:]], list(node.output), axis=order.index(axis), name=node.name
         )
         node.CopyFrom(fresh)
+
+
+def _multiply_found(graph: Any) -> None:
+    """A product of a weight and what found its grid at run time becomes MatMulInteger; runtimes do not see that.
+
+    (code - zero) W is summed in int32, and multiplied by the step that was found and those of the weight's columns.
+    """
+    import onnx
+
+    values = _values(graph)
+    makers = {name: node for node in graph.node for name in node.output}
+    nodes: list[Any] = []
+    for node in graph.node:
+        x, weight = (_maker(makers, name) for name in (*node.input, "", "")[:2])
+        if node.op_type not in {"MatMul", "Gemm"} or not _found(x, makers) or not _stored(weight, values):
+            nodes.append(node)
+            continue
+        turned = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+        codes, name = values[weight.input[0]], f"{node.name or node.output[0]}_integer"
+        codes = np.ascontiguousarray(codes.T if turned else codes)
+        graph.initializer.append(onnx.numpy_helper.from_array(codes, f"{name}_weight"))
+        bias = list(node.input[2:3])
+        last = f"{name}_product" if bias else node.output[0]
+        steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
+            ("MatMulInteger", [x.input[0], f"{name}_weight", x.input[2]], f"{name}_sum", {}),
+            ("Cast", [f"{name}_sum"], f"{name}_float", {"to": onnx.TensorProto.FLOAT}),
+            ("Mul", [x.input[1], weight.input[1]], f"{name}_steps", {}),
+            ("Mul", [f"{name}_float", f"{name}_steps"], last, {}),
+        ]
+        steps += [("Add", [last, *bias], node.output[0], {})] if bias else []
+        nodes += [onnx.helper.make_node(op, given, [gives], name=gives, **how) for op, given, gives, how in steps]
+    _replace(graph, nodes)
+
+
+def _maker(makers: dict[str, Any], name: str) -> Any:
+    return makers.get(name)
+
+
+def _found(node: Any, makers: dict[str, Any]) -> bool:
+    """Whether a node gives values on a grid that was found at run time."""
+    maker = makers.get(node.input[0]) if node is not None and node.op_type == "DequantizeLinear" else None
+    return maker is not None and maker.op_type == "DynamicQuantizeLinear"
+
+
+def _stored(node: Any, values: dict[str, Array]) -> bool:
+    """Whether a node gives a weight whose codes are constants."""
+    return node is not None and node.op_type == "DequantizeLinear" and node.input[0] in values
 
 
 def _spell_zero_points(graph: Any) -> None:

@@ -1,5 +1,6 @@
 """Whole numbers instead of floating point: observe ranges, put a grid on every edge, compute as the runtime will."""
 
+from lessen.operations.quantize.dynamic import QuantizedDynamically, QuantizeDynamic
 from lessen.operations.quantize.learned import LearnedClip, LearnedStep, LearnedStepAndOffset
 from lessen.operations.quantize.network import is_quantized
 from lessen.operations.quantize.observers import Entropy, MeanMagnitude, MinMax, Percentile, SquaredError
@@ -19,7 +20,9 @@ __all__ = [
     "Percentile",
     "QDrop",
     "Quantize",
+    "QuantizeDynamic",
     "Quantized",
+    "QuantizedDynamically",
     "SquaredError",
     "is_quantized",
 ]

@@ -172,6 +172,7 @@ class Grids(nn.Module):
         limits: For each layer, by name, the largest code of its weights.
         weights: The grids of layers whose steps do not follow their weights.
         same: Sites that keep the grid of another one, by name, and that other.
+        dynamic: Whether the layers round what they are given to a grid that they find in it.
     """
 
     def __init__(
@@ -182,8 +183,10 @@ class Grids(nn.Module):
         limits: Mapping[str, int],
         weights: Mapping[str, WeightGrid] | None = None,
         same: Mapping[str, str] | None = None,
+        dynamic: bool = False,
     ) -> None:
         super().__init__()
+        self.dynamic = dynamic
         self.limits = dict(limits)
         self.same = dict(same or {})
         for site, found in edges.items():

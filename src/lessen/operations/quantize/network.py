@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_map
 from lessen.core.errors import PlanError
 from lessen.operations.quantize.edges import LAYERS
 from lessen.operations.quantize.fake import quantize_weight
+from lessen.operations.quantize.found import quantize_dynamically
 from lessen.operations.quantize.grids import Grid, Grids
 from lessen.surgery.calls import Place, Watch, floating
 
@@ -43,6 +44,8 @@ class Rounding(Watch):
             if limit is not None:
                 change = functools.partial(self.weight, place.path, limit)
                 args, kwargs = with_weight(place.op, args, kwargs, change)
+                if self.grids.dynamic:
+                    args, kwargs = _with_found_grid(args, kwargs)
         return self._round(place.site, run(*args, **kwargs))
 
     def gives(self, site: str, module: nn.Module, output: Any) -> Any:
@@ -93,6 +96,13 @@ def with_weight(
     if "weight" in kwargs:
         return args, {**kwargs, "weight": change(kwargs["weight"], axis=axis)}
     return (args[0], change(args[1], axis=axis), *args[2:]), kwargs
+
+
+def _with_found_grid(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call of a layer, with what it is given on the grid found in it."""
+    if "input" in kwargs:
+        return args, {**kwargs, "input": quantize_dynamically(kwargs["input"])}
+    return (quantize_dynamically(args[0]), *args[1:]), kwargs
 
 
 @functools.cache

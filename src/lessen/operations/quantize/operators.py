@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lessen.operations.quantize import fake, stepped
+from lessen.operations.quantize import fake, found, stepped
 
 
 def decompositions() -> dict[Any, Any]:
@@ -19,4 +19,5 @@ def decompositions() -> dict[Any, Any]:
         ours.quantize_by_step.default: stepped.plain_quantize_by_step,
         ours.quantize_by_offset.default: stepped.plain_quantize_by_offset,
         ours.quantize_by_clip.default: stepped.plain_quantize_by_clip,
+        ours.quantize_dynamically.default: found.plain_quantize_dynamically,
     }

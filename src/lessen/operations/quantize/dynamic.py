@@ -1,0 +1,130 @@
+"""Linear layers in whole numbers whose activations find their grid while they run.
+
+Nothing is observed beforehand: each layer looks at what it is given, from the smallest to the largest value, and rounds
+it to 8 bits; its weights are rounded once. This is DynamicQuantizeLinear and MatMulInteger of ONNX.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import field
+from typing import Annotated, Any, ClassVar, Self
+
+from annotated_types import Ge, Le
+from torch import nn
+
+from lessen.core.card import Card
+from lessen.core.contracts import Context
+from lessen.core.data import map_inputs
+from lessen.core.errors import PlanError, did_you_mean
+from lessen.core.machine import saturates_int8
+from lessen.core.settings import settings
+from lessen.core.where import Where, matches
+from lessen.operations.quantize.edges import LAYERS
+from lessen.operations.quantize.found import LEVELS
+from lessen.operations.quantize.grids import Grids
+from lessen.operations.quantize.network import is_quantized, with_grids
+from lessen.surgery.calls import trace
+from lessen.surgery.modules import get_module
+
+
+@settings
+class QuantizedDynamically:
+    """Which linear layers compute in whole numbers.
+
+    Args:
+        weights: For each layer, by name, the bits of its weights.
+    """
+
+    weights: dict[str, int] = field(default_factory=dict)
+
+    def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
+        """A new network that computes so; `model` is not changed, and `values` changes nothing.
+
+        Raises:
+            PlanError: the network has no layer of such a name, or is quantized already.
+        """
+        del values
+        if not self.weights:
+            return copy.deepcopy(model)
+        if is_quantized(model):
+            raise PlanError(f"{type(model).__name__} is quantized already. Quantize the network it came from.")
+        names = {name for name, _ in model.named_modules()}
+        for name in self.weights:
+            if name not in names:
+                raise PlanError(
+                    f"The plan quantizes {name!r}, which {type(model).__name__} does not have: "
+                    f"{did_you_mean(name, names)} The plan is of another network."
+                )
+        limits = {name: 2 ** (bits - 1) - 1 for name, bits in self.weights.items()}
+        return with_grids(copy.deepcopy(model), Grids({}, levels=LEVELS, limits=limits, dynamic=True))
+
+    def describe(self) -> list[dict[str, Any]]:
+        """One row for each layer."""
+        return [
+            {
+                "module": name,
+                "edit": "rounded, its input while it runs",
+                "before": "32-bit weights",
+                "after": f"{bits}-bit weights, a step for each channel",
+            }
+            for name, bits in self.weights.items()
+        ]
+
+
+@settings
+class QuantizeDynamic:
+    """Compute linear layers in whole numbers, on grids that are found while the network runs.
+
+    Needs no data. The network that comes out rounds as the runtime will, and its file holds int8 weights.
+
+    Args:
+        weight_bits: Of the weights, 2 to 8; None takes 8, or 7 where the processor adds 8-bit products in 16 bits and
+            could overflow (x86 without VNNI).
+        where: Which layers; None is every linear layer.
+        exclude: Which of them to leave in floating point.
+    """
+
+    weight_bits: Annotated[int, Ge(2), Le(8)] | None = None
+    where: Where = None
+    exclude: Where = ()
+
+    card: ClassVar[Card] = Card(
+        row="operations / quantization",
+        paper="ONNX operators DynamicQuantizeLinear and MatMulInteger",
+        says="Linear layers multiply integers; the range of what they are given is taken anew in each run.",
+        costs="No calibration. Weights of linear layers take a quarter of the bytes. Each layer first looks for its "
+        "range and rounds: where layers are small or batches short, the file is slower than in fp32.",
+        fails_when="The network is convolutional: convolutions stay as they are. The range is that of the whole "
+        "batch: one outlier coarsens all examples, and what an example gets depends on the others.",
+        differs="As ONNX Runtime computes it, with a step for each output channel of the weights.",
+    )
+
+    @classmethod
+    def neutral(cls) -> Self:
+        """No layer at all."""
+        return cls(where=())
+
+    def plan(self, model: nn.Module, context: Context) -> QuantizedDynamically:
+        """Find the linear layers.
+
+        Raises:
+            PlanError: there are none, or the network is quantized already.
+        """
+        if self.where == ():
+            return QuantizedDynamically()
+        if is_quantized(model):
+            raise PlanError(f"{type(model).__name__} is quantized already. Quantize the network it came from.")
+        own = copy.deepcopy(model).to(context.device).eval()
+        seen = trace(own, map_inputs(context.inputs, lambda value: value.to(context.device)))
+        paths = dict.fromkeys(one.path for one in seen.calls if one.op == "linear" and one.inputs[0] is not None)
+        mixed = {one.path for one in seen.calls if one.op in LAYERS and one.op != "linear"}
+        bits = self.weight_bits or (7 if saturates_int8() else 8)
+        weights = {path: bits for path in paths if path not in mixed and self._means(own, path)}
+        if not weights:
+            raise PlanError("No linear layer to quantize: check `where` and `exclude`; convolutions need Quantize().")
+        return QuantizedDynamically(weights=weights)
+
+    def _means(self, model: nn.Module, path: str) -> bool:
+        module = get_module(model, path)
+        return matches(self.where, path, module) and not matches(self.exclude, path, module)
