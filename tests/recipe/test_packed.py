@@ -13,7 +13,8 @@ import lessen
 from lessen.core import Operation
 from lessen.core.errors import LessenError, PlanError, RecipeError, RunError, WeightsError
 from lessen.core.files import write_json, write_tensors
-from lessen.operations import LowRank, PruneChannels, PruneWeights, Quantize
+from lessen.operations import Half, LowRank, PruneChannels, PruneWeights, Quantize, QuantizeDynamic, QuantizeWeights
+from lessen.operations.quantize import LearnedStep
 from lessen.operations.stored import masks
 from lessen.pipeline import RunFolder, pack, unpack
 from lessen.pipeline.plans import encode_plans
@@ -29,11 +30,18 @@ OPERATIONS: dict[str, Operation] = {
     "rank": LowRank(rank=3),
     "4 bits": Quantize(weight_bits=4),
     "7 bits": Quantize(weight_bits=7),
+    "learned steps": Quantize(weight_bits=4, learned=LearnedStep()),
+    "dynamic": QuantizeDynamic(),
+    "codes": QuantizeWeights(bits=3, group=16),
+    "half": Half(),
 }
 NETWORKS = {name: EXAMPLES[name] for name in ("convolutions", "attention")}
+FIRST = ("channels", "weights", "rank", "4 bits", "7 bits")
 ORDERS = [
     *((name,) for name in OPERATIONS),
-    *(pair for pair in itertools.permutations(OPERATIONS, 2) if not {"4 bits", "7 bits"} <= set(pair)),
+    *(pair for pair in itertools.permutations(FIRST, 2) if not {"4 bits", "7 bits"} <= set(pair)),
+    ("weights", "learned steps"),
+    ("weights", "codes", "half"),
 ]
 
 

@@ -27,7 +27,7 @@ _SECOND = {
     **dict.fromkeys(["Conv", "FusedConv", "ConvTranspose", "NhwcFusedConv", "ConvInteger"], 1),
     **dict.fromkeys(["MatMul", "FusedMatMul", "Gemm", "FusedGemm", "MatMulInteger", "MatMulIntegerToFloat"], 1),
     **dict.fromkeys(["QLinearConv", "QLinearConvTranspose", "QLinearMatMul", "QGemm"], 3),
-    "DynamicQuantizeMatMul": 1,
+    **dict.fromkeys(["DynamicQuantizeMatMul", "MatMulNBits"], 1),
 }
 _TRANSPOSED = frozenset({"ConvTranspose", "QLinearConvTranspose"})
 

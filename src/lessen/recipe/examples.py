@@ -96,6 +96,7 @@ def _situations(name: str, kind: str, row: str) -> Iterator[list[str]]:
         "control scores": _score,
         "pairings": _pairing,
         "reconstruction methods": _reconstruction,
+        "rounding of weights": _rounding,
         "scores at initialisation": _score,
         "sparse training": _sparse,
         "transforms": _transform,
@@ -220,6 +221,19 @@ def _reconstruction(name: str) -> Iterator[list[str]]:
         "network, images = residual(width=8, depth=8), torch.randn(4, 1, 16, 16)",
         "context = Context(inputs=images, calibration=[Batch(images, torch.arange(4))])",
         f"plan = PruneByReconstruction(keep=0.5, method={_made(name)}).plan(network, context)",
+        'plan.describe()[0]["after"].split(",")[0]',
+    ]
+
+
+def _rounding(name: str) -> Iterator[list[str]]:
+    yield [
+        "import torch",
+        "from lessen.core import Batch, Context",
+        f"from lessen.operations import QuantizeWeights, {name}",
+        "from lessen.zoo import mlp",
+        "network, images = mlp(), torch.randn(16, 1, 8, 8)",
+        "context = Context(inputs=images, calibration=[Batch(images, torch.arange(16))])",
+        f"plan = QuantizeWeights(bits=4, group=16, method={_made(name)}).plan(network, context)",
         'plan.describe()[0]["after"].split(",")[0]',
     ]
 

@@ -12,6 +12,7 @@ from lessen.core import Where, matches
 from lessen.core.errors import PlanError, did_you_mean
 from lessen.operations.pattern import Pattern
 from lessen.surgery.attention import OpenAttention
+from lessen.surgery.codes import codes_of
 from lessen.surgery.masks import owners, stored
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -51,7 +52,9 @@ def candidates(model: nn.Module, where: Where, exclude: Where) -> tuple[Weights,
         seen.append(tensor)
         name = f"{path}.{last}" if path else last
         other = [(at, owner) for at, owner, its in owners(model, tensor) if prunable(owner) != its]
-        if other:
+        if codes_of(module, last) is not None:
+            left[name] = "its weights are stored in codes; prune first"
+        elif other:
             at, owner = other[0]
             left[name] = f"tied to {at}, a {type(owner).__name__}, which does not only multiply by it"
         else:
