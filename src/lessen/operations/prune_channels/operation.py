@@ -27,6 +27,7 @@ from lessen.operations.isomorphic import AmongKinds, kinds_of
 from lessen.operations.knapsack import Allocated, Budgeted, Cost, Problem, losses_for, options_for
 from lessen.operations.prune_channels.attempt import Attempt
 from lessen.operations.prune_channels.cost import MeasuredCost, alike, multiply_adds_cost, parameters_cost
+from lessen.operations.prune_channels.means import carried_means
 from lessen.operations.prune_channels.plan import PrunedChannels
 from lessen.operations.prune_channels.scores import comparable, group_figures, normalised
 from lessen.operations.prune_channels.target import share_by_clock, share_for
@@ -53,6 +54,8 @@ class PruneChannels:
         allocation: How many of each group stay.
         floor: Share of every group that stays in any case; at least one index always does.
         round_to: Sizes of groups are multiples of this where they are not smaller.
+        keep_means: Whether what removed channels add on average goes to the biases of the layers that read them, or to
+            the batch normalisations behind these; over the calibration examples.
         where: Only groups that a module with such a name makes; None for all.
         exclude: No group in which a module with such a name has a part.
     """
@@ -65,6 +68,7 @@ class PruneChannels:
     allocation: Allocation | AmongKinds | Budgeted = Uniform()
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     round_to: Annotated[int, Field(ge=1)] = 1
+    keep_means: bool = False
     where: Where = None
     exclude: Where = None
 
@@ -139,8 +143,18 @@ class PruneChannels:
             kept, rows = self._kept({name: figures[name] for name in wanted}, attempt, cost)
             plan = attempt.proven(kept)
             if plan is not None:
-                return dataclasses.replace(plan, measured=rows)
+                return self._finished(attempt.model, plan, context, rows)
         return None
+
+    def _finished(
+        self, model: nn.Module, plan: PrunedChannels, context: Context, rows: list[dict[str, str]]
+    ) -> PrunedChannels:
+        """The plan with what was measured, and with the means where they are kept."""
+        if not self.keep_means or not plan.kept:
+            return dataclasses.replace(plan, measured=rows)
+        found, left = carried_means(model, plan, context)
+        rows = rows + [{"module": at, "edit": "means are lost", "before": why, "after": ""} for at, why in left.items()]
+        return dataclasses.replace(plan, measured=rows, carries=list(found), values=found or None)
 
     def _wants(self, model: nn.Module, group: Group) -> bool:
         makes = [member.tensor for member in group.members if not member.consumes]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lessen.core.errors import NetworkError, PlanError
 from lessen.core.settings import settings
 from lessen.operations.prune_channels.edits import carry_out
+from lessen.operations.values import put_values
 from lessen.surgery.attention import open_attention
 from lessen.surgery.coupling import groups_of, keep_mask, size
 from lessen.surgery.modules import copy_with, get_tensor
@@ -35,7 +36,9 @@ class PrunedChannels:
         pinned: Modules whose channels cannot be removed, and why.
         parameters: Number of parameters, before and after.
         multiply_adds: Multiply-adds of one example, before and after.
-        measured: What was timed to choose the widths, as rows for people.
+        measured: What was timed to choose the widths, and other rows for people.
+        carries: Names of tensors that also carry what removed channels add on average; their numbers are in `values`.
+        values: These, as text, or None where there are none or they stand in the weights beside the plan.
     """
 
     kept: dict[str, list[int]]
@@ -51,14 +54,15 @@ class PrunedChannels:
     parameters: tuple[int, int]
     multiply_adds: tuple[int, int]
     measured: list[dict[str, str]] = Field(default_factory=list)
+    carries: list[str] = Field(default_factory=list)
+    values: dict[str, str] | None = None
 
     def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
-        """A new network without the removed channels; `values` changes nothing, as slicing costs nothing.
+        """A new network without the removed channels; `values` says whether biases carry what these added.
 
         Raises:
             PlanError: the network has other names or shapes than the one that the plan was made for.
         """
-        del values
         try:
             sliced = {name: self._sliced(name, get_tensor(model, name)) for name in self.layouts}
             work = copy_with(model, sliced)
@@ -70,6 +74,8 @@ class PrunedChannels:
             raise PlanError(
                 f"The plan was made for another network than this {type(model).__name__}. {error}"
             ) from error
+        if values and self.carries:
+            put_values(work, self.values)
         return work
 
     def _sliced(self, name: str, tensor: Tensor) -> Tensor:
@@ -110,4 +116,7 @@ class PrunedChannels:
             rows.append({"module": path, "edit": "open attention", **what})
         for name, why in (self.left_out | self.pinned).items():
             rows.append({"module": name, "edit": "left alone", "before": why, "after": ""})
+        for name in self.carries:
+            row = {"module": name.rpartition(".")[0], "edit": "keep means", "before": "", "after": f"in {name}"}
+            rows.append(row)
         return [*rows, *self.measured]
