@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -135,6 +135,7 @@ def test_no_more_go_of_a_group_than_may() -> None:
     assert bool((order.sort(dim=1).values == torch.arange(8)).all()), "every weight stands in the order once"
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.floats(0, 9), min_size=4, max_size=4), min_size=1, max_size=4), st.integers(0, 16))
 def test_rows_give_in_the_order_of_their_next_cost(costs: list[list[float]], count: int) -> None:
     count = min(count, 4 * len(costs))

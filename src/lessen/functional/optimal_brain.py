@@ -82,32 +82,25 @@ def _order(weight_TI: Tensor, gram_II: Tensor, gone_TI: Tensor, group: int | Non
     start_T = gone_TI.sum(1)
     cost_TI = torch.zeros_like(weight_TI)
     for step in range(inputs):
-        open_T = start_T <= step
-        if not bool(open_T.any()):
-            continue
-        diagonal_TI = inverse_TII.diagonal(dim1=1, dim2=2)
         closed_TI = gone_TI if group is None else gone_TI | _full(gone_TI, group, most)
-        price_TI = torch.where(closed_TI, torch.inf, weight_TI.square() / diagonal_TI)
-        # What cannot go at all goes last, in its order.
-        price_TI = torch.where(gone_TI, torch.inf, price_TI)
+        price_TI = torch.where(closed_TI, torch.inf, weight_TI.square() / inverse_TII.diagonal(dim1=1, dim2=2))
         cost_T, next_T = price_TI.min(1)
-        stuck_T = cost_T.isinf()
+        stuck_T = cost_T.isinf()  # what cannot go at all goes last, in its order
         next_T = torch.where(stuck_T, (~gone_TI).to(torch.int8).argmax(1), next_T)
-        rows_T = each_T[open_T]
-        at_T = next_T[open_T]
-        order_TI[rows_T, step], cost_TI[rows_T, step] = at_T, cost_T[open_T]
-        gone_TI[rows_T, at_T] = True
-        moving_T = rows_T[~stuck_T[open_T]]
-        if len(moving_T) == 0:
+        due_T = start_T <= step  # before that stands what was gone before
+        order_TI[due_T, step], cost_TI[due_T, step] = next_T[due_T], cost_T[due_T]
+        gone_TI[each_T[due_T], next_T[due_T]] = True
+        moving_T = due_T & ~stuck_T
+        if not bool(moving_T.any()):
             continue
-        at_T = next_T[moving_T]
-        column_TI = inverse_TII[moving_T, :, at_T]
-        pivot_T = column_TI[torch.arange(len(at_T), device=at_T.device), at_T].unsqueeze(1)
-        weight_TI[moving_T] -= weight_TI[moving_T, at_T].unsqueeze(1) / pivot_T * column_TI
-        weight_TI[moving_T, at_T] = 0.0
-        scaled_TI = column_TI / pivot_T.sqrt()
-        inverse_TII[moving_T] -= scaled_TI.unsqueeze(2) * scaled_TI.unsqueeze(1)
-        inverse_TII[moving_T, at_T, at_T] = 1.0  # never looked at again, and never divides by zero
+        column_TI = inverse_TII[each_T, :, next_T]
+        pivot_T = column_TI[each_T, next_T]
+        weight_TI -= (weight_TI[each_T, next_T] / pivot_T * moving_T).unsqueeze(1) * column_TI
+        scaled_TI = column_TI * (pivot_T.rsqrt() * moving_T).unsqueeze(1)
+        inverse_TII.addcmul_(scaled_TI.unsqueeze(2), scaled_TI.unsqueeze(1), value=-1)
+        # Never looked at again, and never divides by zero.
+        inverse_TII[each_T[moving_T], next_T[moving_T], next_T[moving_T]] = 1.0
+        weight_TI[each_T[moving_T], next_T[moving_T]] = 0.0
     return order_TI, cost_TI
 
 
