@@ -90,7 +90,7 @@ class PruneByReconstruction:
             return Reconstructed(pruned=PrunedWeights(masks={}, shapes={}, left=left), values={})
         scores = {name: without_pruned(wide(getattr(*owner).detach()).abs(), *owner) for name, owner in chosen.items()}
         layers = layers_of(model, context.inputs, chosen)
-        left |= {name: "nothing is seen to be multiplied with it" for name in chosen if name not in layers}
+        left |= {name: _why_unseen(chosen[name][0]) for name in chosen if name not in layers}
         counts = self.allocation.counts({name: scores[name] for name in layers}, self.keep)
         empty = [name for name, count in counts.items() if count == 0]
         if empty:
@@ -158,3 +158,9 @@ def relative_error(weight: Tensor, found: Tensor, gram: Gram) -> float:
         (quadratic_error(new - old, gram_II).sum(), quadratic_error(old, gram_II).sum()) for old, new, gram_II in pairs
     ]
     return float(sum(change for change, _ in sums) / max(float(sum(whole for _, whole in sums)), 1e-300))
+
+
+def _why_unseen(module: nn.Module) -> str:
+    if type(module).__name__.startswith("ConvTranspose"):
+        return "the inputs of a transposed convolution are not collected; use PruneWeights"
+    return "nothing is seen to be multiplied with it"
