@@ -58,12 +58,16 @@ def prune(named: Named, folder: Path, result: dict[str, Any]) -> None:
 def _pruned(network: nn.Module, x: Tensor) -> tuple[nn.Module, list[Any]]:
     import torch_pruning as tp
 
-    classifiers = [m for m in network.modules() if isinstance(m, nn.Linear) and m.out_features == 1000]
+    classifiers = [part for part in network.modules() if _outputs(part) == 1000]
     importance = tp.importance.MagnitudeImportance(p=2)
     pruner = tp.pruner.BasePruner(network, x, importance, pruning_ratio=1 - KEEP, ignored_layers=classifiers)
     pruner.step()
     network.zero_grad()
     return network.eval(), pruner.pruning_history()
+
+
+def _outputs(part: nn.Module) -> int:
+    return part.out_features if isinstance(part, nn.Linear) else part.out_channels if isinstance(part, nn.Conv2d) else 0
 
 
 def export(named: Named, folder: Path, result: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """How many networks can be pruned, and is what comes out right? See README.md.
 
-    python benchmarks/coupling/run.py [--only NAME ...] [--again] [--limit 240] [--fill]
+    python benchmarks/coupling/run.py [--only NAME ...] [--again] [--limit 240] [--fill] [--exports]
     PYTHONPATH=/where/torch-pruning/is python benchmarks/coupling/run.py --peer
 
 Each network has processes of its own, with a limit on the processor's time: one prunes and compares, a second, which
@@ -139,6 +139,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="also those that have a result")
     parser.add_argument("--limit", type=float, default=240.0, help="seconds of the processor for one step of a network")
     parser.add_argument("--fill", action="store_true", help="not those that have a result of another state of the code")
+    parser.add_argument("--exports", action="store_true", help="only the export of what is pruned already")
     parser.add_argument("--peer", action="store_true", help="Torch-Pruning in place of lessen")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -153,9 +154,11 @@ def main() -> None:
         arm, code, first, last = "lessen", source(), (ours.prune, ours.reload), ours.export
     warm_up()
     chosen = [named for named in networks() if not asked.only or any(one in named.name for one in asked.only)]
-    for steps in (first, (*first, last)):  # export takes the longest: of every network first the rest
+    # Export takes the longest: of every network first the rest.
+    for steps in ((last,),) if asked.exports else (first, (*first, last)):
         for named in chosen:
-            settle(named, arm, code, steps, asked)
+            if not asked.exports or (KEPT / arm / named.file / "wanted.safetensors").is_file():
+                settle(named, arm, code, steps, asked)
 
 
 if __name__ == "__main__":

@@ -277,6 +277,28 @@ def shuffle(call: Call) -> Value:
     return _made(call, (*batch, product((channels, *tile_axes)), *fresh(call.shape[-2:], "positions")))
 
 
+@rule("im2col", "col2im", "unfold")
+def neighbourhoods(call: Call) -> Value:
+    """Positions around positions: inside the axis of channels (`F.unfold`, `F.fold`), or an axis of their own."""
+    x: Value = call["self"]
+    if call.operator == "unfold":
+        dim = (call["dimension"] or 0) % len(x.axes)
+        pin(x.axes[dim], f"{call.where} looks at neighbours along it")
+        new = fresh([call.shape[dim], call.shape[-1]], "positions")
+        return _made(call, (*x.axes[:dim], new[0], *x.axes[dim + 1 :], new[1]))
+    if call.operator == "im2col":
+        *batch, channels, height, width = x.axes
+        for axis in (height, width):
+            pin(axis, "positions")
+        around = fresh([call.shape[-2] // channels.size, call.shape[-1]], "positions")
+        return _made(call, (*batch, product((channels, around[0])), around[1]))
+    *batch, channels, positions = x.axes
+    kept, tile = reshape([channels], [call.shape[-3], channels.size // call.shape[-3]])
+    for axis in (tile, positions):
+        pin(axis, "positions")
+    return _made(call, (*batch, kept, *fresh(call.shape[-2:], "positions")))
+
+
 @rule("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty")
 def constant(call: Call) -> Value:
     """The same number everywhere, at any size."""
