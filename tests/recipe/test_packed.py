@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import lessen
+from lessen.cli import main
 from lessen.core import Operation
 from lessen.core.errors import LessenError, PlanError, RecipeError, RunError, WeightsError
 from lessen.core.files import write_json, write_tensors
@@ -165,6 +166,20 @@ def test_a_run_is_packed_and_loaded_by_the_file_alone(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="there already"):
         lessen.pack(run, out=made.path)
     assert lessen.pack(run).bytes == made.bytes  # its own file may be written again
+
+
+def test_the_command_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, out = finished(tmp_path, "zoo:mlp"), tmp_path / "own.safetensors"
+    for code, said in ((0, f"Packed: {out}"), (2, "there already")):
+        with pytest.raises(SystemExit) as left:
+            main(["pack", str(run), "--out", str(out)])
+        assert left.value.code == code
+        printed = capsys.readouterr()
+        assert said in printed.out + printed.err
+    with pytest.raises(SystemExit) as left:
+        main(["load", str(out)])
+    assert left.value.code == 0
+    assert "parameters" in capsys.readouterr().out
 
 
 def test_a_file_that_names_a_module_is_not_trusted(tmp_path: Path) -> None:

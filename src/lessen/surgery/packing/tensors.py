@@ -145,7 +145,8 @@ def read_tensor(form: dict[str, Any], source: Source, behind: Tensor | None = No
     if kind is None or not all(isinstance(size, int) and size >= 0 for size in shape):
         raise WeightsError(f"A tensor of {form['type']!r} and {shape} is not known. The file is damaged.")
     count, number, inner = math.prod(shape), _numpy(kind), form["form"]
-    rows_n = _row_numbers(shape, form.get("axis", 0))
+    # Without grids nothing asks for rows, and none are made: they are eight bytes a value.
+    rows_n = _row_numbers(shape, form["axis"]) if "axis" in form else np.broadcast_to(np.int64(0), count)
     if "at" not in inner:
         return _tensor(read_values(inner, source, number, rows_n, count), kind, shape), None
     stands_n = read_positions(inner["at"], source, count)
