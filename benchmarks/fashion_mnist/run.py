@@ -45,7 +45,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 RECIPE = HERE.parents[1] / "recipes" / "fashion_mnist.yaml"
 SEEDS = (0, 1, 2)
-TUNED_ON, TUNED_EPOCHS = 100, 10
+TUNED_ON, TUNED_EPOCHS = 100, 6
 STEPS = 55_000 // 128  # of one pass over the training split
 
 # What differs from the recipe. `tune` chooses on the validation split, with another seed than those that are reported.
