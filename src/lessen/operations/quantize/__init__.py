@@ -2,6 +2,7 @@
 
 from lessen.operations.quantize.dynamic import QuantizedDynamically, QuantizeDynamic
 from lessen.operations.quantize.learned import LearnedClip, LearnedStep, LearnedStepAndOffset
+from lessen.operations.quantize.mixed import FisherError, Mixed, OutputDivergence
 from lessen.operations.quantize.network import is_quantized
 from lessen.operations.quantize.observers import Entropy, MeanMagnitude, MinMax, Percentile, SquaredError
 from lessen.operations.quantize.operation import Quantize
@@ -12,11 +13,14 @@ __all__ = [
     "AdaRound",
     "Brecq",
     "Entropy",
+    "FisherError",
     "LearnedClip",
     "LearnedStep",
     "LearnedStepAndOffset",
     "MeanMagnitude",
     "MinMax",
+    "Mixed",
+    "OutputDivergence",
     "Percentile",
     "QDrop",
     "Quantize",

@@ -26,6 +26,7 @@ from lessen.operations.quantize.biases import correctable, corrected_biases
 from lessen.operations.quantize.edges import find_edges
 from lessen.operations.quantize.grids import weight_grid_name
 from lessen.operations.quantize.learned import Learned
+from lessen.operations.quantize.mixed import Mixed, rounder
 from lessen.operations.quantize.network import GRIDS, is_quantized
 from lessen.operations.quantize.observers import MinMax, Observer, SquaredError
 from lessen.operations.quantize.observing import layer_weights, observe, weight_steps
@@ -50,8 +51,8 @@ class Quantize:
     Args:
         bits: Of the activations, 2 to 8; 32 changes nothing.
         observer: Chooses the range of each edge from what passes it on the calibration batches.
-        weight_bits: Of the weights, 2 to 8; None takes 8, or 7 where the processor adds 8-bit products in 16 bits and
-            could overflow (x86 without VNNI).
+        weight_bits: Of the weights, 2 to 8, or `Mixed` for as many as each layer needs; None takes 8, or 7 where the
+            processor adds 8-bit products in 16 bits and could overflow (x86 without VNNI).
         weight_observer: Chooses a step for each channel from its weights, which is then kept; None lets the step follow
             the largest weight, also in training. Where steps or the rounding learn, None is `SquaredError()`.
         rounding: How to learn which way each weight is rounded, up or down; None takes the nearest.
@@ -63,7 +64,7 @@ class Quantize:
 
     bits: Bits | Literal[32] = 8
     observer: Observer = MinMax()
-    weight_bits: Bits | None = None
+    weight_bits: Bits | Mixed | None = None
     weight_observer: Observer | None = None
     rounding: Learning | None = None
     correct_biases: bool = False
@@ -73,13 +74,18 @@ class Quantize:
 
     card: ClassVar[Card] = Card(
         row="operations / quantization",
-        paper="arXiv:1712.05877 (integer inference), arXiv:2106.08295 (practice)",
+        paper="arXiv:1712.05877 (integer inference), arXiv:2106.08295 (practice); learned steps: arXiv:1902.08153 "
+        "(LSQ), arXiv:2004.09576 (LSQ+), arXiv:1805.06085 (PACT); rounding: arXiv:2004.10568 (AdaRound), "
+        "arXiv:2102.05426 (BRECQ), arXiv:2203.05740 (QDrop); biases: arXiv:1906.04721; bits for each layer: "
+        "arXiv:1911.03852 (HAWQ-V2)",
         says="Weights and activations become whole numbers of 8 bits; the runtime multiplies and adds integers.",
-        costs="A few calibration passes. The file is about a quarter as large; the time is the runtime's affair.",
+        costs="A few calibration passes; learned rounding takes minutes, one small training for each layer or block. "
+        "The file is about a quarter as large, also with fewer bits than 8; the time is the runtime's affair.",
         fails_when="Transformers: normalisation, softmax and residuals stay in fp32, and the conversions between may "
         "cost more than the integer kernels save. Small networks whose layers take microseconds.",
-        differs="Weight steps follow the weights (the largest magnitude of a channel) also in training; papers learn "
-        "or freeze them. Pairs stand on every edge between integer operators, not only before layers.",
+        differs="Weight steps follow the largest weight of a channel, also in training, unless an observer chooses "
+        "them or they learn. Pairs stand on every edge between integer operators, not only before layers. Learned "
+        "rounding counts errors as a share of those of the nearest, and learns no steps of activations along.",
     )
 
     @classmethod
@@ -117,8 +123,7 @@ class Quantize:
         sites = find_edges(seen, is_layer)
         if not layers:
             raise PlanError("No convolution or linear layer to quantize: check `where` and `exclude`.")
-        weight_bits = self.weight_bits or (7 if saturates_int8() else 8)
-        weights = dict.fromkeys(reversed(layers), weight_bits)
+        weights = self._bits(own, list(reversed(layers)), context, inputs)
         steps, left = self._steps(own, inputs, weights)
         values = {f"{GRIDS}.{weight_grid_name(path)}.step": write_value(step) for path, step in steps.items()}
         plan = Quantized(
@@ -151,14 +156,27 @@ class Quantize:
         module = get_module(model, path)
         return matches(self.where, path, module) and not matches(self.exclude, path, module)
 
+    def _bits(self, model: nn.Module, layers: list[str], context: Context, inputs: Inputs) -> dict[str, int]:
+        """The bits of each layer's weights."""
+        most = 7 if saturates_int8() else 8
+        if not isinstance(self.weight_bits, Mixed):
+            return dict.fromkeys(layers, self.weight_bits or most)
+        mixed, seen = self.weight_bits, layer_weights(model, inputs)
+        losses = mixed.sensitivity.losses(model, layers, mixed.options, rounder(self._weight_observer()), context)
+        sizes = {path: seen[path].numel() if path in seen else _size(model, path) for path in layers}
+        return {path: min(bits, most) for path, bits in mixed.assign(losses, sizes).items()}
+
+    def _weight_observer(self) -> Observer | None:
+        learns = self.learned is not None and self.learned.weights
+        if self.weight_observer is None and (learns or self.rounding is not None):
+            return SquaredError()
+        return self.weight_observer
+
     def _steps(
         self, model: nn.Module, inputs: Inputs, weights: Mapping[str, int]
     ) -> tuple[dict[str, Tensor], dict[str, str]]:
         """The steps of each layer that has some of its own, and why the others have none."""
-        observer = self.weight_observer
-        learns = self.learned is not None and self.learned.weights
-        if observer is None and (learns or self.rounding is not None):
-            observer = SquaredError()
+        observer = self._weight_observer()
         if observer is None:
             return {}, {}
         seen, steps, left = layer_weights(model, inputs), {}, {}
@@ -168,3 +186,8 @@ class Quantize:
             else:
                 left[path] = "its weight changes from call to call: steps follow it"
         return steps, left
+
+
+def _size(model: nn.Module, path: str) -> int:
+    """Parameters of a layer whose weight changes from call to call."""
+    return sum(parameter.numel() for parameter in get_module(model, path).parameters(recurse=False))
