@@ -7,6 +7,7 @@ from lessen.graph.ensemble import LearnedGate, Mean, Weighted
 from lessen.graph.flow import Flow, validate
 from lessen.graph.gate import Correct, CutOff, Linear, Through
 from lessen.graph.gradual import Gradual
+from lessen.graph.group_lasso import GroupLasso
 from lessen.graph.head import LinearHead
 from lessen.graph.movement import Movement
 from lessen.graph.node import Branch, Ensemble, Labels, Network, Snapshot
@@ -35,6 +36,7 @@ __all__ = [
     "Flow",
     "Gradual",
     "Graph",
+    "GroupLasso",
     "Labels",
     "LastEpoch",
     "LastStep",
