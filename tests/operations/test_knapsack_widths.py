@@ -191,3 +191,17 @@ def test_losses_of_comparable_scores_are_not_normalised() -> None:
         network.inner_norm.weight.mul_(1e-3)  # what `inner` does inside hardly counts
     plan = PruneChannels(parameters=0.6, score=Taylor(), allocation=Knapsack()).plan(network, example.context())
     assert plan.parameters[1] <= 0.6 * plan.parameters[0]
+
+
+def test_normalised_losses_keep_widths_nearer_to_even() -> None:
+    example = EXAMPLES["convolutions"]
+    network = example.build()
+    with torch.no_grad():
+        network.inner_norm.weight.mul_(1e-3)
+    shares = []
+    for normalise in (False, True):
+        prune = PruneChannels(parameters=0.5, score=Taylor(), allocation=Knapsack(normalise=normalise))
+        plan = prune.plan(network, example.context())
+        kept = [len(plan.kept.get(name, range(size))) / size for name, size in {"stem": 16, "inner": 16}.items()]
+        shares.append(max(kept) - min(kept))
+    assert shares[1] <= shares[0]

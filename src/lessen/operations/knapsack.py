@@ -35,6 +35,10 @@ Cost = Callable[[Sequence[Widths]], list[float]]
 class Budgeted(Protocol):
     """An allocation that looks at what widths cost, not at a share alone."""
 
+    @property
+    def normalise(self) -> bool:
+        """Whether the scores of each group are divided by their mean, comparable or not."""
+
     def within(self, problem: Problem) -> Allocated:
         """The widths that keep the cost within the target."""
 
@@ -95,10 +99,14 @@ class Knapsack:
     Args:
         widths: At how many widths of each group the cost is looked at; between them it is a broken line.
         tries: How many choices are looked at as a whole.
+        normalise: Divide the scores of each group by their mean, even where they are changes of the loss, which can be
+            compared as they are. Sums of such changes say too little of what is lost when nearly all of a group goes,
+            so widths come out uneven; with this they are nearer to even.
     """
 
     widths: Annotated[int, Ge(2)] = 5
     tries: Annotated[int, Ge(1)] = 5
+    normalise: bool = False
 
     def within(self, problem: Problem) -> Allocated:
         """The widths that lose least, as far as the model tells; never more than the start loses.

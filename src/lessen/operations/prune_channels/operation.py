@@ -171,7 +171,8 @@ class PruneChannels:
         counts = self._counts(shared, scores, self._share(shared, scores, cost))
         if isinstance(self.allocation, Budgeted):
             assert cost is not None
-            found = self._within(figures if comparable(self.score) else scores, counts, attempt.coupling, cost)
+            alone = comparable(self.score) and not self.allocation.normalise
+            found = self._within(figures if alone else scores, counts, attempt.coupling, cost)
             counts, rows = found.widths, _rows(found)
         if isinstance(cost, MeasuredCost):
             rows = [_clocked(cost, counts), *rows]
