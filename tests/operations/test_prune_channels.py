@@ -177,13 +177,20 @@ def test_a_normalisation_over_groups_of_which_parts_go() -> None:
     check(network, x, plan)
 
 
-def test_a_normalisation_without_a_weight_stays() -> None:
-    network, x = (
-        nn.Sequential(nn.Linear(3, 6), nn.LayerNorm(6, elementwise_affine=False), nn.Linear(6, 2)),
-        torch.rand(2, 3),
-    )
-    with pytest.raises(PlanError, match="layer_norm in 1 averages over it and has no weight of its own"):
-        PruneChannels().plan(network, context(x))
+def test_a_normalisation_without_a_weight_is_known_by_its_place() -> None:
+    norm = nn.LayerNorm(6, elementwise_affine=False)
+    network, x = nn.Sequential(nn.Linear(3, 6), norm, nn.Linear(6, 2)), torch.rand(2, 3)
+    plan = PruneChannels().plan(network, context(x))
+    assert plan.averaged == {"1:layer_norm:0": [[[2]], [["0"]]]}
+    check(network, x, plan)
+    wrong = PrunedChannels(**encode(plan)["PrunedChannels"] | {"averaged": {}})
+    assert "differ" in str(verify(randomised(network), wrong, x))
+
+
+def test_a_normalisation_over_parts_of_groups_without_a_weight_stays() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 6, 1), nn.GroupNorm(1, 6, affine=False), nn.Conv2d(6, 2, 1))
+    with pytest.raises(PlanError, match="group_norm in 1 averages over parts of it and has no weight of its own"):
+        PruneChannels().plan(network, context(images()))
 
 
 def test_outputs_of_another_shape_are_seen() -> None:
