@@ -26,6 +26,7 @@ from lessen.operations import (
     QuantizeDynamic,
     QuantizeWeights,
     Reinitialize,
+    RemoveBlocks,
     Shuffled,
     Smooth,
     Spatial,
@@ -35,7 +36,7 @@ from lessen.operations import (
 from lessen.pipeline import pack
 from lessen.testing import EXAMPLES, Example, OperationLaws
 from lessen.testing.networks import Convolutions
-from lessen.zoo import transformer
+from lessen.zoo import residual, transformer
 
 FEW = {name: EXAMPLES[name] for name in ("convolutions", "perceptron")}
 
@@ -133,6 +134,22 @@ class TestQuantize(OperationLaws):
     def save(cls, model: nn.Module, network: Example, path: Path) -> None:
         """What is small is the file that runs."""
         export_onnx(model, network.inputs(), path)
+
+
+class TestRemoveBlocks(OperationLaws):
+    settings = (RemoveBlocks(keep=0.6), RemoveBlocks(keep=0.25))
+    networks = {
+        "residual": Example(lambda: residual(width=4, depth=14, channels=3), (3, 8, 8), 10),
+        "encoder": Example(
+            lambda: nn.Sequential(
+                nn.Linear(6, 8),
+                nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), 3),
+                nn.Flatten(),
+                nn.Linear(56, 5),
+            ),
+            (7, 6),
+        ),
+    }
 
 
 def test_every_operation_of_the_catalogue_is_under_the_laws() -> None:

@@ -5,28 +5,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lessen.core import Batch, Context
+from lessen.core import Batch, Context, Operation, Plan
 from lessen.core.errors import PlanError
-from lessen.operations import PruneChannels, RemoveBlocks, RemovedBlocks
+from lessen.operations import LowRank, PruneChannels, PruneWeights, Quantize, RemoveBlocks, RemovedBlocks
 from lessen.operations.remove_blocks import Skip, block_influence
-from lessen.testing import Example, OperationLaws
 from lessen.zoo import residual, transformer
-
-
-class TestRemoveBlocks(OperationLaws):
-    settings = (RemoveBlocks(keep=0.6), RemoveBlocks(keep=0.25))
-    networks = {
-        "residual": Example(lambda: residual(width=4, depth=14, channels=3), (3, 8, 8), classes=10),
-        "encoder": Example(
-            lambda: nn.Sequential(
-                nn.Linear(6, 8),
-                nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), 3),
-                nn.Flatten(),
-                nn.Linear(56, 5),
-            ),
-            (7, 6),
-        ),
-    }
 
 
 def images() -> Tensor:
@@ -142,13 +125,24 @@ def test_nothing_to_remove_is_said() -> None:
         RemovedBlocks(removed=["layer9.0"]).apply(network)
 
 
-def test_narrower_and_shallower_in_both_orders() -> None:
+@pytest.mark.parametrize(
+    "other",
+    [PruneChannels(), PruneWeights(keep=0.4), LowRank(rank=2), Quantize(weight_bits=8)],
+    ids=lambda o: type(o).__name__,
+)
+def test_with_another_operation_in_both_orders(other: Operation) -> None:
     x = images()
-    for first, then in ((RemoveBlocks(), PruneChannels()), (PruneChannels(), RemoveBlocks())):
+    context = Context(inputs=x, calibration=[Batch(x, torch.arange(6), torch.arange(6))])
+    for first, then in ((RemoveBlocks(), other), (other, RemoveBlocks())):
         network = residual(width=4, depth=14).eval()
-        once = first.plan(network, Context(inputs=x)).apply(network)
-        plan = then.plan(once, Context(inputs=x))
-        twice = plan.apply(once)
+        plans: list[Plan] = [first.plan(network, context)]
+        plans.append(then.plan(plans[0].apply(network), context))
+        twice = plans[1].apply(plans[0].apply(network)).eval()
         assert sum(isinstance(module, Skip) for module in twice.modules()) == 2
-        assert twice.stem.out_channels == 2
-        assert twice(x).shape == (6, 10)
+        again = residual(width=4, depth=14)
+        for plan in plans:
+            again = plan.apply(again, values=False)
+        again.load_state_dict(twice.state_dict(), strict=True)
+        assert torch.equal(again.eval()(x), twice(x))
+        if isinstance(other, PruneChannels):
+            assert twice.stem.out_channels == 2
