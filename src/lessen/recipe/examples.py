@@ -240,6 +240,7 @@ def _rounding(name: str) -> Iterator[list[str]]:
 
 def _sparse(name: str) -> Iterator[list[str]]:
     yield [
+        "import torch",
         _from(name),
         "from lessen.graph import Fit",
         "from lessen.operations.prune_weights import masks_of",
@@ -248,6 +249,7 @@ def _sparse(name: str) -> Iterator[list[str]]:
         f"scheme = supervised(epochs=10, fit=Fit(sparsify={_made(name)}))",
         "network = mlp()",
         "acting = scheme.fit.sparsify.start(network)",
+        "outputs = network(torch.randn(4, 1, 8, 8))",
         "acting.after_step(1.0, 0.1)  # as at the end of the stage",
         "acting.close()",
         '[row["after"] for row in masks_of(network).describe()]',
