@@ -146,3 +146,22 @@ def test_what_it_does_not_take() -> None:
         knapsack([[0.0]], [[1.0, 2.0]], 1.0)
     with pytest.raises(PlanError, match="not a finite"):
         knapsack([[float("nan")]], [[1.0]], 1.0)
+
+
+def test_ranks_of_layers_within_a_number_of_weights() -> None:
+    """The same solver for ranks: each layer whole, or in two thin ones, at the least squared error within a size."""
+    draw = np.random.default_rng(0)
+    shapes = [(6, 8), (10, 5), (7, 7)]
+    spectra = [np.linalg.svd(draw.normal(size=shape) * 0.7 ** np.arange(shape[1]))[1] for shape in shapes]
+    losses = [[*(float((s[rank:] ** 2).sum()) for rank in range(1, len(s))), 0.0] for s in spectra]
+    costs = [
+        [*(float(rank * (m + n)) for rank in range(1, min(m, n))), float(m * n)] for m, n in shapes
+    ]  # whole: no factors
+    for budget in (45.0, 60.0, 90.0):
+        best = enumerated(losses, costs, budget)
+        assert best is not None
+        chosen = knapsack(losses, costs, budget)
+        assert total(costs, chosen) <= budget
+        assert total(losses, chosen) == pytest.approx(best[0], abs=1e-12)
+    alike = [row.index(max(c for c in row if c <= 20)) for row in costs]  # the planted error: as many for each
+    assert total(losses, alike) > total(losses, knapsack(losses, costs, 60.0))
