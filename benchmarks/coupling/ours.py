@@ -93,13 +93,18 @@ def onnx(small: nn.Module, x: Tensor, wanted: Tensor, folder: Path) -> dict[str,
 def reload(named: Named, folder: Path, result: dict[str, Any]) -> None:
     """In a process that has not seen the network: build it, replay the plan, load its weights strictly, run it."""
     network = _plan(folder).apply(build(named, seed=9), values=False)
-    state = OrderedDict(read_tensors(folder / "weights.safetensors"))
-    state._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]  (MNASNet asks for its version)
-    network.load_state_dict(state, strict=True)
+    network.load_state_dict(state_for(network, folder), strict=True)
     with torch.no_grad():
         found = network.eval()(images(named, 2, seed=1))
     off = relative(found, read_tensors(folder / "wanted.safetensors")["outputs"])
     result |= {"reload": off <= EQUAL, "reload_difference": off}
+
+
+def state_for(network: nn.Module, folder: Path) -> OrderedDict[str, Tensor]:
+    """The weights that were written, with the versions of modules that MNASNet asks for and no file holds."""
+    state = OrderedDict(read_tensors(folder / "weights.safetensors"))
+    state._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    return state
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:

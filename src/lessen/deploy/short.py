@@ -43,7 +43,7 @@ def store_short(model: Any) -> None:
     import onnx
 
     graph = model.graph
-    kinds = {onnx.TensorProto.FLOAT16: np.float16, onnx.TensorProto.BFLOAT16: ml_dtypes.bfloat16}
+    kinds: dict[int, Any] = {onnx.TensorProto.FLOAT16: np.float16, onnx.TensorProto.BFLOAT16: ml_dtypes.bfloat16}
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     made: dict[str, Any] = {}
     for node in graph.node:

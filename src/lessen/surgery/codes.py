@@ -26,7 +26,7 @@ from lessen.surgery.masks import bake_mask, mask_of, owners, stored
 
 # A namespace of its own: operators of `lessen` work number by number and keep axes, this one does not.
 @torch.library.custom_op("lessen_codes::dequantize", mutates_args=())
-def dequantize(codes: Tensor, steps: Tensor, zeros: Tensor, *, group: int) -> Tensor:
+def dequantize(codes: Tensor, steps: Tensor, zeros: Tensor, *, group: int, gain: float = 1.0) -> Tensor:
     """The weights of codes, shape (O, I), in the type of the steps.
 
     Args:
@@ -34,6 +34,7 @@ def dequantize(codes: Tensor, steps: Tensor, zeros: Tensor, *, group: int) -> Te
         steps: Shape (O, G).
         zeros: Shape (O, G), uint8.
         group: How many codes of a row share a step; the last group may be smaller.
+        gain: What the gradient of the steps is multiplied by.
 
     >>> dequantize(torch.tensor([[0, 1, 3]]).byte(), torch.tensor([[0.5, 2.0]]), torch.tensor([[1, 0]]).byte(), group=2)
     tensor([[-0.5000,  0.0000,  6.0000]])
@@ -47,12 +48,12 @@ def spread(numbers_OG: Tensor, codes_OI: Tensor, group: int) -> Tensor:
 
 
 @dequantize.register_fake
-def _(codes: Tensor, steps: Tensor, zeros: Tensor, *, group: int) -> Tensor:
+def _(codes: Tensor, steps: Tensor, zeros: Tensor, *, group: int, gain: float = 1.0) -> Tensor:
     return torch.empty_like(codes, dtype=steps.dtype)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: Tensor) -> None:
-    ctx.group = keyword_only_inputs["group"]
+    ctx.group, ctx.gain = keyword_only_inputs["group"], keyword_only_inputs["gain"]
     ctx.save_for_backward(*inputs)
 
 
@@ -60,13 +61,13 @@ def _gradient(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
     codes, steps, zeros = ctx.saved_tensors
     each_OI = gradient * (codes.to(steps.dtype) - spread(zeros.to(steps.dtype), codes, ctx.group))
     short = steps.shape[1] * ctx.group - codes.shape[1]
-    return None, nn.functional.pad(each_OI, (0, short)).unflatten(1, (-1, ctx.group)).sum(2), None
+    return None, nn.functional.pad(each_OI, (0, short)).unflatten(1, (-1, ctx.group)).sum(2) * ctx.gain, None
 
 
 dequantize.register_autograd(_gradient, setup_context=_remember)
 
 
-def plain_dequantize(codes: Tensor, steps: Tensor, zeros: Tensor, *, group: int) -> Tensor:
+def plain_dequantize(codes: Tensor, steps: Tensor, zeros: Tensor, *, group: int, gain: float = 1.0) -> Tensor:
     """`dequantize` in operators of PyTorch."""
     return (codes.to(steps.dtype) - spread(zeros.to(steps.dtype), codes, group)) * spread(steps, codes, group)
 
@@ -98,6 +99,10 @@ class Coded:
 class Codes(nn.Module):
     """Makes a weight of its steps.
 
+    A step moves many weights, each by several times its own change. As in LSQ (Esser et al., ICLR 2020,
+    arXiv:1902.08153, section 2.2), its gradient is therefore multiplied by 1 / sqrt(group * 2^(bits - 1)), so that the
+    rate that suits weights suits steps.
+
     Args:
         coded: The codes.
         bits: Of a code.
@@ -116,7 +121,8 @@ class Codes(nn.Module):
         self.register_buffer("columns", coded.columns)
 
     def forward(self, steps: Tensor) -> Tensor:
-        weight: Tensor = dequantize(self.codes, steps, self.zeros, group=self.group)
+        gain = (min(self.group, self.codes.shape[1]) * 2.0 ** (self.bits - 1)) ** -0.5
+        weight: Tensor = dequantize(self.codes, steps, self.zeros, group=self.group, gain=gain)
         if self.columns is not None:
             weight = weight * self.columns.to(steps.dtype)
         return weight.reshape(self.shape)

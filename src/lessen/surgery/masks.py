@@ -153,7 +153,8 @@ def _write_plain(module: nn.Module, state: dict[str, Any], prefix: str, local_me
     for name, stored, plain in _names(module, prefix):
         if not _open(module, name):
             _zero(module, name)
-        state[plain] = state.pop(stored)
+        if stored in state:  # not yet renamed by another parametrisation of the same parameter
+            state[plain] = state.pop(stored)
 
 
 def _read_plain(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:

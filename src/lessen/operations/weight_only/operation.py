@@ -91,7 +91,7 @@ class QuantizeWeights:
             coded = self._round(own, module, last, layers.get(name), context)
             groups[name] = coded.group
             scaled += [name] if coded.columns is not None else []
-            values |= values_of(name, coded, stored(module, last).dtype)
+            values |= values_of(name, coded)
             # What comes behind sees the rounded weights.
             stored(module, last).data = coded.weight().reshape(getattr(module, last).shape).to(stored(module, last))
         shapes = {name: tuple(getattr(*weights[name]).shape) for name in groups}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from lessen.core import settings
 from lessen.core.errors import NetworkError, PlanError
-from lessen.operations.values import put_values, write_value
+from lessen.operations.values import read_value, write_value
 from lessen.surgery.codes import Coded, code_parameter
 from lessen.surgery.modules import get_module
 
@@ -54,11 +55,28 @@ class QuantizedWeights:
             if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
                 found = tuple(tensor.shape) if isinstance(tensor, Tensor) else "no such parameter"
                 raise PlanError(f"The plan does not belong to this network: {name} should be {shape}, found {found}.")
-            empty = _empty(shape, group, scaled=name in self.scaled, like=tensor)
-            code_parameter(network, module, last, empty, bits=self.bits)
-        if values and self.groups:
-            put_values(network, self.values)
+            coded = _empty(shape, group, scaled=name in self.scaled, like=tensor)
+            if values:
+                coded = self._coded(name, coded)
+            code_parameter(network, module, last, coded, bits=self.bits)
         return network
+
+    def _coded(self, name: str, empty: Coded) -> Coded:
+        """The codes of a weight, in the place of empty ones of the same shapes."""
+        if self.values is None:
+            raise PlanError(
+                "The codes of this plan are not in it: they stand in the weights beside it. Load these (lessen.load), "
+                "or make the plan again."
+            )
+        made: dict[str, Any] = {}
+        for kind in ("codes", "steps", "zeros", "columns"):
+            old = getattr(empty, kind)
+            if old is not None:
+                new = read_value(self.values.get(f"{name}.{kind}", ""))
+                if new.shape != old.shape:
+                    raise PlanError(f"{name}.{kind} in the plan is {tuple(new.shape)}, expected {tuple(old.shape)}.")
+                made[kind] = new.to(old.device, old.dtype)
+        return dataclasses.replace(empty, **made)
 
     def describe(self) -> list[dict[str, Any]]:
         """One row for each weight."""
@@ -77,16 +95,11 @@ class QuantizedWeights:
         return rows
 
 
-def values_of(name: str, coded: Coded, kind: torch.dtype) -> dict[str, str]:
-    """The tensors of one coded weight as text, by the names they have in the modules of the network."""
-    path, _, last = name.rpartition(".")
-    inside = f"{path}.parametrizations.{last}" if path else f"parametrizations.{last}"
-    made = {
-        f"{inside}.original": write_value(coded.steps.to(kind)),
-        f"{inside}.0.codes": write_value(coded.codes),
-        f"{inside}.0.zeros": write_value(coded.zeros),
-    }
-    return made if coded.columns is None else {**made, f"{inside}.0.columns": write_value(coded.columns.float())}
+def values_of(name: str, coded: Coded) -> dict[str, str]:
+    """The tensors of one coded weight as text, by the names they have in a state."""
+    columns = {} if coded.columns is None else {f"{name}.columns": write_value(coded.columns.float())}
+    made = {"codes": coded.codes, "steps": coded.steps, "zeros": coded.zeros}
+    return {f"{name}.{kind}": write_value(tensor) for kind, tensor in made.items()} | columns
 
 
 def _empty(shape: tuple[int, ...], group: int, *, scaled: bool, like: Tensor) -> Coded:

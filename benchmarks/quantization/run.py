@@ -1,0 +1,182 @@
+"""How few bits does a trained network stand, rounded after training or trained further?
+
+    python benchmarks/quantization/run.py after SEED     rounded after training, every way of `AFTER`
+    python benchmarks/quantization/run.py train SEED     trained on its grids, every way of `TRAIN`
+    python benchmarks/quantization/run.py table          the tables of README.md
+
+The network is `trained:fashion_mnist`. A seed chooses the calibration images, and the images and their order that
+training sees. Nothing was tuned; the first 2,000 images of the test split are looked at once, at the end, all ways on
+the same. One result file a run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lessen.core import Context, Data
+from lessen.core.data import SubsetExamples
+from lessen.core.files import write_json
+from lessen.core.machine import machine, versions
+from lessen.core.seeds import generator
+from lessen.core.settings import encode
+from lessen.data import FashionMNIST
+from lessen.engine import run
+from lessen.graph import Adam, Edge, Fit, Graph, Labels, Network, Stage
+from lessen.knowledge import CrossEntropy, SoftTargets
+from lessen.measure import accuracy, agreement, evaluate
+from lessen.measure.evaluate import Outputs
+from lessen.operations.quantize import (
+    AdaRound,
+    Brecq,
+    LearnedStep,
+    MeanMagnitude,
+    QDrop,
+    Quantize,
+    SquaredError,
+)
+from lessen.zoo import teacher
+
+RESULTS = Path(__file__).parent / "results"
+SEEDS = (0, 1, 2)
+CALIBRATION, LEARNING, STEPS = 256, 2048, 100
+EPOCHS, BATCH = 2, 64
+_SAID: list[Outputs] = []
+
+
+def after(bits: int, **how: Any) -> Quantize:
+    """Activations of 8 bits, weights of fewer."""
+    return Quantize(bits=8, observer=SquaredError(), weight_bits=bits, weight_observer=SquaredError(), **how)
+
+
+def learned(bits: int) -> Quantize:
+    """Weights and activations of as many bits, on steps that learn."""
+    observer = MeanMagnitude()
+    return Quantize(bits=bits, observer=observer, weight_bits=bits, weight_observer=observer, learned=LearnedStep())
+
+
+AFTER = {
+    "W8A8-nearest": after(8),
+    "W4A8-nearest": after(4),
+    "W3A8-nearest": after(3),
+    "W3A8-AdaRound": after(3, rounding=AdaRound(steps=STEPS)),
+    "W3A8-Brecq": after(3, rounding=Brecq(steps=STEPS)),
+    "W3A8-QDrop": after(3, rounding=QDrop(steps=STEPS)),
+    "W3A8-nearest-biases": after(3, correct_biases=True),
+}
+TRAIN = {"W4A4": learned(4), "W2A2": learned(2)}
+
+
+def main(command: str, *rest: str) -> None:
+    """Run a command of the module's docstring."""
+    if command == "table":
+        print(table())
+        return
+    torch.set_num_threads(1)
+    seed, data = int(rest[0]), FashionMNIST(limit=None).load()
+    ways = (
+        AFTER
+        if command == "after"
+        else {f"{name}-{arm}": way for name, way in TRAIN.items() for arm in ("taught", "labels")}
+    )
+    for name, way in ways.items():
+        if not (RESULTS / f"{name}-{seed}.json").is_file():
+            found = (
+                rounded(way, data, seed) if command == "after" else trained(way, data, seed, taught="taught" in name)
+            )
+            about = {"date": datetime.date.today().isoformat(), "machine": machine(), "versions": versions()}
+            told = {"name": name, "seed": seed, "settings": encode(way), "found": found, "threads": 1, **about}
+            write_json(RESULTS / f"{name}-{seed}.json", told)
+            print(name, seed, found, flush=True)
+
+
+def context_of(data: Data, seed: int) -> Context:
+    """Calibration images under a seed, and the loss of the labels."""
+    objective = CrossEntropy()
+    return Context(
+        inputs=data.example(), calibration=data.calibration(CALIBRATION, seed=seed), loss=objective, seed=seed
+    )
+
+
+def rounded(way: Quantize, data: Data, seed: int) -> dict[str, float]:
+    """The network quantized as it is."""
+    network, start = teacher("fashion_mnist"), time.perf_counter()
+    plan = way.plan(network, context_of(data, seed))
+    seconds = time.perf_counter() - start
+    return {**figures(plan.apply(network), data), "seconds": seconds}
+
+
+def trained(way: Quantize, data: Data, seed: int, *, taught: bool) -> dict[str, float]:
+    """The network trained on its grids: by the labels, or by the labels and itself in full precision."""
+    original = teacher("fashion_mnist")
+    student = way.plan(original, context_of(data, seed)).apply(original)
+    before = figures(student, data)
+    edges = [Edge(source="labels", target="student", objective=CrossEntropy())]
+    nodes: list[Any] = [Labels(), Network(name="student", module=student, learns=True)]
+    if taught:
+        nodes.append(Network(name="teacher", module=original, learns=False))
+        edges.append(Edge(source="teacher", target="student", objective=SoftTargets(temperature=4.0)))
+    chosen = torch.randperm(len(data.train), generator=generator(seed, "learning"))[:LEARNING]
+    few = Data(
+        train=SubsetExamples(data.train, chosen),
+        validation=SubsetExamples(data.validation, torch.arange(64)),
+        test=data.test,
+        classes=data.classes,
+    )
+    fit = Fit(batch=BATCH, optimizer=Adam(rate=1e-3), keep_best=False, validate_every=EPOCHS)
+    start = time.perf_counter()
+    run(
+        [Stage(name="steps", graph=Graph(nodes=nodes, edges=edges), epochs=EPOCHS, fit=fit)],
+        few,
+        seed=seed,
+        progress=False,
+    )
+    found = figures(student, data)
+    return {**found, "before": before["accuracy"], "seconds": time.perf_counter() - start}
+
+
+def figures(network: nn.Module, data: Data) -> dict[str, float]:
+    """Accuracy and agreement with the original on the first 2,000 images of the test split, in percent."""
+    found, said = evaluate(network, data.test, batch_size=250, most=2000), _original(data)
+    assert found.labels is not None
+    return {
+        "accuracy": accuracy(found.values, found.labels).value,
+        "agreement": agreement(found.values, said.values).value,
+        "original": accuracy(said.values, found.labels).value,
+    }
+
+
+def _original(data: Data) -> Outputs:
+    if not _SAID:
+        _SAID.append(evaluate(teacher("fashion_mnist"), data.test, batch_size=250, most=2000))
+    return _SAID[0]
+
+
+def table() -> str:
+    """The rows of README.md."""
+    told = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    names = [*AFTER, *(f"{name}-{arm}" for name in TRAIN for arm in ("taught", "labels"))]
+    lines = [
+        "| way | test, % | spread over seeds | agreement, % | seconds | seeds |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in names:
+        found = [each["found"] for each in told if each["name"] == name]
+        if found:
+            right = [each["accuracy"] for each in found]
+            spread = f"{np.std(right, ddof=1):.2f}" if len(right) > 1 else "-"
+            same, seconds = (np.mean([each[key] for each in found]) for key in ("agreement", "seconds"))
+            lines.append(f"| {name} | {np.mean(right):.2f} | {spread} | {same:.1f} | {seconds:.0f} | {len(right)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
