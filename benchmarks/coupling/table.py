@@ -13,9 +13,13 @@ from typing import Any
 
 HERE = Path(__file__).parent
 CHECKS = {"smaller": "smaller", "equal": "equals masking", "reload": "loads again", "onnx": "ONNX agrees"}
+NOT_KNOWN = {"torch-pruning": {("timm:convnext_zepto_rms", "equal")}}
+"""Checks whose reference is not right for a network; README.md says why."""
+
 BEGIN, END = "<!-- tables: written by table.py -->", "<!-- end -->"
 
 Row = dict[str, Any]
+NOT_RUN = "not run"
 
 
 def rows(arm: str) -> dict[str, Row]:
@@ -24,35 +28,37 @@ def rows(arm: str) -> dict[str, Row]:
     found = {
         row["name"]: row for file in (HERE / "results" / arm).glob("*.json") for row in [json.loads(file.read_text())]
     }
+    for name, check in NOT_KNOWN.get(arm, ()):
+        found.get(name, {}).pop(check, None)
+    if not any("export" in row["steps"] for row in found.values()):
+        found = {name: row | {"onnx": NOT_RUN} for name, row in found.items()}
     return {name: found[name] for name in order if name in found}
 
 
 def passed(row: Row, checks: Sequence[str] = tuple(CHECKS)) -> bool:
     """Whether all of these checks were passed."""
-    return "error" not in row and all(row.get(check) is True for check in checks)
+    return all(row.get(check) is True for check in checks)
 
 
 def asked(row: Row, check: str) -> bool:
     """Whether a check was made of a network, or an earlier failure kept it from being made."""
-    return check in row or "error" in row
+    return row.get(check) != NOT_RUN and (check in row or "error" in row)
+
+
+def count(found: dict[str, Row], checks: Sequence[str]) -> str:
+    """How many networks passed these checks, of those of which all were made."""
+    made = [row for row in found.values() if all(asked(row, check) for check in checks)]
+    return f"{sum(passed(row, checks) for row in made)} of {len(made)}" if made else NOT_RUN
 
 
 def summary() -> list[str]:
     """One line for each check: how many networks of how many passed it, in each arm."""
     arms = {arm: rows(arm) for arm in ("lessen", "torch-pruning")}
     lines = ["| check | lessen | Torch-Pruning 1.6.1 |", "| --- | --- | --- |"]
-    for check, title in CHECKS.items():
-        counts = (
-            (sum(row.get(check) is True for row in found.values()), sum(asked(row, check) for row in found.values()))
-            for found in arms.values()
-        )
-        lines.append(f"| {title} | " + " | ".join(f"{good} of {all_}" for good, all_ in counts) + " |")
-    for title, checks in (("all but ONNX", ("smaller", "equal", "reload")), ("all", tuple(CHECKS))):
-        counts = (
-            (sum(passed(row, checks) for row in found.values()), sum(asked(row, checks[-1]) for row in found.values()))
-            for found in arms.values()
-        )
-        lines.append(f"| **{title}** | " + " | ".join(f"**{good} of {all_}**" for good, all_ in counts) + " |")
+    groups = {title: (check,) for check, title in CHECKS.items()}
+    groups |= {"**all but ONNX**": ("smaller", "equal", "reload"), "**all**": tuple(CHECKS)}
+    for title, checks in groups.items():
+        lines.append(f"| {title} | " + " | ".join(count(found, checks) for found in arms.values()) + " |")
     return lines
 
 
