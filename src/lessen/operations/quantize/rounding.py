@@ -55,7 +55,7 @@ def indecision(h: Tensor, *, power: float) -> Tensor:
 def power_at(progress: float, *, warm_up: float, powers: tuple[float, float]) -> float | None:
     """The power of `indecision`: None while it is warming up, then from the first to the last, linearly.
 
-    >>> [power_at(part, warm_up=0.2, powers=(20.0, 2.0)) for part in (0.1, 0.2, 0.6, 1.0)]
+    >>> [power_at(part, warm_up=0.5, powers=(20.0, 2.0)) for part in (0.25, 0.5, 0.75, 1.0)]
     [None, 20.0, 11.0, 2.0]
     """
     if progress < warm_up:

@@ -80,7 +80,7 @@ def gptq(
 def inverse_factor(gram_II: Tensor) -> Tensor:
     """The upper Cholesky factor U of the inverse: gram^-1 = U^T U.
 
-    >>> inverse_factor(torch.tensor([[4.0, 0.0], [0.0, 0.25]]))
+    >>> inverse_factor(torch.tensor([[4.0, 0.0], [0.0, 0.25]])).abs()
     tensor([[0.5000, 0.0000],
             [0.0000, 2.0000]])
     """

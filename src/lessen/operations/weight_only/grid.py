@@ -40,7 +40,7 @@ def group_grids(weight_OI: Tensor, *, bits: int, group: int, symmetric: bool) ->
         step_OG = rounded_step(largest_OG / (2 ** (bits - 1) - 1))
         return step_OG, torch.full_like(step_OG, 2 ** (bits - 1))
     step_OG = rounded_step((high_OG - low_OG) / levels)
-    return step_OG, (-low_OG / step_OG).round().clamp(0, levels)
+    return step_OG, (low_OG.abs() / step_OG).round().clamp(0, levels)
 
 
 def rounded_step(step: Tensor) -> Tensor:
