@@ -208,7 +208,7 @@ def clocked(*, rounds: int = 200) -> dict[str, Any]:
     data, teacher, _ = task()
     programs, inputs = {}, data.example(2)
     with tempfile.TemporaryDirectory() as folder:
-        names = [(arm, speed) for speed in SPEEDS for arm in PLANNED if kept(f"plan-{arm}-{speed}")]
+        names = [(arm, speed) for speed in SPEEDS for arm in PLANNED if kept(f"train-{arm}-{speed}-0")]
         networks = {f"{arm}-{speed}": network(arm, speed, data, teacher, 0) for arm, speed in names}
         for name, each in {"teacher": teacher, **networks}.items():
             file = export_onnx(each, inputs, Path(folder) / f"{name}.onnx")
