@@ -10,7 +10,7 @@ will see in training. A vector is the mean of the last grid, tokens are its posi
 Each method alternates with the plain step, in an order shuffled anew each round; the figure is the median over the
 rounds of the ratio within a round, with its 95 % interval. Memory is the most that a step holds at once beyond what
 it held before, in MiB, by torch's own account of its allocations; it does not depend on what else the machine does.
-The times mean something only while it does nothing else: `--write` refuses to keep them when it is busy.
+The times mean something only on a core of their own: `--write` refuses to keep them when all cores are busy.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler, which is asked about memory, talks
 
+import psutil
 import torch
 from torch import Tensor, nn
 from trials import Variant, asked, known, objectives_of
@@ -44,7 +45,7 @@ EXAMPLES, SIDE, CLASSES, MEMORY = 128, 14, 10, 65_536 + 128
 """Examples of a step, pixels along a grid, classes, and examples in a memory: enough for 16,384 negatives."""
 HERE = Path(__file__).parent
 BUSY = 0.15
-"""Other processes may take so much of one core, on average over the last minute, and no more."""
+"""Of the core that this runs on, other processes may take so much, over a few seconds before the first step."""
 
 # Where each place of settings.yaml is in the networks.
 WHERE: Mapping[str, Any] = {
@@ -182,8 +183,8 @@ def most_memory(made: Callable[[], None]) -> float:
 
 
 def busy() -> float:
-    """How much of one core others take, on average over the last minute."""
-    return os.getloadavg()[0]
+    """How many cores others take, over five seconds in which this program does nothing."""
+    return float(psutil.cpu_percent(interval=5.0)) / 100.0 * (psutil.cpu_count() or 1)
 
 
 def main() -> None:
@@ -193,14 +194,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of settings.yaml")
     parser.add_argument("--write", action="store_true", help="keep the result in results/cost/")
     given = parser.parse_args()
-    load = busy()
-    if load > BUSY:
+    load, cores = busy(), psutil.cpu_count() or 1
+    if load > cores - 1 + BUSY:
         print(
-            f"The machine is busy (load {load:.2f}): no time below is to be believed.",
+            f"All {cores} cores are busy ({load:.2f} of them): no time below is to be believed.",
             file=sys.stderr,
         )
         if given.write:
-            raise SystemExit("Nothing is written while the machine is busy. Try again when it does nothing else.")
+            raise SystemExit("Nothing is written without a core that is idle. Try again when there is one.")
     torch.set_num_threads(1)
     found: dict[str, dict[str, Any]] = {}
     for channels in given.channels:

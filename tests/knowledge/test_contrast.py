@@ -18,7 +18,7 @@ from lessen.engine import run
 from lessen.graph import Edge, Fit, Flow, Graph, Network, Stage
 from lessen.knowledge import ContrastiveRepresentation, HolisticKnowledge
 from lessen.knowledge.contrastive_representation import ContrastiveRepresentationLoss
-from lessen.knowledge.contrasts import noise_contrast
+from lessen.knowledge.contrasts import Scores, noise_contrast
 from lessen.knowledge.holistic_knowledge import HolisticKnowledgeLoss, neighbour_graph
 from lessen.knowledge.memory import Memory
 from lessen.schemes import Offline, at, taps
@@ -538,3 +538,23 @@ def test_settings_are_checked() -> None:
 
 if __name__ == "__main__":
     remember_a_part(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+
+
+def test_the_sum_over_negatives_is_that_of_softplus() -> None:
+    """Against PyTorch's own in double precision, far out on both sides, in pieces that do not come out even."""
+    torch.manual_seed(0)
+    x_NK = torch.cat([torch.randn(7, 20_000, dtype=torch.float64) * 15, torch.full((7, 3), -30.0).double()], dim=1)
+    counts_NK = torch.rand(x_NK.shape) > 0.3
+    wanted = (F.softplus(x_NK, threshold=60) * counts_NK).sum(1)
+    for dtype, close in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
+        scores = Scores(torch.zeros(7, dtype=dtype), x_NK.to(dtype), torch.ones_like(counts_NK))
+        few = Scores(scores.positive, scores.negative, counts_NK)
+        zero = torch.tensor(-math.log(x_NK.shape[1]), dtype=dtype)  # the noise is then 1
+        positive = math.log(2)
+        share = x_NK.shape[1] / counts_NK.sum(1).double()
+        assert torch.allclose(noise_contrast(few, zero).double(), positive + share * wanted, rtol=close)
+        assert not torch.allclose(noise_contrast(scores, zero).double(), positive + share * wanted, rtol=1e-3)
+    small = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x: noise_contrast(Scores(x[:, 0], x, counts_NK[:3, :5]), torch.tensor(0.3).double()), (small,)
+    )

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from lessen.core import Clock, Context, Inputs
+from lessen.core import Batch, Clock, Context, Inputs
 from lessen.core.errors import PlanError, SettingError
 from lessen.operations import Global, Knapsack, PruneChannels, Taylor
 from lessen.operations.knapsack import Problem, allocate, losses_for, options_for
 from lessen.operations.prune_channels.cost import alike
+from lessen.operations.prune_channels.judge import adapted_loss
 from lessen.surgery.coupling import analyse
 from lessen.testing import EXAMPLES
 from lessen.zoo import residual
@@ -84,6 +85,40 @@ def test_without_counting_what_two_widths_change_together_it_is_not() -> None:
         assert found.loss <= start
         gained.append((start - found.loss) / (start - least) if start > least + 1e-9 else 1.0)
     assert sum(gained) / len(gained) < 0.9
+
+
+WORTH = {"a": 6.0, "b": 0.3, "c": 1.0}
+"""How much more a group matters than its scores say."""
+
+
+def worth(given: Problem, widths: Mapping[str, int]) -> float:
+    return sum(WORTH[name] * given.losses[name][width] for name, width in widths.items())
+
+
+@pytest.mark.parametrize("target", [0.25, 0.5])
+def test_a_search_finds_what_the_scores_do_not_say(target: float) -> None:
+    gained = []
+    for seed in range(4):
+        plain = problem(seed, target)
+        given = replace(plain, judge=lambda widths, plain=plain: worth(plain, widths), seed=seed)
+        found = allocate(given, widths=5, tries=5, candidates=40)
+        assert found.cost == chain(found.widths) <= target
+        assert found.loss == given.loss(found.widths)
+        assert found.judged[:-1] == sorted(found.judged[:-1], reverse=True)
+        assert found.judged[-1] == worth(plain, found.widths)
+        without = worth(plain, allocate(plain, widths=5, tries=5).widths)
+        every = (dict(zip(SIZES, widths, strict=True)) for widths in itertools.product(*given.options.values()))
+        least = min(worth(plain, widths) for widths in every if chain(widths) <= target)
+        assert worth(plain, found.widths) <= without
+        gained.append((without - worth(plain, found.widths)) / (without - least) if without > least else 1.0)
+    assert sum(gained) / len(gained) > 0.6
+
+
+def test_a_search_by_a_judge_who_sees_no_difference_changes_nothing() -> None:
+    """The planted error: what is searched for must be what the judge says."""
+    plain = problem(0, 0.5)
+    found = allocate(replace(plain, judge=lambda widths: 1.0), widths=5, tries=5, candidates=20)
+    assert found.widths == allocate(plain, widths=5, tries=5).widths
 
 
 def test_costs_that_add_up_are_solved_exactly() -> None:
@@ -205,3 +240,49 @@ def test_normalised_losses_keep_widths_nearer_to_even() -> None:
         kept = [len(plan.kept.get(name, range(size))) / size for name, size in {"stem": 16, "inner": 16}.items()]
         shares.append(max(kept) - min(kept))
     assert shares[1] <= shares[0]
+
+
+def test_candidates_are_judged_by_the_loss_of_their_networks() -> None:
+    example = EXAMPLES["convolutions"]
+    context = example.context()
+    found = {}
+    for candidates in (0, 12):
+        prune = PruneChannels(parameters=0.5, score=Taylor(), allocation=Knapsack(candidates=candidates))
+        plan = prune.plan(example.build(), context)
+        before, after = plan.parameters
+        assert after <= 0.5 * before
+        found[candidates] = adapted_loss(plan.apply(example.build()), context)
+        rows = [row for row in plan.describe() if row["edit"] == "loss of the networks searched"]
+        assert len(rows) == (candidates > 0)
+    assert found[12] <= found[0]
+    assert float(rows[0]["after"].split(", ")[-1] or rows[0]["before"]) == pytest.approx(found[12], rel=1e-3)
+
+
+def test_candidates_need_a_loss() -> None:
+    network, context = residual(width=8, depth=8), Context(inputs=torch.rand(2, 1, 28, 28))
+    with pytest.raises(PlanError, match="judges networks by their loss; the context has not a loss"):
+        PruneChannels(parameters=0.5, allocation=Knapsack(candidates=4)).plan(network, context)
+
+
+def test_an_adapted_loss_is_that_with_the_statistics_of_the_examples() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3 * 36, 4)).eval()
+    batches = [Batch(3 * torch.randn(16, 1, 8, 8) + 1, torch.arange(16), torch.randint(0, 4, (16,))) for _ in range(2)]
+
+    def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs, labels, reduction="none")
+
+    context = Context(inputs=batches[0].inputs, calibration=batches, loss=cross_entropy)
+    maps = [network[0](batch.inputs) for batch in batches]
+    mean = torch.stack([each.mean((0, 2, 3)) for each in maps]).mean(0)
+    variance = torch.stack([each.transpose(0, 1).flatten(1).var(1) for each in maps]).mean(0)
+    losses = []
+    for batch, each in zip(batches, maps, strict=True):
+        normal = (each - mean.view(-1, 1, 1)) / (variance.view(-1, 1, 1) + 1e-5).sqrt()
+        losses.append(cross_entropy(network[3](normal.flatten(1)), batch.labels))
+    stale = torch.cat([cross_entropy(network(batch.inputs), batch.labels) for batch in batches]).mean()
+    wanted = torch.cat(losses).mean()
+    assert abs(stale - wanted) > 0.05, "the statistics must matter, or this says nothing"
+    assert adapted_loss(network, context) == pytest.approx(wanted.item(), rel=1e-4)
+    assert network[1].momentum == 0.1
+    assert not network[1].training

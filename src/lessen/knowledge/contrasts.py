@@ -10,10 +10,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+_AT_ONCE = 1 << 16
+"""So many numbers fit the cache of a core."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,41 @@ def noise_contrast(scores: Scores, log_constant: Tensor) -> Tensor:
     """
     negatives = scores.negative.shape[1]
     log_noise = log_constant + math.log(negatives)
-    refused_N = (F.softplus(scores.negative - log_noise) * scores.counts).sum(1)
+    refused_N: Tensor = _SumOfSoftplus.apply(scores.negative - log_noise, scores.counts)
     share_N = negatives / scores.counting()
     return F.softplus(log_noise - scores.positive) + share_N * refused_N
+
+
+class _SumOfSoftplus(torch.autograd.Function):
+    """The sum over the negatives that count of log(1 + e^x), shape (N,), a few examples at a time.
+
+    Element by element over all N x K at once, each step would go through memory, and PyTorch's softplus would take the
+    logarithm of 1 + x, which is slow on a CPU. Here log(1 + e) is log(u) e / (u - 1) with u the rounded 1 + e: what
+    rounding took from u, it took from both (Kahan, as in Goldberg, What every computer scientist should know about
+    floating-point arithmetic, theorem 4).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_NK: Tensor, counts_NK: Tensor) -> Tensor:
+        sums, slopes_NK = [], torch.empty_like(x_NK)
+        step = max(1, _AT_ONCE // x_NK.shape[1])
+        for x, counts, slope in zip(x_NK.split(step), counts_NK.split(step), slopes_NK.split(step), strict=True):
+            e = x.clamp(max=40.0).exp_()
+            u = e + 1
+            torch.div(e, u, out=slope).mul_(counts)
+            rest = u - 1
+            small = rest == 0
+            exact = u.log_().mul_(e).div_(rest.masked_fill_(small, 1.0))
+            value = torch.where(x > 20, x, torch.where(small, e, exact))
+            sums.append(torch.where(counts, value, 0.0).sum(1))
+        ctx.save_for_backward(slopes_NK)
+        return torch.cat(sums)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_N: Tensor) -> tuple[Tensor, None]:
+        (slopes_NK,) = ctx.saved_tensors
+        return slopes_NK * gradient_N[:, None], None
 
 
 def information_contrast(scores: Scores) -> Tensor:

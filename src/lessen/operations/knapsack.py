@@ -6,15 +6,20 @@ multiply-adds that both change, at the price of a multiply-add that the table sh
 found by knapsacks over single changes (`functional.knapsack`), each around the last, and then looked at as a whole.
 Where the whole costs something else than the model said, the target is moved by as much and the choice made again.
 
-Related: Shen et al., Structural pruning via latency-saliency knapsack (HALP), NeurIPS 2022, arXiv:2210.10811, which
-adds up a table of single layers; Frantar & Alistarh, SPDY, ICML 2022, arXiv:2201.13096.
+What a choice loses is the sum of the scores that go, and that says too little where much of a group goes. So choices
+can be searched: the scores of each group are weighed anew, a knapsack is solved, and what comes out is judged by what
+the pruned network itself loses. The weights are changed around the best that was found (SPDY, section 3.3).
+
+Shen et al., Structural pruning via latency-saliency knapsack (HALP), NeurIPS 2022, arXiv:2210.10811, which adds up a
+table of single layers; Frantar & Alistarh, SPDY, ICML 2022, arXiv:2201.13096.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
@@ -55,6 +60,8 @@ class Problem:
         start: Widths within the target, to do better than.
         counted: What a network of some widths costs by counting, in any unit; exact and quick.
         alike: A key for a group among some widths; groups with the same key cost the same at the same width.
+        judge: What the network of some widths loses as a whole; None where that cannot be said.
+        seed: For what is drawn.
     """
 
     losses: Mapping[str, Sequence[float]]
@@ -64,6 +71,8 @@ class Problem:
     start: Widths
     counted: Callable[[Widths], float]
     alike: Callable[[Widths, str], Hashable] = lambda widths, name: name
+    judge: Callable[[Widths], float] | None = None
+    seed: int = 0
 
     def loss(self, widths: Widths) -> float:
         """What is lost at these widths."""
@@ -80,6 +89,8 @@ class Allocated:
         loss: What is lost.
         tables: For the first of each kind of group: width -> cost of the whole when it alone has this width.
         tried: Each choice that was looked at: (what the model said it costs, what it costs).
+        judged: What the network of each choice loses that a search found better than all before, within the target or
+            not; then what that of these widths does.
     """
 
     widths: dict[str, int]
@@ -87,6 +98,7 @@ class Allocated:
     loss: float
     tables: dict[str, dict[int, float]]
     tried: list[tuple[float, float]]
+    judged: list[float] = field(default_factory=list)
 
 
 @settings
@@ -102,39 +114,128 @@ class Knapsack:
         normalise: Divide the scores of each group by their mean, even where they are changes of the loss, which can be
             compared as they are. Sums of such changes say too little of what is lost when nearly all of a group goes,
             so widths come out uneven; with this they are nearer to even.
+        candidates: How many choices are judged by the loss of their networks on the calibration examples, with the
+            statistics of batch normalisations taken anew. With 0, sums of scores decide.
     """
 
     widths: Annotated[int, Ge(2)] = 5
     tries: Annotated[int, Ge(1)] = 5
     normalise: bool = False
+    candidates: Annotated[int, Ge(0)] = 0
 
     def within(self, problem: Problem) -> Allocated:
-        """The widths that lose least, as far as the model tells; never more than the start loses.
+        """The widths that lose least, as far as is known; never more than the start loses.
 
         Raises:
             PlanError: the start costs more than the target.
         """
-        return allocate(problem, widths=self.widths, tries=self.tries)
+        return allocate(problem, widths=self.widths, tries=self.tries, candidates=self.candidates)
 
 
-def allocate(problem: Problem, *, widths: int, tries: int) -> Allocated:
+def allocate(problem: Problem, *, widths: int, tries: int, candidates: int = 0) -> Allocated:
     """As `Knapsack`."""
     best, cost = dict(problem.start), problem.cost([problem.start])[0]
     if cost > problem.target:
         raise PlanError(f"The widths to start from cost {cost:.4g} of the whole, more than {problem.target:.4g}.")
     model = _Model(problem, best, cost, widths)
-    tried: list[tuple[float, float]] = []
-    target = problem.target
+    found = Allocated(widths=best, cost=cost, loss=problem.loss(best), tables=model.shown, tried=[])
+    found, target = _met(model, problem.target, tries, problem.loss, found)
+    tried = found.tried
+    if candidates and problem.judge is not None:
+        judge = _Judge(problem.judge)
+        weights = _weights(model, target, judge, candidates, found.widths)
+        found = _fitting(problem, judge, [found.widths, dict(problem.start), *judge.best(_LOOKED_AT)])
+        found = replace(found, tables=model.shown, tried=tried)
+        found, _ = _met(model.weighed(weights), target, tries, judge, found)
+        found = replace(found, loss=problem.loss(found.widths), judged=[*judge.better, judge(found.widths)])
+    return found
+
+
+def _fitting(problem: Problem, judge: _Judge, choices: Sequence[Widths]) -> Allocated:
+    """Of choices of which some are within the target, looked at together, the one that is judged best."""
+    costs = problem.cost(choices)
+    fits = [
+        (judge(widths), cost, widths) for widths, cost in zip(choices, costs, strict=True) if cost <= problem.target
+    ]
+    loss, cost, widths = min(fits, key=lambda each: each[0], default=(judge(choices[0]), costs[0], choices[0]))
+    return Allocated(widths=dict(widths), cost=cost, loss=loss, tables={}, tried=[])
+
+
+def _met(
+    model: _Model, target: float, tries: int, lost: Callable[[Widths], float], found: Allocated
+) -> tuple[Allocated, float]:
+    """The choice that loses least of those tried whose cost, looked at, is within the problem's target.
+
+    Args:
+        model: What costs what, and what is lost, as far as is known.
+        target: What to ask of the model at first.
+        tries: How many choices are looked at.
+        lost: What a choice loses.
+        found: A choice within the target, to do better than.
+
+    Returns:
+        The choice, and what to ask of the model for the problem's target.
+    """
+    problem = model.problem
     for _ in range(tries):
         chosen, said = model.best(target)
-        found = problem.cost([chosen])[0]
-        tried.append((said, found))
-        if found <= problem.target and problem.loss(chosen) < problem.loss(best):
-            best, cost = chosen, found
-        if chosen == problem.start or abs(found - problem.target) < 1e-3 * problem.target:
+        cost = problem.cost([chosen])[0]
+        found.tried.append((said, cost))
+        if cost <= problem.target and lost(chosen) < lost(found.widths):
+            found = replace(found, widths=chosen, cost=cost, loss=lost(chosen))
+        if chosen == problem.start or abs(cost - problem.target) < 1e-3 * problem.target:
             break
-        target *= problem.target / found
-    return Allocated(widths=best, cost=cost, loss=problem.loss(best), tables=model.shown, tried=tried)
+        target *= problem.target / cost
+    return found, target
+
+
+class _Judge:
+    """What networks of some widths lose, each looked at once; remembers what was better than all before."""
+
+    def __init__(self, judge: Callable[[Widths], float]) -> None:
+        self.judge = judge
+        self.seen: dict[tuple[tuple[str, int], ...], float] = {}
+        self.better: list[float] = []
+
+    def __call__(self, widths: Widths) -> float:
+        key = tuple(sorted(widths.items()))
+        if key not in self.seen:
+            self.seen[key] = found = self.judge(widths)
+            if not self.better or found < self.better[-1]:
+                self.better.append(found)
+        return self.seen[key]
+
+    def best(self, count: int) -> list[dict[str, int]]:
+        """So many of those that lose least, the best first."""
+        return [dict(key) for key in sorted(self.seen, key=self.seen.__getitem__)[:count]]
+
+
+_LOOKED_AT = 16
+"""How many of the best that a search found are looked at for what they cost."""
+_FRESH, _WIDE, _CLOSE, _SOME = 1 / 3, 1.0, 0.2, 0.4
+"""Of a search: the share of candidates drawn around equal weights, the spread of logarithms there and in the end, and
+the share of weights that change at a time later on."""
+
+
+def _weights(model: _Model, target: float, judge: _Judge, candidates: int, first: Widths) -> dict[str, float]:
+    """Weights of the groups' scores at which the model chooses the network that loses least, as searched."""
+    names = list(model.problem.options)
+    drawn = np.random.default_rng(model.problem.seed)
+    means = np.array([max(model.problem.losses[name][0] / len(model.problem.losses[name]), 1e-12) for name in names])
+    best, least = np.zeros(len(names)), judge(first)
+    for k in range(candidates):
+        done = k / candidates
+        if k == 0:
+            tried = np.log(means.mean() / means)  # every group alike
+        elif done < _FRESH:
+            tried = drawn.normal(0.0, _WIDE, len(names))
+        else:
+            spread = _WIDE * (_CLOSE / _WIDE) ** ((done - _FRESH) / (1 - _FRESH))
+            tried = best + drawn.normal(0.0, spread, len(names)) * (drawn.random(len(names)) < _SOME)
+        widths, _ = model.weighed(dict(zip(names, np.exp(tried).tolist(), strict=True))).best(target)
+        if (found := judge(widths)) < least:
+            best, least = tried, found
+    return dict(zip(names, np.exp(best).tolist(), strict=True))
 
 
 class _Model:
@@ -181,6 +282,13 @@ class _Model:
         apart = sum(self.single[name][width] for name, width in widths.items())
         alone = sum(self.table[name][width] for name, width in widths.items())
         return float(self.base + alone + self.price * (together - apart))
+
+    def weighed(self, weights: Mapping[str, float]) -> _Model:
+        """The same with the losses of each group multiplied."""
+        losses = {name: [weights[name] * loss for loss in row] for name, row in self.problem.losses.items()}
+        other = copy.copy(self)
+        other.problem = replace(self.problem, losses=losses)
+        return other
 
     def best(self, target: float) -> tuple[dict[str, int], float]:
         """The widths that lose least at no more than a cost by this model, and that cost; the cheapest if none do."""

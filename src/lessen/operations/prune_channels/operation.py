@@ -24,9 +24,10 @@ from lessen.core.where import Where, matches
 from lessen.operations.allocation import Allocation, Uniform, top
 from lessen.operations.channel_scores.contract import ChannelScore
 from lessen.operations.isomorphic import AmongKinds, kinds_of
-from lessen.operations.knapsack import Allocated, Budgeted, Cost, Problem, losses_for, options_for
+from lessen.operations.knapsack import Allocated, Budgeted, Cost, Knapsack, Problem, losses_for, options_for
 from lessen.operations.prune_channels.attempt import Attempt
 from lessen.operations.prune_channels.cost import MeasuredCost, alike, multiply_adds_cost, parameters_cost
+from lessen.operations.prune_channels.judge import adapted_loss, check_judge
 from lessen.operations.prune_channels.means import carried_means
 from lessen.operations.prune_channels.plan import PrunedChannels
 from lessen.operations.prune_channels.scores import comparable, group_figures, normalised
@@ -105,6 +106,8 @@ class PruneChannels:
             PlanError: nothing can be pruned, or the target is out of reach; the text says how far one can go.
             NetworkError: the network cannot be exported.
         """
+        if self._judges:
+            check_judge(context)
         attempt = Attempt(model, analyse(model, context.inputs), context.inputs)
         if self.keep == 1.0:
             return attempt.plan({})
@@ -124,6 +127,10 @@ class PruneChannels:
             raise PlanError(f"No group of channels can be removed safely. The first, {name}: {why}.")
         return plan
 
+    @property
+    def _judges(self) -> bool:
+        return isinstance(self.allocation, Knapsack) and self.allocation.candidates > 0
+
     def _chosen(self, attempt: Attempt) -> list[str]:
         return [name for name, group in attempt.coupling.groups.items() if self._wants(attempt.model, group)]
 
@@ -140,7 +147,7 @@ class PruneChannels:
                     break
         cost = self._cost(attempt, context)
         while wanted := [name for name in chosen if name not in attempt.left_out]:
-            kept, rows = self._kept({name: figures[name] for name in wanted}, attempt, cost)
+            kept, rows = self._kept({name: figures[name] for name in wanted}, attempt, cost, context)
             plan = attempt.proven(kept)
             if plan is not None:
                 return self._finished(attempt.model, plan, context, rows)
@@ -163,7 +170,7 @@ class PruneChannels:
         return wanted and not unwanted
 
     def _kept(
-        self, figures: Mapping[str, Tensor], attempt: Attempt, cost: Cost | None
+        self, figures: Mapping[str, Tensor], attempt: Attempt, cost: Cost | None, context: Context
     ) -> tuple[dict[str, list[int]], list[dict[str, str]]]:
         """The indices that stay, of each group that loses some, and what was measured to find out how many."""
         scores, rows = normalised(figures), []
@@ -172,21 +179,21 @@ class PruneChannels:
         if isinstance(self.allocation, Budgeted):
             assert cost is not None
             alone = comparable(self.score) and not self.allocation.normalise
-            found = self._within(figures if alone else scores, counts, attempt.coupling, cost)
+            found = self._within(figures if alone else scores, counts, attempt, cost, context)
             counts, rows = found.widths, _rows(found)
         if isinstance(cost, MeasuredCost):
             rows = [_clocked(cost, counts), *rows]
-        kept = {
-            name: top(score, counts[name]).nonzero().flatten().tolist()
-            for name, score in scores.items()
-            if counts[name] < len(score)
-        }
-        return kept, rows
+        return _best(scores, counts), rows
 
     def _within(
-        self, figures: Mapping[str, Tensor], start: Mapping[str, int], coupling: Coupling, cost: Cost
+        self, figures: Mapping[str, Tensor], start: Mapping[str, int], attempt: Attempt, cost: Cost, context: Context
     ) -> Allocated:
         assert isinstance(self.allocation, Budgeted)
+        coupling = attempt.coupling
+
+        def judge(widths: Mapping[str, int]) -> float:
+            return adapted_loss(attempt.plan(_best(figures, widths)).apply(attempt.model), context)
+
         options = {
             name: options_for(len(figure), least=self._least(len(figure)), step=self.round_to)
             for name, figure in figures.items()
@@ -202,6 +209,8 @@ class PruneChannels:
                 if not isinstance(cost, MeasuredCost)
                 else lambda widths: float(multiply_adds(coupling, widths)),
                 alike=lambda widths, name: alike(coupling, widths, name),
+                judge=judge if self._judges else None,
+                seed=context.seed,
             )
         )
 
@@ -262,6 +271,15 @@ class PruneChannels:
         return kept
 
 
+def _best(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> dict[str, list[int]]:
+    """The indices of the highest scores, of each group that loses some."""
+    return {
+        name: top(score, counts[name]).nonzero().flatten().tolist()
+        for name, score in scores.items()
+        if counts[name] < len(score)
+    }
+
+
 def _rows(found: Allocated) -> list[dict[str, str]]:
     """What the knapsack looked at, for people."""
     rows = []
@@ -271,6 +289,9 @@ def _rows(found: Allocated) -> list[dict[str, str]]:
     for said, found_cost in found.tried:
         after = f"{found_cost:.4f} of the whole, {said:.4f} by the model"
         rows.append({"module": "", "edit": "knapsack looked at", "before": "1", "after": after})
+    if found.judged:
+        before, after = f"{found.judged[0]:.4g}", ", ".join(f"{loss:.4g}" for loss in found.judged[1:])
+        rows.append({"module": "", "edit": "loss of the networks searched", "before": before, "after": after})
     return rows
 
 
