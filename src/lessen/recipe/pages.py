@@ -13,8 +13,10 @@ from lessen.core.files import write_text
 from lessen.core.settings import encode
 from lessen.recipe.catalogue import about, catalogue, methods
 from lessen.recipe.examples import example_of
-from lessen.recipe.hints import slots
+from lessen.recipe.hints import Slot, fitting, leaves, slots
 
+_MOST_CHOICES = 20
+"""What takes more kinds of objects than this takes nearly all of them, as an objective inside another does."""
 MARK = "<!-- written by `lessen docs`; change the code and run it again -->"
 
 
@@ -81,9 +83,27 @@ def _page(name: str, cls: Any, evidence: Mapping[str, Any] | None) -> Iterator[s
         for slot in slots(cls).values():
             default = "must be given" if slot.required else f"`{_cell(_short(slot.default))}`"
             yield f"| `{slot.name}` | {default} | {_cell(said.get(slot.name, ''))} |"
+        for slot in slots(cls).values():
+            yield from _choices(slot)
     yield from ("", "## Example", "", "```python", example_of(name), "```")
     if evidence is not None and card.row.startswith("knowledge /"):
         yield from ("", "## Evidence", "", *_evidence(name, evidence))
+
+
+def _choices(slot: Slot) -> Iterator[str]:
+    """The settings objects that a setting can be, with their own settings where they have no page that says so."""
+    found = {name: cls for leaf, _ in leaves(slot.hint) for name, cls in fitting(leaf, catalogue()).items()}
+    if not 1 < len(found) <= _MOST_CHOICES:
+        return
+    yield from ("", f"### `{slot.name}` is one of", "")
+    for name, cls in sorted(found.items()):
+        says, arguments = about(cls)
+        own = slots(cls).values()
+        given = ", ".join(each.name if each.required else f"{each.name}={_short(each.default)}" for each in own)
+        title = f"[{name}]({name}.md)" if name in methods() else f"`{name}({given})`"
+        yield f"- {title}: {_line(says)}"
+        if name not in methods():
+            yield from (f"    - `{each.name}`: {_line(arguments.get(each.name, ''))}" for each in own)
 
 
 def _described(cls: type) -> list[str]:
