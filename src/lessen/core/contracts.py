@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core.card import Card
-from lessen.core.data import Batch, Inputs, Task
+from lessen.core.data import IGNORED, Batch, Inputs, Task, check_calibration
+from lessen.core.errors import DataError
 
 
 class Beside(enum.Enum):
@@ -115,6 +116,27 @@ class Context:
     clock: Clock | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_calibration(self.calibration, self.inputs)
+
+    def losses(self, outputs: Any, labels: Tensor) -> Tensor:
+        """The loss of each example, shape (N,).
+
+        Raises:
+            DataError: there is no loss, or a label is no class of these outputs.
+        """
+        if self.loss is None:
+            raise DataError("A loss is needed, and the context has none: Context(loss=...).")
+        classes = isinstance(outputs, Tensor) and outputs.ndim == 2 and labels.ndim == 1
+        if classes and not labels.is_floating_point():
+            wrong = labels[((labels < 0) & (labels != IGNORED)) | (labels >= outputs.shape[1])]
+            if len(wrong):
+                raise DataError(
+                    f"A calibration batch has the label {int(wrong[0])}, but the network knows {outputs.shape[1]} "
+                    "classes, numbered from 0."
+                )
+        return self.loss(outputs, labels)
 
 
 @runtime_checkable

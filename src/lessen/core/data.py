@@ -210,7 +210,46 @@ def batches(examples: Examples, *, size: int, most: int | None = None) -> Iterat
         yield examples.fetch(part)
 
 
-def _check_batch(batch: Batch, what: str, classes: Sequence[str] | None) -> None:
+def check_calibration(calibration: Sequence[Batch], inputs: Inputs) -> None:
+    """Whether calibration batches can be what a network is called with, as far as that shows before it is called.
+
+    Examples may differ in length: what must agree with the example inputs is how many tensors there are, of which kind
+    and with how many axes, and the channels of images, the width of tokens, the number of features.
+
+    Raises:
+        DataError: a batch is of another shape or kind, or holds NaN or infinity; the text names it.
+    """
+    wanted = dict(_named_values(inputs))
+    for number, batch in enumerate(calibration):
+        what = f"calibration batch {number}"
+        found = dict(_named_values(batch.inputs))
+        if found.keys() != wanted.keys():
+            raise DataError(f"The inputs of {what} are {_names(found)}, but the example inputs are {_names(wanted)}.")
+        for name, value in found.items():
+            if not _alike(value, wanted[name]):
+                raise DataError(
+                    f"{name} of {what} is {value.dtype} of shape {tuple(value.shape)}, but the example inputs have "
+                    f"{wanted[name].dtype} of shape {tuple(wanted[name].shape)} (examples along axis 0). Prepare both "
+                    "in the same way."
+                )
+        _check_finite(batch, what)
+
+
+def _names(named: dict[str, Tensor]) -> str:
+    return ", ".join(named) or "none"
+
+
+def _alike(value: Tensor, wanted: Tensor) -> bool:
+    if value.ndim != wanted.ndim or value.is_floating_point() != wanted.is_floating_point():
+        return False
+    if not value.is_floating_point() or value.ndim < 2:
+        return True
+    if value.ndim == 3:  # channels or tokens first: one of the two is a length
+        return value.shape[1] == wanted.shape[1] or value.shape[2] == wanted.shape[2]
+    return value.shape[1] == wanted.shape[1]
+
+
+def _check_finite(batch: Batch, what: str) -> None:
     for value in _values(batch.inputs):
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             finite = torch.isfinite(value).flatten(1).all(1) if value.ndim > 1 else torch.isfinite(value)
@@ -218,6 +257,10 @@ def _check_batch(batch: Batch, what: str, classes: Sequence[str] | None) -> None
             raise DataError(
                 f"NaN or infinity in the inputs of {what}, in example {rows[0]} among others. Clean the data."
             )
+
+
+def _check_batch(batch: Batch, what: str, classes: Sequence[str] | None) -> None:
+    _check_finite(batch, what)
     if classes is not None and batch.labels is not None and not batch.labels.is_floating_point():
         low, high = int(batch.labels.min()), int(batch.labels.max())
         if low < 0 or high >= len(classes):
@@ -227,9 +270,13 @@ def _check_batch(batch: Batch, what: str, classes: Sequence[str] | None) -> None
 
 
 def _values(inputs: Inputs) -> Iterator[Tensor]:
+    yield from (value for _, value in _named_values(inputs))
+
+
+def _named_values(inputs: Inputs) -> Iterator[tuple[str, Tensor]]:
     if isinstance(inputs, Tensor):
-        yield inputs
+        yield "input", inputs
     elif isinstance(inputs, dict):
-        yield from inputs.values()
+        yield from inputs.items()
     else:
-        yield from inputs
+        yield from ((f"input {number}", value) for number, value in enumerate(inputs))

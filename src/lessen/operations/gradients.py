@@ -37,7 +37,7 @@ def gradients(model: nn.Module, tensors: Mapping[str, Tensor], context: Context)
         here = batch.to(context.device)
         if here.labels is None:
             raise PlanError("This score needs gradients, and a calibration batch has no labels. Use Magnitude().")
-        loss = context.loss(call(own, here.inputs), here.labels).mean()
+        loss = context.losses(call(own, here.inputs), here.labels).mean()
         found = torch.autograd.grad(loss, wanted, allow_unused=True)
         yield {
             name: torch.zeros_like(tensor) if gradient is None else gradient.to(tensor.device)

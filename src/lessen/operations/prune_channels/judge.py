@@ -57,10 +57,9 @@ def adapted_loss(network: nn.Module, context: Context) -> float:
         for norm, momentum in zip(norms, usual, strict=True):
             norm.momentum = momentum
             norm.eval()
-    assert context.loss is not None
     total, count = 0.0, 0
     for batch in batches:
         assert batch.labels is not None
-        total += float(context.loss(call(network, batch.inputs), batch.labels).sum())
+        total += float(context.losses(call(network, batch.inputs), batch.labels).sum())
         count += len(batch)
     return total / count

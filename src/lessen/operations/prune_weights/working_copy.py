@@ -55,7 +55,7 @@ def losses(own: nn.Module, context: Context, *, temperature: float = 1.0) -> Ite
             raise PlanError(f"This score needs gradients, and a calibration batch has no labels. {ADVICE}")
         outputs = call(own, here.inputs)
         yield (
-            context.loss(outputs if temperature == 1.0 else outputs / temperature, here.labels).mean(),
+            context.losses(outputs if temperature == 1.0 else outputs / temperature, here.labels).mean(),
             len(batch) / total,
         )
 

@@ -103,7 +103,7 @@ class FisherError:
             here = batch.to(context.device)
             assert here.labels is not None
             with torch.enable_grad(), _All(model, layers) as seen:
-                loss = context.loss(call(model, here.inputs), here.labels).sum()
+                loss = context.losses(call(model, here.inputs), here.labels).sum()
             slopes = torch.autograd.grad(loss, [one[-1] for one in seen.calls], allow_unused=True)
             for (place, run, args, kwargs, output), slope in zip(seen.calls, slopes, strict=True):
                 for number, bits in enumerate(options):

@@ -247,9 +247,8 @@ def _targets(
             hook.remove()
         leaves = list(floating(seen[0]))
         if rounding.fisher:
-            assert context.loss is not None
             assert here.labels is not None
-            slopes = torch.autograd.grad(context.loss(said, here.labels).sum(), leaves, allow_unused=True)
+            slopes = torch.autograd.grad(context.losses(said, here.labels).sum(), leaves, allow_unused=True)
             pairs = zip(slopes, leaves, strict=True)
             weights.append([torch.zeros_like(leaf) if slope is None else slope.square() for slope, leaf in pairs])
         outputs.append([clamped(leaf.detach(), unit.clip) for leaf in leaves])
