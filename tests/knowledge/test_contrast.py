@@ -554,7 +554,8 @@ def test_the_sum_over_negatives_is_that_of_softplus() -> None:
         share = x_NK.shape[1] / counts_NK.sum(1).double()
         assert torch.allclose(noise_contrast(few, zero).double(), positive + share * wanted, rtol=close)
         assert not torch.allclose(noise_contrast(scores, zero).double(), positive + share * wanted, rtol=1e-3)
-    small = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    small, shift = torch.randn(3, 5, dtype=torch.float64), torch.tensor(0.3, dtype=torch.float64)
     assert torch.autograd.gradcheck(
-        lambda x: noise_contrast(Scores(x[:, 0], x, counts_NK[:3, :5]), torch.tensor(0.3).double()), (small,)
+        lambda x, constant: noise_contrast(Scores(x[:, 0], x, counts_NK[:3, :5]).over(0.5), constant),
+        (small.requires_grad_(), shift.requires_grad_()),
     )

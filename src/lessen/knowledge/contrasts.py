@@ -29,15 +29,17 @@ class Scores:
         positive: With the example itself, shape (N,).
         negative: With others, shape (N, K).
         counts: Whether the other is no example of the same class, shape (N, K).
+        scale: What `negative` is still to be multiplied by; to do it at once would write N x K numbers once more.
     """
 
     positive: Tensor
     negative: Tensor
     counts: Tensor
+    scale: float = 1.0
 
     def over(self, temperature: float) -> Scores:
         """The same, divided by a temperature."""
-        return Scores(self.positive / temperature, self.negative / temperature, self.counts)
+        return Scores(self.positive / temperature, self.negative, self.counts, self.scale / temperature)
 
     def counting(self) -> Tensor:
         """How many negatives count, at least one: shape (N,)."""
@@ -56,13 +58,13 @@ def noise_contrast(scores: Scores, log_constant: Tensor) -> Tensor:
     """
     negatives = scores.negative.shape[1]
     log_noise = log_constant + math.log(negatives)
-    refused_N: Tensor = _SumOfSoftplus.apply(scores.negative - log_noise, scores.counts)
+    refused_N: Tensor = _SumOfSoftplus.apply(scores.negative, scores.scale, log_noise, scores.counts)
     share_N = negatives / scores.counting()
     return F.softplus(log_noise - scores.positive) + share_N * refused_N
 
 
 class _SumOfSoftplus(torch.autograd.Function):
-    """The sum over the negatives that count of log(1 + e^x), shape (N,), a few examples at a time.
+    """The sum over what counts of log(1 + e^(scale x - shift)), shape (N,), a few examples at a time.
 
     Element by element over all N x K at once, each step would go through memory, and PyTorch's softplus would take the
     logarithm of 1 + x, which is slow on a CPU. Here log(1 + e) is log(u) e / (u - 1) with u the rounded 1 + e: what
@@ -71,10 +73,11 @@ class _SumOfSoftplus(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x_NK: Tensor, counts_NK: Tensor) -> Tensor:
+    def forward(ctx: Any, x_NK: Tensor, scale: float, shift: Tensor, counts_NK: Tensor) -> Tensor:
         sums, slopes_NK = [], torch.empty_like(x_NK)
         step = max(1, _AT_ONCE // x_NK.shape[1])
-        for x, counts, slope in zip(x_NK.split(step), counts_NK.split(step), slopes_NK.split(step), strict=True):
+        for part, counts, slope in zip(x_NK.split(step), counts_NK.split(step), slopes_NK.split(step), strict=True):
+            x = (part * scale).sub_(shift)
             e = x.clamp(max=40.0).exp_()
             u = e + 1
             torch.div(e, u, out=slope).mul_(counts)
@@ -84,13 +87,15 @@ class _SumOfSoftplus(torch.autograd.Function):
             value = torch.where(x > 20, x, torch.where(small, e, exact))
             sums.append(torch.where(counts, value, 0.0).sum(1))
         ctx.save_for_backward(slopes_NK)
+        ctx.scale = scale
         return torch.cat(sums)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient_N: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient_N: Tensor) -> tuple[Tensor, None, Tensor | None, None]:
         (slopes_NK,) = ctx.saved_tensors
-        return slopes_NK * gradient_N[:, None], None
+        by_shift = -(slopes_NK.sum(1) * gradient_N).sum() if ctx.needs_input_grad[2] else None
+        return slopes_NK * (ctx.scale * gradient_N[:, None]), None, by_shift, None
 
 
 def information_contrast(scores: Scores) -> Tensor:
@@ -100,12 +105,12 @@ def information_contrast(scores: Scores) -> Tensor:
     """
     negatives = scores.negative.shape[1]
     stand_for_N = math.log(negatives) - scores.counting().log()
-    negative_NK = (scores.negative + stand_for_N[:, None]).masked_fill(~scores.counts, -math.inf)
+    negative_NK = (scores.scale * scores.negative + stand_for_N[:, None]).masked_fill(~scores.counts, -math.inf)
     return torch.cat([scores.positive[:, None], negative_NK], dim=1).logsumexp(1) - scores.positive
 
 
 def mean_of_exponentials(scores: Scores) -> Tensor:
     """The logarithm of the mean of e^score over the positives and the negatives that count: a scalar."""
-    negative = scores.negative.masked_fill(~scores.counts, -math.inf).flatten()
+    negative = (scores.scale * scores.negative).masked_fill(~scores.counts, -math.inf).flatten()
     count = scores.counts.sum().to(negative.dtype) + len(scores.positive)
     return torch.cat([scores.positive, negative]).logsumexp(0) - count.log()
