@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 _AT_ONCE = 1 << 16
 """So many numbers fit the cache of a core."""
+_FAR = 40.0
+"""From here on log(1 + e^x) is x, in 64 bits as well."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,14 @@ def noise_contrast(scores: Scores, log_constant: Tensor) -> Tensor:
     """
     negatives = scores.negative.shape[1]
     log_noise = log_constant + math.log(negatives)
-    refused_N: Tensor = _SumOfSoftplus.apply(scores.negative, scores.scale, log_noise, scores.counts)
-    share_N = negatives / scores.counting()
-    return F.softplus(log_noise - scores.positive) + share_N * refused_N
+    refused_N, counting_N = _SumOfSoftplus.apply(scores.negative, scores.scale, log_noise, scores.counts)
+    share_N = negatives / counting_N.clamp_min(1)
+    loss_N: Tensor = F.softplus(log_noise - scores.positive) + share_N * refused_N
+    return loss_N
 
 
 class _SumOfSoftplus(torch.autograd.Function):
-    """The sum over what counts of log(1 + e^(scale x - shift)), shape (N,), a few examples at a time.
+    """The sum over what counts of log(1 + e^(scale x - shift)), and how many count, each (N,), a few examples at once.
 
     Element by element over all N x K at once, each step would go through memory, and PyTorch's softplus would take the
     logarithm of 1 + x, which is slow on a CPU. Here log(1 + e) is log(u) e / (u - 1) with u the rounded 1 + e: what
@@ -73,26 +76,30 @@ class _SumOfSoftplus(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x_NK: Tensor, scale: float, shift: Tensor, counts_NK: Tensor) -> Tensor:
-        sums, slopes_NK = [], torch.empty_like(x_NK)
-        step = max(1, _AT_ONCE // x_NK.shape[1])
+    def forward(ctx: Any, x_NK: Tensor, scale: float, shift: Tensor, counts_NK: Tensor) -> tuple[Tensor, Tensor]:
+        sums, numbers, slopes_NK = [], [], torch.empty_like(x_NK)
+        step = max(1, _AT_ONCE // x_NK.shape[1]) if x_NK.device.type == "cpu" else len(x_NK)
         for part, counts, slope in zip(x_NK.split(step), counts_NK.split(step), slopes_NK.split(step), strict=True):
             x = (part * scale).sub_(shift)
-            e = x.clamp(max=40.0).exp_()
+            mask = counts.to(x.dtype)
+            e = x.clamp(max=_FAR).exp_()
             u = e + 1
-            torch.div(e, u, out=slope).mul_(counts)
+            torch.div(e, u, out=slope).mul_(mask)
             rest = u - 1
             small = rest == 0
             exact = u.log_().mul_(e).div_(rest.masked_fill_(small, 1.0))
-            value = torch.where(x > 20, x, torch.where(small, e, exact))
-            sums.append(torch.where(counts, value, 0.0).sum(1))
+            value = torch.where(small, e, exact).add_(x.sub_(_FAR).clamp_(min=0.0))
+            sums.append(value.mul_(mask).sum(1))
+            numbers.append(mask.sum(1))
         ctx.save_for_backward(slopes_NK)
         ctx.scale = scale
-        return torch.cat(sums)
+        counting_N = torch.cat(numbers)
+        ctx.mark_non_differentiable(counting_N)
+        return torch.cat(sums), counting_N
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient_N: Tensor) -> tuple[Tensor, None, Tensor | None, None]:
+    def backward(ctx: Any, gradient_N: Tensor, _: Any) -> tuple[Tensor, None, Tensor | None, None]:
         (slopes_NK,) = ctx.saved_tensors
         by_shift = -(slopes_NK.sum(1) * gradient_N).sum() if ctx.needs_input_grad[2] else None
         return slopes_NK * (ctx.scale * gradient_N[:, None]), None, by_shift, None
