@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -543,19 +544,27 @@ if __name__ == "__main__":
 def test_the_sum_over_negatives_is_that_of_softplus() -> None:
     """Against PyTorch's own in double precision, far out on both sides, in pieces that do not come out even."""
     torch.manual_seed(0)
-    x_NK = torch.cat([torch.randn(7, 20_000, dtype=torch.float64) * 15, torch.full((7, 3), -30.0).double()], dim=1)
-    counts_NK = torch.rand(x_NK.shape) > 0.3
-    wanted = (F.softplus(x_NK, threshold=60) * counts_NK).sum(1)
+    anchors_ND, bank_MD = 4 * torch.randn(7, 6, dtype=torch.float64), 4 * torch.randn(30_000, 6, dtype=torch.float64)
+    others_K = torch.randperm(30_000)[:20_003]
+    counts_NK = torch.rand(7, 20_003) > 0.3
+    x_NK = 0.5 * anchors_ND @ bank_MD[others_K].T
+    assert x_NK.max() > 50, "far out, or this says little"
+    share_N = 20_003 / counts_NK.sum(1).double()
+    wanted = math.log(2) + share_N * (F.softplus(x_NK, threshold=60) * counts_NK).sum(1)
     for dtype, close in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
-        scores = Scores(torch.zeros(7, dtype=dtype), x_NK.to(dtype), torch.ones_like(counts_NK))
-        few = Scores(scores.positive, scores.negative, counts_NK)
-        zero = torch.tensor(-math.log(x_NK.shape[1]), dtype=dtype)  # the noise is then 1
-        positive = math.log(2)
-        share = x_NK.shape[1] / counts_NK.sum(1).double()
-        assert torch.allclose(noise_contrast(few, zero).double(), positive + share * wanted, rtol=close)
-        assert not torch.allclose(noise_contrast(scores, zero).double(), positive + share * wanted, rtol=1e-3)
-    small, shift = torch.randn(3, 5, dtype=torch.float64), torch.tensor(0.3, dtype=torch.float64)
+        scores = Scores(
+            positive=torch.zeros(7, dtype=dtype),
+            anchors=anchors_ND.to(dtype),
+            bank=bank_MD.to(dtype),
+            others=others_K,
+            counts=counts_NK,
+        ).over(2.0)
+        none = torch.tensor(-math.log(20_003), dtype=dtype)  # the noise is then 1
+        assert torch.allclose(noise_contrast(scores, none).double(), wanted, rtol=close)
+        all_count = replace(scores, counts=torch.ones_like(counts_NK))
+        assert not torch.allclose(noise_contrast(all_count, none).double(), wanted, rtol=1e-6)
+    few = replace(scores, bank=bank_MD, others=others_K[:50], counts=counts_NK[:, :50])
+    given = (anchors_ND.clone() / 10).requires_grad_(), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
-        lambda x, constant: noise_contrast(Scores(x[:, 0], x, counts_NK[:3, :5]).over(0.5), constant),
-        (small.requires_grad_(), shift.requires_grad_()),
+        lambda anchors, constant: noise_contrast(replace(few, anchors=anchors, positive=anchors[:, 0]), constant), given
     )

@@ -166,10 +166,9 @@ class Memory(nn.Module):
 
 
 def _compare(anchors_ND: Tensor, bank_MD: Tensor, drawn: Drawn) -> Scores:
-    # Indexing copies the rows: the memory is written to before the backward pass reads them.
     with full_precision(anchors_ND):
         positive_N = (anchors_ND * bank_MD[drawn.index]).sum(1)
-        return Scores(positive_N, anchors_ND @ bank_MD.index_select(0, drawn.others).T, drawn.counts)
+    return Scores(positive=positive_N, anchors=anchors_ND, bank=bank_MD, others=drawn.others, counts=drawn.counts)
 
 
 def of_all_processes(part_N: Tensor) -> Tensor:
