@@ -243,9 +243,11 @@ def test_what_cannot_be_done_is_said(model: nn.Module, context: Context, plan: Q
         plan.apply(residual(width=8, depth=14, pre_activation=True))
     with pytest.raises(PlanError, match="where"):
         Quantize(where="nowhere").plan(model, context)
-    bad = Batch(torch.full_like(x, float("nan")), torch.arange(64))
+    spoiled = copy.deepcopy(model)
+    with torch.no_grad():
+        next(spoiled.parameters()).fill_(float("nan"))
     with pytest.raises(PlanError, match="not finite"):
-        Quantize().plan(model, Context(inputs=x, calibration=[bad]))
+        Quantize().plan(spoiled, context)
     with pytest.raises(SettingError, match="bits"):
         Quantize(bits=16)
 
