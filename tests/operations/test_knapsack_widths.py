@@ -1,6 +1,7 @@
 """Widths by a knapsack, and by a clock: against enumeration, against counting, and against planted errors."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from lessen.core.errors import PlanError, SettingError
 from lessen.operations import Global, Knapsack, PruneChannels, Taylor
 from lessen.operations.knapsack import Problem, allocate, losses_for, options_for
 from lessen.operations.prune_channels.cost import alike
-from lessen.operations.prune_channels.judge import adapted_loss
+from lessen.operations.prune_channels.judge import adapted_loss, trained_loss
 from lessen.surgery.coupling import analyse
 from lessen.testing import EXAMPLES
 from lessen.zoo import residual
@@ -258,10 +259,67 @@ def test_candidates_are_judged_by_the_loss_of_their_networks() -> None:
     assert float(rows[0]["after"].split(", ")[-1] or rows[0]["before"]) == pytest.approx(found[12], rel=1e-3)
 
 
+def test_candidates_are_trained_before_they_are_judged() -> None:
+    """The choice is the best of its network's losses after training, and the network that came in is left as it was."""
+    example = EXAMPLES["convolutions"]
+    network, given = example.build(), example.context()
+    halves = [Batch(b.inputs[k::2], b.index[k::2], b.labels[k::2]) for b in given.calibration for k in (0, 1)]
+    context = replace(given, calibration=halves)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    prune = PruneChannels(parameters=0.5, score=Taylor(), allocation=Knapsack(candidates=6, steps=3))
+    plan = prune.plan(network, context)
+    rows = [row for row in plan.describe() if row["edit"] == "loss of the networks searched"]
+    after = trained_loss(plan.apply(network), context, 3)
+    assert float(rows[0]["after"].split(", ")[-1]) == pytest.approx(after, rel=1e-3)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert after != pytest.approx(adapted_loss(plan.apply(network), context), rel=1e-3)
+
+
+def test_a_trained_loss_is_of_batches_that_training_does_not_see() -> None:
+    """Labels of the last quarter are turned: no training on the others can know that."""
+    torch.manual_seed(0)
+    labels = torch.randint(0, 2, (64,))
+    inputs = torch.randn(64, 3) + 4 * labels[:, None]
+    said = [*labels[:48].split(16), 1 - labels[48:]]
+    batches = [Batch(x, torch.arange(16), y) for x, y in zip(inputs.split(16), said, strict=True)]
+
+    def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs, labels, reduction="none")
+
+    losses = []
+    for steps in (1, 400):
+        network = nn.Linear(3, 2).requires_grad_(False)
+        with torch.no_grad():
+            network.weight.zero_()
+            network.bias.zero_()
+        context = Context(inputs=inputs[:2], calibration=batches, loss=cross_entropy)
+        losses.append(trained_loss(network, context, steps))
+        assert not network.training
+    assert losses[0] == pytest.approx(math.log(2), abs=0.05)
+    assert losses[1] > 2 * losses[0]
+
+
 def test_candidates_need_a_loss() -> None:
     network, context = residual(width=8, depth=8), Context(inputs=torch.rand(2, 1, 28, 28))
     with pytest.raises(PlanError, match="judges networks by their loss; the context has not a loss"):
         PruneChannels(parameters=0.5, allocation=Knapsack(candidates=4)).plan(network, context)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "steps", "says"),
+    [((4, 1), 0, "a single example"), ((4,), 2, "there is one batch only. Give several, or steps=0")],
+)
+def test_candidates_need_batches_that_can_judge(sizes: tuple[int, ...], steps: int, says: str) -> None:
+    batches = [Batch(torch.rand(n, 1, 28, 28), torch.arange(n), torch.zeros(n, dtype=torch.long)) for n in sizes]
+    context = Context(
+        inputs=batches[0].inputs,
+        calibration=batches,
+        loss=lambda outputs, labels: nn.functional.cross_entropy(outputs, labels, reduction="none"),
+    )
+    with pytest.raises(PlanError, match=says):
+        PruneChannels(parameters=0.5, allocation=Knapsack(candidates=4, steps=steps)).plan(
+            residual(width=8, depth=8), context
+        )
 
 
 def test_an_adapted_loss_is_that_with_the_statistics_of_the_examples() -> None:

@@ -19,7 +19,7 @@ from lessen.core.card import Card
 from lessen.core.contracts import Context
 from lessen.core.data import map_inputs
 from lessen.core.settings import settings
-from lessen.core.where import Where, matches
+from lessen.core.where import Where
 from lessen.operations.rescale import (
     LAYERS,
     Link,
@@ -27,9 +27,11 @@ from lessen.operations.rescale import (
     Rescaled,
     find_links,
     input_ranges,
+    meant,
     move,
     output_ranges,
     proven,
+    said,
 )
 from lessen.operations.values import write_value
 from lessen.surgery.calls import trace
@@ -83,7 +85,11 @@ class Equalize:
         return cls(where=())
 
     def plan(self, model: nn.Module, context: Context) -> Rescaled:
-        """Find the pairs, prove them, and equalise them in turn until nothing moves."""
+        """Find the pairs, prove them, and equalise them in turn until nothing moves.
+
+        Raises:
+            PlanError: `where` means no layer whose scales can move.
+        """
         if self.where == ():
             return Rescaled()
         inputs = map_inputs(context.inputs, lambda value: value.to(context.device))
@@ -91,15 +97,14 @@ class Equalize:
         folds = foldable(own, inputs)
         own = fold(own, folds)
         links = find_links(own, trace(own, inputs), LAYERS)
-        chosen = [link for link in links.found if matches(self.where, link.first, get_module(own, link.first))]
-        links = proven(own, Links(chosen, links.left), inputs)
+        links = proven(own, Links(meant(own, links, self.where), links.left), inputs)
         before = {link.first: spread(own, link) for link in links.found}
         self._equalize(own, links.found)
         return Rescaled(
             folds=tuple(folds) if links.found else (),
             links={link.first: link.then for link in links.found},
             spread={link.first: (before[link.first], spread(own, link)) for link in links.found},
-            left=links.left,
+            left=said(links, "no layer gives to others through what scales alone"),
             values=tensors_of(own, links.found) or None,
         )
 

@@ -7,11 +7,12 @@ found by knapsacks over single changes (`functional.knapsack`), each around the 
 Where the whole costs something else than the model said, the target is moved by as much and the choice made again.
 
 What a choice loses is the sum of the scores that go, and that says too little where much of a group goes. So choices
-can be searched: the scores of each group are weighed anew, a knapsack is solved, and what comes out is judged by what
-the pruned network itself loses. The weights are changed around the best that was found (SPDY, section 3.3).
+can be searched: from what the knapsack found, from even widths and from the share for all, widths are changed a little
+and filled up to the target, and what comes out is judged by what the pruned network itself loses. What was judged best
+is changed again.
 
 Shen et al., Structural pruning via latency-saliency knapsack (HALP), NeurIPS 2022, arXiv:2210.10811, which adds up a
-table of single layers; Frantar & Alistarh, SPDY, ICML 2022, arXiv:2201.13096.
+table of single layers; a search with short training as its judge: Yang et al., NetAdapt, ECCV 2018, arXiv:1804.03230.
 """
 
 from __future__ import annotations
@@ -114,14 +115,18 @@ class Knapsack:
         normalise: Divide the scores of each group by their mean, even where they are changes of the loss, which can be
             compared as they are. Sums of such changes say too little of what is lost when nearly all of a group goes,
             so widths come out uneven; with this they are nearer to even.
-        candidates: How many choices are judged by the loss of their networks on the calibration examples, with the
-            statistics of batch normalisations taken anew. With 0, sums of scores decide.
+        candidates: How many choices are judged by the loss of their networks on the calibration examples. With 0, sums
+            of scores decide.
+        steps: For how many batches each of them is trained before, on three quarters of the calibration batches, and
+            judged on the others; that takes a thousand examples or so. With 0 only the statistics of batch
+            normalisations are taken anew, which says little where so much goes that all networks answer at random.
     """
 
     widths: Annotated[int, Ge(2)] = 5
     tries: Annotated[int, Ge(1)] = 5
     normalise: bool = False
     candidates: Annotated[int, Ge(0)] = 0
+    steps: Annotated[int, Ge(0)] = 0
 
     def within(self, problem: Problem) -> Allocated:
         """The widths that lose least, as far as is known; never more than the start loses.
@@ -139,54 +144,43 @@ def allocate(problem: Problem, *, widths: int, tries: int, candidates: int = 0) 
         raise PlanError(f"The widths to start from cost {cost:.4g} of the whole, more than {problem.target:.4g}.")
     model = _Model(problem, best, cost, widths)
     found = Allocated(widths=best, cost=cost, loss=problem.loss(best), tables=model.shown, tried=[])
-    found, target = _met(model, problem.target, tries, problem.loss, found)
-    tried = found.tried
+    found, target = _met(model, tries, found)
     if candidates and problem.judge is not None:
         judge = _Judge(problem.judge)
-        weights = _weights(model, target, judge, candidates, found.widths)
-        found = _fitting(problem, judge, [found.widths, dict(problem.start), *judge.best(_LOOKED_AT)])
-        found = replace(found, tables=model.shown, tried=tried)
-        found, _ = _met(model.weighed(weights), target, tries, judge, found)
+        means = {name: max(row[0] / len(row), 1e-12) for name, row in problem.losses.items()}
+        even, _ = model.weighed({name: 1 / mean for name, mean in means.items()}).best(target)
+        starts = [found.widths, dict(problem.start), even]
+        found = replace(_searched(model, target, judge, candidates, starts), tables=model.shown, tried=found.tried)
         found = replace(found, loss=problem.loss(found.widths), judged=[*judge.better, judge(found.widths)])
     return found
 
 
-def _fitting(problem: Problem, judge: _Judge, choices: Sequence[Widths]) -> Allocated:
-    """Of choices of which some are within the target, looked at together, the one that is judged best."""
-    costs = problem.cost(choices)
-    fits = [
-        (judge(widths), cost, widths) for widths, cost in zip(choices, costs, strict=True) if cost <= problem.target
-    ]
-    loss, cost, widths = min(fits, key=lambda each: each[0], default=(judge(choices[0]), costs[0], choices[0]))
-    return Allocated(widths=dict(widths), cost=cost, loss=loss, tables={}, tried=[])
-
-
-def _met(
-    model: _Model, target: float, tries: int, lost: Callable[[Widths], float], found: Allocated
-) -> tuple[Allocated, float]:
-    """The choice that loses least of those tried whose cost, looked at, is within the problem's target.
+def _met(model: _Model, tries: int, found: Allocated) -> tuple[Allocated, float]:
+    """The choice that loses least of those tried whose cost, looked at, is within the target.
 
     Args:
-        model: What costs what, and what is lost, as far as is known.
-        target: What to ask of the model at first.
+        model: What costs what, as far as is known.
         tries: How many choices are looked at.
-        lost: What a choice loses.
         found: A choice within the target, to do better than.
 
     Returns:
         The choice, and what to ask of the model for the problem's target.
     """
-    problem = model.problem
+    problem, target = model.problem, model.problem.target
     for _ in range(tries):
         chosen, said = model.best(target)
         cost = problem.cost([chosen])[0]
         found.tried.append((said, cost))
-        if cost <= problem.target and lost(chosen) < lost(found.widths):
-            found = replace(found, widths=chosen, cost=cost, loss=lost(chosen))
+        if cost <= problem.target and problem.loss(chosen) < found.loss:
+            found = replace(found, widths=chosen, cost=cost, loss=problem.loss(chosen))
         if chosen == problem.start or abs(cost - problem.target) < 1e-3 * problem.target:
             break
         target *= problem.target / cost
     return found, target
+
+
+def _key(widths: Widths) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(widths.items()))
 
 
 class _Judge:
@@ -198,7 +192,7 @@ class _Judge:
         self.better: list[float] = []
 
     def __call__(self, widths: Widths) -> float:
-        key = tuple(sorted(widths.items()))
+        key = _key(widths)
         if key not in self.seen:
             self.seen[key] = found = self.judge(widths)
             if not self.better or found < self.better[-1]:
@@ -210,32 +204,65 @@ class _Judge:
         return [dict(key) for key in sorted(self.seen, key=self.seen.__getitem__)[:count]]
 
 
-_LOOKED_AT = 16
-"""How many of the best that a search found are looked at for what they cost."""
-_FRESH, _WIDE, _CLOSE, _SOME = 1 / 3, 1.0, 0.2, 0.4
-"""Of a search: the share of candidates drawn around equal weights, the spread of logarithms there and in the end, and
-the share of weights that change at a time later on."""
+_ROUNDS, _PARENTS, _LOOKED_AT = 2, 8, 16
+"""Of a search: how often costs are looked at, how many of the best are changed, and how many are looked at."""
 
 
-def _weights(model: _Model, target: float, judge: _Judge, candidates: int, first: Widths) -> dict[str, float]:
-    """Weights of the groups' scores at which the model chooses the network that loses least, as searched."""
-    names = list(model.problem.options)
-    drawn = np.random.default_rng(model.problem.seed)
-    means = np.array([max(model.problem.losses[name][0] / len(model.problem.losses[name]), 1e-12) for name in names])
-    best, least = np.zeros(len(names)), judge(first)
-    for k in range(candidates):
-        done = k / candidates
-        if k == 0:
-            tried = np.log(means.mean() / means)  # every group alike
-        elif done < _FRESH:
-            tried = drawn.normal(0.0, _WIDE, len(names))
-        else:
-            spread = _WIDE * (_CLOSE / _WIDE) ** ((done - _FRESH) / (1 - _FRESH))
-            tried = best + drawn.normal(0.0, spread, len(names)) * (drawn.random(len(names)) < _SOME)
-        widths, _ = model.weighed(dict(zip(names, np.exp(tried).tolist(), strict=True))).best(target)
-        if (found := judge(widths)) < least:
-            best, least = tried, found
-    return dict(zip(names, np.exp(best).tolist(), strict=True))
+def _searched(
+    model: _Model, target: float, judge: _Judge, candidates: int, starts: Sequence[dict[str, int]]
+) -> Allocated:
+    """The choice that is judged best of those whose cost, looked at, is within the problem's target.
+
+    Args:
+        model: What costs what, as far as is known.
+        target: What to ask of the model at first for the problem's target.
+        judge: What networks lose.
+        candidates: How many choices are judged.
+        starts: Choices to begin with; the first two are within the target.
+    """
+    problem, drawn = model.problem, np.random.default_rng(model.problem.seed)
+    for widths in starts:
+        judge(widths)
+    known: dict[tuple[tuple[str, int], ...], float] = {}
+    for number in range(_ROUNDS):
+        for _ in range(20 * candidates):  # where there are few choices, most have been seen
+            if len(judge.seen) >= candidates * (number + 1) / _ROUNDS:
+                break
+            parents = judge.best(_PARENTS)
+            judge(_changed(model, parents[drawn.integers(len(parents))], target, drawn))
+        choices = [*starts[:2], *judge.best(_LOOKED_AT)]
+        costs = problem.cost(choices)
+        known |= {_key(widths): cost for widths, cost in zip(choices, costs, strict=True)}
+        said = [model(widths) / cost for widths, cost in zip(choices, costs, strict=True)]
+        target = problem.target * float(np.median(said))
+    within = [key for key, cost in known.items() if cost <= problem.target]
+    best = dict(min(within or [_key(starts[1])], key=lambda key: (judge(dict(key)), problem.loss(dict(key)))))
+    return Allocated(widths=best, cost=known[_key(best)], loss=problem.loss(best), tables={}, tried=[])
+
+
+def _changed(model: _Model, widths: Widths, target: float, drawn: np.random.Generator) -> dict[str, int]:
+    """Widths of which one or two are changed, and the others made less or more until the target is met."""
+    options = model.problem.options
+    names = list(options)
+    at = {name: options[name].index(width) for name, width in widths.items()}
+
+    def made() -> dict[str, int]:
+        return {name: options[name][at[name]] for name in names}
+
+    moved = drawn.permutation(names)[: drawn.integers(1, 3)].tolist()
+    for name in moved:
+        reach = max(1, len(options[name]) // 4)
+        at[name] = int(np.clip(at[name] + drawn.integers(-reach, reach + 1), 0, len(options[name]) - 1))
+    while model(made()) > target:
+        can = [name for name in names if at[name] and name not in moved] or [name for name in names if at[name]]
+        if not can:
+            break
+        at[drawn.choice(can)] -= 1
+    for name in drawn.permutation([name for name in names if name not in moved]).tolist():
+        at[name] += 1
+        if at[name] == len(options[name]) or model(made()) > target:
+            at[name] -= 1
+    return made()
 
 
 class _Model:

@@ -126,7 +126,11 @@ class LowRank:
         return cls(energy=1.0)
 
     def plan(self, model: nn.Module, context: Context) -> Factorized:
-        """Decide which layers are factorised, and their ranks."""
+        """Decide which layers are factorised, and their ranks.
+
+        Raises:
+            PlanError: `where` means no linear or convolution layer, or there is none.
+        """
         fixed = irreplaceable(model, (nn.Linear, nn.Conv2d), context.inputs)
         ranks: dict[str, int] = {}
         sizes: dict[str, tuple[int, int]] = {}
@@ -137,6 +141,8 @@ class LowRank:
             raise PlanError(
                 f"where={self.where!r} means no linear or convolution layer; {did_you_mean(str(self.where), layers)}"
             )
+        if not layers:
+            raise PlanError("This network has no linear or convolution layer to factorise.")
         for path, layer in chosen.items():
             if self.exclude is not None and matches(self.exclude, path, layer):
                 continue

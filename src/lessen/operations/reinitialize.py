@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from lessen.core import Card, Context, Where, matches, settings
+from lessen.core.errors import PlanError, did_you_mean
 from lessen.core.seeds import derive, seeded
 from lessen.surgery.masks import bake_masks
 from lessen.surgery.modules import get_module
@@ -79,7 +80,11 @@ class Reinitialize:
         return cls(where=())
 
     def plan(self, model: nn.Module, context: Context) -> Reinitialized:
-        """Find the modules that can draw their own weights."""
+        """Find the modules that can draw their own weights.
+
+        Raises:
+            PlanError: `where` means no module with parameters.
+        """
         modules: list[str] = []
         left: dict[str, str] = {}
         for path, module in model.named_modules():
@@ -90,6 +95,11 @@ class Reinitialize:
                 modules.append(path)
             elif meant and next(module.parameters(recurse=False), None) is not None:
                 left[path] = f"a {type(module).__name__} cannot draw its parameters anew"
+        if not modules and not left and self.where not in (None, ()):
+            known = [path for path, module in model.named_modules() if path and _can(module)]
+            raise PlanError(
+                f"where={self.where!r} means nothing with parameters; {did_you_mean(str(self.where), known)}"
+            )
         return Reinitialized(modules=tuple(modules), seed=derive(context.seed, "reinitialize"), left=left)
 
 

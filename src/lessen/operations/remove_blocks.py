@@ -137,7 +137,8 @@ class RemoveBlocks:
             return RemovedBlocks(removed=[])
         if not chosen:
             close = did_you_mean(str(self.where), blocks)
-            raise PlanError(f"No block is meant: a block is an element of a Sequential or ModuleList; {close}")
+            by = "" if self.where is None else f" by where={self.where!r}"
+            raise PlanError(f"No block is meant{by}: a block is an element of a Sequential or ModuleList; {close}")
         influence, left = influences(model, chosen, context)
         influence = {path: influence[path] for path in _no_stages(chosen, influence)}
         count = len(influence) - round(self.keep * len(influence))

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core.data import Inputs, call, map_inputs
-from lessen.core.errors import NetworkError, PlanError
+from lessen.core.errors import NetworkError, PlanError, did_you_mean
 from lessen.core.settings import settings
+from lessen.core.where import Where, matches
 from lessen.operations.values import put_values
 from lessen.surgery.calls import Call, Trace, floating
 from lessen.surgery.fold import Pair, fold
@@ -131,6 +132,20 @@ def find_links(model: nn.Module, seen: Trace, makers: frozenset[str]) -> Links:
     return links
 
 
+def meant(model: nn.Module, links: Links, where: Where) -> list[Link]:
+    """Those links whose first is meant.
+
+    Raises:
+        PlanError: `where` means none, nor one that was left alone.
+    """
+    chosen = [link for link in links.found if matches(where, link.first, get_module(model, link.first))]
+    others = [path for path in links.left if matches(where, path, get_module(model, path))]
+    if not chosen and not others and where is not None:
+        known = [*(link.first for link in links.found), *links.left]
+        raise PlanError(f"where={where!r} means nothing whose scales can move; {did_you_mean(str(where), known)}")
+    return chosen
+
+
 def _readers(model: nn.Module, seen: Trace, one: Call, readers: Mapping[int, Sequence[Call]]) -> tuple[list[str], str]:
     """The layers that read what a call gives, or why it cannot be scaled."""
     then: list[str] = []
@@ -212,6 +227,11 @@ def repeated(value_O: Tensor, layer: nn.Module) -> Tensor:
     weight: Tensor = layer.weight  # type: ignore[assignment]
     inputs = weight.shape[1] * int(getattr(layer, "groups", 1))
     return value_O.repeat_interleave(inputs // len(value_O))
+
+
+def said(links: Links, nothing: str) -> dict[str, str]:
+    """What was left alone, and why; where there was nothing at all, that."""
+    return links.left if links.found or links.left else {"": nothing}
 
 
 def proven(model: nn.Module, links: Links, inputs: Inputs) -> Links:

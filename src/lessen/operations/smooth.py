@@ -19,9 +19,9 @@ from lessen.core.contracts import Context
 from lessen.core.data import call, map_inputs
 from lessen.core.errors import PlanError
 from lessen.core.settings import settings
-from lessen.core.where import Where, matches
+from lessen.core.where import Where
 from lessen.operations.equalize import tensors_of
-from lessen.operations.rescale import NORMS, Link, Links, Rescaled, find_links, input_ranges, move, proven
+from lessen.operations.rescale import NORMS, Link, Links, Rescaled, find_links, input_ranges, meant, move, proven, said
 from lessen.surgery.calls import trace
 from lessen.surgery.modules import get_module
 
@@ -71,7 +71,7 @@ class Smooth:
         """See how large channels become on the calibration batches, and move their scales.
 
         Raises:
-            PlanError: there is no calibration batch.
+            PlanError: there is no calibration batch, or `where` means nothing whose scales can move.
         """
         if self.where == ():
             return Rescaled()
@@ -80,8 +80,7 @@ class Smooth:
         inputs = map_inputs(context.inputs, lambda value: value.to(context.device))
         own = copy.deepcopy(model).to(context.device).eval()
         links = find_links(own, trace(own, inputs), NORMS)
-        chosen = [link for link in links.found if matches(self.where, link.first, get_module(own, link.first))]
-        links = proven(own, Links(chosen, links.left), inputs)
+        links = proven(own, Links(meant(own, links, self.where), links.left), inputs)
         largest = _largest(own, links.found, context)
         spread = {}
         for link in links.found:
@@ -93,7 +92,7 @@ class Smooth:
         return Rescaled(
             links={link.first: link.then for link in links.found},
             spread=spread,
-            left=links.left,
+            left=said(links, "no normalisation gives to linear layers or convolutions alone"),
             values=tensors_of(own, links.found) or None,
         )
 

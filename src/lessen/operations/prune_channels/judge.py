@@ -1,8 +1,9 @@
-"""What a pruned network loses before it is trained again, told apart by fresh statistics.
+"""What a pruned network loses, before it is trained again for good.
 
 Cut channels shift what batch normalisations expect, and networks of very different worth all answer at random. With the
-statistics taken anew they tell themselves apart, in the order in which training leaves them: Li et al., EagleEye, ECCV
-2020, arXiv:2007.02491, section 3.3.
+statistics taken anew they tell themselves apart (Li et al., EagleEye, ECCV 2020, arXiv:2007.02491, section 3.3). Where
+so much goes that they still answer at random, a few steps of training tell more (Yang et al., NetAdapt, ECCV 2018,
+arXiv:1804.03230, section 3).
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lessen.core.contracts import Context
-from lessen.core.data import call
+from lessen.core.data import Batch, call
 from lessen.core.errors import PlanError
+from lessen.core.seeds import derive
+
+RATE = 1e-3
+"""Of Adam in the few steps."""
 
 
-def check_judge(context: Context) -> None:
+def check_judge(model: nn.Module, context: Context, *, steps: int) -> None:
     """Whether networks can be judged, before anything long starts.
 
     Raises:
-        PlanError: there is no loss, no calibration batch, or a batch without labels.
+        PlanError: there is no loss, no calibration batch, a batch without labels, one of a single example where there
+            are batch normalisations, or one batch only where networks are trained.
     """
     lacks = (
         "a loss"
@@ -33,6 +39,41 @@ def check_judge(context: Context) -> None:
     )
     if lacks:
         raise PlanError(f"Knapsack(candidates=...) judges networks by their loss; the context has not {lacks}.")
+    if _norms(model) and min(map(len, context.calibration)) < 2:
+        raise PlanError(
+            "Knapsack(candidates=...) takes the statistics of batch normalisations from calibration batches, and one "
+            "of them has a single example. Give batches of two or more."
+        )
+    if steps and len(context.calibration) < 2:
+        raise PlanError(
+            "Knapsack(steps=...) trains networks on some of the calibration batches and judges them on the others, and "
+            "there is one batch only. Give several, or steps=0."
+        )
+
+
+def trained_loss(network: nn.Module, context: Context, steps: int) -> float:
+    """The mean loss on the last quarter of the calibration batches after a few steps of training on the others.
+
+    Args:
+        network: Changed: trained, in eval mode.
+        context: Its `loss`, `calibration` and `seed` are used.
+        steps: How many, one batch each.
+    """
+    network.to(context.device).train().requires_grad_(True)
+    batches = [batch.to(context.device) for batch in context.calibration]
+    first = len(batches) - max(1, len(batches) // 4)
+    draw = torch.Generator().manual_seed(derive(context.seed, "judge"))
+    optimizer = torch.optim.Adam(network.parameters(), RATE)
+    order: list[int] = []
+    for _ in range(steps):
+        order = order or torch.randperm(first, generator=draw).tolist()
+        batch = batches[order.pop()]
+        assert batch.labels is not None
+        optimizer.zero_grad()
+        context.losses(call(network, batch.inputs), batch.labels).mean().backward()
+        optimizer.step()
+    network.eval()
+    return _mean_loss(network, batches[first:], context)
 
 
 @torch.no_grad()
@@ -44,7 +85,7 @@ def adapted_loss(network: nn.Module, context: Context) -> float:
         context: Its `loss` and `calibration` are used.
     """
     network.to(context.device).eval()
-    norms = [part for part in network.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    norms = _norms(network)
     batches = [batch.to(context.device) for batch in context.calibration]
     if norms:
         usual = [norm.momentum for norm in norms]
@@ -57,9 +98,18 @@ def adapted_loss(network: nn.Module, context: Context) -> float:
         for norm, momentum in zip(norms, usual, strict=True):
             norm.momentum = momentum
             norm.eval()
+    return _mean_loss(network, batches, context)
+
+
+@torch.no_grad()
+def _mean_loss(network: nn.Module, batches: list[Batch], context: Context) -> float:
     total, count = 0.0, 0
     for batch in batches:
         assert batch.labels is not None
         total += float(context.losses(call(network, batch.inputs), batch.labels).sum())
         count += len(batch)
     return total / count
+
+
+def _norms(network: nn.Module) -> list[_BatchNorm]:
+    return [part for part in network.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]

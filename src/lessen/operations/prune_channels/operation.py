@@ -27,7 +27,7 @@ from lessen.operations.isomorphic import AmongKinds, kinds_of
 from lessen.operations.knapsack import Allocated, Budgeted, Cost, Knapsack, Problem, losses_for, options_for
 from lessen.operations.prune_channels.attempt import Attempt
 from lessen.operations.prune_channels.cost import MeasuredCost, alike, multiply_adds_cost, parameters_cost
-from lessen.operations.prune_channels.judge import adapted_loss, check_judge
+from lessen.operations.prune_channels.judge import adapted_loss, check_judge, trained_loss
 from lessen.operations.prune_channels.means import carried_means
 from lessen.operations.prune_channels.plan import PrunedChannels
 from lessen.operations.prune_channels.scores import comparable, group_figures, normalised
@@ -106,8 +106,8 @@ class PruneChannels:
             PlanError: nothing can be pruned, or the target is out of reach; the text says how far one can go.
             NetworkError: the network cannot be exported.
         """
-        if self._judges:
-            check_judge(context)
+        if isinstance(self.allocation, Knapsack) and self.allocation.candidates:
+            check_judge(model, context, steps=self.allocation.steps)
         attempt = Attempt(model, analyse(model, context.inputs), context.inputs)
         if self.keep == 1.0:
             return attempt.plan({})
@@ -126,10 +126,6 @@ class PruneChannels:
             name, why = next(iter(attempt.left_out.items()))
             raise PlanError(f"No group of channels can be removed safely. The first, {name}: {why}.")
         return plan
-
-    @property
-    def _judges(self) -> bool:
-        return isinstance(self.allocation, Knapsack) and self.allocation.candidates > 0
 
     def _chosen(self, attempt: Attempt) -> list[str]:
         return [name for name, group in attempt.coupling.groups.items() if self._wants(attempt.model, group)]
@@ -189,10 +185,11 @@ class PruneChannels:
         self, figures: Mapping[str, Tensor], start: Mapping[str, int], attempt: Attempt, cost: Cost, context: Context
     ) -> Allocated:
         assert isinstance(self.allocation, Budgeted)
-        coupling = attempt.coupling
+        coupling, steps = attempt.coupling, getattr(self.allocation, "steps", 0)
 
         def judge(widths: Mapping[str, int]) -> float:
-            return adapted_loss(attempt.plan(_best(figures, widths)).apply(attempt.model), context)
+            network = attempt.plan(_best(figures, widths)).apply(attempt.model)
+            return trained_loss(network, context, steps) if steps else adapted_loss(network, context)
 
         options = {
             name: options_for(len(figure), least=self._least(len(figure)), step=self.round_to)
@@ -209,7 +206,7 @@ class PruneChannels:
                 if not isinstance(cost, MeasuredCost)
                 else lambda widths: float(multiply_adds(coupling, widths)),
                 alike=lambda widths, name: alike(coupling, widths, name),
-                judge=judge if self._judges else None,
+                judge=judge,
                 seed=context.seed,
             )
         )

@@ -7,6 +7,7 @@ them share is one; one that something else shares (an embedding, whose rows are 
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from lessen.core import Where, matches
 from lessen.core.errors import PlanError, did_you_mean
@@ -35,16 +36,17 @@ def candidates(model: nn.Module, where: Where, exclude: Where) -> tuple[Weights,
         exclude: Which of these to leave alone; None for none.
 
     Raises:
-        PlanError: `where` means no such module.
+        PlanError: `where` means no such module, or there is none.
     """
     chosen: Weights = {}
     left: dict[str, str] = {}
     seen: list[Tensor] = []
     for path, module in model.named_modules():
-        last = prunable(module)
-        if last is None or not matches(where, path, module):
+        if not matches(where, path, module) or (exclude is not None and matches(exclude, path, module)):
             continue
-        if exclude is not None and matches(exclude, path, module):
+        last = prunable(module)
+        if last is None:
+            left |= dict.fromkeys(other_matrices(path, module), f"a {type(module).__name__} is not known to multiply")
             continue
         tensor = stored(module, last)
         if any(tensor is other for other in seen):
@@ -62,7 +64,17 @@ def candidates(model: nn.Module, where: Where, exclude: Where) -> tuple[Weights,
     if not chosen and not left and where is not None:
         close = did_you_mean(str(where), [path for path, module in model.named_modules() if prunable(module)])
         raise PlanError(f"where={where!r} means no layer whose weights can be pruned; {close}")
+    if not chosen and not left and exclude is None:
+        raise PlanError("This network has no linear layer, convolution or attention whose weights can be pruned.")
     return chosen, left
+
+
+def other_matrices(path: str, module: nn.Module) -> list[str]:
+    """Weights of a module that nobody knows to multiply; tables and what scales channels are not meant."""
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag | ParametrizationList):
+        return []
+    named = module.named_parameters(path, recurse=False)
+    return [name for name, tensor in named if tensor.ndim == 2 and min(tensor.shape) > 1 and "weight" in name]
 
 
 def fitting(model: nn.Module, where: Where, exclude: Where, pattern: Pattern) -> tuple[Weights, dict[str, str]]:

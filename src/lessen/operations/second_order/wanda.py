@@ -23,8 +23,8 @@ class Wanda:
         paper="Wanda, arXiv:2306.11695",
         says="Only the norms of the inputs are asked for, and no weight moves, unless refit.",
         costs="One pass over the calibration examples.",
-        fails_when="Inputs are correlated: what two weights share is counted twice. Without refit the error stays. Rows "
-        "are short (first layers, depthwise convolutions): each row loses its share, however much it needs it.",
+        fails_when="Inputs are correlated: what two weights share is counted twice. Without refit the error stays. "
+        "Rows are short (first layers, depthwise convolutions): each row loses its share, however much it needs it.",
         differs="Exactly as many are kept as asked. Here weights are refit on what is kept, which the paper does not.",
     )
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lessen.core import Card, Context, Where, matches, settings
 from lessen.core.errors import PlanError, did_you_mean
 from lessen.operations.hessian import Layer, gram_of, layers_of, rows_of
-from lessen.operations.prune_weights.candidates import prunable
+from lessen.operations.prune_weights.candidates import other_matrices, prunable
 from lessen.operations.weight_only.awq import Awq
 from lessen.operations.weight_only.gptq import Gptq
 from lessen.operations.weight_only.hqq import Hqq
@@ -71,7 +71,8 @@ class QuantizeWeights:
         """Round weight after weight; one that needs its inputs sees those that the rounded ones before it give.
 
         Raises:
-            PlanError: `where` means no such layer, or there is no calibration batch for a method that needs inputs.
+            PlanError: `where` means no such layer, there is none, or there is no calibration batch for a method that
+                needs inputs.
         """
         if self.bits == FULL:
             return QuantizedWeights(bits=FULL)
@@ -134,10 +135,14 @@ class QuantizeWeights:
         left: dict[str, str] = {}
         seen: list[Tensor] = []
         for path, module in model.named_modules():
-            last = self._weight(module)
-            if last is None or not matches(self.where, path, module):
+            excluded = self.exclude is not None and matches(self.exclude, path, module)
+            if excluded or not matches(self.where, path, module):
                 continue
-            if self.exclude is not None and matches(self.exclude, path, module):
+            last = self._weight(module)
+            if last is None:
+                left |= dict.fromkeys(
+                    other_matrices(path, module), f"a {type(module).__name__} is not known to multiply"
+                )
                 continue
             tensor, name = stored(module, last), f"{path}.{last}" if path else last
             if any(tensor is other for other in seen):
@@ -155,6 +160,8 @@ class QuantizeWeights:
         if not chosen and not left and self.where is not None:
             known = [path for path, module in model.named_modules() if self._weight(module)]
             raise PlanError(f"where={self.where!r} means no layer with weights; {did_you_mean(str(self.where), known)}")
+        if not chosen and not left and self.exclude is None:
+            raise PlanError("This network has no linear layer, convolution or attention whose weights can be codes.")
         return chosen, left
 
     def _weight(self, module: nn.Module) -> str | None:
