@@ -11,8 +11,8 @@ Arms: `searched` (widths by a knapsack over measured times, then searched around
 few steps of training on the calibration examples), `knapsack` (the same without the search), `uniform` (one share for
 all), `torch_pruning` (global ranking of Torch-Pruning 1.6.1, installed in TORCH_PRUNING=/folder; its ratio is chosen by
 the same clock), `scratch` (the widths of `searched`, weights drawn anew). SPEED is how many times faster than
-the teacher's own fp32 ONNX file. Scores are Taylor's on the same calibration examples, widths are multiples of 8, and
-every arm is taught alike. The test split is looked at once, after the training, with the weights that were best on the
+the teacher's own fp32 ONNX file. Our scores are `ActivationWidth`, theirs Taylor's, on the same calibration examples;
+widths are multiples of 8, and every arm is taught alike. The test split is looked at once, after the training, with the weights that were best on the
 validation split.
 """
 
@@ -49,7 +49,7 @@ from lessen.engine import run
 from lessen.graph import SGD, Cache, Cosine, Fit
 from lessen.knowledge import SoftTargets
 from lessen.measure import accuracy, evaluate
-from lessen.operations import Knapsack, PruneChannels, PrunedChannels, Taylor, Uniform
+from lessen.operations import ActivationWidth, Knapsack, PruneChannels, PrunedChannels, Uniform
 from lessen.pipeline.plans import read_plans
 from lessen.pipeline.steps import context_for
 from lessen.recipe import read_recipe
@@ -96,7 +96,7 @@ def plan(arm: str, speed: int) -> dict[str, Any]:
     else:
         search = {"candidates": CANDIDATES, "steps": STEPS} if arm == "searched" else {}
         allocation = Uniform() if arm == "uniform" else Knapsack(**search)
-        prune = PruneChannels(time=1 / speed, score=Taylor(), allocation=allocation, round_to=ROUND_TO)
+        prune = PruneChannels(time=1 / speed, score=ActivationWidth(), allocation=allocation, round_to=ROUND_TO)
         made = prune.plan(trained, context(data))
         found = {"settings": encode(prune), "rows": made.describe(), "plan": [encode(made)]}
     return {"arm": arm, "speed": speed, "seconds": time.perf_counter() - start, **found}
@@ -153,17 +153,20 @@ def _torch_pruning(model: nn.Module, given: Context, ratio: float) -> nn.Module:
 
 
 def _ratio_of_torch_pruning(model: nn.Module, given: Context, target: float) -> float:
-    """The smallest of its ratios at which the network takes no more than the target: thrice between two neighbours."""
-    low, high, count = 0.05, 0.95, 13
-    for _ in range(3):
-        ratios = np.linspace(low, high, count)
-        networks = [_torch_pruning(model, given, float(ratio)) for ratio in ratios]
-        assert given.clock is not None
-        whole, *times = given.clock.milliseconds([model, *networks], given.inputs)
-        fits = [k for k, each in enumerate(times) if each / whole <= target]
-        at = fits[0]
-        low, high = float(ratios[max(0, at - 1)]), float(ratios[at])
-    return high
+    """The smallest of its ratios, to 0.005, at which the network takes no more than the target.
+
+    One that only seemed to fit, among many that are timed, is not taken: each is timed again, alone with the whole.
+    """
+    clock = FileClock(rounds=400)
+
+    def fits(ratio: float) -> bool:
+        whole, time = clock.milliseconds([model, _torch_pruning(model, given, ratio)], given.inputs)
+        return time / whole <= target
+
+    coarse = [0.05 * k for k in range(1, 20)]
+    at = next(k for k, ratio in enumerate(coarse) if fits(ratio) and fits(ratio))
+    fine = [coarse[at] - 0.005 * k for k in range(9, -1, -1)]
+    return next((ratio for ratio in fine if fits(ratio) and fits(ratio)), coarse[at])
 
 
 def chosen(arm: str) -> float:

@@ -146,7 +146,7 @@ def test_fisher_is_over_single_examples() -> None:
 def test_taylor_cancels_within_a_group_and_a_batch_and_no_further() -> None:
     network, coupling, context = task()
     batches = list(context.calibration)
-    found = group_figures(Taylor(), network, coupling, context)["one"]
+    found = group_figures(Taylor(joint=True), network, coupling, context)["one"]
     assert torch.allclose(found, slow(network, batches, torch.square), rtol=1e-9)
     # Two planted errors: signs that cancel across batches as well, and signs that cancel nowhere.
     across = sum(shares(network, b.inputs, b.labels) for b in batches).square()

@@ -403,7 +403,8 @@ def test_taylor_sees_what_magnitude_does_not() -> None:
     assert PruneChannels(score=Magnitude()).plan(network, given).kept == {"0": [0]}
 
 
-def test_taylor_is_the_mean_of_squared_sums_by_hand() -> None:
+@pytest.mark.parametrize("joint", [True, False])
+def test_taylor_is_the_mean_of_sums_by_hand(joint: bool) -> None:
     from lessen.operations.prune_channels.scores import group_figures, normalised
     from lessen.surgery.coupling import analyse
 
@@ -411,16 +412,19 @@ def test_taylor_is_the_mean_of_squared_sums_by_hand() -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     batches = [labelled(torch.rand(5, 3).double(), [0, 1, 0, 1, 1]) for _ in range(2)]
     given = context(torch.rand(2, 3).double(), calibration=batches, loss=cross_entropy)
-    found = normalised(group_figures(Taylor(), network, analyse(network, given.inputs), given))["0"]
+    found = normalised(group_figures(Taylor(joint=joint), network, analyse(network, given.inputs), given))["0"]
     wanted = torch.zeros(4).double()
     for batch in batches:
         network.zero_grad()
         cross_entropy(network(batch.inputs), batch.labels).mean().backward()  # type: ignore[arg-type]
         for unit in range(4):
-            moved = (network[0].weight.grad[unit] * network[0].weight[unit]).sum()
-            moved = moved + network[0].bias.grad[unit] * network[0].bias[unit]
-            moved = moved + (network[2].weight.grad[:, unit] * network[2].weight[:, unit]).sum()
-            wanted[unit] += moved.detach() ** 2 / 2
+            moved = [
+                network[0].weight.grad[unit] * network[0].weight[unit],
+                (network[0].bias.grad[unit] * network[0].bias[unit])[None],
+                network[2].weight.grad[:, unit] * network[2].weight[:, unit],
+            ]
+            each = torch.cat(moved).detach()
+            wanted[unit] += each.sum() ** 2 if joint else each.abs().sum()
     torch.testing.assert_close(found, wanted / wanted.mean())
 
 

@@ -38,10 +38,12 @@ def test_taylor_is_the_first_order_change_of_the_loss() -> None:
     weight = torch.tensor([2.0, -3.0], dtype=torch.float64, requires_grad=True)
     loss = (weight * torch.tensor([0.5, 4.0], dtype=torch.float64)).sum()
     (gradient,) = torch.autograd.grad(loss, weight)
-    score = Taylor()
+    score = Taylor(joint=True)
     # A linear loss changes by exactly the share of the weight; a group's shares cancel before they are squared.
     assert torch.equal(score.finish(score.shares(weight, gradient)), torch.tensor([1.0, 144.0], dtype=torch.float64))
     assert score.finish(score.shares(weight, gradient).sum()) == 121.0
+    each = Taylor()
+    assert each.finish(each.shares(weight, gradient).sum()) == 13.0  # none cancels
 
 
 def test_magnitude_is_the_power() -> None:

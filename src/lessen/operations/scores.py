@@ -1,8 +1,8 @@
 """Scores: how much a weight matters. What has the lowest score goes first.
 
 A score is a share for each weight; shares are added over whatever goes together (one weight, one channel, one coupled
-group), and the sum is finished into a figure. Signed shares cancel within a group before they are finished, as
-Molchanov et al. do, not across batches: the figures of several batches are averaged by the caller.
+group), and the sum is finished into a figure. Shares with a sign cancel within a group before they are finished, but not
+across batches: the figures of several batches are added by the caller.
 
 Magnitude: Han et al., Learning both weights and connections, NeurIPS 2015, arXiv:1506.02626; of channels: Li et al.,
 Pruning filters for efficient convnets, ICLR 2017, arXiv:1608.08710.
@@ -65,15 +65,24 @@ class Magnitude:
 
 @settings
 class Taylor:
-    """Weights whose removal changes the loss matter: (sum of w * dL/dw) ** 2."""
+    """Weights whose removal changes the loss matter: the sum of abs(w * dL/dw), or (sum of w * dL/dw) ** 2.
+
+    Args:
+        joint: Whether the changes of all weights of a group are added with their signs, and the sum is squared: the
+            first of the paper's two ways (section 3.1). In a trained network they nearly cancel, the more the larger
+            the group, and what is left says little of what training could still make of it. Otherwise none cancels.
+    """
+
+    joint: bool = False
 
     needs_gradient: ClassVar[bool] = True
 
     def shares(self, weight: Tensor, gradient: Tensor | None) -> Tensor:
-        """Weight times gradient, the shape of `weight`; the gradient must be there."""
+        """Weight times gradient, its size or with its sign, the shape of `weight`; the gradient must be there."""
         assert gradient is not None, "Taylor needs gradients; whoever computes the score must supply them"
-        return taylor_shares(weight, gradient)
+        shares = taylor_shares(weight, gradient)
+        return shares if self.joint else shares.abs()
 
     def finish(self, total: Tensor) -> Tensor:
-        """The squared sum."""
-        return total.square()
+        """The sum, squared where it has a sign."""
+        return total.square() if self.joint else total

@@ -37,7 +37,7 @@ class Fisher:
             PlanError: the context has no loss or no labelled batches.
         """
         alone = [one for batch in context.calibration for one in _one_by_one(batch)]
-        summed = group_figures(Taylor(), model, coupling, replace(context, calibration=alone))
+        summed = group_figures(Taylor(joint=True), model, coupling, replace(context, calibration=alone))
         return {name: figure / max(1, len(alone)) for name, figure in summed.items()}
 
 

@@ -56,7 +56,9 @@ class Quantize:
         weight_observer: Chooses a step for each channel from its weights, which is then kept; None lets the step follow
             the largest weight, also in training. Where steps or the rounding learn, None is `SquaredError()`.
         rounding: How to learn which way each weight is rounded, up or down; None takes the nearest.
-        correct_biases: Whether biases take back what rounding did to the mean of each channel.
+        correct_biases: Whether biases take back what rounding did to the mean of each channel. Not with 3 bits or fewer
+            and the nearest codes: these take some of a channel's spread as well, layer after layer, and around means
+            that are kept a ReLU then passes all of it or nothing.
         learned: Which numbers of the grids learn when the network is trained; None for none.
         where: Which layers; None is every convolution and linear layer.
         exclude: Which of them to leave in floating point.
