@@ -12,8 +12,8 @@ few steps of training on the calibration examples), `knapsack` (the same without
 all), `torch_pruning` (global ranking of Torch-Pruning 1.6.1, installed in TORCH_PRUNING=/folder; its ratio is chosen by
 the same clock), `scratch` (the widths of `searched`, weights drawn anew). SPEED is how many times faster than
 the teacher's own fp32 ONNX file. Our scores are `ActivationWidth`, theirs Taylor's, on the same calibration examples;
-widths are multiples of 8, and every arm is taught alike. The test split is looked at once, after the training, with the weights that were best on the
-validation split.
+widths are multiples of 8, and every arm is taught alike. The test split is looked at once, after the training, with the
+weights that were best on the validation split.
 """
 
 from __future__ import annotations

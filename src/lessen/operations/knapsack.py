@@ -235,7 +235,7 @@ def _searched(
         known |= {_key(widths): cost for widths, cost in zip(choices, costs, strict=True)}
         said = [model(widths) / cost for widths, cost in zip(choices, costs, strict=True)]
         target = problem.target * float(np.median(said))
-    within = [dict(key) for key, cost in known.items() if cost <= problem.target] or starts[:1]
+    within = [dict(key) for key, cost in known.items() if cost <= problem.target] or [starts[0]]
     within.sort(key=lambda widths: (judge(widths), problem.loss(widths)))
     # Of many that were timed some only seemed to fit, so the best is looked at once more.
     again = {}

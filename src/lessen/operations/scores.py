@@ -1,8 +1,8 @@
 """Scores: how much a weight matters. What has the lowest score goes first.
 
 A score is a share for each weight; shares are added over whatever goes together (one weight, one channel, one coupled
-group), and the sum is finished into a figure. Shares with a sign cancel within a group before they are finished, but not
-across batches: the figures of several batches are added by the caller.
+group), and the sum is finished into a figure. Shares with a sign cancel within a group before they are finished, but
+not across batches: the figures of several batches are added by the caller.
 
 Magnitude: Han et al., Learning both weights and connections, NeurIPS 2015, arXiv:1506.02626; of channels: Li et al.,
 Pruning filters for efficient convnets, ICLR 2017, arXiv:1608.08710.
