@@ -1,19 +1,25 @@
 """How few bits does a trained network stand, rounded after training or trained further?
 
     python benchmarks/quantization/run.py after NETWORK SEED     rounded after training, every way of `AFTER`
+    python benchmarks/quantization/run.py tune NETWORK           the rate of training, on the validation split
     python benchmarks/quantization/run.py train NETWORK SEED     trained on its grids, every way of `TRAIN`
     python benchmarks/quantization/run.py table                  the tables of README.md
 
 `fashion_mnist` is `trained:fashion_mnist`, `lite0` is EfficientNet-Lite0 with a linear probe (`benchmarks/lite0`). A
-seed chooses the calibration images, and the images and their order that training sees. Nothing was tuned; the first
-2,000 images of the test split are looked at once, at the end, all ways on the same. One result file a run.
+seed chooses the calibration images, and the images and their order that training sees. Of rounding nothing was tuned.
+Each way of training has the rate of `RATES` that was best on the validation split with another seed, and keeps the
+weights that were best there. The first 2,000 images of the test split are looked at once, at the end, all ways on the
+same. One result file a run.
 """
 
 from __future__ import annotations
 
 import datetime
+import functools
+import itertools
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +37,7 @@ from lessen.core.seeds import generator
 from lessen.core.settings import encode
 from lessen.data import FashionMNIST
 from lessen.engine import run
-from lessen.graph import Adam, Edge, Fit, Graph, Labels, Network, Stage
+from lessen.graph import Adam, Cosine, Edge, Fit, Graph, Labels, Network, Stage
 from lessen.knowledge import CrossEntropy, SoftTargets
 from lessen.measure import accuracy, agreement, evaluate
 from lessen.measure.evaluate import Outputs
@@ -48,8 +54,8 @@ from lessen.zoo import teacher
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2)
-CALIBRATION, LEARNING, STEPS = 256, 2048, 100
-EPOCHS, BATCH = 2, 64
+CALIBRATION, STEPS = 256, 100
+LEARNING, EPOCHS, BATCH, RATES, TUNED_ON = {"fashion_mnist": 8192, "lite0": 2048}, 3, 64, (1e-3, 3e-4, 1e-4), 100
 _SAID: dict[str, Outputs] = {}
 
 
@@ -59,7 +65,7 @@ def after(bits: int, activations: int = 8, **how: Any) -> Quantize:
 
 
 def learned(bits: int) -> Quantize:
-    """Weights and activations of as many bits, on steps that learn."""
+    """Weights and activations of as many bits, on steps that learn and start as LSQ starts them."""
     observer = MeanMagnitude()
     return Quantize(bits=bits, observer=observer, weight_bits=bits, weight_observer=observer, learned=LearnedStep())
 
@@ -98,23 +104,38 @@ def main(command: str, of: str = "fashion_mnist", *rest: str) -> None:
         print(table())
         return
     torch.set_num_threads(1)
-    seed, data = int(rest[0]), FashionMNIST(limit=None).load()
-    ways = (
-        AFTER
-        if command == "after"
-        else {f"{name}-{arm}": way for name, way in TRAIN.items() for arm in ("taught", "labels")}
-    )
-    for name, way in ways.items():
-        if not (RESULTS / of / f"{name}-{seed}.json").is_file():
-            found = (
-                rounded(way, of, data, seed)
-                if command == "after"
-                else trained(way, of, data, seed, taught="taught" in name)
-            )
-            about = {"date": datetime.date.today().isoformat(), "machine": machine(), "versions": versions()}
-            told = {"network": of, "name": name, "seed": seed, "settings": encode(way), "found": found}
-            write_json(RESULTS / of / f"{name}-{seed}.json", {**told, "threads": 1, **about})
-            print(name, seed, found, flush=True)
+    data = FashionMNIST(limit=None).load()
+    if command == "after":
+        for name, way in AFTER.items():
+            keep(of, name, int(rest[0]), way, lambda way=way: rounded(way, of, data, int(rest[0])))
+        return
+    for (name, way), arm in itertools.product(TRAIN.items(), ("taught", "labels")):
+        if command == "tune":
+            for rate in RATES:
+                found = functools.partial(trained, way, of, data, TUNED_ON, rate, taught=arm == "taught", look=False)
+                keep(f"{of}/tune", f"{name}-{arm}-{rate}", TUNED_ON, way, found)
+        else:
+            rate, seed = chosen(of, f"{name}-{arm}"), int(rest[0])
+            found = functools.partial(trained, way, of, data, seed, rate, taught=arm == "taught")
+            keep(of, f"{name}-{arm}", seed, way, found)
+
+
+def keep(folder: str, name: str, seed: int, way: Quantize, find: Callable[[], dict[str, float]]) -> None:
+    """Find a result that is not there yet, and write it."""
+    path = RESULTS / folder / f"{name}-{seed}.json"
+    if path.is_file():
+        return
+    found = find()
+    about = {"date": datetime.date.today().isoformat(), "machine": machine(), "versions": versions()}
+    told = {"network": folder, "name": name, "seed": seed, "settings": encode(way), "found": found}
+    write_json(path, {**told, "threads": 1, **about})
+    print(name, seed, found, flush=True)
+
+
+def chosen(of: str, name: str) -> float:
+    """The rate of a way that was best on the validation split."""
+    files = {rate: RESULTS / of / "tune" / f"{name}-{rate}-{TUNED_ON}.json" for rate in RATES}
+    return max(RATES, key=lambda rate: json.loads(files[rate].read_text())["found"]["validation"])
 
 
 def context_of(data: Data, seed: int) -> Context:
@@ -133,33 +154,32 @@ def rounded(way: Quantize, of: str, data: Data, seed: int) -> dict[str, float]:
     return {**figures(plan.apply(network), of, data), "seconds": seconds}
 
 
-def trained(way: Quantize, of: str, data: Data, seed: int, *, taught: bool) -> dict[str, float]:
+def trained(
+    way: Quantize, of: str, data: Data, seed: int, rate: float, *, taught: bool, look: bool = True
+) -> dict[str, float]:
     """The network trained on its grids: by the labels, or by the labels and itself in full precision."""
     original = NETWORKS[of]()
     student = way.plan(original, context_of(data, seed)).apply(original)
-    before = figures(student, of, data)
+    before = figures(student, of, data) if look else {}
     edges = [Edge(source="labels", target="student", objective=CrossEntropy())]
     nodes: list[Any] = [Labels(), Network(name="student", module=student, learns=True)]
     if taught:
         nodes.append(Network(name="teacher", module=original, learns=False))
         edges.append(Edge(source="teacher", target="student", objective=SoftTargets(temperature=4.0)))
-    chosen = torch.randperm(len(data.train), generator=generator(seed, "learning"))[:LEARNING]
+    order = torch.randperm(len(data.train), generator=generator(seed, "learning"))[: LEARNING[of]]
     few = Data(
-        train=SubsetExamples(data.train, chosen),
-        validation=SubsetExamples(data.validation, torch.arange(64)),
+        train=SubsetExamples(data.train, order),
+        validation=SubsetExamples(data.validation, torch.arange(2000)),
         test=data.test,
         classes=data.classes,
     )
-    fit = Fit(batch=BATCH, optimizer=Adam(rate=1e-3), keep_best=False, validate_every=EPOCHS)
+    fit = Fit(batch=BATCH, optimizer=Adam(rate=rate), schedule=Cosine(), channels_last=True)
     start = time.perf_counter()
-    run(
-        [Stage(name="steps", graph=Graph(nodes=nodes, edges=edges), epochs=EPOCHS, fit=fit)],
-        few,
-        seed=seed,
-        progress=False,
-    )
-    found = figures(student, of, data)
-    return {**found, "before": before["accuracy"], "seconds": time.perf_counter() - start}
+    with tempfile.TemporaryDirectory() as folder:
+        stages = [Stage(name="steps", graph=Graph(nodes=nodes, edges=edges), epochs=EPOCHS, fit=fit)]
+        history = run(stages, few, seed=seed, folder=Path(folder), progress=False)
+    told = {"rate": rate, "validation": history.best("student"), "seconds": time.perf_counter() - start}
+    return {**figures(student, of, data), "before": before["accuracy"], **told} if look else told
 
 
 def figures(network: nn.Module, of: str, data: Data) -> dict[str, float]:
