@@ -391,6 +391,26 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(outputs, labels, reduction="none")
 
 
+class Strict(nn.Module):
+    """Asserts a width that it was written with, and does not say why."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.one(x).relu()
+        if hidden.shape[1] != 6:
+            raise AssertionError
+        y: Tensor = self.two(hidden)
+        return y
+
+
+def test_a_network_that_refuses_without_a_word_is_left_alone() -> None:
+    with pytest.raises(PlanError, match="AssertionError: it does not say why"):
+        PruneChannels().plan(Strict(), context(torch.rand(2, 4)))
+
+
 def test_taylor_sees_what_magnitude_does_not() -> None:
     """A hidden unit with huge weights that never fires is worth nothing to the loss."""
     network = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))

@@ -115,7 +115,8 @@ class HuggingFace:
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(self.tokenizer)
         except (OSError, ValueError) as error:
-            raise DataError(f"There is no tokenizer {self.tokenizer!r} ({str(error).splitlines()[0]}).") from error
+            first, *_ = [*str(error).splitlines(), type(error).__name__]
+            raise DataError(f"There is no tokenizer {self.tokenizer!r} ({first}).") from error
         settings_ = {"padding": "max_length", "truncation": True, "max_length": self.length, "return_tensors": "pt"}
         words = tokenizer(list(rows[source][:]), **settings_)
         return ArrayExamples(dict(words.items()), torch.tensor(rows[target][:]))

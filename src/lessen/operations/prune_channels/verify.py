@@ -32,7 +32,8 @@ def verify(model: nn.Module, plan: PrunedChannels, inputs: Inputs) -> str | None
             found = list(_outputs(call(plan.apply(model), double(inputs))))
             wanted = list(_outputs(call(masked(model, plan), double(inputs))))
     except Exception as error:  # noqa: BLE001  (whatever the network's own code raises is the finding)
-        return f"the pruned network does not run: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+        said = str(error).strip() or "it does not say why"
+        return f"the pruned network does not run: {type(error).__name__}: {said.splitlines()[0][:200]}"
     return compare(found, wanted)
 
 
