@@ -11,9 +11,9 @@ Arms: `searched` (widths by a knapsack over measured times, then searched around
 few steps of training on the calibration examples), `knapsack` (the same without the search), `uniform` (one share for
 all), `torch_pruning` (global ranking of Torch-Pruning 1.6.1, installed in TORCH_PRUNING=/folder; its ratio is chosen by
 the same clock), `scratch` (the widths of `searched`, weights drawn anew). SPEED is how many times faster than
-the teacher's own fp32 ONNX file. Our scores are `ActivationWidth`, theirs Taylor's, on the same calibration examples;
-widths are multiples of 8, and every arm is taught alike. The test split is looked at once, after the training, with the
-weights that were best on the validation split.
+the teacher's own fp32 ONNX file. Each arm has the score that was best for it on the validation split (`SCORES`), the
+calibration examples are the same, widths are multiples of 8, and every arm is taught alike. The test split is looked at
+once, after the training, with the weights that were best on the validation split.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from lessen.engine import run
 from lessen.graph import SGD, Cache, Cosine, Fit
 from lessen.knowledge import SoftTargets
 from lessen.measure import accuracy, evaluate
-from lessen.operations import ActivationWidth, Knapsack, PruneChannels, PrunedChannels, Uniform
+from lessen.operations import ActivationWidth, Knapsack, PruneChannels, PrunedChannels, Taylor, Uniform
 from lessen.pipeline.plans import read_plans
 from lessen.pipeline.steps import context_for
 from lessen.recipe import read_recipe
@@ -66,6 +66,8 @@ EXAMPLES, EPOCHS = 8_000, 3
 # Each arm is taught at the rate that was best on the validation split at 4 times faster, with another seed.
 RATES, TUNED_ON, TUNED_AT = (0.1, 0.03, 0.01, 0.003), 100, 4
 ROUND_TO = 8
+# Of Taylor (both), Fisher, ActivationWidth and magnitudes, what was best on the validation split for each arm.
+SCORES = {"searched": ActivationWidth(), "knapsack": Taylor(joint=True), "uniform": ActivationWidth()}
 CANDIDATES, STEPS = 150, 32
 CALIBRATION = 1024
 
@@ -96,7 +98,7 @@ def plan(arm: str, speed: int) -> dict[str, Any]:
     else:
         search = {"candidates": CANDIDATES, "steps": STEPS} if arm == "searched" else {}
         allocation = Uniform() if arm == "uniform" else Knapsack(**search)
-        prune = PruneChannels(time=1 / speed, score=ActivationWidth(), allocation=allocation, round_to=ROUND_TO)
+        prune = PruneChannels(time=1 / speed, score=SCORES[arm], allocation=allocation, round_to=ROUND_TO)
         made = prune.plan(trained, context(data))
         found = {"settings": encode(prune), "rows": made.describe(), "plan": [encode(made)]}
     return {"arm": arm, "speed": speed, "seconds": time.perf_counter() - start, **found}
