@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lessen.core.errors import ExportError, MissingExtraError
 from lessen.deploy import OnnxRuntime, OpenVino, TorchProgram, export_onnx, export_openvino, export_pt2
+from lessen.deploy.export import _attention as by_definition
 from lessen.deploy.export import _serialized as serialized
 
 
@@ -124,3 +125,44 @@ def test_exporting_prints_nothing_and_leaves_the_network(
     case.model.eval()
     assert capfd.readouterr() == ("", "")
     assert onnx.load(str(tmp_path / "again.onnx")).SerializeToString() == onnx.load(str(case.file)).SerializeToString()
+
+
+class Windows(nn.Module):
+    """Attention over five axes, as networks have it that look at windows of an image."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.all = nn.Linear(8, 24)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        query, key, value = self.all(tokens).unflatten(-1, (3, 2, 4)).permute(3, 0, 4, 1, 2, 5)  # N, heads, W, L, E
+        mask = {
+            "plain": None,
+            "causal": None,
+            "boolean": torch.tensor([[True, False, True], [True, True, False], [False, False, True]]),
+            "added": torch.tensor([0.0, 1.0, -2.0]),
+        }[self.kind]
+        made: Tensor = nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=self.kind == "causal", scale=0.3
+        )
+        return made.mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("kind", ["plain", "causal", "boolean", "added"])
+def test_attention_over_more_axes_is_written_as_products(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, tokens = Windows(kind).eval(), torch.randn(4, 5, 3, 8)
+    found = OnnxRuntime().load(export_onnx(network, tokens, tmp_path / "windows.onnx"), threads=1)(tokens)
+    with torch.no_grad():
+        torch.testing.assert_close(found, network(tokens), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("given", [{}, {"is_causal": True}, {"enable_gqa": True}, {"scale": 0.2}])
+def test_attention_by_its_definition_is_that_of_pytorch(given: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, heads, 5, 4) for heads in (4, 2 if given.get("enable_gqa") else 4, 4))
+    if given.get("enable_gqa"):
+        value = value[:, :2]
+    wanted = nn.functional.scaled_dot_product_attention(query, key, value, **given)
+    torch.testing.assert_close(by_definition(query, key, value, **given), wanted)

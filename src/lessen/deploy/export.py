@@ -29,6 +29,7 @@ from lessen.operations.quantize.operators import decompositions
 from lessen.surgery.masks import bake_masks
 
 OPSET = 21
+_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
 def export_onnx(model: nn.Module, inputs: Inputs, path: Path | str, *, optimize: bool = True) -> Path:
@@ -47,25 +48,60 @@ def export_onnx(model: nn.Module, inputs: Inputs, path: Path | str, *, optimize:
     path = Path(path)
     exported = _program(model, inputs)
     try:
-        with _exporting():
-            program = torch.onnx.export(
-                exported,
-                dynamo=True,
-                opset_version=OPSET,
-                optimize=optimize,
-                custom_translation_table=translations() | low_bit.translations() | short.translations(),
-                verbose=False,
-            )
-            assert program is not None  # it returns a program when it gets no file
-            proto = program.model_proto
+        proto = _onnx(exported, optimize=optimize)
     except Exception as error:
-        raise ExportError(f"{type(model).__name__} cannot be written as ONNX. {_last_line(error)}") from error
+        if not any(node.target is _ATTENTION for node in exported.graph.nodes):
+            raise ExportError(f"{type(model).__name__} cannot be written as ONNX. {_last_line(error)}") from error
+        try:  # attention over other than four axes, or whose strides nobody knows: written as products and a softmax
+            with _exporting():
+                exported = exported.run_decompositions({_ATTENTION: _attention})
+            proto = _onnx(exported, optimize=optimize)
+        except Exception as again:
+            raise ExportError(f"{type(model).__name__} cannot be written as ONNX. {_last_line(again)}") from again
     low_bit.store_low_bits(proto)
     short.store_short(proto)
     store_integers(proto)
     _strip(proto)
     write_bytes(path, _serialized(proto, type(model).__name__))
     return path
+
+
+def _onnx(exported: torch.export.ExportedProgram, *, optimize: bool) -> Any:
+    with _exporting():
+        program = torch.onnx.export(
+            exported,
+            dynamo=True,
+            opset_version=OPSET,
+            optimize=optimize,
+            custom_translation_table=translations() | low_bit.translations() | short.translations(),
+            verbose=False,
+        )
+        assert program is not None  # it returns a program when it gets no file
+        return program.model_proto
+
+
+def _attention(  # noqa: PLR0917  (the signature is PyTorch's)
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """`scaled_dot_product_attention` by its definition: query (..., L, E), key (..., S, E), value (..., S, V)."""
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+    scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if attn_mask is not None:
+        boolean = attn_mask.dtype == torch.bool
+        scores = scores.masked_fill(~attn_mask, float("-inf")) if boolean else scores + attn_mask
+    return scores.softmax(-1) @ value
 
 
 def export_pt2(model: nn.Module, inputs: Inputs, path: Path | str) -> Path:
