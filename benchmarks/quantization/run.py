@@ -55,7 +55,7 @@ from lessen.zoo import teacher
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2)
 CALIBRATION, STEPS = 256, 100
-LEARNING, EPOCHS, BATCH, RATES, TUNED_ON = {"fashion_mnist": 8192, "lite0": 2048}, 3, 64, (1e-3, 3e-4, 1e-4), 100
+LEARNING, EPOCHS, BATCH, RATES, TUNED_ON = {"fashion_mnist": 8192, "lite0": 2048}, 3, 64, (3e-3, 1e-3, 3e-4), 100
 _SAID: dict[str, Outputs] = {}
 
 

@@ -9,11 +9,11 @@
 
 Arms: `searched` (widths by a knapsack over measured times, then searched around by the loss of pruned networks after a
 few steps of training on the calibration examples), `knapsack` (the same without the search), `uniform` (one share for
-all), `torch_pruning` (global ranking of Torch-Pruning 1.6.1, installed in TORCH_PRUNING=/folder; its ratio is chosen by
-the same clock), `scratch` (the widths of `searched`, weights drawn anew). SPEED is how many times faster than
-the teacher's own fp32 ONNX file. Each arm has the score that was best for it on the validation split (`SCORES`), the
-calibration examples are the same, widths are multiples of 8, and every arm is taught alike. The test split is looked at
-once, after the training, with the weights that were best on the validation split.
+all), `torch_pruning` (global ranking of Torch-Pruning 1.6.1, installed in TORCH_PRUNING=/folder; of its ratios that
+whose time is nearest to the target, all timed in one run), `scratch` (the widths of `searched`, weights drawn anew).
+SPEED is how many times faster than the teacher's own fp32 ONNX file. Each arm has the score that was best for it on the
+validation split (`SCORES`), the calibration examples are the same, widths are multiples of 8, and every arm is taught
+alike. The test split is looked at once, after the training, with the weights that were best on the validation split.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import datetime
+import functools
 import itertools
 import json
 import os
@@ -68,8 +69,8 @@ RATES, TUNED_ON, TUNED_AT = (0.1, 0.03, 0.01, 0.003), 100, 4
 ROUND_TO = 8
 # Of Taylor (both), Fisher, ActivationWidth and magnitudes, what was best on the validation split for each arm.
 SCORES = {"searched": ActivationWidth(), "knapsack": Taylor(joint=True), "uniform": ActivationWidth()}
-CANDIDATES, STEPS = 150, 32
-CALIBRATION = 1024
+CANDIDATES, STEPS = 150, 96
+CALIBRATION = 4096
 
 
 def task() -> tuple[Data, nn.Module, Offline]:
@@ -84,7 +85,7 @@ def task() -> tuple[Data, nn.Module, Offline]:
 
 
 def context(data: Data) -> Context:
-    """What all arms may look at: 1,024 training examples, and the clock at batch 1 on one thread."""
+    """What all arms may look at: 4,096 training examples, and the clock at batch 1 on one thread."""
     return context_for(data, count=CALIBRATION, device=torch.device("cpu"), seed=0, clock=FileClock(rounds=150))
 
 
@@ -94,7 +95,8 @@ def plan(arm: str, speed: int) -> dict[str, Any]:
     trained = copy.deepcopy(teacher).requires_grad_(True)
     start = time.perf_counter()
     if arm == "torch_pruning":
-        found: dict[str, Any] = {"ratio": _ratio_of_torch_pruning(trained, context(data), 1 / speed)}
+        ratio, shares = _ratio_of_torch_pruning(trained, context(data), 1 / speed)
+        found: dict[str, Any] = {"ratio": ratio, "shares": shares}
     else:
         search = {"candidates": CANDIDATES, "steps": STEPS} if arm == "searched" else {}
         allocation = Uniform() if arm == "uniform" else Knapsack(**search)
@@ -128,16 +130,26 @@ def network(arm: str, speed: int, data: Data, teacher: nn.Module, seed: int) -> 
     return small
 
 
+@functools.cache
+def _gradients() -> dict[str, torch.Tensor]:
+    """Of the loss by the teacher's weights, summed over the calibration batches."""
+    data, teacher, _ = task()
+    model, given = copy.deepcopy(teacher).requires_grad_(True), context(data)
+    assert given.loss is not None
+    for batch in given.calibration:
+        assert batch.labels is not None
+        given.loss(model(batch.inputs), batch.labels).mean().backward()
+    return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+
 def _torch_pruning(model: nn.Module, given: Context, ratio: float) -> nn.Module:
     """Its global ranking by its Taylor score, gradients accumulated over the same examples."""
     sys.path.append(os.environ.get("TORCH_PRUNING", "/tmp/tp"))
     import torch_pruning as tp
 
     model = copy.deepcopy(model).eval()
-    assert given.loss is not None
-    for batch in given.calibration:
-        assert batch.labels is not None
-        given.loss(model(batch.inputs), batch.labels).mean().backward()
+    for name, weight in model.named_parameters():
+        weight.grad = _gradients()[name].clone()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pruner = tp.pruner.MetaPruner(
@@ -154,21 +166,26 @@ def _torch_pruning(model: nn.Module, given: Context, ratio: float) -> nn.Module:
     return model
 
 
-def _ratio_of_torch_pruning(model: nn.Module, given: Context, target: float) -> float:
-    """The smallest of its ratios, to 0.005, at which the network takes no more than the target.
+def _ratio_of_torch_pruning(model: nn.Module, given: Context, target: float) -> tuple[float, dict[str, float]]:
+    """Of its ratios, by 0.005, that whose network takes nearest to the target, be it more or less; and what each takes.
 
-    One that only seemed to fit, among many that are timed, is not taken: each is timed again, alone with the whole.
+    All are timed in one run, so that it has what a search would find for it.
     """
     clock = FileClock(rounds=400)
 
-    def fits(ratio: float) -> bool:
-        whole, time = clock.milliseconds([model, _torch_pruning(model, given, ratio)], given.inputs)
-        return time / whole <= target
+    def shares(ratios: list[float]) -> dict[float, float]:
+        networks = {}
+        for ratio in ratios:  # many ratios give the same widths
+            pruned = _torch_pruning(model, given, ratio)
+            networks.setdefault(str([weight.shape for weight in pruned.parameters()]), (ratio, pruned))
+        whole, *times = clock.milliseconds([model, *(pruned for _, pruned in networks.values())], given.inputs)
+        return {ratio: time / whole for (ratio, _), time in zip(networks.values(), times, strict=True)}
 
-    coarse = [0.05 * k for k in range(1, 20)]
-    at = next(k for k, ratio in enumerate(coarse) if fits(ratio) and fits(ratio))
-    fine = [coarse[at] - 0.005 * k for k in range(9, -1, -1)]
-    return next((ratio for ratio in fine if fits(ratio) and fits(ratio)), coarse[at])
+    coarse = shares([0.1 * k for k in range(1, 10)])
+    under = min(ratio for ratio, share in coarse.items() if share <= target)
+    fine = shares([round(under - 0.1 + 0.005 * k, 4) for k in range(21)])
+    best = min(fine, key=lambda ratio: abs(fine[ratio] - target))
+    return best, {str(ratio): share for ratio, share in fine.items()}
 
 
 def chosen(arm: str) -> float:

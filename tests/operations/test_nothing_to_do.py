@@ -82,6 +82,13 @@ def test_a_network_without_a_layer_for_it_is_told(name: str) -> None:
             operation.plan(Scaled().eval(), given)
 
 
+@pytest.mark.parametrize("name", WITH_WHERE)
+def test_a_neutral_operation_does_nothing_to_such_a_network(name: str) -> None:
+    network, inputs = Scaled().eval(), torch.rand(4, 3)
+    plan = getattr(operations, name).neutral().plan(network, context(inputs))
+    assert torch.equal(plan.apply(network)(inputs), network(inputs))
+
+
 @pytest.mark.parametrize("name", ["PruneWeights", "PruneByReconstruction", "QuantizeWeights"])
 def test_weights_that_are_not_known_to_multiply_are_named(name: str) -> None:
     operation = getattr(operations, name)()

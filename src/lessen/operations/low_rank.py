@@ -141,7 +141,7 @@ class LowRank:
             raise PlanError(
                 f"where={self.where!r} means no linear or convolution layer; {did_you_mean(str(self.where), layers)}"
             )
-        if not layers:
+        if not layers and self.energy != 1.0:
             raise PlanError("This network has no linear or convolution layer to factorise.")
         for path, layer in chosen.items():
             if self.exclude is not None and matches(self.exclude, path, layer):

@@ -71,6 +71,8 @@ class PruneWeights:
         Raises:
             PlanError: a layer would lose all its weights, or the score needs what the context lacks.
         """
+        if self.keep == 1.0 and self.where is None:
+            return PrunedWeights(masks={}, shapes={}, left={})
         chosen, left = fitting(model, self.where, self.exclude, self.pattern)
         scores = weight_scores(self.score, model, chosen, context, keep=self.keep, allocation=self.allocation)
         counts = self.allocation.counts(scores, self.keep)

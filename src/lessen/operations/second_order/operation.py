@@ -85,9 +85,9 @@ class PruneByReconstruction:
             PlanError: there is no calibration batch, or a layer would lose all its weights.
         """
         pattern = self.pattern or self.method.usual
+        if self.keep == 1.0 and self.where is None:
+            return Reconstructed(pruned=PrunedWeights(masks={}, shapes={}, left={}), values={})
         chosen, left = fitting(model, self.where, self.exclude, pattern)
-        if self.keep == 1.0:
-            return Reconstructed(pruned=PrunedWeights(masks={}, shapes={}, left=left), values={})
         scores = {name: without_pruned(wide(getattr(*owner).detach()).abs(), *owner) for name, owner in chosen.items()}
         layers = layers_of(model, context.inputs, chosen)
         left |= {name: _why_unseen(chosen[name][0]) for name in chosen if name not in layers}
