@@ -11,9 +11,10 @@ Arms: `searched` (widths by a knapsack over measured times, then searched around
 few steps of training on the calibration examples), `knapsack` (the same without the search), `uniform` (one share for
 all), `torch_pruning` (global ranking of Torch-Pruning 1.6.1, installed in TORCH_PRUNING=/folder; of its ratios that
 whose time is nearest to the target, all timed in one run), `scratch` (the widths of `searched`, weights drawn anew).
-SPEED is how many times faster than the teacher's own fp32 ONNX file. Each arm has the score that was best for it on the
-validation split (`SCORES`), the calibration examples are the same, widths are multiples of 8, and every arm is taught
-alike. The test split is looked at once, after the training, with the weights that were best on the validation split.
+SPEED is how many times faster than the teacher's own fp32 ONNX file. Each arm has the score with which its network
+was best on the calibration examples (`SCORES`), which are the same for all; widths are multiples of 8, and every arm is
+taught alike. The test split is looked at once, after the training, with the weights that were best on the validation
+split.
 """
 
 from __future__ import annotations
@@ -50,9 +51,18 @@ from lessen.engine import run
 from lessen.graph import SGD, Cache, Cosine, Fit
 from lessen.knowledge import SoftTargets
 from lessen.measure import accuracy, evaluate
-from lessen.operations import ActivationWidth, Knapsack, PruneChannels, PrunedChannels, Taylor, Uniform
+from lessen.operations import (
+    ActivationWidth,
+    GeometricMedian,
+    Knapsack,
+    Magnitude,
+    PruneChannels,
+    PrunedChannels,
+    Taylor,
+    Uniform,
+)
 from lessen.pipeline.plans import read_plans
-from lessen.pipeline.steps import context_for
+from lessen.pipeline.steps import context_for, loss_for
 from lessen.recipe import read_recipe
 from lessen.schemes import Offline
 
@@ -67,10 +77,20 @@ EXAMPLES, EPOCHS = 8_000, 3
 # Each arm is taught at the rate that was best on the validation split at 4 times faster, with another seed.
 RATES, TUNED_ON, TUNED_AT = (0.1, 0.03, 0.01, 0.003), 100, 4
 ROUND_TO = 8
-# Of Taylor (both), Fisher, ActivationWidth and magnitudes, what was best on the validation split for each arm.
-SCORES = {"searched": ActivationWidth(), "knapsack": Taylor(joint=True), "uniform": ActivationWidth()}
-CANDIDATES, STEPS = 150, 96
+# Of Taylor (both), Fisher, ActivationWidth and magnitudes (both), that with which the arm's network loses least on the
+# calibration examples after the few steps (`lessen.operations.prune_channels.judge`).
+SCORES = {
+    ("searched", 4): GeometricMedian(),
+    ("searched", 2): Taylor(joint=True),
+    ("knapsack", 4): Taylor(joint=True),
+    ("knapsack", 2): Taylor(joint=True),
+    ("uniform", 4): ActivationWidth(),
+    ("uniform", 2): Magnitude(power=1.0),
+}
+CANDIDATES, STEPS = 100, 96
 CALIBRATION = 4096
+# Torch-Pruning adds gradients up before it takes their size; on the validation split this many were better than 4,096.
+ITS_EXAMPLES = 1024
 
 
 def task() -> tuple[Data, nn.Module, Offline]:
@@ -100,7 +120,7 @@ def plan(arm: str, speed: int) -> dict[str, Any]:
     else:
         search = {"candidates": CANDIDATES, "steps": STEPS} if arm == "searched" else {}
         allocation = Uniform() if arm == "uniform" else Knapsack(**search)
-        prune = PruneChannels(time=1 / speed, score=SCORES[arm], allocation=allocation, round_to=ROUND_TO)
+        prune = PruneChannels(time=1 / speed, score=SCORES[arm, speed], allocation=allocation, round_to=ROUND_TO)
         made = prune.plan(trained, context(data))
         found = {"settings": encode(prune), "rows": made.describe(), "plan": [encode(made)]}
     return {"arm": arm, "speed": speed, "seconds": time.perf_counter() - start, **found}
@@ -134,16 +154,15 @@ def network(arm: str, speed: int, data: Data, teacher: nn.Module, seed: int) -> 
 def _gradients() -> dict[str, torch.Tensor]:
     """Of the loss by the teacher's weights, summed over the calibration batches."""
     data, teacher, _ = task()
-    model, given = copy.deepcopy(teacher).requires_grad_(True), context(data)
-    assert given.loss is not None
-    for batch in given.calibration:
+    model, loss = copy.deepcopy(teacher).requires_grad_(True), loss_for(data)
+    for batch in data.calibration(ITS_EXAMPLES, seed=0):
         assert batch.labels is not None
-        given.loss(model(batch.inputs), batch.labels).mean().backward()
+        loss(model(batch.inputs), batch.labels).mean().backward()
     return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
 
 
 def _torch_pruning(model: nn.Module, given: Context, ratio: float) -> nn.Module:
-    """Its global ranking by its Taylor score, gradients accumulated over the same examples."""
+    """Its global ranking by its Taylor score."""
     sys.path.append(os.environ.get("TORCH_PRUNING", "/tmp/tp"))
     import torch_pruning as tp
 
@@ -182,8 +201,8 @@ def _ratio_of_torch_pruning(model: nn.Module, given: Context, target: float) -> 
         return {ratio: time / whole for (ratio, _), time in zip(networks.values(), times, strict=True)}
 
     coarse = shares([0.1 * k for k in range(1, 10)])
-    under = min(ratio for ratio, share in coarse.items() if share <= target)
-    fine = shares([round(under - 0.1 + 0.005 * k, 4) for k in range(21)])
+    near = min(coarse, key=lambda ratio: abs(coarse[ratio] - target))
+    fine = shares([round(near - 0.08 + 0.005 * k, 4) for k in range(33)])
     best = min(fine, key=lambda ratio: abs(fine[ratio] - target))
     return best, {str(ratio): share for ratio, share in fine.items()}
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lessen.core import Batch, Clock, Context, Inputs
 from lessen.core.errors import PlanError, SettingError
 from lessen.operations import Global, Knapsack, PruneChannels, Taylor
+from lessen.operations import knapsack as knapsack
 from lessen.operations.knapsack import Problem, allocate, losses_for, options_for
 from lessen.operations.prune_channels.cost import alike
 from lessen.operations.prune_channels.judge import adapted_loss, trained_loss
@@ -113,6 +114,49 @@ def test_a_search_finds_what_the_scores_do_not_say(target: float) -> None:
         assert worth(plain, found.widths) <= without
         gained.append((without - worth(plain, found.widths)) / (without - least) if without > least else 1.0)
     assert sum(gained) / len(gained) > 0.6
+
+
+LONG = {f"g{k}": 8 * (1 + k // 2) for k in range(8)}
+
+
+def long_problem(seed: int) -> Problem:
+    """Eight layers in a row, whose scores say nothing: only the judge knows, and it errs by a hundredth."""
+    draw = torch.Generator().manual_seed(seed)
+    matter = dict(zip(LONG, (torch.rand(8, generator=draw) ** 2).tolist(), strict=True))
+
+    def cost(widths: Mapping[str, int]) -> float:
+        made = [*widths.values()]
+        return sum(a * b for a, b in itertools.pairwise(made)) / sum(
+            a * b for a, b in itertools.pairwise(LONG.values())
+        )
+
+    def judge(widths: Mapping[str, int]) -> float:
+        error = 1e-2 * float(torch.randn(1, generator=draw))
+        return error + 0.1 * sum(matter[name] * size / widths[name] for name, size in LONG.items())
+
+    return Problem(
+        losses={name: losses_for([1.0] * size) for name, size in LONG.items()},
+        options={name: options_for(size, least=1, step=1) for name, size in LONG.items()},
+        cost=lambda many: [cost(widths) for widths in many],
+        target=0.25,
+        start={name: size // 2 for name, size in LONG.items()},
+        counted=cost,
+        judge=judge,
+        seed=seed,
+    )
+
+
+def test_a_search_learns_from_what_was_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside it the planted error: the same search that learns nothing."""
+
+    def found() -> float:
+        given = [long_problem(seed) for seed in range(2)]
+        chosen = [allocate(each, widths=5, tries=5, candidates=40).widths for each in given]
+        return sum(each.judge(widths) for each, widths in zip(given, chosen, strict=True) if each.judge)
+
+    learned = found()
+    monkeypatch.setattr(knapsack, "_learned", lambda seen, given, drawn: given.losses)
+    assert learned < 0.95 * found()
 
 
 def test_a_search_by_a_judge_who_sees_no_difference_changes_nothing() -> None:

@@ -8,8 +8,8 @@ Where the whole costs something else than the model said, the target is moved by
 
 What a choice loses is the sum of the scores that go, and that says too little where much of a group goes. So choices
 can be searched: from what the knapsack found, from even widths and from the share for all, widths are changed a little
-and filled up to the target, and what comes out is judged by what the pruned network itself loses. What was judged best
-is changed again.
+and filled up to the target, and what comes out is judged by what the pruned network itself loses. From what was judged
+one learns what each group loses at each width, and a knapsack over that finds what is judged next.
 
 Shen et al., Structural pruning via latency-saliency knapsack (HALP), NeurIPS 2022, arXiv:2210.10811, which adds up a
 table of single layers; a search with short training as its judge: Yang et al., NetAdapt, ECCV 2018, arXiv:1804.03230.
@@ -21,10 +21,11 @@ import copy
 import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 from annotated_types import Ge
+from scipy.optimize import nnls
 
 from lessen.core import settings
 from lessen.core.errors import PlanError
@@ -149,7 +150,9 @@ def allocate(problem: Problem, *, widths: int, tries: int, candidates: int = 0) 
     if candidates and problem.judge is not None:
         judge = _Judge(problem.judge)
         means = {name: max(row[0] / len(row), 1e-12) for name, row in problem.losses.items()}
-        even, _ = model.weighed({name: 1 / mean for name, mean in means.items()}).best(target)
+        even, _ = model.losing(
+            {name: [loss / means[name] for loss in row] for name, row in problem.losses.items()}
+        ).best(target)
         starts = [found.widths, dict(problem.start), even]
         found = replace(_searched(model, judge, candidates, starts), tables=model.shown, tried=found.tried)
         found = replace(found, loss=problem.loss(found.widths), judged=[*judge.better, judge(found.widths)])
@@ -208,8 +211,9 @@ class _Judge:
         return [dict(key) for key in sorted(self.seen, key=self.seen.__getitem__)[:count]]
 
 
-_ROUNDS, _PARENTS, _LOOKED_AT = 5, 8, 12
-"""Of a search: how often costs are looked at, how many of the best are changed, and how many are looked at."""
+_ROUNDS, _PARENTS, _LOOKED_AT, _IN_VAIN = 5, 8, 12, 20
+"""Of a search: how often costs are looked at, how many of the best are changed, how many are looked at, and how often
+in a row a choice may be one that was seen before a round ends."""
 
 
 def _searched(model: _Model, judge: _Judge, candidates: int, starts: Sequence[dict[str, int]]) -> Allocated:
@@ -235,14 +239,19 @@ def _searched(model: _Model, judge: _Judge, candidates: int, starts: Sequence[di
         judge(widths)
     look(starts)
     for number in range(_ROUNDS):
-        for _ in range(20 * candidates):  # where there are few choices, most have been seen
-            if len(judge.seen) >= candidates * (number + 1) / _ROUNDS:
-                break
+        in_vain = 0  # where there are few choices, most have been seen
+        while len(judge.seen) < candidates * (number + 1) / _ROUNDS and in_vain < _IN_VAIN:
+            before = len(judge.seen)
             parents = judge.best(_PARENTS)
             parent = parents[drawn.integers(len(parents))]
-            child = _changed(model, parent, problem.target / off[_key(parent)], drawn)
+            ask = problem.target / off[_key(parent)]
+            if number:
+                child, _ = model.losing(_learned(judge.seen, problem, drawn)).best(ask)
+            if not number or _key(child) in judge.seen:
+                child = _changed(model, parent, ask, drawn)
             off.setdefault(_key(child), off[_key(parent)])
             judge(child)
+            in_vain = 0 if len(judge.seen) > before else in_vain + 1
         fresh = [widths for widths in judge.best(len(judge.seen)) if _key(widths) not in known]
         if fresh:
             look(fresh[:_LOOKED_AT])
@@ -257,6 +266,39 @@ def _searched(model: _Model, judge: _Judge, candidates: int, starts: Sequence[di
             break
     cost, best = next((each for each in again if each[0] <= problem.target), min(again, key=lambda each: each[0]))
     return Allocated(widths=best, cost=cost, loss=problem.loss(best), tables={}, tried=[])
+
+
+def _learned(seen: Mapping[_Key, float], problem: Problem, drawn: np.random.Generator) -> dict[str, list[float]]:
+    """What groups lose when they keep 0, 1, 2 ... indices, as far as the losses of whole networks tell.
+
+    Each group is said to add a / width - b * log(width) to the loss, with a and b not below zero, fitted to what was
+    judged, what lost least counting most, under weights drawn anew (the Bayesian bootstrap): where little is known, it
+    differs from time to time.
+    """
+    sizes = {name: widths[-1] for name, widths in problem.options.items()}
+
+    def bends(widths: Any, size: int) -> list[Any]:
+        share = np.maximum(widths, 0.5) / size
+        return [1 / share, -np.log(share)]
+
+    told = np.array(list(seen.values()))
+    columns = [
+        column
+        for number, name in enumerate(sorted(sizes))
+        for column in bends(np.array([key[number][1] for key in seen]), sizes[name])
+    ]
+    scale = np.array([max(float(np.std(column)), 1e-9) for column in columns])
+    known = np.column_stack([*(column / wide for column, wide in zip(columns, scale, strict=True)), np.ones(len(told))])
+    trust = np.sqrt(drawn.exponential(size=len(told)) * np.exp((told.min() - told) / max(float(told.std()), 1e-12)))
+    held = np.eye(known.shape[1]) * 0.05 * np.linalg.norm(trust)
+    held[-1, -1] = 0
+    fitted, _ = nnls(np.vstack([known * trust[:, None], held]), np.append(told * trust, np.zeros(len(held))))
+    found = {}
+    for number, name in enumerate(sorted(sizes)):
+        parts = bends(np.arange(sizes[name] + 1), sizes[name])
+        shares = fitted[2 * number : 2 * number + 2] / scale[2 * number : 2 * number + 2]
+        found[name] = (shares[0] * parts[0] + shares[1] * parts[1]).tolist()
+    return found
 
 
 def _changed(model: _Model, widths: Widths, target: float, drawn: np.random.Generator) -> dict[str, int]:
@@ -332,9 +374,8 @@ class _Model:
         alone = sum(self.table[name][width] for name, width in widths.items())
         return float(self.base + alone + self.price * (together - apart))
 
-    def weighed(self, weights: Mapping[str, float]) -> _Model:
-        """The same with the losses of each group multiplied."""
-        losses = {name: [weights[name] * loss for loss in row] for name, row in self.problem.losses.items()}
+    def losing(self, losses: Mapping[str, Sequence[float]]) -> _Model:
+        """The same with other losses."""
         other = copy.copy(self)
         other.problem = replace(self.problem, losses=losses)
         return other
