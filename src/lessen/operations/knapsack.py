@@ -211,7 +211,7 @@ class _Judge:
         return [dict(key) for key in sorted(self.seen, key=self.seen.__getitem__)[:count]]
 
 
-_ROUNDS, _PARENTS, _LOOKED_AT, _IN_VAIN = 5, 8, 12, 20
+_ROUNDS, _PARENTS, _LOOKED_AT, _IN_VAIN = 10, 8, 6, 20
 """Of a search: how often costs are looked at, how many of the best are changed, how many are looked at, and how often
 in a row a choice may be one that was seen before a round ends."""
 
@@ -219,7 +219,8 @@ in a row a choice may be one that was seen before a round ends."""
 def _searched(model: _Model, judge: _Judge, candidates: int, starts: Sequence[dict[str, int]]) -> Allocated:
     """The choice that is judged best of those whose cost, looked at, is within the problem's target.
 
-    What the model says of a choice is corrected by what was seen of the choice that it was made from.
+    What the model says of a choice is corrected by what was seen of the choice that it was made from, or of the last
+    that were looked at.
 
     Args:
         model: What costs what, as far as is known.
@@ -231,30 +232,31 @@ def _searched(model: _Model, judge: _Judge, candidates: int, starts: Sequence[di
     known: dict[_Key, float] = {}
     off: dict[_Key, float] = {}
 
-    def look(choices: Sequence[dict[str, int]]) -> None:
+    def look(choices: Sequence[dict[str, int]]) -> float:
         for widths, cost in zip(choices, problem.cost(choices), strict=True):
             known[_key(widths)], off[_key(widths)] = cost, cost / model(widths)
+        return float(np.median([off[_key(widths)] for widths in choices]))
 
     for widths in starts:
         judge(widths)
-    look(starts)
+    of_late = look(starts)
     for number in range(_ROUNDS):
         in_vain = 0  # where there are few choices, most have been seen
         while len(judge.seen) < candidates * (number + 1) / _ROUNDS and in_vain < _IN_VAIN:
             before = len(judge.seen)
-            parents = judge.best(_PARENTS)
-            parent = parents[drawn.integers(len(parents))]
-            ask = problem.target / off[_key(parent)]
-            if number:
-                child, _ = model.losing(_learned(judge.seen, problem, drawn)).best(ask)
-            if not number or _key(child) in judge.seen:
-                child = _changed(model, parent, ask, drawn)
-            off.setdefault(_key(child), off[_key(parent)])
+            if number > 1:
+                child, _ = model.losing(_learned(judge.seen, problem, drawn)).best(problem.target / of_late)
+                off.setdefault(_key(child), of_late)
+            if number <= 1 or _key(child) in judge.seen:
+                parents = judge.best(_PARENTS)
+                parent = parents[drawn.integers(len(parents))]
+                child = _changed(model, parent, problem.target / off[_key(parent)], drawn)
+                off.setdefault(_key(child), off[_key(parent)])
             judge(child)
             in_vain = 0 if len(judge.seen) > before else in_vain + 1
         fresh = [widths for widths in judge.best(len(judge.seen)) if _key(widths) not in known]
         if fresh:
-            look(fresh[:_LOOKED_AT])
+            of_late = look(fresh[:_LOOKED_AT])
     within = [dict(key) for key, cost in known.items() if cost <= problem.target] or [starts[0]]
     within.sort(key=lambda widths: (judge(widths), problem.loss(widths)))
     # Of many that were timed some only seemed to fit, so the best are looked at once more.
