@@ -39,7 +39,7 @@ def carried_means(model: nn.Module, plan: PrunedChannels, context: Context) -> t
         plan: What is removed from it.
         context: Means are over its calibration examples, or over the example inputs where there are none.
     """
-    readers, left = _readers(model, plan, context)
+    readers, left = readers_of(model, plan, context)
     means = input_means(model, list(readers), context)
     pairs = dict(foldable(model, context.inputs))
     values: Values = {}
@@ -78,7 +78,8 @@ def input_means(model: nn.Module, paths: Sequence[str], context: Context) -> dic
     return {path: total[path] / count[path] for path in paths}
 
 
-def _readers(model: nn.Module, plan: PrunedChannels, context: Context) -> tuple[Mapping[str, Reader], dict[str, str]]:
+def readers_of(model: nn.Module, plan: PrunedChannels, context: Context) -> tuple[Mapping[str, Reader], dict[str, str]]:
+    """The layers that read what a plan removes from, each called once; and those others that do, why not."""
     times = trace(model, context.inputs).times
     modules = dict(model.named_modules(remove_duplicate=False))
     readers: dict[str, Reader] = {}

@@ -37,7 +37,8 @@ class PrunedChannels:
         parameters: Number of parameters, before and after.
         multiply_adds: Multiply-adds of one example, before and after.
         measured: What was timed to choose the widths, and other rows for people.
-        carries: Names of tensors that also carry what removed channels add on average; their numbers are in `values`.
+        carries: Names of tensors that also carry what removed channels add on average, or that were fitted again; their
+            numbers are in `values`.
         values: These, as text, or None where there are none or they stand in the weights beside the plan.
     """
 
@@ -116,7 +117,10 @@ class PrunedChannels:
             rows.append({"module": path, "edit": "open attention", **what})
         for name, why in (self.left_out | self.pinned).items():
             rows.append({"module": name, "edit": "left alone", "before": why, "after": ""})
+        fitted = {name.rpartition(".")[0] for name in self.carries if name.endswith(".weight")}
         for name in self.carries:
+            if name.rpartition(".")[0] in fitted:
+                continue  # said with its error, in `measured`
             row = {"module": name.rpartition(".")[0], "edit": "keep means", "before": "", "after": f"in {name}"}
             rows.append(row)
         return [*rows, *self.measured]

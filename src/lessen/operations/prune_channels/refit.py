@@ -1,0 +1,151 @@
+"""The layers that read what is left give again, as nearly as they can, what they gave before.
+
+A layer that has lost inputs is fitted by least squares: what it is given in the pruned network, against what it gave in
+the one that came in. Layers are fitted in the order in which they run, so each makes up for what those before it could
+not. No labels are needed, and one pass over the calibration examples for each layer.
+
+He, Zhang & Sun, Channel pruning for accelerating very deep neural networks, ICCV 2017, arXiv:1707.06168, sections 3.1
+and 3.2 (the reconstruction; which channels stay is another matter here).
+
+Shapes: N examples, P places of the output of all of them, I inputs of a place (with one more where there is a bias), O
+outputs.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lessen.core.contracts import Context
+from lessen.core.data import call, map_inputs
+from lessen.core.errors import PlanError
+from lessen.core.seeds import derive
+from lessen.functional.unfold import unfold
+from lessen.operations.prune_channels.means import Reader, readers_of
+from lessen.operations.prune_channels.plan import PrunedChannels
+from lessen.operations.values import Values, write_value
+from lessen.surgery.calls import trace
+from lessen.surgery.modules import get_module
+from lessen.surgery.taps import Tap, capture
+
+RIDGE = 0.01
+"""How strongly weights are held to what they were, as a share of the mean square of an input."""
+
+PLACES = 50_000
+"""Of the places of a layer's output over all examples, so many are drawn where there are more."""
+
+_LARGEST = 2**24
+"""How many numbers of unfolded inputs are in memory at once."""
+
+
+def refitted(
+    model: nn.Module, plan: PrunedChannels, context: Context
+) -> tuple[Values, dict[str, tuple[float, float]], dict[str, str]]:
+    """The fitted weights and biases; the errors of each layer before and after; and those left as they are, why.
+
+    An error is the sum of squares of what is missing, as a share of that of the outputs, on the calibration examples.
+
+    Args:
+        model: The network, not pruned.
+        plan: What is removed from it.
+        context: Its calibration batches are looked at.
+
+    Raises:
+        PlanError: there is no calibration batch.
+    """
+    check_refit(context)
+    readers, left = readers_of(model, plan, context)
+    order = list(dict.fromkeys(one.path for one in trace(model, context.inputs).calls if one.path in readers))
+    whole = copy.deepcopy(model).eval().to(context.device)
+    small = plan.apply(model).eval().to(context.device)
+    values: Values = {}
+    errors: dict[str, tuple[float, float]] = {}
+    for path in order:
+        layer = get_module(small, path)
+        assert isinstance(layer, Reader)
+        kept_O = plan.masks(f"{path}.weight").get(0)
+        errors[path] = _fit(layer, path, whole=whole, small=small, kept_O=kept_O, context=context)
+        values[f"{path}.weight"] = write_value(layer.weight)
+        if layer.bias is not None:
+            values[f"{path}.bias"] = write_value(layer.bias)
+    return values, errors, left
+
+
+def check_refit(context: Context) -> None:
+    """Whether there is something to fit to, before anything long starts.
+
+    Raises:
+        PlanError: there is no calibration batch.
+    """
+    if not context.calibration:
+        raise PlanError("refit=True fits weights on calibration batches, and the context has none. Give it some.")
+
+
+@torch.no_grad()
+def _fit(
+    layer: Reader, path: str, *, whole: nn.Module, small: nn.Module, kept_O: Tensor | None, context: Context
+) -> tuple[float, float]:
+    """Fit one layer of the pruned network in place; its errors before and after."""
+    draw = torch.Generator().manual_seed(derive(context.seed, "refit", path))
+    each = math.ceil(PLACES / len(context.calibration))
+    gram_II: Any = 0.0
+    cross_IO: Any = 0.0
+    squares = 0.0
+    given, gave = Tap(path=path, side="input"), Tap(path=path)
+    for batch in context.calibration:
+        inputs = map_inputs(batch.inputs, lambda value: value.to(context.device))
+        with capture(small, [given]) as seen:
+            call(small, inputs)
+        with capture(whole, [gave]) as wanted:
+            call(whole, inputs)
+        outputs = wanted[gave].movedim(-1 if isinstance(layer, nn.Linear) else 1, -1)
+        outputs = outputs if kept_O is None else outputs[..., kept_O.to(outputs.device)]
+        count = outputs[..., 0].numel()
+        chosen = torch.randperm(count, generator=draw)[:each].sort().values
+        rows_PI = _rows(layer, seen[given], chosen.to(outputs.device))
+        rows_PO = outputs.reshape(count, -1)[chosen.to(outputs.device)]
+        gram_II = gram_II + (rows_PI.T @ rows_PI).double()
+        cross_IO = cross_IO + (rows_PI.T @ rows_PO).double()
+        squares += float(rows_PO.double().square().sum())
+    before_IO = layer.weight.flatten(1).double().T
+    if layer.bias is not None:
+        before_IO = torch.cat([before_IO, layer.bias.double()[None]])
+    hold_II = RIDGE * gram_II.diagonal().mean() * torch.eye(len(gram_II), dtype=torch.float64, device=gram_II.device)
+    fitted_IO = torch.linalg.solve(gram_II + hold_II, cross_IO + hold_II @ before_IO)
+    if layer.bias is not None:
+        layer.bias.copy_(fitted_IO[-1])
+    size = layer.weight[0].numel()
+    layer.weight.copy_(fitted_IO[:size].T.reshape(layer.weight.shape))
+
+    def error(weight_IO: Tensor) -> float:
+        missing = squares - 2 * (weight_IO * cross_IO).sum() + (weight_IO * (gram_II @ weight_IO)).sum()
+        return max(0.0, float(missing)) / max(squares, 1e-30)
+
+    return error(before_IO), error(fitted_IO)
+
+
+def _rows(layer: Reader, inputs: Tensor, chosen: Tensor) -> Tensor:
+    """What some places of the output are computed from, shape (P, I); the last column is 1 where there is a bias."""
+    if isinstance(layer, nn.Linear):
+        rows_PI = inputs.reshape(-1, inputs.shape[-1])[chosen]
+    else:
+        padding: Any = layer.padding
+        if layer.padding_mode != "zeros":
+            inputs = F.pad(inputs, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
+            padding = [0] * len(layer.kernel_size)
+        size = max(1, _LARGEST // (inputs[:1].numel() * math.prod(layer.kernel_size)))
+        found, first = [], 0
+        for part in inputs.split(size):
+            patches_PI = unfold(part, layer.kernel_size, stride=layer.stride, padding=padding, dilation=layer.dilation)[
+                0
+            ]
+            here = chosen[(chosen >= first) & (chosen < first + len(patches_PI))] - first
+            found.append(patches_PI[here])
+            first += len(patches_PI)
+        rows_PI = torch.cat(found)
+    return rows_PI if layer.bias is None else F.pad(rows_PI, (0, 1), value=1.0)
