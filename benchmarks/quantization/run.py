@@ -217,7 +217,8 @@ def rows(of: str) -> str:
         if found:
             right = [each["accuracy"] for each in found]
             spread = f"{np.std(right, ddof=1):.2f}" if len(right) > 1 else "-"
-            same, seconds = (np.mean([each[key] for each in found]) for key in ("agreement", "seconds"))
+            same = np.mean([each["agreement"] for each in found])
+            seconds = np.median([each["seconds"] for each in found])  # some stood still while others were timed
             lines.append(f"| {name} | {np.mean(right):.2f} | {spread} | {same:.1f} | {seconds:.0f} | {len(right)} |")
     return "\n".join(lines)
 
