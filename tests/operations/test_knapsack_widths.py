@@ -159,6 +159,20 @@ def test_a_search_learns_from_what_was_judged(monkeypatch: pytest.MonkeyPatch) -
     assert learned < 0.95 * found()
 
 
+def test_a_search_begins_with_other_allocations_too() -> None:
+    """What it gives at the largest share that fits, at widths that there are."""
+    plain, seen = problem(0, 0.5), []
+
+    def judge(widths: Mapping[str, int]) -> float:
+        seen.append(dict(widths))
+        return worth(plain, widths)
+
+    given = replace(plain, judge=judge, others=[lambda share: {"a": 8, "b": 1 + round(5 * share), "c": 1}])
+    allocate(given, widths=5, tries=5, candidates=4)
+    assert chain({"a": 8, "b": 4, "c": 1}) <= 0.5 < chain({"a": 8, "b": 5, "c": 1})
+    assert {"a": 8, "b": 4, "c": 1} in seen
+
+
 def test_a_search_by_a_judge_who_sees_no_difference_changes_nothing() -> None:
     """The planted error: what is searched for must be what the judge says."""
     plain = problem(0, 0.5)

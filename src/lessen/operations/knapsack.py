@@ -7,9 +7,10 @@ found by knapsacks over single changes (`functional.knapsack`), each around the 
 Where the whole costs something else than the model said, the target is moved by as much and the choice made again.
 
 What a choice loses is the sum of the scores that go, and that says too little where much of a group goes. So choices
-can be searched: from what the knapsack found, from even widths and from the share for all, widths are changed a little
-and filled up to the target, and what comes out is judged by what the pruned network itself loses. From what was judged
-one learns what each group loses at each width, and a knapsack over that finds what is judged next.
+can be searched: from what the knapsack found, from even widths, from one share for all and from one ranking of all,
+widths are changed a little and filled up to the target, and what comes out is judged by what the pruned network itself
+loses. From what was judged one learns what each group loses at each width, and a knapsack over that finds what is
+judged next.
 
 Shen et al., Structural pruning via latency-saliency knapsack (HALP), NeurIPS 2022, arXiv:2210.10811, which adds up a
 table of single layers; a search with short training as its judge: Yang et al., NetAdapt, ECCV 2018, arXiv:1804.03230.
@@ -63,6 +64,7 @@ class Problem:
         counted: What a network of some widths costs by counting, in any unit; exact and quick.
         alike: A key for a group among some widths; groups with the same key cost the same at the same width.
         judge: What the network of some widths loses as a whole; None where that cannot be said.
+        others: Further allocations, by the share of indices that stays; a search begins with what they give as well.
         seed: For what is drawn.
     """
 
@@ -74,6 +76,7 @@ class Problem:
     counted: Callable[[Widths], float]
     alike: Callable[[Widths, str], Hashable] = lambda widths, name: name
     judge: Callable[[Widths], float] | None = None
+    others: Sequence[Callable[[float], Widths]] = ()
     seed: int = 0
 
     def loss(self, widths: Widths) -> float:
@@ -153,10 +156,25 @@ def allocate(problem: Problem, *, widths: int, tries: int, candidates: int = 0) 
         even, _ = model.losing(
             {name: [loss / means[name] for loss in row] for name, row in problem.losses.items()}
         ).best(target)
-        starts = [found.widths, dict(problem.start), even]
+        starts = [found.widths, dict(problem.start), even, *(_filled(model, other, target) for other in problem.others)]
         found = replace(_searched(model, judge, candidates, starts), tables=model.shown, tried=found.tried)
         found = replace(found, loss=problem.loss(found.widths), judged=[*judge.better, judge(found.widths)])
     return found
+
+
+def _filled(model: _Model, allocation: Callable[[float], Widths], target: float) -> dict[str, int]:
+    """What an allocation gives at the largest share that costs no more than the target, by the model."""
+    widths: dict[str, int] = {}
+    for share in np.linspace(1, 0, 101).tolist():
+        given = allocation(share)
+        widths = {name: _nearest(options, given[name]) for name, options in model.problem.options.items()}
+        if model(widths) <= target:
+            break
+    return widths
+
+
+def _nearest(options: Sequence[int], wanted: int) -> int:
+    return min(options, key=lambda option: abs(option - wanted))
 
 
 def _met(model: _Model, tries: int, found: Allocated) -> tuple[Allocated, float]:

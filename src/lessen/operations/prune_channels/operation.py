@@ -21,7 +21,7 @@ from lessen.core.contracts import Context
 from lessen.core.errors import PlanError
 from lessen.core.settings import settings
 from lessen.core.where import Where, matches
-from lessen.operations.allocation import Allocation, Uniform, top
+from lessen.operations.allocation import Allocation, Global, Uniform, top
 from lessen.operations.channel_scores.contract import ChannelScore
 from lessen.operations.isomorphic import AmongKinds, kinds_of
 from lessen.operations.knapsack import Allocated, Budgeted, Cost, Knapsack, Problem, losses_for, options_for
@@ -224,6 +224,7 @@ class PruneChannels:
                 else lambda widths: float(multiply_adds(coupling, widths)),
                 alike=lambda widths, name: alike(coupling, widths, name),
                 judge=judge,
+                others=[lambda share: self._counts(Global(), normalised(figures), share)],
                 seed=context.seed,
             )
         )
