@@ -96,6 +96,30 @@ def test_layers_that_cannot_be_fitted_are_named() -> None:
     assert plan.carries == ["head.weight", "head.bias"]
 
 
+class Words(nn.Module):
+    """Token numbers in; the head has the table of words as its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.inner, self.outer = nn.Embedding(10, 8), nn.Linear(8, 16), nn.Linear(16, 8)
+        self.head = nn.Linear(8, 10, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, words: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.outer(torch.relu(self.inner(self.table(words)))).mean(1))
+        return logits
+
+
+def test_a_tied_weight_stays_and_whole_numbers_are_followed() -> None:
+    torch.manual_seed(0)
+    whole, words = Words().eval(), torch.randint(0, 10, (32, 6))
+    plan = PruneChannels(keep=0.5, refit=True).plan(whole, context(words))
+    assert {row["module"] for row in plan.describe() if row["edit"] == "fit again"} >= {"outer"}
+    assert not {"head.weight", "table.weight"} & set(plan.carries)
+    plain = PruneChannels(keep=0.5).plan(whole, context(words)).apply(whole)
+    assert torch.equal(plan.apply(whole).table.weight, plain.table.weight)
+
+
 def test_nothing_to_fit_to_is_told_at_once() -> None:
     x = torch.rand(4, 6).double()
     with pytest.raises(PlanError, match="refit=True fits weights on calibration batches"):

@@ -25,11 +25,13 @@ from lessen.core.contracts import Context
 from lessen.core.data import call, map_inputs
 from lessen.core.errors import PlanError
 from lessen.core.seeds import derive
+from lessen.functional.shapes import wide
 from lessen.functional.unfold import unfold
 from lessen.operations.prune_channels.means import Reader, readers_of
 from lessen.operations.prune_channels.plan import PrunedChannels
 from lessen.operations.values import Values, write_value
 from lessen.surgery.calls import trace
+from lessen.surgery.masks import owners
 from lessen.surgery.modules import get_module
 from lessen.surgery.taps import Tap, capture
 
@@ -60,7 +62,8 @@ def refitted(
     """
     check_refit(context)
     readers, left = readers_of(model, plan, context)
-    order = list(dict.fromkeys(one.path for one in trace(model, context.inputs).calls if one.path in readers))
+    left |= {path: tied for path, layer in readers.items() if (tied := _tied(model, layer))}
+    order = [path for path in trace(model, context.inputs).times if path in readers and path not in left]
     whole = copy.deepcopy(model).eval().to(context.device)
     small = plan.apply(model).eval().to(context.device)
     values: Values = {}
@@ -86,6 +89,15 @@ def check_refit(context: Context) -> None:
         raise PlanError("refit=True fits weights on calibration batches, and the context has none. Give it some.")
 
 
+def _tied(model: nn.Module, layer: Reader) -> str:
+    """Whose its weight or bias also is; fitted, it would change there as well."""
+    for tensor in (layer.weight, layer.bias):
+        others = [] if tensor is None else [path for path, owner, _ in owners(model, tensor) if owner is not layer]
+        if others:
+            return f"its weight is also that of {others[0]}"
+    return ""
+
+
 @torch.no_grad()
 def _fit(
     layer: Reader, path: str, *, whole: nn.Module, small: nn.Module, kept_O: Tensor | None, context: Context
@@ -107,8 +119,8 @@ def _fit(
         outputs = outputs if kept_O is None else outputs[..., kept_O.to(outputs.device)]
         count = outputs[..., 0].numel()
         chosen = torch.randperm(count, generator=draw)[:each].sort().values
-        rows_PI = _rows(layer, seen[given], chosen.to(outputs.device))
-        rows_PO = outputs.reshape(count, -1)[chosen.to(outputs.device)]
+        rows_PI = wide(_rows(layer, seen[given], chosen.to(outputs.device)))
+        rows_PO = wide(outputs.reshape(count, -1)[chosen.to(outputs.device)])
         gram_II = gram_II + (rows_PI.T @ rows_PI).double()
         cross_IO = cross_IO + (rows_PI.T @ rows_PO).double()
         squares += float(rows_PO.double().square().sum())
@@ -141,9 +153,8 @@ def _rows(layer: Reader, inputs: Tensor, chosen: Tensor) -> Tensor:
         size = max(1, _LARGEST // (inputs[:1].numel() * math.prod(layer.kernel_size)))
         found, first = [], 0
         for part in inputs.split(size):
-            patches_PI = unfold(part, layer.kernel_size, stride=layer.stride, padding=padding, dilation=layer.dilation)[
-                0
-            ]
+            patches_GPI = unfold(part, layer.kernel_size, stride=layer.stride, padding=padding, dilation=layer.dilation)
+            patches_PI = patches_GPI[0]
             here = chosen[(chosen >= first) & (chosen < first + len(patches_PI))] - first
             found.append(patches_PI[here])
             first += len(patches_PI)
