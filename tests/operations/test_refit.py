@@ -101,9 +101,9 @@ class Words(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table, self.inner, self.outer = nn.Embedding(10, 8), nn.Linear(8, 16), nn.Linear(16, 8)
         self.head = nn.Linear(8, 10, bias=False)
-        self.head.weight = self.table.weight
+        self.table, self.inner, self.outer = nn.Embedding(10, 8), nn.Linear(8, 16), nn.Linear(16, 8)
+        self.table.weight = self.head.weight
 
     def forward(self, words: Tensor) -> Tensor:
         logits: Tensor = self.head(self.outer(torch.relu(self.inner(self.table(words)))).mean(1))
@@ -116,6 +116,8 @@ def test_a_tied_weight_stays_and_whole_numbers_are_followed() -> None:
     plan = PruneChannels(keep=0.5, refit=True).plan(whole, context(words))
     assert {row["module"] for row in plan.describe() if row["edit"] == "fit again"} >= {"outer"}
     assert not {"head.weight", "table.weight"} & set(plan.carries)
+    left = {row["module"]: row["before"] for row in plan.describe() if row["edit"] == "not fitted"}
+    assert left["head"] == "its weight is also that of table"
     plain = PruneChannels(keep=0.5).plan(whole, context(words)).apply(whole)
     assert torch.equal(plan.apply(whole).table.weight, plain.table.weight)
 
