@@ -44,6 +44,34 @@ def test_what_is_made_of_weights_alone_is_not_seen() -> None:
     assert [one.op for one in trace(Masked(3, 3), torch.randn(2, 3)).calls] == ["linear"]
 
 
+class Words(nn.Module):
+    """Numbers of words and a mask of whole numbers in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+        self.register_buffer("places", torch.randn(5, 4))
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        hidden = self.table(words) + self.places
+        weight = mask[:, :, None].to(hidden.dtype)
+        logits: Tensor = self.head((hidden * weight).sum(1))
+        return logits
+
+
+def test_what_whole_numbers_lead_to_is_followed() -> None:
+    model, words = Words(), torch.randint(0, 9, (3, 5))
+    seen = trace(model, (words, torch.ones_like(words)))
+    assert seen.inputs == []
+    table, places, weight, product, total, head = seen.calls
+    assert (table.op, table.site, table.inputs) == ("embedding", "table", [None])
+    assert places.inputs == [*table.outputs, None]
+    assert (weight.op, weight.inputs) == ("to", [])
+    assert product.inputs == [*places.outputs, *weight.outputs]
+    assert head.inputs == [*total.outputs, None, None]
+    assert seen.outputs == head.outputs
+
+
 def test_a_watch_leaves_no_hook_behind_even_after_an_error() -> None:
     class Broken(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

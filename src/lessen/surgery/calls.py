@@ -105,14 +105,14 @@ class Watch(TorchFunctionMode):
 
 @dataclass
 class Call:
-    """One function that was called on what came from the network's inputs.
+    """One function that was called on what came from the network's inputs, floating or not, and gave floating tensors.
 
     Args:
         op: The function's name.
         path: The module in whose forward function it was called.
         site: The name of what it gives; that of the module if it is all that the module gives.
         inputs: The numbers of the floating tensors it was given, in order; None for one that does not depend on the
-            network's inputs, as weights.
+            network's inputs, as weights. What an embedding is given are whole numbers and a weight: [None].
         outputs: The numbers of the floating tensors it gave.
         plain: Whether no keyword could change what the operation is (as `alpha` does to `add`).
     """
@@ -161,14 +161,17 @@ class _Tracer(Watch):
         self._numbers: dict[int, int] = {}
         self._alive: list[Tensor] = []  # an id is only an identity while the tensor lives
         self._count = 0
+        self._derived = {id(value) for value in _tensors(inputs)}
         self.trace.inputs = [self._number(value) for value in floating(inputs)]
 
     def function(self, place: Place, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        given = list(floating((args, kwargs)))
-        numbers = [self._numbers.get(id(value)) for value in given]
+        given = list(_tensors((args, kwargs)))
+        numbers = [self._numbers.get(id(value)) for value in floating(given)]
         self._alive += given
         result = run(*args, **kwargs)
-        if any(number is not None for number in numbers):
+        if any(id(value) in self._derived for value in given):
+            self._derived |= {id(value) for value in _tensors(result)}
+            self._alive += _tensors(result)
             made = [self._number(value) for value in floating(result)]
             if made:
                 plain = not {"alpha", "out"} & set(kwargs)
@@ -212,6 +215,8 @@ def trace(model: nn.Module, inputs: Inputs) -> Trace:
 
 def floating(values: Any) -> Iterator[Tensor]:
     """The floating tensors anywhere in nested tuples, lists and dicts, in order."""
-    for value in tree_leaves(values):
-        if isinstance(value, Tensor) and value.is_floating_point():
-            yield value
+    return (value for value in _tensors(values) if value.is_floating_point())
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    return (value for value in tree_leaves(values) if isinstance(value, Tensor))

@@ -30,7 +30,7 @@ from lessen.operations.prune_channels.cost import MeasuredCost, alike, multiply_
 from lessen.operations.prune_channels.judge import adapted_loss, check_judge, trained_loss
 from lessen.operations.prune_channels.means import carried_means
 from lessen.operations.prune_channels.plan import PrunedChannels
-from lessen.operations.prune_channels.refit import check_refit, refitted
+from lessen.operations.prune_channels.refit import Fitting, check_refit, quickly, refitted
 from lessen.operations.prune_channels.scores import comparable, group_figures, normalised
 from lessen.operations.prune_channels.target import share_by_clock, share_for
 from lessen.operations.scores import Magnitude, Score
@@ -204,8 +204,14 @@ class PruneChannels:
         assert isinstance(self.allocation, Budgeted)
         coupling, steps = attempt.coupling, getattr(self.allocation, "steps", 0)
 
+        fitting: list[Fitting] = []
+
         def judge(widths: Mapping[str, int]) -> float:
-            network = attempt.plan(_best(figures, widths)).apply(attempt.model)
+            plan = attempt.plan(_best(figures, widths))
+            network = plan.apply(attempt.model)
+            if self.refit and plan.kept:
+                fitting[:] = fitting or [quickly(attempt.model, context)]
+                fitting[0](network.eval().to(context.device), plan)
             return trained_loss(network, context, steps) if steps else adapted_loss(network, context)
 
         options = {

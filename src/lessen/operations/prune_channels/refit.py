@@ -14,7 +14,9 @@ outputs.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessen.core.contracts import Context
-from lessen.core.data import call, map_inputs
+from lessen.core.data import Batch, Inputs, call, map_inputs
 from lessen.core.errors import PlanError
 from lessen.core.seeds import derive
 from lessen.functional.shapes import wide
@@ -40,6 +42,9 @@ RIDGE = 0.01
 
 PLACES = 50_000
 """Of the places of a layer's output over all examples, so many are drawn where there are more."""
+
+QUICK_EXAMPLES, QUICK_PLACES = 512, 8192
+"""Where many networks are fitted to choose among them: from so many examples, at so many places."""
 
 _LARGEST = 2**24
 """How many numbers of unfolded inputs are in memory at once."""
@@ -61,22 +66,27 @@ def refitted(
         PlanError: there is no calibration batch.
     """
     check_refit(context)
-    readers, left = readers_of(model, plan, context)
-    left |= {path: tied for path, layer in readers.items() if (tied := _tied(model, layer))}
-    order = [path for path in trace(model, context.inputs).times if path in readers and path not in left]
-    whole = copy.deepcopy(model).eval().to(context.device)
+    fitting = Fitting(model, context, places=PLACES)
     small = plan.apply(model).eval().to(context.device)
+    errors, left = fitting(small, plan)
     values: Values = {}
-    errors: dict[str, tuple[float, float]] = {}
-    for path in order:
+    for path in errors:
         layer = get_module(small, path)
         assert isinstance(layer, Reader)
-        kept_O = plan.masks(f"{path}.weight").get(0)
-        errors[path] = _fit(layer, path, whole=whole, small=small, kept_O=kept_O, context=context)
         values[f"{path}.weight"] = write_value(layer.weight)
         if layer.bias is not None:
             values[f"{path}.bias"] = write_value(layer.bias)
     return values, errors, left
+
+
+def quickly(model: nn.Module, context: Context) -> Fitting:
+    """For many pruned networks of one: fewer examples and places, and what the whole network gives is kept."""
+    batches, count = [], 0
+    for batch in context.calibration:
+        if count < QUICK_EXAMPLES:
+            batches.append(batch)
+            count += len(batch)
+    return Fitting(model, dataclasses.replace(context, calibration=batches), places=QUICK_PLACES, keep=True)
 
 
 def check_refit(context: Context) -> None:
@@ -98,47 +108,93 @@ def _tied(model: nn.Module, layer: Reader) -> str:
     return ""
 
 
-@torch.no_grad()
-def _fit(
-    layer: Reader, path: str, *, whole: nn.Module, small: nn.Module, kept_O: Tensor | None, context: Context
-) -> tuple[float, float]:
-    """Fit one layer of the pruned network in place; its errors before and after."""
-    draw = torch.Generator().manual_seed(derive(context.seed, "refit", path))
-    each = math.ceil(PLACES / len(context.calibration))
-    gram_II: Any = 0.0
-    cross_IO: Any = 0.0
-    squares = 0.0
-    given, gave = Tap(path=path, side="input"), Tap(path=path)
-    for batch in context.calibration:
-        inputs = map_inputs(batch.inputs, lambda value: value.to(context.device))
-        with capture(small, [given]) as seen:
-            call(small, inputs)
-        with capture(whole, [gave]) as wanted:
-            call(whole, inputs)
-        outputs = wanted[gave].movedim(-1 if isinstance(layer, nn.Linear) else 1, -1)
-        outputs = outputs if kept_O is None else outputs[..., kept_O.to(outputs.device)]
-        count = outputs[..., 0].numel()
-        chosen = torch.randperm(count, generator=draw)[:each].sort().values
-        rows_PI = wide(_rows(layer, seen[given], chosen.to(outputs.device)))
-        rows_PO = wide(outputs.reshape(count, -1)[chosen.to(outputs.device)])
-        gram_II = gram_II + (rows_PI.T @ rows_PI).double()
-        cross_IO = cross_IO + (rows_PI.T @ rows_PO).double()
-        squares += float(rows_PO.double().square().sum())
-    before_IO = layer.weight.flatten(1).double().T
-    if layer.bias is not None:
-        before_IO = torch.cat([before_IO, layer.bias.double()[None]])
-    hold_II = RIDGE * gram_II.diagonal().mean() * torch.eye(len(gram_II), dtype=torch.float64, device=gram_II.device)
-    fitted_IO = torch.linalg.solve(gram_II + hold_II, cross_IO + hold_II @ before_IO)
-    if layer.bias is not None:
-        layer.bias.copy_(fitted_IO[-1])
-    size = layer.weight[0].numel()
-    layer.weight.copy_(fitted_IO[:size].T.reshape(layer.weight.shape))
+class Fitting:
+    """Fits networks pruned from one to what that one gives.
 
-    def error(weight_IO: Tensor) -> float:
-        missing = squares - 2 * (weight_IO * cross_IO).sum() + (weight_IO * (gram_II @ weight_IO)).sum()
-        return max(0.0, float(missing)) / max(squares, 1e-30)
+    Args:
+        model: The network, not pruned.
+        context: Its calibration batches are looked at.
+        places: Of the output of a layer over all examples, so many are drawn where there are more.
+        keep: Whether what the whole network gives there is kept for the next: 4 O times `places` bytes for each layer.
+    """
 
-    return error(before_IO), error(fitted_IO)
+    def __init__(self, model: nn.Module, context: Context, *, places: int, keep: bool = False) -> None:
+        self.model, self.context, self.keep = model, context, keep
+        self.whole = copy.deepcopy(model).eval().to(context.device)
+        self.each = math.ceil(places / len(context.calibration))
+        self.times = list(trace(model, context.inputs).times)
+        self._kept: dict[str, list[tuple[Tensor, Tensor]]] = {}
+
+    def __call__(self, small: nn.Module, plan: PrunedChannels) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:
+        """Fit in place; the errors of each layer before and after, in the order in which they run; and those left.
+
+        Args:
+            small: The pruned network, in eval mode.
+            plan: What it was pruned by.
+        """
+        readers, left = readers_of(self.model, plan, self.context)
+        left |= {path: tied for path, layer in readers.items() if (tied := _tied(self.model, layer))}
+        errors = {}
+        for path in self.times:
+            if path in readers and path not in left:
+                layer = get_module(small, path)
+                assert isinstance(layer, Reader)
+                errors[path] = self._fit(layer, path, small, plan.masks(f"{path}.weight").get(0))
+        return errors, left
+
+    @torch.no_grad()
+    def _fit(self, layer: Reader, path: str, small: nn.Module, kept_O: Tensor | None) -> tuple[float, float]:
+        """Fit one layer of the pruned network; its errors before and after."""
+        gram_II: Any = 0.0
+        cross_IO: Any = 0.0
+        squares = 0.0
+        given = Tap(path=path, side="input")
+        for batch, (chosen, wanted_PO) in zip(self.context.calibration, self._wanted(path), strict=True):
+            with capture(small, [given]) as seen:
+                call(small, self._inputs(batch))
+            rows_PI = wide(_rows(layer, seen[given], chosen))
+            rows_PO = wide(wanted_PO if kept_O is None else wanted_PO[:, kept_O.to(wanted_PO.device)])
+            gram_II = gram_II + (rows_PI.T @ rows_PI).double()
+            cross_IO = cross_IO + (rows_PI.T @ rows_PO).double()
+            squares += float(rows_PO.double().square().sum())
+        before_IO = layer.weight.flatten(1).double().T
+        if layer.bias is not None:
+            before_IO = torch.cat([before_IO, layer.bias.double()[None]])
+        ones_II = torch.eye(len(gram_II), dtype=torch.float64, device=gram_II.device)
+        hold_II = RIDGE * gram_II.diagonal().mean() * ones_II
+        fitted_IO = torch.linalg.solve(gram_II + hold_II, cross_IO + hold_II @ before_IO)
+        if layer.bias is not None:
+            layer.bias.copy_(fitted_IO[-1])
+        size = layer.weight[0].numel()
+        layer.weight.copy_(fitted_IO[:size].T.reshape(layer.weight.shape))
+
+        def error(weight_IO: Tensor) -> float:
+            missing = squares - 2 * (weight_IO * cross_IO).sum() + (weight_IO * (gram_II @ weight_IO)).sum()
+            return max(0.0, float(missing)) / max(squares, 1e-30)
+
+        return error(before_IO), error(fitted_IO)
+
+    def _wanted(self, path: str) -> Iterable[tuple[Tensor, Tensor]]:
+        """For each batch some places of a layer's output (P,), and what the whole network gives there, (P, O)."""
+        if not self.keep:
+            return self._looked_at(path)
+        if path not in self._kept:
+            self._kept[path] = list(self._looked_at(path))
+        return self._kept[path]
+
+    def _looked_at(self, path: str) -> Iterator[tuple[Tensor, Tensor]]:
+        draw = torch.Generator().manual_seed(derive(self.context.seed, "refit", path))
+        gave = Tap(path=path)
+        for batch in self.context.calibration:
+            with capture(self.whole, [gave]) as seen:
+                call(self.whole, self._inputs(batch))
+            outputs = seen[gave].movedim(-1 if isinstance(get_module(self.whole, path), nn.Linear) else 1, -1)
+            count = outputs[..., 0].numel()
+            chosen = torch.randperm(count, generator=draw)[: self.each].sort().values.to(outputs.device)
+            yield chosen, outputs.reshape(count, -1)[chosen]
+
+    def _inputs(self, batch: Batch) -> Inputs:
+        return map_inputs(batch.inputs, lambda value: value.to(self.context.device))
 
 
 def _rows(layer: Reader, inputs: Tensor, chosen: Tensor) -> Tensor:

@@ -51,10 +51,11 @@ def find_edges(seen: Trace, is_layer: Callable[[Call], bool]) -> Sites:
         if maker is None:
             site = f"input:{seen.inputs.index(number)}"
             return sites.setdefault(site, site)
-        if maker.op in NOTHING and maker.inputs[0] is not None:
-            return want(maker.inputs[0])
-        if maker.op in MOVES and maker.inputs[0] is not None:
-            return sites.setdefault(maker.site, want(maker.inputs[0]))
+        moved = maker.inputs[0] if maker.inputs else None  # nothing floating is given where whole numbers are converted
+        if maker.op in NOTHING and moved is not None:
+            return want(moved)
+        if maker.op in MOVES and moved is not None:
+            return sites.setdefault(maker.site, want(moved))
         return sites.setdefault(maker.site, maker.site)
 
     for one in seen.calls:
@@ -76,7 +77,7 @@ def _integer_calls(seen: Trace, consumers: dict[int, list[Call]], is_layer: Call
     integer: set[int] = set()
     # From the end to the start, so that what reads a tensor is decided before what makes it.
     for one in reversed(seen.calls):
-        whole = all(number is not None for number in one.inputs)
+        whole = bool(one.inputs) and all(number is not None for number in one.inputs)
         if (one.op in LAYERS and one.inputs[0] is not None and not _moving(one) and is_layer(one)) or (
             (_joins(one) or one.op in POOLS)
             and whole
