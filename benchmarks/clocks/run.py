@@ -37,7 +37,7 @@ from lessen.deploy.export import export_onnx, export_openvino, export_pt2
 from lessen.deploy.kernels import read_kernels
 from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Program, Runtime, TorchProgram, installed
 from lessen.measure import interleave
-from lessen.operations import PruneChannels, PruneWeights, Quantize, QuantizeWeights
+from lessen.operations import PruneChannels, PruneWeights, Quantize, QuantizeDynamic, QuantizeWeights
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -49,6 +49,7 @@ VARIANTS: dict[str, tuple[Operation, ...]] = {
     "half the multiply-adds": (PruneChannels(multiply_adds=0.5, round_to=8),),
     "a quarter of them": (PruneChannels(multiply_adds=0.25, round_to=8),),
     "int8": (Quantize(),),
+    "int8, dynamic": (QuantizeDynamic(),),
     "int4 weights": (QuantizeWeights(bits=4, group=32),),
     "50 % zeros": (PruneWeights(keep=0.5),),
     "90 % zeros": (PruneWeights(keep=0.1),),
@@ -152,7 +153,7 @@ def measure(name: str, batches: list[int], rounds: dict[int, int]) -> dict[str, 
             except LessenError as error:
                 cells |= {f"{variant}, {runtime.name}": {"why": str(error)} for runtime in installed()}
                 continue
-            files, why = files_of(small.eval(), example, Path(folder) / str(number), whole=variant == "int8")
+            files, why = files_of(small.eval(), example, Path(folder) / str(number), whole=variant.startswith("int8"))
             cells |= {f"{variant}, {runtime}": {"why": reason} for runtime, reason in why.items()}
             for runtime, (program, file) in files.items():
                 size = sum(each.stat().st_size for each in file.parent.glob(f"{file.stem}.*") if _same(each, file))

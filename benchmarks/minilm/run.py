@@ -32,7 +32,18 @@ from lessen.core import Batch, Context, Operation
 from lessen.core.files import write_json
 from lessen.core.machine import machine, versions
 from lessen.deploy import OnnxRuntime, export_onnx
-from lessen.operations import Awq, Gptq, Half, Hqq, Nearest, Quantize, QuantizeWeights
+from lessen.operations import (
+    Alps,
+    Awq,
+    Gptq,
+    Half,
+    Hqq,
+    Nearest,
+    PruneByReconstruction,
+    Quantize,
+    QuantizeDynamic,
+    QuantizeWeights,
+)
 from lessen.pipeline import pack
 
 HERE = Path(__file__).parent
@@ -66,12 +77,12 @@ class Encoder(nn.Module):
 
 def variants() -> dict[str, tuple[Operation, ...]]:
     """What is done to the network, by name."""
-    from lessen import operations
 
     def weights(bits: int, method: Any, **more: Any) -> QuantizeWeights:
         return QuantizeWeights(bits=bits, group=32, method=method, **more)
 
-    found: dict[str, tuple[Operation, ...]] = {
+    alps = PruneByReconstruction(keep=0.5, method=Alps(), where=nn.Linear)
+    return {
         "fp32": (),
         "half": (Half(),),
         "int8": (Quantize(),),
@@ -84,14 +95,10 @@ def variants() -> dict[str, tuple[Operation, ...]]:
         "weights3-nearest": (weights(3, Nearest()),),
         "weights3-gptq": (weights(3, Gptq()),),
         "weights2-gptq": (weights(2, Gptq()),),
+        "dynamic8": (QuantizeDynamic(),),
+        "alps50": (alps,),
+        "alps50-weights4": (alps, weights(4, Gptq())),
     }
-    if hasattr(operations, "QuantizeDynamic"):
-        found["dynamic8"] = (operations.QuantizeDynamic(),)
-    if hasattr(operations, "PruneByReconstruction"):
-        alps = operations.PruneByReconstruction(keep=0.5, method=operations.Alps(), where=nn.Linear)
-        found["alps50"] = (alps,)
-        found["alps50-weights4"] = (alps, weights(4, Gptq()))
-    return found
 
 
 def wordnet(count: int) -> tuple[list[str], list[str], list[str]]:

@@ -16,6 +16,7 @@ from lessen.operations import knapsack as knapsack
 from lessen.operations.knapsack import Problem, allocate, losses_for, options_for
 from lessen.operations.prune_channels.cost import alike
 from lessen.operations.prune_channels.judge import adapted_loss, trained_loss
+from lessen.operations.prune_channels.refit import QUICK_EXAMPLES, quickly
 from lessen.surgery.coupling import analyse
 from lessen.testing import EXAMPLES
 from lessen.zoo import residual
@@ -331,6 +332,37 @@ def test_candidates_are_trained_before_they_are_judged() -> None:
     assert float(rows[0]["after"].split(", ")[-1]) == pytest.approx(after, rel=1e-3)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert after != pytest.approx(adapted_loss(plan.apply(network), context), rel=1e-3)
+
+
+def test_candidates_are_fitted_before_they_are_judged_where_the_plan_is() -> None:
+    example = EXAMPLES["convolutions"]
+    network, context = example.build(), example.context()
+    prune = PruneChannels(parameters=0.5, score=Taylor(), allocation=Knapsack(candidates=6), refit=True)
+    plan = prune.plan(network, context)
+    rows = [row for row in plan.describe() if row["edit"] == "loss of the networks searched"]
+    bare = replace(plan, carries=[], values=None)
+    plain, small = bare.apply(network).eval(), bare.apply(network).eval()
+    errors, _ = quickly(network, context)(small, bare)
+    assert errors
+    assert float(rows[0]["after"].split(", ")[-1]) == pytest.approx(adapted_loss(small, context), rel=1e-3)
+    assert adapted_loss(plain, context) != pytest.approx(adapted_loss(small, context), rel=1e-3)
+
+
+def test_many_are_fitted_from_few_examples_and_one_after_the_other_as_alone() -> None:
+    """What is kept of the whole network does not depend on which network was fitted first."""
+    example = EXAMPLES["convolutions"]
+    network, given = example.build(), example.context()
+    many = replace(given, calibration=given.calibration * (1 + QUICK_EXAMPLES // len(given.calibration[0])))
+    assert sum(map(len, quickly(network, many).context.calibration)) < sum(map(len, many.calibration))
+    plans = [PruneChannels(keep=keep).plan(network, given) for keep in (0.25, 0.75)]
+    both, alone = quickly(network, many), quickly(network, many)
+    fitted = []
+    for fitting, chosen in ((both, plans), (alone, plans[1:])):
+        for plan in chosen:
+            small = plan.apply(network).eval()
+            fitting(small, plan)
+        fitted.append(small.state_dict())
+    assert all(torch.equal(value, fitted[1][name]) for name, value in fitted[0].items())
 
 
 def test_a_trained_loss_is_of_batches_that_training_does_not_see() -> None:

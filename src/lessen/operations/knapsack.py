@@ -119,8 +119,8 @@ class Knapsack:
         normalise: Divide the scores of each group by their mean, even where they are changes of the loss, which can be
             compared as they are. Sums of such changes say too little of what is lost when nearly all of a group goes,
             so widths come out uneven; with this they are nearer to even.
-        candidates: How many choices are judged by the loss of their networks on the calibration examples. With 0, sums
-            of scores decide.
+        candidates: How many choices are judged by the loss of their networks on the calibration examples, after their
+            layers were fitted again where the operation does so. With 0, sums of scores decide.
         steps: For how many batches each of them is trained before, on three quarters of the calibration batches, and
             judged on the others. Where three quarters of the time went, 96 batches of 64 from 4,096 examples ranked
             networks as a whole training does, and 1,024 examples or 32 steps did not. With 0 only the statistics of
