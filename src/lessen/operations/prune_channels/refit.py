@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,6 +48,9 @@ QUICK_EXAMPLES, QUICK_PLACES = 512, 8192
 
 _LARGEST = 2**24
 """How many numbers of unfolded inputs are in memory at once."""
+
+_LARGEST_KEPT = 2**27
+"""How many numbers of what a network gives are in memory at once, of several layers."""
 
 
 def refitted(
@@ -123,7 +126,7 @@ class Fitting:
         self.whole = copy.deepcopy(model).eval().to(context.device)
         self.each = math.ceil(places / len(context.calibration))
         self.times = list(trace(model, context.inputs).times)
-        self._kept: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
     def __call__(self, small: nn.Module, plan: PrunedChannels) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:
         """Fit in place; the errors of each layer before and after, in the order in which they run; and those left.
@@ -135,11 +138,15 @@ class Fitting:
         readers, left = readers_of(self.model, plan, self.context)
         left |= {path: tied for path, layer in readers.items() if (tied := _tied(self.model, layer))}
         errors = {}
-        for path in self.times:
-            if path in readers and path not in left:
-                layer = get_module(small, path)
-                assert isinstance(layer, Reader)
-                errors[path] = self._fit(layer, path, small, plan.masks(f"{path}.weight").get(0))
+        todo = [path for path in self.times if path in readers and path not in left]
+        for number, path in enumerate(todo):
+            if path not in self._seen:
+                self._look(todo[number:])
+            layer = get_module(small, path)
+            assert isinstance(layer, Reader)
+            errors[path] = self._fit(layer, path, small, plan.masks(f"{path}.weight").get(0))
+            if not self.keep:
+                del self._seen[path]
         return errors, left
 
     @torch.no_grad()
@@ -149,7 +156,7 @@ class Fitting:
         cross_IO: Any = 0.0
         squares = 0.0
         given = Tap(path=path, side="input")
-        for batch, (chosen, wanted_PO) in zip(self.context.calibration, self._wanted(path), strict=True):
+        for batch, (chosen, wanted_PO) in zip(self.context.calibration, self._seen[path], strict=True):
             with capture(small, [given]) as seen:
                 call(small, self._inputs(batch))
             rows_PI = wide(_rows(layer, seen[given], chosen))
@@ -174,24 +181,29 @@ class Fitting:
 
         return error(before_IO), error(fitted_IO)
 
-    def _wanted(self, path: str) -> Iterable[tuple[Tensor, Tensor]]:
-        """For each batch some places of a layer's output (P,), and what the whole network gives there, (P, O)."""
-        if not self.keep:
-            return self._looked_at(path)
-        if path not in self._kept:
-            self._kept[path] = list(self._looked_at(path))
-        return self._kept[path]
-
-    def _looked_at(self, path: str) -> Iterator[tuple[Tensor, Tensor]]:
-        draw = torch.Generator().manual_seed(derive(self.context.seed, "refit", path))
-        gave = Tap(path=path)
+    @torch.no_grad()
+    def _look(self, paths: Sequence[str]) -> None:
+        """See what the whole network gives at some places of the outputs of these layers; of the first in any case."""
+        taps: list[Tap] = []
+        room = _LARGEST_KEPT
+        for path in paths:
+            layer = get_module(self.whole, path)
+            assert isinstance(layer, Reader)
+            room -= self.each * len(self.context.calibration) * len(layer.weight)
+            if room < 0 and taps:
+                break
+            taps.append(Tap(path=path))
+        draws = {tap: torch.Generator().manual_seed(derive(self.context.seed, "refit", tap.path)) for tap in taps}
+        self._seen |= {tap.path: [] for tap in taps}
         for batch in self.context.calibration:
-            with capture(self.whole, [gave]) as seen:
+            with capture(self.whole, taps) as seen:
                 call(self.whole, self._inputs(batch))
-            outputs = seen[gave].movedim(-1 if isinstance(get_module(self.whole, path), nn.Linear) else 1, -1)
-            count = outputs[..., 0].numel()
-            chosen = torch.randperm(count, generator=draw)[: self.each].sort().values.to(outputs.device)
-            yield chosen, outputs.reshape(count, -1)[chosen]
+            for tap, draw in draws.items():
+                linear = isinstance(get_module(self.whole, tap.path), nn.Linear)
+                outputs = seen[tap].movedim(-1 if linear else 1, -1)
+                count = outputs[..., 0].numel()
+                chosen = torch.randperm(count, generator=draw)[: self.each].sort().values.to(outputs.device)
+                self._seen[tap.path].append((chosen, outputs.reshape(count, -1)[chosen]))
 
     def _inputs(self, batch: Batch) -> Inputs:
         return map_inputs(batch.inputs, lambda value: value.to(self.context.device))
