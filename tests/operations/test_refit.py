@@ -128,3 +128,18 @@ def test_nothing_to_fit_to_is_told_at_once() -> None:
         PruneChannels(keep=0.5, refit=True).plan(perceptron(), Context(inputs=x))
     with pytest.raises(SettingError, match="refit fits biases too"):
         PruneChannels(keep=0.5, refit=True, keep_means=True)
+
+
+def test_half_precision_is_fitted_in_single() -> None:
+    """Sums of products of 4,096 inputs overflow in half precision; what is fitted must not."""
+    whole, x = perceptron(), 40 * torch.rand(4096, 6, generator=torch.Generator().manual_seed(2)).double()
+    whole[1] = whole[3] = nn.ReLU()
+    plans = {
+        kind: PruneChannels(keep=0.5, refit=True).plan(whole.to(kind), context(x.to(kind), 512))
+        for kind in (torch.float16, torch.float32)
+    }
+    half, single = (plan.apply(whole.to(kind)) for kind, plan in plans.items())
+    assert half[2].weight.dtype == torch.float16
+    with torch.no_grad():
+        wanted = single(x.float())
+        assert float((half(x.half()).float() - wanted).norm() / wanted.norm()) < 0.02
