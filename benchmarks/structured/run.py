@@ -74,8 +74,8 @@ PLANNED = ("torch_pruning", "searched", "uniform")
 SPEEDS = (4, 2)
 SEEDS = (0, 1, 2)
 EXAMPLES, EPOCHS = 8_000, 3
-# Each arm is taught at the rate that was best on the validation split at 4 times faster, with another seed.
-RATES, TUNED_ON, TUNED_AT = (0.1, 0.03, 0.01, 0.003), 100, 4
+# Each arm is taught at the rate that was best on the validation split, with another seed.
+RATES, TUNED_ON = (0.1, 0.03, 0.01, 0.003), 100
 ROUND_TO = 8
 # Of Taylor (both), Fisher, ActivationWidth, GeometricMedian and magnitudes (both), that with which the arm's network
 # loses least on the calibration examples, fitted and after the few steps (`lessen.operations.prune_channels.judge`); of
@@ -234,9 +234,10 @@ def _ratio_of_torch_pruning(model: nn.Module, given: Context, target: float) -> 
     return best, {str(ratio): share for ratio, share in fine.items()}
 
 
-def chosen(arm: str) -> float:
+def chosen(arm: str, speed: int) -> float:
     """The rate of an arm that was best on the validation split."""
-    found = {rate: json.loads((RESULTS / f"tune-{arm}-{rate}.json").read_text())["found"] for rate in RATES}
+    files = {rate: RESULTS / f"tune-{arm}-{speed}-{rate}.json" for rate in RATES}
+    found = {rate: json.loads(file.read_text())["found"] for rate, file in files.items()}
     return max(found, key=lambda rate: found[rate]["validation"])
 
 
@@ -321,14 +322,13 @@ def everything() -> None:
     """Whatever is missing."""
     for speed in SPEEDS:
         plans(speed)
-        if speed == TUNED_AT:
-            for arm, rate in itertools.product(ARMS, RATES):
-                if not kept(f"tune-{arm}-{rate}"):
-                    keep(f"tune-{arm}-{rate}", train(arm, speed, TUNED_ON, rate, look=False))
+        for arm, rate in itertools.product(ARMS, RATES):
+            if not kept(f"tune-{arm}-{speed}-{rate}"):
+                keep(f"tune-{arm}-{speed}-{rate}", train(arm, speed, TUNED_ON, rate, look=False))
         for seed in SEEDS:
             for arm in ARMS:
                 if not kept(f"train-{arm}-{speed}-{seed}"):
-                    keep(f"train-{arm}-{speed}-{seed}", train(arm, speed, seed, chosen(arm)))
+                    keep(f"train-{arm}-{speed}-{seed}", train(arm, speed, seed, chosen(arm, speed)))
 
 
 def table() -> str:
@@ -368,7 +368,7 @@ def main(words: list[str]) -> None:
         case ["plan", arm, speed]:
             keep(f"plan-{arm}-{speed}", plan(arm, int(speed)))
         case ["train", arm, speed, seed]:
-            keep(f"train-{arm}-{speed}-{seed}", train(arm, int(speed), int(seed), chosen(arm)))
+            keep(f"train-{arm}-{speed}-{seed}", train(arm, int(speed), int(seed), chosen(arm, int(speed))))
         case ["plans", speed]:
             plans(int(speed))
         case ["all"]:
