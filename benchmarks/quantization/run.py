@@ -109,7 +109,7 @@ def main(command: str, of: str = "fashion_mnist", *rest: str) -> None:
     data = FashionMNIST(limit=None).load()
     if command == "after":
         for name, way in AFTER.items():
-            if of == "lite0" and way.weight_bits == 3:
+            if of == "lite0" and not name.startswith(("W8A8", "W4A8")):
                 continue
             keep(of, name, int(rest[0]), way, lambda way=way: rounded(way, of, data, int(rest[0])))
         return
