@@ -1,5 +1,6 @@
 """Widths by a knapsack, and by a clock: against enumeration, against counting, and against planted errors."""
 
+import copy
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from lessen.operations import Global, Knapsack, PruneChannels, Taylor
 from lessen.operations import knapsack as knapsack
 from lessen.operations.knapsack import Problem, allocate, losses_for, options_for
 from lessen.operations.prune_channels.cost import alike
-from lessen.operations.prune_channels.judge import adapted_loss, trained_loss
+from lessen.operations.prune_channels.judge import RATES, Judge, adapted_loss, trained_loss
 from lessen.operations.prune_channels.refit import QUICK_EXAMPLES, quickly
 from lessen.surgery.coupling import analyse
 from lessen.testing import EXAMPLES
@@ -328,10 +329,24 @@ def test_candidates_are_trained_before_they_are_judged() -> None:
     prune = PruneChannels(parameters=0.5, score=Taylor(), allocation=Knapsack(candidates=6, steps=3))
     plan = prune.plan(network, context)
     rows = [row for row in plan.describe() if row["edit"] == "loss of the networks searched"]
-    after = trained_loss(plan.apply(network), context, 3)
-    assert float(rows[0]["after"].split(", ")[-1]) == pytest.approx(after, rel=1e-3)
+    after = [trained_loss(plan.apply(network), context, 3, rate) for rate in RATES]
+    assert any(float(rows[0]["after"].split(", ")[-1]) == pytest.approx(each, rel=1e-3) for each in after)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert after != pytest.approx(adapted_loss(plan.apply(network), context), rel=1e-3)
+    assert all(each != pytest.approx(adapted_loss(plan.apply(network), context), rel=1e-3) for each in after)
+
+
+def test_networks_are_judged_at_the_rate_at_which_the_first_loses_least() -> None:
+    example = EXAMPLES["convolutions"]
+    given = example.context()
+    halves = [Batch(b.inputs[k::2], b.index[k::2], b.labels[k::2]) for b in given.calibration for k in (0, 1)]
+    context = replace(given, calibration=halves)
+    first, second = example.build(), PruneChannels(keep=0.5).plan(example.build(), given).apply(example.build())
+    losses = {rate: trained_loss(copy.deepcopy(first), context, 3, rate) for rate in RATES}
+    assert len(set(losses.values())) == len(RATES)
+    judge = Judge(context, 3)
+    assert judge(copy.deepcopy(first)) == min(losses.values())
+    assert losses[judge.rate] == min(losses.values())
+    assert judge(copy.deepcopy(second)) == trained_loss(copy.deepcopy(second), context, 3, judge.rate)
 
 
 def test_candidates_are_fitted_before_they_are_judged_where_the_plan_is() -> None:
@@ -383,7 +398,7 @@ def test_a_trained_loss_is_of_batches_that_training_does_not_see() -> None:
             network.weight.zero_()
             network.bias.zero_()
         context = Context(inputs=inputs[:2], calibration=batches, loss=cross_entropy)
-        losses.append(trained_loss(network, context, steps))
+        losses.append(trained_loss(network, context, steps, 3e-3))
         assert not network.training
     assert losses[0] == pytest.approx(math.log(2), abs=0.05)
     assert losses[1] > 2 * losses[0]

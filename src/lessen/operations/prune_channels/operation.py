@@ -27,7 +27,7 @@ from lessen.operations.isomorphic import AmongKinds, kinds_of
 from lessen.operations.knapsack import Allocated, Budgeted, Cost, Knapsack, Problem, losses_for, options_for
 from lessen.operations.prune_channels.attempt import Attempt
 from lessen.operations.prune_channels.cost import MeasuredCost, alike, multiply_adds_cost, parameters_cost
-from lessen.operations.prune_channels.judge import adapted_loss, check_judge, trained_loss
+from lessen.operations.prune_channels.judge import Judge, check_judge
 from lessen.operations.prune_channels.means import carried_means
 from lessen.operations.prune_channels.plan import PrunedChannels
 from lessen.operations.prune_channels.refit import Fitting, check_refit, quickly, refitted
@@ -202,8 +202,7 @@ class PruneChannels:
         self, figures: Mapping[str, Tensor], start: Mapping[str, int], attempt: Attempt, cost: Cost, context: Context
     ) -> Allocated:
         assert isinstance(self.allocation, Budgeted)
-        coupling, steps = attempt.coupling, getattr(self.allocation, "steps", 0)
-
+        coupling, loss_of = attempt.coupling, Judge(context, getattr(self.allocation, "steps", 0))
         fitting: list[Fitting] = []
 
         def judge(widths: Mapping[str, int]) -> float:
@@ -212,7 +211,7 @@ class PruneChannels:
             if self.refit and plan.kept:
                 fitting[:] = fitting or [quickly(attempt.model, context)]
                 fitting[0](network.eval().to(context.device), plan)
-            return trained_loss(network, context, steps) if steps else adapted_loss(network, context)
+            return loss_of(network)
 
         options = {
             name: options_for(len(figure), least=self._least(len(figure)), step=self.round_to)
