@@ -122,9 +122,10 @@ class Knapsack:
         candidates: How many choices are judged by the loss of their networks on the calibration examples, after their
             layers were fitted again where the operation does so. With 0, sums of scores decide.
         steps: For how many batches each of them is trained before, on three quarters of the calibration batches and at
-            that of three rates at which the first loses least, and judged on the others. Where three quarters of the time went, 96 batches of 64 from 4,096 examples ranked
-            networks as a whole training does, and 1,024 examples or 32 steps did not. With 0 only the statistics of
-            batch normalisations are taken anew, which says little where all networks answer at random.
+            that of three rates at which the first loses least, and judged on the others. Where three quarters of the
+            time went, 96 batches of 64 from 4,096 examples ranked networks as a whole training does, and 1,024 examples
+            or 32 steps did not. With 0 only the statistics of batch normalisations are taken anew, which says little
+            where all networks answer at random.
     """
 
     widths: Annotated[int, Ge(2)] = 5
