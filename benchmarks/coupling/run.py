@@ -58,12 +58,19 @@ def apart(step: Step, named: Named, folder: Path, limit: float) -> dict[str, Any
     """What a step makes of a network in a process of its own."""
     file = folder / "result.json"
     file.unlink(missing_ok=True)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = multiprocessing.get_context("fork").Process(target=_inside, args=(step, named, folder, limit))
     process.start()
     process.join()
     found = json.loads(file.read_text()) if file.is_file() else {}
     if "error" not in found and process.exitcode != 0:
-        cause = f"stopped after {limit:.0f} s" if process.exitcode == -9 else f"exit code {process.exitcode}"
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        cause = f"exit code {process.exitcode}"
+        if process.exitcode == -9:  # the limit kills alike with what kills where memory ends
+            cause = (
+                f"stopped after {limit:.0f} s" if used > 0.95 * limit else f"killed after {used:.0f} of {limit:.0f} s"
+            )
         found["error"] = f"{cause} in {step.__name__}"
     return found
 

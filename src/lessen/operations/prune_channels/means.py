@@ -39,7 +39,7 @@ def carried_means(model: nn.Module, plan: PrunedChannels, context: Context) -> t
         plan: What is removed from it.
         context: Means are over its calibration examples, or over the example inputs where there are none.
     """
-    readers, left = readers_of(model, plan, context)
+    readers, left = readers_of(model, plan, trace(model, context.inputs).times)
     means = input_means(model, list(readers), context)
     pairs = dict(foldable(model, context.inputs))
     values: Values = {}
@@ -78,9 +78,16 @@ def input_means(model: nn.Module, paths: Sequence[str], context: Context) -> dic
     return {path: total[path] / count[path] for path in paths}
 
 
-def readers_of(model: nn.Module, plan: PrunedChannels, context: Context) -> tuple[Mapping[str, Reader], dict[str, str]]:
-    """The layers that read what a plan removes from, each called once; and those others that do, why not."""
-    times = trace(model, context.inputs).times
+def readers_of(
+    model: nn.Module, plan: PrunedChannels, times: Mapping[str, int]
+) -> tuple[Mapping[str, Reader], dict[str, str]]:
+    """The layers that read what a plan removes from, each called once; and those others that do, why not.
+
+    Args:
+        model: The network, not pruned.
+        plan: What is removed from it.
+        times: How often each module is called, by its path (`Trace.times`).
+    """
     modules = dict(model.named_modules(remove_duplicate=False))
     readers: dict[str, Reader] = {}
     left: dict[str, str] = {}

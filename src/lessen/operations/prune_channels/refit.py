@@ -125,7 +125,7 @@ class Fitting:
         self.model, self.context, self.keep = model, context, keep
         self.whole = copy.deepcopy(model).eval().to(context.device)
         self.each = math.ceil(places / len(context.calibration))
-        self.times = list(trace(model, context.inputs).times)
+        self.times = trace(model, context.inputs).times  # in the order in which modules run
         self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
     def __call__(self, small: nn.Module, plan: PrunedChannels) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:
@@ -135,7 +135,7 @@ class Fitting:
             small: The pruned network, in eval mode.
             plan: What it was pruned by.
         """
-        readers, left = readers_of(self.model, plan, self.context)
+        readers, left = readers_of(self.model, plan, self.times)
         left |= {path: tied for path, layer in readers.items() if (tied := _tied(self.model, layer))}
         errors = {}
         todo = [path for path in self.times if path in readers and path not in left]
