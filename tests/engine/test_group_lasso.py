@@ -121,7 +121,7 @@ def test_channels_reach_zero_and_go_without_a_trace() -> None:
 def test_it_keeps_the_contract() -> None:
     assert isinstance(GroupLasso(), Sparsify)
     with pytest.raises(PlanError, match="means no module"):
-        GroupLasso(where="layer9").check(network())
+        GroupLasso(where=nn.LSTM).check(network())
 
 
 def test_a_run_that_was_interrupted_ends_the_same(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """An operation that finds nothing to do says so: a name with a typo, a network without a layer that it can handle."""
 
+import re
 from typing import Any
 
 import pytest
@@ -62,12 +63,29 @@ def test_every_operation_is_here() -> None:
     assert set(WITH_WHERE) == {name for name in operations.__all__ if hasattr(getattr(operations, name), "plan")}
 
 
-@pytest.mark.parametrize("name", WITH_WHERE)
-def test_a_typo_in_where_is_no_silent_nothing(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        (name, which)
+        for name in WITH_WHERE
+        for which in ("where", "exclude")
+        if hasattr(getattr(operations, name), which)
+    ],
+)
+@pytest.mark.parametrize("typo", ["steem", ("stem", "layr1.*")])
+def test_a_typo_in_where_is_no_silent_nothing(name: str, setting: str, typo: str | tuple[str, ...]) -> None:
     network = residual(width=8, depth=8).eval()
-    operation = getattr(operations, name)(**WITH_WHERE[name], where="steem")
-    with pytest.raises(PlanError, match=r"steem|where"):
+    operation = getattr(operations, name)(**WITH_WHERE[name], **{setting: typo})
+    wrong, near = (typo, "'stem'") if isinstance(typo, str) else (typo[-1], "'layer1")
+    with pytest.raises(PlanError, match=rf"{setting}='{re.escape(wrong)}' names no module .*did you mean.*{near}"):
         operation.plan(network, context(torch.rand(4, 1, 28, 28)))
+
+
+@pytest.mark.parametrize("name", WITH_WHERE)
+def test_a_type_that_means_nothing_is_told(name: str) -> None:
+    operation = getattr(operations, name)(**WITH_WHERE[name], where=nn.LSTM)
+    with pytest.raises(PlanError, match=r"where|No block is meant"):
+        operation.plan(residual(width=8, depth=8).eval(), context(torch.rand(4, 1, 28, 28)))
 
 
 @pytest.mark.parametrize("name", WITH_WHERE)

@@ -267,7 +267,7 @@ def test_embeddings_are_rounded_when_they_are_named() -> None:
 def test_errors_say_what_to_do() -> None:
     example = EXAMPLES["perceptron"]
     with pytest.raises(PlanError, match="no layer with weights"):
-        QuantizeWeights(where="frist").plan(example.build(), example.context())
+        QuantizeWeights(where=torch.nn.LSTM).plan(example.build(), example.context())
     with pytest.raises(SettingError, match="bits"):
         QuantizeWeights(bits=9)
     from lessen.core import Context

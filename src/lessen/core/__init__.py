@@ -6,7 +6,7 @@ from lessen.core.data import ArrayExamples, Batch, Data, DatasetExamples, Exampl
 from lessen.core.errors import LessenError
 from lessen.core.record import Record
 from lessen.core.settings import decode, encode, settings
-from lessen.core.where import Where, matches, select
+from lessen.core.where import Where, check_where, matches
 
 __all__ = [
     "ArrayExamples",
@@ -30,9 +30,9 @@ __all__ = [
     "Task",
     "View",
     "Where",
+    "check_where",
     "decode",
     "encode",
     "matches",
-    "select",
     "settings",
 ]

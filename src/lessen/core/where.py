@@ -5,10 +5,12 @@ A name pattern, a module type, a predicate, or a tuple of these (any of them), t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 from torch import nn
+
+from lessen.core.errors import PlanError, did_you_mean
 
 _One = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 Where = _One | tuple[_One, ...] | None
@@ -31,8 +33,21 @@ def matches(where: Where, name: str, module: nn.Module) -> bool:
     return where(name, module)
 
 
-def select(model: nn.Module, where: Where) -> Iterator[tuple[str, nn.Module]]:
-    """The named modules that are meant, in the network's order."""
-    for name, module in model.named_modules():
-        if matches(where, name, module):
-            yield name, module
+def check_where(model: nn.Module, **settings: Where) -> None:
+    """Whether every name and pattern in these settings means a module of a network, so that no typo goes unseen.
+
+    Types and predicates may mean none: they are written for many networks.
+
+    Args:
+        model: The network.
+        settings: By what they are called, as `where=...` and `exclude=...`.
+
+    Raises:
+        PlanError: a name or pattern means no module; the text says which is close.
+    """
+    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    for setting, where in settings.items():
+        for part in where if isinstance(where, tuple) else (where,):
+            if isinstance(part, str) and not any(name == part or fnmatchcase(name, part) for name in names):
+                close = did_you_mean(part, [name for name in names if name])
+                raise PlanError(f"{setting}={part!r} names no module of this {type(model).__name__}; {close}")

@@ -19,7 +19,7 @@ from lessen.core.card import Card
 from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import PlanError
 from lessen.core.settings import settings
-from lessen.core.where import Where, matches
+from lessen.core.where import Where, check_where, matches
 from lessen.graph.sparsify import Sparsifier
 from lessen.surgery.coupling import Coupling, analyse, owners
 from lessen.surgery.modules import get_tensor
@@ -66,6 +66,7 @@ class GroupLasso:
 
     def check(self, model: nn.Module, /) -> None:
         """Whether the settings mean anything in this network."""
+        check_where(model, where=self.where, exclude=self.exclude)
         if not any(self._wants(path, module) for path, module in model.named_modules()):
             raise PlanError(f"GroupLasso finds nothing in this network: where={self.where!r} means no module.")
 

@@ -19,7 +19,7 @@ from lessen.core.card import Card
 from lessen.core.contracts import Context
 from lessen.core.data import map_inputs
 from lessen.core.settings import settings
-from lessen.core.where import Where
+from lessen.core.where import Where, check_where
 from lessen.operations.rescale import (
     LAYERS,
     Link,
@@ -92,6 +92,7 @@ class Equalize:
         """
         if self.where == ():
             return Rescaled()
+        check_where(model, where=self.where)
         inputs = map_inputs(context.inputs, lambda value: value.to(context.device))
         own = copy.deepcopy(model).to(context.device).eval()
         folds = foldable(own, inputs)

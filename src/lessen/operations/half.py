@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lessen.core import Card, Context, Where, matches, settings
+from lessen.core import Card, Context, Where, check_where, matches, settings
 from lessen.core.errors import NetworkError, PlanError, did_you_mean
 from lessen.surgery.codes import codes_of
 from lessen.surgery.masks import owners, stored
@@ -116,6 +116,7 @@ class Half:
         Raises:
             PlanError: `where` means no module with parameters, or a parameter is too large for the kind.
         """
+        check_where(model, where=self.where, exclude=self.exclude)
         chosen: list[str] = []
         left: dict[str, str] = {}
         seen: list[Tensor] = []

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from lessen.core import Card, Context, Where, matches, settings
+from lessen.core import Card, Context, Where, check_where, matches, settings
 from lessen.core.errors import NetworkError, PlanError, did_you_mean
 from lessen.core.seeds import seeded
 from lessen.operations.factorization import Channel, Scheme, factorized, matrix_of, rank_for_energy
@@ -131,6 +131,7 @@ class LowRank:
         Raises:
             PlanError: `where` means no linear or convolution layer, or there is none.
         """
+        check_where(model, where=self.where, exclude=self.exclude)
         fixed = irreplaceable(model, (nn.Linear, nn.Conv2d), context.inputs)
         ranks: dict[str, int] = {}
         sizes: dict[str, tuple[int, int]] = {}

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import nn
 
-from lessen.core import Card, Context, Where, matches, settings
+from lessen.core import Card, Context, Where, check_where, matches, settings
 from lessen.core.errors import PlanError, did_you_mean
 from lessen.core.seeds import derive, seeded
 from lessen.surgery.masks import bake_masks
@@ -85,6 +85,7 @@ class Reinitialize:
         Raises:
             PlanError: `where` means no module with parameters.
         """
+        check_where(model, where=self.where, exclude=self.exclude)
         modules: list[str] = []
         left: dict[str, str] = {}
         for path, module in model.named_modules():

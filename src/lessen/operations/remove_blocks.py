@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lessen.core import Batch, Card, Context, Where, matches, settings
+from lessen.core import Batch, Card, Context, Where, check_where, matches, settings
 from lessen.core.data import Inputs, call, map_inputs
 from lessen.core.errors import NetworkError, PlanError, did_you_mean
 from lessen.functional.channels import by_channel, unit
@@ -131,6 +131,7 @@ class RemoveBlocks:
         Raises:
             PlanError: no block can be removed.
         """
+        check_where(model, where=self.where, exclude=self.exclude)
         blocks = dict(_blocks(model))
         chosen = {path: block for path, block in blocks.items() if self._wants(path, block)}
         if self.keep == 1.0:

@@ -19,7 +19,7 @@ from lessen.core.contracts import Context
 from lessen.core.data import call, map_inputs
 from lessen.core.errors import PlanError
 from lessen.core.settings import settings
-from lessen.core.where import Where
+from lessen.core.where import Where, check_where
 from lessen.operations.equalize import tensors_of
 from lessen.operations.rescale import NORMS, Link, Links, Rescaled, find_links, input_ranges, meant, move, proven, said
 from lessen.surgery.calls import trace
@@ -75,6 +75,7 @@ class Smooth:
         """
         if self.where == ():
             return Rescaled()
+        check_where(model, where=self.where)
         if not context.calibration:
             raise PlanError("Smooth needs calibration batches to see outliers in, and there are none in the context.")
         inputs = map_inputs(context.inputs, lambda value: value.to(context.device))

@@ -20,7 +20,7 @@ from lessen.core.card import Card
 from lessen.core.contracts import Context
 from lessen.core.errors import PlanError
 from lessen.core.settings import settings
-from lessen.core.where import Where, matches
+from lessen.core.where import Where, check_where, matches
 from lessen.operations.allocation import Allocation, Global, Uniform, top
 from lessen.operations.channel_scores.contract import ChannelScore
 from lessen.operations.isomorphic import AmongKinds, kinds_of
@@ -113,6 +113,7 @@ class PruneChannels:
             PlanError: nothing can be pruned, or the target is out of reach; the text says how far one can go.
             NetworkError: the network cannot be exported.
         """
+        check_where(model, where=self.where, exclude=self.exclude)
         if isinstance(self.allocation, Knapsack) and self.allocation.candidates:
             check_judge(model, context, steps=self.allocation.steps)
         if self.refit and self.keep != 1.0:

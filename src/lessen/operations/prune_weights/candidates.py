@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from lessen.core import Where, matches
+from lessen.core import Where, check_where, matches
 from lessen.core.errors import PlanError, did_you_mean
 from lessen.operations.pattern import Pattern
 from lessen.surgery.attention import OpenAttention
@@ -38,6 +38,7 @@ def candidates(model: nn.Module, where: Where, exclude: Where) -> tuple[Weights,
     Raises:
         PlanError: `where` means no such module, or there is none.
     """
+    check_where(model, where=where, exclude=exclude)
     chosen: Weights = {}
     left: dict[str, str] = {}
     seen: list[Tensor] = []

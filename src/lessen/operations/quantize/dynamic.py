@@ -19,7 +19,7 @@ from lessen.core.data import map_inputs
 from lessen.core.errors import PlanError, did_you_mean
 from lessen.core.machine import saturates_int8
 from lessen.core.settings import settings
-from lessen.core.where import Where, matches
+from lessen.core.where import Where, check_where, matches
 from lessen.operations.quantize.edges import LAYERS
 from lessen.operations.quantize.found import LEVELS
 from lessen.operations.quantize.grids import Grids
@@ -115,6 +115,7 @@ class QuantizeDynamic:
             return QuantizedDynamically()
         if is_quantized(model):
             raise PlanError(f"{type(model).__name__} is quantized already. Quantize the network it came from.")
+        check_where(model, where=self.where, exclude=self.exclude)
         own = copy.deepcopy(model).to(context.device).eval()
         seen = trace(own, map_inputs(context.inputs, lambda value: value.to(context.device)))
         paths = dict.fromkeys(one.path for one in seen.calls if one.op == "linear" and one.inputs[0] is not None)

@@ -21,7 +21,7 @@ from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import PlanError
 from lessen.core.machine import saturates_int8
 from lessen.core.settings import settings
-from lessen.core.where import Where, matches
+from lessen.core.where import Where, check_where, matches
 from lessen.operations.quantize.biases import correctable, corrected_biases
 from lessen.operations.quantize.edges import find_edges
 from lessen.operations.quantize.grids import weight_grid_name
@@ -49,7 +49,7 @@ class Quantize:
     the rounding), and is written by `lessen.deploy.export_onnx` with its weights stored as int8.
 
     Args:
-        bits: Of the activations, 2 to 8; 32 changes nothing.
+        bits: Of the activations, 2 to 8; 32 changes nothing (for weights alone there is `QuantizeWeights`).
         observer: Chooses the range of each edge from what passes it on the calibration batches.
         weight_bits: Of the weights, 2 to 8, or `Mixed` for as many as each layer needs; None takes 8, or 7 where the
             processor adds 8-bit products in 16 bits and could overflow (x86 without VNNI).
@@ -90,6 +90,14 @@ class Quantize:
         "rounding counts errors as a share of those of the nearest, and learns no steps of activations along.",
     )
 
+    def __post_init__(self) -> None:
+        idle = [name for name in ("weight_bits", "rounding", "learned") if getattr(self, name) is not None]
+        if self.bits == FULL and idle:
+            raise ValueError(
+                f"with bits=32 nothing is rounded, so {' and '.join(idle)} would change nothing; for weights alone "
+                "use QuantizeWeights"
+            )
+
     @classmethod
     def neutral(cls) -> Self:
         """32 bits: nothing is rounded."""
@@ -109,6 +117,9 @@ class Quantize:
             raise PlanError(
                 "Quantize needs calibration batches to observe ranges on, and there are none in the context."
             )
+        check_where(model, where=self.where, exclude=self.exclude)
+        if self.rounding is not None:
+            check_where(model, blocks=self.rounding.blocks)
         own = copy.deepcopy(model).to(context.device).eval()
         inputs = map_inputs(context.inputs, lambda value: value.to(context.device))
         folds = foldable(own, inputs)

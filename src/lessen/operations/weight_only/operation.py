@@ -15,7 +15,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from lessen.core import Card, Context, Where, matches, settings
+from lessen.core import Card, Context, Where, check_where, matches, settings
 from lessen.core.errors import PlanError, did_you_mean
 from lessen.operations.hessian import Layer, gram_of, layers_of, rows_of
 from lessen.operations.prune_weights.candidates import other_matrices, prunable
@@ -76,6 +76,7 @@ class QuantizeWeights:
         """
         if self.bits == FULL:
             return QuantizedWeights(bits=FULL)
+        check_where(model, where=self.where, exclude=self.exclude)
         weights, left = self._candidates(model)
         if self.method.needs_inputs and not context.calibration:
             raise PlanError(
