@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -164,6 +165,60 @@ def test_the_error_of_a_unit_is_that_of_its_layer(plan: Quantized, context: Cont
         found = _Problem(full, work, each, AdaRound(), context)
         weight = torch.randn_like(full.get_submodule(each.path).weight)
         assert found.whole({each.path: weight}) == pytest.approx(error_of(weight, plan, context, each.path), rel=1e-4)
+
+
+class Low(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu6(x)
+
+
+def test_what_clamps_behind_a_layer_is_seen() -> None:
+    ends = {
+        "relu": (nn.ReLU(), (0.0, None)),
+        "relu6": (nn.ReLU6(), (0.0, 6.0)),
+        "function": (Low(), (0.0, 6.0)),
+        "own": (nn.Hardtanh(-2.0, 3.0), (-2.0, 3.0)),
+        "smooth": (nn.GELU(), (None, None)),
+    }
+    for name, (module, clip) in ends.items():
+        model = nn.Sequential(nn.Linear(8, 6), module, nn.Linear(6, 4)).eval()
+        units = units_of(model, trace(model, torch.randn(2, 8)), ["0", "2"], AdaRound())
+        assert [unit.clip for unit in units] == [clip, (None, None)], name
+
+
+class Padded(nn.Conv2d):
+    """Pads by itself, as networks that come from TensorFlow do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(F.pad(x, (0, 1, 0, 1)), self.weight, self.bias)
+
+
+class Standardised(nn.Conv2d):
+    """Multiplies by something that it makes of its weight, and has a bias that goes in at half."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return self._conv_forward(x, weight, self.bias / 2)  # type: ignore[operator]
+
+
+def test_a_layer_of_another_class_is_learned_if_it_multiplies_by_its_weight(images: Context) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        Padded(1, 4, 3), nn.ReLU6(), Standardised(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10)
+    ).eval()
+    model(images.inputs)
+    ways = dict[str, Any](weight_bits=3, rounding=AdaRound(steps=100), correct_biases=True)
+    plan = Quantize(**ways).plan(model, images)
+    assert set(plan.left) == {"2"}
+    assert "as it stands" in plan.left["2"]
+    assert set(plan.rounded) == {"0", "5"}
+    assert plan.corrected == ("0", "5")
+    outputs = model(images.calibration[0].inputs)
+    errors = [
+        float((each.apply(model)(images.calibration[0].inputs) - outputs).detach().square().mean())
+        for each in (plan, Quantize(weight_bits=3, weight_observer=SquaredError()).plan(model, images))
+    ]
+    assert errors[0] < errors[1]
 
 
 # Blocks

@@ -19,20 +19,21 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from lessen.core.contracts import Context
-from lessen.core.data import call
+from lessen.core.data import Inputs, call
 from lessen.operations.quantize.edges import CONVOLUTIONS, LAYERS
+from lessen.operations.quantize.observing import own_parameters
 from lessen.operations.values import put_values, write_value
 from lessen.surgery.calls import Place, Trace, Watch
 from lessen.surgery.modules import get_module
 
 
-def correctable(model: nn.Module, seen: Trace, layers: Collection[str]) -> list[str]:
+def correctable(model: nn.Module, inputs: Inputs, seen: Trace, layers: Collection[str]) -> list[str]:
     """Those of the layers whose bias can take what is missing, in the order in which they run."""
-    found = []
+    found, own = [], own_parameters(model, inputs)
     for path in dict.fromkeys(one.path for one in seen.calls if one.op in LAYERS):
         layer = get_module(model, path)
         plain = isinstance(layer, _ConvNd | nn.Linear) and type(layer).__module__.startswith("torch.nn.")
-        if path in layers and plain and seen.times[path] == 1:
+        if path in layers and (plain or "bias" in own.get(path, ())) and seen.times[path] == 1:
             found.append(path)
     return found
 

@@ -17,6 +17,7 @@ from lessen.core.errors import PlanError
 from lessen.operations.quantize.edges import LAYERS, Sites
 from lessen.operations.quantize.observers import Observer, Seen, grid
 from lessen.surgery.calls import Place, Watch, floating
+from lessen.surgery.modules import get_module
 
 
 def observe(
@@ -64,6 +65,37 @@ def layer_weights(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
         for path, weights in found.seen.items()
         if all(weight.shape == weights[0].shape and torch.equal(weight, weights[0]) for weight in weights)
     }
+
+
+def own_parameters(model: nn.Module, inputs: Inputs) -> dict[str, set[str]]:
+    """By path, which of its `weight` and `bias` each convolution and linear layer multiplies by and adds as they stand.
+
+    One that standardises its weight first, or adds no bias of its own, lacks that name; so does one that calls for
+    different ones.
+    """
+    with torch.no_grad(), _Own(model) as found:
+        call(model, inputs)
+    return found.seen
+
+
+class _Own(Watch):
+    """Notes which of a layer's parameters reach its function unchanged."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self._model = model
+        self.seen: dict[str, set[str]] = {}
+
+    def function(self, place: Place, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if place.op in LAYERS:
+            given = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+            layer, here = get_module(self._model, place.path), set[str]()
+            for name in ("weight", "bias"):
+                passed, own = given.get(name), getattr(layer, name, None)
+                if isinstance(passed, Tensor) and isinstance(own, Tensor) and passed.shape == own.shape:
+                    here |= {name} if torch.equal(passed, own) else set()
+            self.seen[place.path] = self.seen.get(place.path, here) & here
+        return run(*args, **kwargs)
 
 
 class _Weights(Watch):

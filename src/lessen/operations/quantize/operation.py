@@ -157,7 +157,7 @@ class Quantize:
             }
             plan = dataclasses.replace(plan, rounded=found.gains, left=left | found.left, values=values)
         if self.correct_biases:
-            chosen = correctable(own, seen, weights)
+            chosen = correctable(own, inputs, seen, weights)
             plan = dataclasses.replace(plan, corrected=tuple(chosen), values=values)
             quantized = plan.apply(model).to(context.device)
             biases = corrected_biases(own, quantized, chosen, context)

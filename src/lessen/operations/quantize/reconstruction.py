@@ -20,7 +20,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lessen.core.contracts import Context
-from lessen.core.data import call
+from lessen.core.data import call, map_inputs
 from lessen.core.errors import PlanError
 from lessen.core.seeds import generator
 from lessen.operations.quantize.fake import along
@@ -74,7 +74,8 @@ def reconstruct(
         )
     full, work = copy.deepcopy(full).eval(), copy.deepcopy(quantized).eval().requires_grad_(False)
     found = Reconstructed()
-    layers, found.left = free_layers(full, seen, work)
+    inputs = map_inputs(context.inputs, lambda value: value.to(context.device))
+    layers, found.left = free_layers(full, inputs, seen, work)
     for unit in units_of(full, seen, layers, rounding):
         weights, share = _Problem(full, work, unit, rounding, context).learn()
         found.gains |= dict.fromkeys(unit.layers, max(0.0, 100 * (1 - share)))

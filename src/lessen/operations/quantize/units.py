@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from lessen.core.data import Inputs
 from lessen.core.where import matches
 from lessen.operations.quantize.edges import JOINS
 from lessen.operations.quantize.grids import Grids
 from lessen.operations.quantize.network import GRIDS
+from lessen.operations.quantize.observing import own_parameters
 from lessen.operations.quantize.rounding import Learning
 from lessen.surgery.calls import Trace
 from lessen.surgery.masks import owners, stored
@@ -41,7 +43,7 @@ def units_of(model: nn.Module, seen: Trace, layers: Sequence[str], rounding: Lea
     members: dict[str, list[str]] = {}
     for layer in layers:
         members.setdefault(_block(model, seen, layer, joined, rounding), []).append(layer)
-    return [Unit(path, tuple(found), _clip_behind(seen, path)) for path, found in members.items()]
+    return [Unit(path, tuple(found), _clip_behind(model, seen, path)) for path, found in members.items()]
 
 
 def _block(model: nn.Module, seen: Trace, layer: str, joined: set[str], rounding: Learning) -> str:
@@ -60,27 +62,31 @@ def clamped(value: Tensor, clip: tuple[float | None, float | None]) -> Tensor:
     return value if clip == (None, None) else value.clamp(*clip)
 
 
-def _clip_behind(seen: Trace, path: str) -> tuple[float | None, float | None]:
+def _clip_behind(model: nn.Module, seen: Trace, path: str) -> tuple[float | None, float | None]:
     for one in seen.calls:
         if one.site == path and one.outputs[0] not in seen.outputs:
             readers = seen.consumers().get(one.outputs[0], [])
-            if len(readers) == 1:
-                return _CLIPS.get(readers[0].op, (None, None))
+            if len(readers) != 1:
+                return None, None
+            module = get_module(model, readers[0].path)
+            if readers[0].op == "hardtanh" and isinstance(module, nn.Hardtanh):  # nn.ReLU6 is one
+                return module.min_val, module.max_val
+            return _CLIPS.get(readers[0].op, (None, None))
     return None, None
 
 
-def free_layers(full: nn.Module, seen: Trace, work: nn.Module) -> tuple[list[str], dict[str, str]]:
+def free_layers(full: nn.Module, inputs: Inputs, seen: Trace, work: nn.Module) -> tuple[list[str], dict[str, str]]:
     """The layers whose weights may be rounded as one likes, in the order in which they run; why the others may not."""
     grids: Grids = getattr(work, GRIDS)
+    own = own_parameters(full, inputs)
     layers: list[str] = []
     left: dict[str, str] = {}
     for path in dict.fromkeys(one.path for one in seen.calls):
         grid, layer = grids.of_weights(path), get_module(full, path)
         if grid is None:
             continue
-        plain = isinstance(layer, _ConvNd | nn.Linear) and type(layer).__module__.startswith("torch.nn.")
-        if not plain:
-            left[path] = "it is no plain layer of PyTorch: its weights are rounded to the nearest"
+        if not isinstance(layer, _ConvNd | nn.Linear) or "weight" not in own.get(path, ()):
+            left[path] = "it does not multiply by its weight as it stands: what it makes is rounded to the nearest"
         elif seen.times[path] != 1:
             left[path] = f"it is called {seen.times[path]} times: its weights are rounded to the nearest"
         elif len(owners(full, stored(layer, "weight"))) > 1:
