@@ -18,12 +18,13 @@ from lessen.operations import (
     GeometricMedian,
     Global,
     Knapsack,
+    Magnitude,
     PruneChannels,
     Taylor,
 )
 from lessen.operations.channel_scores.contract import ChannelScore
 from lessen.operations.channel_scores.geometric_median import summed_distances
-from lessen.operations.prune_channels.scores import group_figures
+from lessen.operations.prune_channels.scores import group_figures, normalised
 from lessen.surgery.coupling import Coupling, analyse
 from lessen.testing import EXAMPLES, OperationLaws
 
@@ -161,6 +162,50 @@ def test_taylor_cancels_within_a_group_and_a_batch_and_no_further() -> None:
         return (total + (two.weight * two.weight.grad).abs().sum((0, 2, 3))).detach().square()
 
     assert not torch.allclose(found, sum(nowhere(b) for b in batches), rtol=0.05)
+
+
+def labelled(x: Tensor, labels: list[int]) -> Batch:
+    return Batch(x, torch.arange(len(x)), torch.tensor(labels))
+
+
+def test_taylor_sees_what_magnitude_does_not() -> None:
+    """A hidden unit with huge weights that never fires is worth nothing to the loss."""
+    network = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[-50.0, -50.0], [1.0, 1.0]]))
+        network[0].bias.fill_(-0.1)
+    x = torch.rand(4, 2) + 0.2
+    given = Context(inputs=x, calibration=(labelled(x, [0, 1, 0, 1]),), loss=loss)
+    assert PruneChannels(score=Taylor()).plan(network, given).kept == {"0": [1]}
+    assert PruneChannels(score=Magnitude()).plan(network, given).kept == {"0": [0]}
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_taylor_is_the_mean_of_sums_by_hand(joint: bool) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    batches = [labelled(torch.rand(5, 3).double(), [0, 1, 0, 1, 1]) for _ in range(2)]
+    given = Context(inputs=torch.rand(2, 3).double(), calibration=batches, loss=loss)
+    found = normalised(group_figures(Taylor(joint=joint), network, analyse(network, given.inputs), given))["0"]
+    wanted = torch.zeros(4).double()
+    for batch in batches:
+        network.zero_grad()
+        loss(network(batch.inputs), batch.labels).mean().backward()  # type: ignore[arg-type]
+        for unit in range(4):
+            moved = [
+                network[0].weight.grad[unit] * network[0].weight[unit],
+                (network[0].bias.grad[unit] * network[0].bias[unit])[None],
+                network[2].weight.grad[:, unit] * network[2].weight[:, unit],
+            ]
+            each = torch.cat(moved).detach()
+            wanted[unit] += each.sum() ** 2 if joint else each.abs().sum()
+    torch.testing.assert_close(found, wanted / wanted.mean())
+
+
+def test_taylor_needs_labels_and_a_loss() -> None:
+    network, _, context = task()
+    with pytest.raises(PlanError, match="needs gradients"):
+        PruneChannels(score=Taylor()).plan(network.float(), Context(inputs=context.inputs.float()))
 
 
 def test_activations_by_hand() -> None:
