@@ -146,7 +146,8 @@ class _Problem:
     def __init__(self, full: nn.Module, work: nn.Module, unit: Unit, rounding: Learning, context: Context) -> None:
         self.work, self.unit, self.rounding = work, unit, rounding
         self.given = _joined([_given(work, unit.path, inputs) for inputs in _inputs(context)])
-        self.given_full = _joined([_given(full, unit.path, inputs) for inputs in _inputs(context)])
+        dropping = rounding.drop > 0
+        self.given_full = _joined([_given(full, unit.path, each) for each in _inputs(context)]) if dropping else None
         self.targets, self.weights = _targets(full, unit, rounding, context)
         self.count = len(self.targets[0])
         self.random = generator(context.seed, "rounding", unit.path)
@@ -237,13 +238,18 @@ def _targets(
 
         def look(module: nn.Module, args: Any, output: Any, seen: list[Any] = seen) -> Any:
             seen.append(output)
+            if not rounding.fisher:
+                raise _EnoughError
             # A copy goes on, so that what writes in place does not reach what was seen.
             return tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, output)
 
         hook = get_module(full, unit.path).register_forward_hook(look)
+        said = None
         try:
             with torch.set_grad_enabled(rounding.fisher):
                 said = call(full, here.inputs)
+        except _EnoughError:
+            pass
         finally:
             hook.remove()
         leaves = list(floating(seen[0]))
