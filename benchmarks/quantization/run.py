@@ -79,7 +79,7 @@ ROUNDINGS = {
     "QDrop": {"rounding": QDrop(steps=STEPS)},
 }
 AFTER = {
-    "W8A8-nearest": after(8),
+    **{f"W8A8-{name}": after(8, **how) for name, how in ROUNDINGS.items()},
     **{f"W4A8-{name}": after(4, **how) for name, how in ROUNDINGS.items()},
     **{f"W4A4-{name}": after(4, 4, **how) for name, how in ROUNDINGS.items()},
     **{f"W3A8-{name}": after(3, **how) for name, how in ROUNDINGS.items()},
