@@ -57,7 +57,7 @@ SEEDS = (0, 1, 2)
 CALIBRATION, STEPS = 256, 100
 LEARNING, EPOCHS = {"fashion_mnist": 8192, "lite0": 1024}, {"fashion_mnist": 3, "lite0": 2}
 VALIDATION = {"fashion_mnist": 2000, "lite0": 1000}
-BATCH, RATES, TUNED_ON = 64, {"fashion_mnist": (3e-3, 1e-3, 3e-4), "lite0": (1e-3, 3e-4)}, 100
+BATCH, RATES, TUNED_ON = 64, {"fashion_mnist": (3e-3, 1e-3, 3e-4), "lite0": (1e-3, 3e-4, 1e-4)}, 100
 _SAID: dict[str, Outputs] = {}
 
 
@@ -80,6 +80,7 @@ ROUNDINGS = {
 }
 AFTER = {
     **{f"W8A8-{name}": after(8, **how) for name, how in ROUNDINGS.items()},
+    "W8A8-nearest-biases": after(8, correct_biases=True),
     **{f"W4A8-{name}": after(4, **how) for name, how in ROUNDINGS.items()},
     **{f"W4A4-{name}": after(4, 4, **how) for name, how in ROUNDINGS.items()},
     **{f"W3A8-{name}": after(3, **how) for name, how in ROUNDINGS.items()},
