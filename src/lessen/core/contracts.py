@@ -108,6 +108,8 @@ class Context:
         clock: What times networks, for targets in time; None where there is none (`lessen.deploy.FileClock()` is one).
         device: Where to compute.
         seed: For whatever the operation draws.
+        rehearsal: Whether this only finds out whether it can be done: what would learn or search for long may do it
+            once, and need not do it well.
     """
 
     inputs: Inputs
@@ -116,6 +118,7 @@ class Context:
     clock: Clock | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
+    rehearsal: bool = False
 
     def __post_init__(self) -> None:
         check_calibration(self.calibration, self.inputs)

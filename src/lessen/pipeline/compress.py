@@ -182,6 +182,7 @@ class _Path:
             steps=self.steps,
             seed=self.seed,
             deploy=self.deploy,
+            calibration=self.measuring.calibration,
         )
         folder.create(asked if asked is not None else self._recipe())
         with folder.locked():

@@ -28,12 +28,14 @@ def preflight(
     train: Sequence[Scheme] = (),
     steps: Sequence[Step],
     deploy: Deploy,
+    calibration: int = 512,
     seed: int = 0,
 ) -> None:
     """Walk the steps on copies without training anything.
 
-    Operations are planned and applied, with little calibration data; the graphs of schemes are validated on one batch
-    of the network as it then is.
+    Operations are planned and applied, with little calibration data and without searching or learning for long
+    (`Context.rehearsal`); the graphs of schemes are validated on one batch of the network as it then is. `calibration`
+    is how many examples operations may look at in the end.
 
     Raises:
         LessenError: the first thing that is wrong; the text names the step.
@@ -48,7 +50,8 @@ def preflight(
         with _named(f"training {number} ({title(scheme)})"):
             _check_scheme(scheme, frozen, teacher, data)
     course = Course(copy.deepcopy(student if student is not None else teacher))
-    context = context_for(data, count=32, device=torch.device("cpu"), seed=seed, clock=_Guess())
+    here = torch.device("cpu")
+    context = context_for(data, count=calibration, device=here, seed=seed, clock=_Guess(), rehearsal=True)
     for number, step in enumerate(steps, start=1):
         with _named(f"step {number} ({title(step)})"):
             if isinstance(step, Operation):

@@ -62,7 +62,13 @@ def check_steps(steps: Sequence[Any]) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def context_for(data: Data, *, count: int, device: torch.device, seed: int, clock: Clock | None = None) -> Context:
+BATCH, FEW = 64, 32
+"""Calibration examples in a batch, and how many a rehearsal looks at."""
+
+
+def context_for(
+    data: Data, *, count: int, device: torch.device, seed: int, clock: Clock | None = None, rehearsal: bool = False
+) -> Context:
     """What operations may look at: training examples only.
 
     Args:
@@ -71,14 +77,20 @@ def context_for(data: Data, *, count: int, device: torch.device, seed: int, cloc
         device: Where to compute.
         seed: Chooses the examples.
         clock: What times networks, for targets in time.
+        rehearsal: With a few examples only: in several batches if there will be several.
     """
+    batch = BATCH
+    if rehearsal:
+        batch = FEW // 2 if min(count, len(data.train)) > BATCH else FEW
+        count = min(count, FEW)
     return Context(
         inputs=data.example(2),
-        calibration=data.calibration(count, seed=seed),
+        calibration=data.calibration(count, batch=batch, seed=seed),
         loss=loss_for(data),
         clock=clock,
         device=device,
         seed=derive(seed, "operations"),
+        rehearsal=rehearsal,
     )
 
 

@@ -116,6 +116,9 @@ class PruneChannels:
         check_where(model, where=self.where, exclude=self.exclude)
         if isinstance(self.allocation, Knapsack) and self.allocation.candidates:
             check_judge(model, context, steps=self.allocation.steps)
+            if context.rehearsal and self.allocation.candidates > 1:
+                few = dataclasses.replace(self.allocation, candidates=1, steps=min(self.allocation.steps, 1))
+                return dataclasses.replace(self, allocation=few).plan(model, context)
         if self.refit and self.keep != 1.0:
             check_refit(context)
         attempt = Attempt(model, analyse(model, context.inputs), context.inputs)

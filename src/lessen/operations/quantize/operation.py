@@ -151,7 +151,8 @@ class Quantize:
             values=values or None,
         )
         if self.rounding is not None:
-            found = reconstruct(own, plan.apply(model).to(context.device), seen, self.rounding, context)
+            rounding = dataclasses.replace(self.rounding, steps=1) if context.rehearsal else self.rounding
+            found = reconstruct(own, plan.apply(model).to(context.device), seen, rounding, context)
             values |= {
                 f"{path}.weight" if path else "weight": write_value(each) for path, each in found.weights.items()
             }

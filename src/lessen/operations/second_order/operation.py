@@ -7,6 +7,7 @@ Layer by layer, in the order in which the network computes, each on the inputs t
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Annotated, ClassVar, Self
 
 import torch
@@ -25,6 +26,7 @@ from lessen.operations.prune_weights.scoring import without_pruned
 from lessen.operations.second_order.choice import Choice, kept_of, split_count
 from lessen.operations.second_order.method import ReconstructionMethod
 from lessen.operations.second_order.plan import Reconstructed
+from lessen.operations.second_order.smallest import Smallest
 from lessen.operations.second_order.sparse_gpt import SparseGpt
 from lessen.operations.values import write_value
 from lessen.surgery.masks import mask_of, mask_parameter, owners, stored
@@ -98,13 +100,14 @@ class PruneByReconstruction:
                 f"Keeping {self.keep:g} of the weights would leave none in {', '.join(empty[:3])}. Keep more."
             )
         own, errors, values = copy.deepcopy(model), {}, {}
+        how = dataclasses.replace(self, method=Smallest(), refit=False) if context.rehearsal else self
         for name, layer in layers.items():
             gram = gram_of(own, [layer], context.calibration, device=context.device)[name]
             path, _, last = name.rpartition(".")
             module = own.get_submodule(path)
             mask = mask_of(module, last)
             weight = getattr(module, last).detach().to(context.device)
-            kept, found = self.solve(weight, gram, pattern, counts[name], None if mask is None else mask.kept)
+            kept, found = how.solve(weight, gram, pattern, counts[name], None if mask is None else mask.kept)
             errors[name] = relative_error(weight, found, gram)
             for _, owner, its in owners(own, stored(module, last)):
                 mask_parameter(owner, its, kept)
