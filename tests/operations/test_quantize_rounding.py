@@ -298,6 +298,13 @@ def test_fisher_weights_are_squared_slopes_of_the_loss(context: Context) -> None
     assert not torch.allclose(weights[0][:128], slopes.abs(), rtol=1e-3, atol=1e-9)
 
 
+def test_weights_are_damped_by_a_multiple_of_their_mean() -> None:
+    sure = [torch.tensor([0.0, 0.0, 8.0]), torch.tensor([0.0])]  # one example in four is felt
+    assert [each.tolist() for each in reconstruction.damped(sure, 1.0)] == [[1.0, 1.0, 5.0], [1.0]]
+    assert [each.tolist() for each in reconstruction.damped(sure, 0.0)] == [[0.0, 0.0, 4.0], [0.0]]
+    assert [each.tolist() for each in reconstruction.damped([torch.zeros(2)], 0.0)] == [[1.0, 1.0]]
+
+
 def test_fisher_needs_a_loss_and_labels(context: Context) -> None:
     without = dataclasses.replace(context, loss=None)
     with pytest.raises(PlanError, match="fisher=False"):

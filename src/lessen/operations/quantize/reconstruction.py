@@ -148,7 +148,8 @@ class _Problem:
         self.given = _joined([_given(work, unit.path, inputs) for inputs in _inputs(context)])
         dropping = rounding.drop > 0
         self.given_full = _joined([_given(full, unit.path, each) for each in _inputs(context)]) if dropping else None
-        self.targets, self.weights = _targets(full, unit, rounding, context)
+        self.targets, slopes = _targets(full, unit, rounding, context)
+        self.weights = None if slopes is None else damped(slopes, rounding.damping)
         self.count = len(self.targets[0])
         self.random = generator(context.seed, "rounding", unit.path)
 
@@ -196,6 +197,12 @@ class _Problem:
 
     def _drop(self, like: Tensor) -> Tensor:
         return (torch.rand(like.shape, generator=self.random) < self.rounding.drop).to(like.device)
+
+
+def damped(squares: Sequence[Tensor], damping: float) -> list[Tensor]:
+    """Weights as multiples of their mean over all tensors, and `damping` added; without any slope, all 1."""
+    mean = sum(float(square.sum()) for square in squares) / sum(square.numel() for square in squares)
+    return [square / mean + damping if mean > 0 else torch.ones_like(square) for square in squares]
 
 
 def _inputs(context: Context) -> Iterator[Any]:

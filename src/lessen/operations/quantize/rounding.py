@@ -87,6 +87,7 @@ class AdaRound:
     joint: ClassVar[bool] = False
     blocks: ClassVar[Where] = None
     fisher: ClassVar[bool] = False
+    damping: ClassVar[float] = 0.0
     drop: ClassVar[float] = 0.0
 
 
@@ -95,7 +96,8 @@ class Brecq:
     """Up or down, for all layers of a block at once: what must stay is what the block gives, where the loss feels it.
 
     Squared errors are weighted by the squared gradient of the loss with respect to them (the diagonal of Fisher's
-    information), from the context's loss and labels.
+    information), from the context's loss and labels. A network that is sure of nearly all examples feels the others
+    only, so the weights are damped; the code that came with the paper adds 1 to slopes far below it.
 
     Args:
         steps: Of the optimization of one block.
@@ -107,6 +109,7 @@ class Brecq:
         blocks: Which modules are blocks; None for those in whose own forward function branches are joined, as in
             residual networks. A layer in none of them is a block of its own.
         fisher: Whether errors are weighted.
+        damping: What is added to the weights, as a multiple of their mean. With 0 they are as in the paper.
     """
 
     steps: Count = 500
@@ -117,6 +120,7 @@ class Brecq:
     warm_up: Share = 0.2
     blocks: Where = None
     fisher: bool = True
+    damping: Annotated[float, Ge(0)] = 1.0
 
     joint: ClassVar[bool] = True
     drop: ClassVar[float] = 0.0
@@ -135,6 +139,7 @@ class QDrop:
         warm_up: The share of steps before it begins.
         blocks: Which modules are blocks, as for `Brecq`.
         fisher: Whether errors are weighted, as for `Brecq`; in the paper they are not.
+        damping: Of the weights, as for `Brecq`.
         drop: The share of activations that pass as they are in a step.
     """
 
@@ -146,6 +151,7 @@ class QDrop:
     warm_up: Share = 0.2
     blocks: Where = None
     fisher: bool = False
+    damping: Annotated[float, Ge(0)] = 1.0
     drop: Share = 0.5
 
     joint: ClassVar[bool] = True
