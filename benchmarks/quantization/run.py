@@ -1,9 +1,9 @@
 """How few bits does a trained network stand, rounded after training or trained further?
 
-    python benchmarks/quantization/run.py after NETWORK SEED     rounded after training, every way of `AFTER`
-    python benchmarks/quantization/run.py tune NETWORK           the rate of training, on the validation split
-    python benchmarks/quantization/run.py train NETWORK SEED     trained on its grids, every way of `TRAIN`
-    python benchmarks/quantization/run.py table                  the tables of README.md
+    python benchmarks/quantization/run.py after NETWORK SEED [WAY...]   rounded after training, every way of `AFTER`
+    python benchmarks/quantization/run.py tune NETWORK                  the rate of training, on the validation split
+    python benchmarks/quantization/run.py train NETWORK SEED            trained on its grids, every way of `TRAIN`
+    python benchmarks/quantization/run.py table                         the tables of README.md
 
 `fashion_mnist` is `trained:fashion_mnist`, `lite0` is EfficientNet-Lite0 with a linear probe (`benchmarks/lite0`). A
 seed chooses the calibration images, and the images and their order that training sees. Of rounding nothing was tuned.
@@ -84,6 +84,7 @@ AFTER = {
     **{f"W8A8-{name}": after(8, **how) for name, how in ROUNDINGS.items()},
     "W8A8-nearest-biases": after(8, correct_biases=True),
     **{f"W4A8-{name}": after(4, **how) for name, how in ROUNDINGS.items()},
+    "W4A8-AdaRound-500": after(4, rounding=AdaRound(steps=500)),
     **{f"W4A4-{name}": after(4, 4, **how) for name, how in ROUNDINGS.items()},
     **{f"W3A8-{name}": after(3, **how) for name, how in ROUNDINGS.items()},
     "W3A8-nearest-biases": after(3, correct_biases=True),
@@ -113,6 +114,8 @@ def main(command: str, of: str = "fashion_mnist", *rest: str) -> None:
     if command == "after":
         for name, way in AFTER.items():
             if of == "lite0" and not name.startswith(("W8A8", "W4A8")):
+                continue
+            if rest[1:] and name not in rest[1:]:
                 continue
             keep(of, name, int(rest[0]), way, lambda way=way: rounded(way, of, data, int(rest[0])))
         return
