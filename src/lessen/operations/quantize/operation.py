@@ -135,7 +135,9 @@ class Quantize:
         seen = trace(own, inputs)
         sites = find_edges(seen, is_layer)
         if not layers:
-            raise PlanError("No convolution or linear layer to quantize: check `where` and `exclude`.")
+            chosen = self.where is not None or self.exclude not in ((), None)
+            by = " that `where` and `exclude` leave" if chosen else ""
+            raise PlanError(f"This network has no convolution or linear layer to quantize{by}.")
         weights = self._bits(own, list(reversed(layers)), context, inputs)
         steps, left = self._steps(own, inputs, weights)
         values = {f"{GRIDS}.{weight_grid_name(path)}.step": write_value(step) for path, step in steps.items()}
