@@ -15,6 +15,7 @@ a run.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import functools
 import itertools
@@ -85,10 +86,14 @@ AFTER = {
     "W8A8-nearest-biases": after(8, correct_biases=True),
     **{f"W4A8-{name}": after(4, **how) for name, how in ROUNDINGS.items()},
     "W4A8-AdaRound-500": after(4, rounding=AdaRound(steps=500)),
+    "W4A8-AdaRound, ends whole": after(4, rounding=AdaRound(steps=STEPS)),
     **{f"W4A4-{name}": after(4, 4, **how) for name, how in ROUNDINGS.items()},
     **{f"W3A8-{name}": after(3, **how) for name, how in ROUNDINGS.items()},
     "W3A8-nearest-biases": after(3, correct_biases=True),
 }
+ENDS = {"fashion_mnist": ("stem", "head"), "lite0": ("network.conv_stem", "network.classifier")}
+"""First and last layer, that papers often leave at more bits."""
+
 TRAIN = {"W4A4": learned(4), "W2A2": learned(2)}
 
 
@@ -117,6 +122,7 @@ def main(command: str, of: str = "fashion_mnist", *rest: str) -> None:
                 continue
             if rest[1:] and name not in rest[1:]:
                 continue
+            way = dataclasses.replace(way, exclude=ENDS[of]) if "ends whole" in name else way
             keep(of, name, int(rest[0]), way, lambda way=way: rounded(way, of, data, int(rest[0])))
         return
     for (name, way), arm in itertools.product(TRAIN.items(), ("taught", "labels")):
