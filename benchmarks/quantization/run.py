@@ -2,15 +2,15 @@
 
     python benchmarks/quantization/run.py after NETWORK SEED [WAY...]   rounded after training, every way of `AFTER`
     python benchmarks/quantization/run.py tune NETWORK                  the rate of training, on the validation split
-    python benchmarks/quantization/run.py train NETWORK SEED            trained on its grids, every way of `TRAIN`
+    python benchmarks/quantization/run.py train NETWORK SEED [WAY...]   trained on its grids, every way of `TRAIN`
     python benchmarks/quantization/run.py table                         the tables of README.md
 
 `fashion_mnist` is `trained:fashion_mnist`, `lite0` is EfficientNet-Lite0 with a linear probe (`benchmarks/lite0`). A
 seed chooses the calibration images, and the images and their order that training sees. Of rounding nothing was tuned.
 Each way of training has the rate of `RATES` that was best on the validation split with another seed, and keeps the
 weights that were best there. The first 2,000 images of the test split are looked at once, at the end, all ways on the
-same. Of `lite0` fewer things are tried, on fewer images, and its rates are chosen in shorter trainings. One result file
-a run.
+same. Of `lite0` fewer things are tried, on fewer images, and its rates with 4 bits are chosen in shorter trainings
+(with 2 bits these end at chance). One result file a run.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ AFTER = {
     "W8A8-nearest-biases": after(8, correct_biases=True),
     **{f"W4A8-{name}": after(4, **how) for name, how in ROUNDINGS.items()},
     "W4A8-AdaRound-500": after(4, rounding=AdaRound(steps=500)),
+    "W4A8-AdaRound-biases": after(4, rounding=AdaRound(steps=STEPS), correct_biases=True),
     "W4A8-AdaRound, ends whole": after(4, rounding=AdaRound(steps=STEPS)),
     **{f"W4A4-{name}": after(4, 4, **how) for name, how in ROUNDINGS.items()},
     **{f"W3A8-{name}": after(3, **how) for name, how in ROUNDINGS.items()},
@@ -130,7 +131,7 @@ def main(command: str, of: str = "fashion_mnist", *rest: str) -> None:
             for rate in RATES[of]:
                 found = functools.partial(trained, way, of, data, TUNED_ON, rate, taught=arm == "taught", look=False)
                 keep(f"{of}/tune", f"{name}-{arm}-{rate}", TUNED_ON, way, found)
-        else:
+        elif not rest[1:] or f"{name}-{arm}" in rest[1:]:
             rate, seed = chosen(of, f"{name}-{arm}"), int(rest[0])
             found = functools.partial(trained, way, of, data, seed, rate, taught=arm == "taught")
             keep(of, f"{name}-{arm}", seed, way, found)
@@ -182,7 +183,8 @@ def trained(
     if taught:
         nodes.append(Network(name="teacher", module=original, learns=False))
         edges.append(Edge(source="teacher", target="student", objective=SoftTargets(temperature=4.0)))
-    order = torch.randperm(len(data.train), generator=generator(seed, "learning"))[: (LEARNING if look else TUNING)[of]]
+    most = (TUNING if not look and way.bits > 2 else LEARNING)[of]
+    order = torch.randperm(len(data.train), generator=generator(seed, "learning"))[:most]
     few = Data(
         train=SubsetExamples(data.train, order),
         validation=SubsetExamples(data.validation, torch.arange(VALIDATION[of])),
