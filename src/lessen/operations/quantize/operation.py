@@ -136,8 +136,8 @@ class Quantize:
         seen = trace(own, inputs)
         sites = find_edges(seen, is_layer)
         if not layers:
-            chosen = self.where is not None or self.exclude not in ((), None)
-            by = " that `where` and `exclude` leave" if chosen else ""
+            narrowed = self.where is not None or self.exclude not in ((), None)
+            by = " that `where` and `exclude` leave" if narrowed else ""
             raise PlanError(f"This network has no convolution or linear layer to quantize{by}.")
         weights = self._bits(own, list(reversed(layers)), context, inputs)
         steps, left = self._steps(own, inputs, weights)
