@@ -96,7 +96,7 @@ AFTER = {
 ENDS = {"fashion_mnist": ("stem", "head"), "lite0": ("network.conv_stem", "network.classifier")}
 """First and last layer, that papers often leave at more bits."""
 
-TRAIN = {"W4A4": learned(4), "W2A2": learned(2), "W2A2, ends whole": learned(2)}
+TRAIN = {"W4A4": learned(4), "W2A2": learned(2)}
 
 
 def lite0() -> nn.Module:
@@ -128,8 +128,7 @@ def main(command: str, of: str = "fashion_mnist", *rest: str) -> None:
             keep(of, name, int(rest[0]), way, lambda way=way: rounded(way, of, data, int(rest[0])))
         return
     for (name, way), arm in itertools.product(TRAIN.items(), ("taught", "labels")):
-        way = dataclasses.replace(way, exclude=ENDS[of]) if "ends whole" in name else way
-        if command == "tune" and "ends whole" not in name:
+        if command == "tune":
             for rate in RATES[of]:
                 found = functools.partial(trained, way, of, data, TUNED_ON, rate, taught=arm == "taught", look=False)
                 keep(f"{of}/tune", f"{name}-{arm}-{rate}", TUNED_ON, way, found)
@@ -152,8 +151,7 @@ def keep(folder: str, name: str, seed: int, way: Quantize, find: Callable[[], di
 
 
 def chosen(of: str, name: str) -> float:
-    """The rate of a way that was best on the validation split; with its ends whole it has the rate it has without."""
-    name = name.replace(", ends whole", "")
+    """The rate of a way that was best on the validation split."""
     files = {rate: RESULTS / of / "tune" / f"{name}-{rate}-{TUNED_ON}.json" for rate in RATES[of]}
     return max(files, key=lambda rate: json.loads(files[rate].read_text())["found"]["validation"])
 
