@@ -93,6 +93,7 @@ AFTER = {
     **{f"W3A8-{name}": after(3, **how) for name, how in ROUNDINGS.items()},
     "W3A8-nearest-biases": after(3, correct_biases=True),
 }
+NOT_LITE0 = {name for name in AFTER if not name.startswith(("W8A8", "W4A8")) or "-500" in name or "AdaRound-b" in name}
 ENDS = {"fashion_mnist": ("stem", "head"), "lite0": ("network.conv_stem", "network.classifier")}
 """First and last layer, that papers often leave at more bits."""
 
@@ -120,9 +121,7 @@ def main(command: str, of: str = "fashion_mnist", *rest: str) -> None:
     data = FashionMNIST(limit=None).load()
     if command == "after":
         for name, way in AFTER.items():
-            if of == "lite0" and not name.startswith(("W8A8", "W4A8")):
-                continue
-            if rest[1:] and name not in rest[1:]:
+            if (name in NOT_LITE0 and of == "lite0") or (rest[1:] and name not in rest[1:]):
                 continue
             way = dataclasses.replace(way, exclude=ENDS[of]) if "ends whole" in name else way
             keep(of, name, int(rest[0]), way, lambda way=way: rounded(way, of, data, int(rest[0])))
