@@ -61,8 +61,8 @@ class Quantize:
             that are kept a ReLU then passes all of it or nothing.
         learned: Which numbers of the grids learn when the network is trained; None for none.
         where: Which layers; None is every convolution and linear layer.
-        exclude: Which of them to leave in floating point. Papers with weights of 4 bits or fewer leave first and last
-            layers at more; on EfficientNet-Lite0 these two cost more than all others together.
+        exclude: Which of them to leave in floating point. With weights of 4 bits or fewer, first and last layers are
+            often left at more; on EfficientNet-Lite0 these two cost more than all others together.
     """
 
     bits: Bits | Literal[32] = 8
