@@ -18,7 +18,7 @@ from lessen.core import Context, decode, encode
 from lessen.core.errors import PlanError, SettingError
 from lessen.operations import Global, PruneChannels, PrunedChannels, Uniform
 from lessen.operations.prune_channels import masked
-from lessen.operations.prune_channels.verify import compare, randomised, verify
+from lessen.operations.prune_channels.verify import Trial, compare, randomised, verify
 from lessen.surgery.digest import digest
 from lessen.zoo import lenet5, mlp, residual, transformer
 
@@ -120,7 +120,7 @@ def test_a_wrong_layout_is_seen(tensor: str) -> None:
     """The plan says of one tensor that other indices stay, and the shapes still fit."""
     network = plain()
     plan = PruneChannels(keep=0.5).plan(network, context())
-    assert verify(randomised(network), plan, images()) is None
+    assert verify(Trial(randomised(network), images()), plan) is None
     written = encode(plan)["PrunedChannels"]
     wrong = copy.deepcopy(written)
     group = plan.layouts[tensor][0][0][0] if tensor != "7.weight" else "3"
@@ -128,7 +128,7 @@ def test_a_wrong_layout_is_seen(tensor: str) -> None:
     other = [i for i in range(written["sizes"][group]) if i not in kept][: len(kept)]
     wrong["kept"]["other"], wrong["sizes"]["other"] = other, written["sizes"][group]
     wrong["layouts"][tensor] = json.loads(json.dumps(written["layouts"][tensor]).replace(f'"{group}"', '"other"'))
-    assert "differ" in str(verify(randomised(network), PrunedChannels(**wrong), images()))
+    assert "differ" in str(verify(Trial(randomised(network), images()), PrunedChannels(**wrong)))
 
 
 def test_a_flattened_axis_in_the_wrong_order_is_seen() -> None:
@@ -136,7 +136,7 @@ def test_a_flattened_axis_in_the_wrong_order_is_seen() -> None:
     plan = PruneChannels(keep=0.5).plan(network, context())
     assert plan.layouts["7.weight"][1] == [["3", 4]]
     wrong = encode(plan)["PrunedChannels"] | {"layouts": plan.layouts | {"7.weight": [[[5]], [[4, "3"]]]}}
-    assert "differ" in str(verify(randomised(network), PrunedChannels(**wrong), images()))
+    assert "differ" in str(verify(Trial(randomised(network), images()), PrunedChannels(**wrong)))
 
 
 def test_a_normalisation_that_averages_over_all_is_seen() -> None:
@@ -144,7 +144,7 @@ def test_a_normalisation_that_averages_over_all_is_seen() -> None:
     plan = PruneChannels(keep=0.5).plan(network, context(x))
     assert plan.normalised
     wrong = encode(plan)["PrunedChannels"] | {"normalised": []}
-    assert "differ" in str(verify(randomised(network), PrunedChannels(**wrong), x))
+    assert "differ" in str(verify(Trial(randomised(network), x), PrunedChannels(**wrong)))
 
 
 def test_an_attribute_that_is_forgotten_is_seen() -> None:
@@ -153,7 +153,8 @@ def test_an_attribute_that_is_forgotten_is_seen() -> None:
     edits = [edit for edit in plan.edits if edit["attribute"] != "num_heads"]
     assert len(edits) < len(plan.edits)
     assert (
-        verify(randomised(network), PrunedChannels(**encode(plan)["PrunedChannels"] | {"edits": edits}), x) is not None
+        verify(Trial(randomised(network), x), PrunedChannels(**encode(plan)["PrunedChannels"] | {"edits": edits}))
+        is not None
     )
 
 
@@ -167,7 +168,7 @@ def test_normalisations_over_features(norm: nn.Module) -> None:
     assert plan.normalised == ["1.weight"]
     check(network, x, plan)
     wrong = PrunedChannels(**encode(plan)["PrunedChannels"] | {"normalised": []})
-    assert "differ" in str(verify(randomised(network), wrong, x))
+    assert "differ" in str(verify(Trial(randomised(network), x), wrong))
 
 
 def test_a_normalisation_over_groups_of_which_parts_go() -> None:
@@ -184,7 +185,7 @@ def test_a_normalisation_without_a_weight_is_known_by_its_place() -> None:
     assert plan.averaged == {"1:layer_norm:0": [[[2]], [["0"]]]}
     check(network, x, plan)
     wrong = PrunedChannels(**encode(plan)["PrunedChannels"] | {"averaged": {}})
-    assert "differ" in str(verify(randomised(network), wrong, x))
+    assert "differ" in str(verify(Trial(randomised(network), x), wrong))
 
 
 def test_a_normalisation_over_parts_of_groups_without_a_weight_stays() -> None:
@@ -305,7 +306,7 @@ def test_several_inputs_and_outputs() -> None:
     network, inputs = Several(), (torch.rand(2, 3), torch.rand(2, 4))
     plan = PruneChannels().plan(network, context(inputs))
     assert set(plan.kept) == {"left"}
-    assert verify(randomised(network), plan, inputs) is None
+    assert verify(Trial(randomised(network), inputs), plan) is None
     assert set(plan.pinned) == {"one", "other"}
 
 

@@ -145,7 +145,7 @@ def test_formulas_name_what_is_free_and_count_what_is_not() -> None:
 
 
 def test_kept_indices_are_those_of_a_real_reshape() -> None:
-    kept = {"a": torch.tensor([1]), "b": torch.tensor([0, 2])}
+    kept = {"a": [1], "b": [0, 2]}
     sizes = {"a": 2, "b": 3}
     grid = torch.arange(2 * 4 * 3).reshape(2, 4, 3)
     wanted = grid[[1]][:, :, [0, 2]].flatten()

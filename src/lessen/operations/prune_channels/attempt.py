@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lessen.core.data import Inputs, map_inputs
+from lessen.core.data import Inputs
 from lessen.operations.prune_channels.edits import Choice, candidates, edits
 from lessen.operations.prune_channels.plan import PrunedChannels
-from lessen.operations.prune_channels.verify import in_double, randomised, runs, verify
+from lessen.operations.prune_channels.verify import Trial, trial, verify
 from lessen.surgery.attention import can_open, open_attention
 from lessen.surgery.coupling import Coupling, Formula, groups_of, multiply_adds, parameter_count
 from lessen.surgery.modules import copy_structure
@@ -56,28 +56,46 @@ class Attempt:
         wrong = self._verify(plan) if plan.kept else None
         if wrong is None:
             return self._fewest_edits(kept, plan)
+        self._blame(kept, wrong)
+        return None
+
+    def _blame(self, kept: Kept, wrong: str) -> None:
+        """Leave out, or choose other edits for, the groups that make a plan wrong: halve until one is left.
+
+        b wrong groups of G cost about b log2(G) proofs.
+        """
         if len(kept) == 1:
             if not self._choose(kept):
                 self.left_out |= dict.fromkeys(kept, wrong)
-            return None
-        known = len(self.left_out), dict(self.choice)
-        for name, indices in kept.items():
-            alone = {name: indices}
-            reason = self._verify(self.plan(alone))
-            if reason is not None and not self._choose(alone):
-                self.left_out[name] = reason
-        if known == (len(self.left_out), dict(self.choice)):
+            return
+        names = [*kept]
+        halves = [{name: kept[name] for name in part} for part in (names[: len(names) // 2], names[len(names) // 2 :])]
+        passed = True
+        for half in halves:  # one after the other: edits chosen for the first half may put the second right
+            reason = self._verify(self.plan(half))
+            if reason is not None:
+                passed = False
+                self._blame(half, reason)
+        if passed:
             self._leave_out_together(kept, wrong)
-        return None
 
     def _leave_out_together(self, kept: Kept, wrong: str) -> None:
-        """Each group passes alone and all do not: keep adding groups, and leave out those that break the sum."""
-        good: dict[str, list[int]] = {}
-        for name, indices in kept.items():
-            if self._verify(self.plan(good | {name: indices})) is None:
-                good[name] = indices
-            else:
-                self.left_out[name] = f"together with other groups {wrong}"
+        """Each half passes and both do not: leave out, one by one, the groups that break the sum of those before.
+
+        The first such group is the end of the shortest wrong beginning, which is found by bisection.
+        """
+        names = [*kept]
+        while True:
+            right, broken = 0, len(names)  # the first `right` groups pass together; the first `broken` do not
+            while broken - right > 1:
+                middle = (right + broken) // 2
+                if self._verify(self.plan({name: kept[name] for name in names[:middle]})) is None:
+                    right = middle
+                else:
+                    broken = middle
+            self.left_out[names.pop(broken - 1)] = f"together with other groups {wrong}"
+            if self._verify(self.plan({name: kept[name] for name in names})) is None:
+                return
 
     def _choose(self, kept: Kept) -> bool:
         """Try the subsets of the attributes that may hold a number, until the network is right."""
@@ -107,22 +125,14 @@ class Attempt:
         return plan
 
     def _candidates(self, kept: Kept) -> list[tuple[str, tuple[str, ...]]]:
-        found = (key for name in kept for key in candidates(self._opened, self.coupling, name))
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(candidates(self._opened, self.coupling, kept.keys())))
 
     def _verify(self, plan: PrunedChannels) -> str | None:
-        return verify(self._trial[0], plan, self._trial[1])
+        return verify(self._trial, plan)
 
     @functools.cached_property
-    def _trial(self) -> tuple[nn.Module, Inputs]:
-        """What to prove plans on: the network with random parameters on one example, if it takes these."""
-        first = map_inputs(self.example, lambda value: value[:1] if value.ndim else value)
-        for make in (randomised, in_double):
-            work = make(self.model)
-            for inputs in (first, self.example):
-                if runs(work, inputs):
-                    return work, inputs
-        return work, self.example
+    def _trial(self) -> Trial:
+        return trial(self.model, self.example)
 
     def plan(self, kept: Kept) -> PrunedChannels:
         """The plan that keeps these indices of these groups, not yet proven."""

@@ -8,7 +8,7 @@ turn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -49,10 +49,10 @@ def edits(model: nn.Module, coupling: Coupling, kept: Mapping[str, int], choice:
     return found
 
 
-def candidates(model: nn.Module, coupling: Coupling, group: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The keys of choices that play a part for a group."""
+def candidates(model: nn.Module, coupling: Coupling, groups: Collection[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The keys of choices that play a part for some groups."""
     for number in coupling.numbers:
-        if number.attribute is None and group in set(groups_of(number.layout)):
+        if number.attribute is None and any(group in groups for group in groups_of(number.layout)):
             path, attributes = _search(model, number)
             if attributes:
                 yield type(get_module(model, path)).__name__, attributes

@@ -30,14 +30,13 @@ def masked(model: nn.Module, plan: PrunedChannels) -> nn.Module:
     Returns:
         A module with the same inputs and outputs, whose outputs equal those of `plan.apply(model)`.
     """
-    kept = {group: torch.tensor(indices) for group, indices in plan.kept.items()}
     zeroed = {}
     for name, groups in plan.consumed.items():
         weight = get_tensor(model, name)
         made = weight.detach().clone()
         for dim, layout in enumerate(plan.layouts[name]):
             if weight.ndim > 1 and set(groups_of(layout)) & set(groups):
-                removed = ~keep_mask(layout, plan.sizes, kept)
+                removed = ~keep_mask(layout, plan.sizes, plan.kept)
                 made.index_fill_(dim, removed.nonzero().flatten().to(weight.device), 0)
         zeroed[name] = made
     return _Masked(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -101,9 +100,10 @@ class PrunedChannels:
         return self._masks(self.averaged[site])
 
     def _masks(self, layouts: list[list[Any]]) -> dict[int, Tensor]:
-        kept = {group: torch.tensor(indices) for group, indices in self.kept.items()}
         return {
-            dim: keep_mask(layout, self.sizes, kept) for dim, layout in enumerate(layouts) if any(groups_of(layout))
+            dim: keep_mask(layout, self.sizes, self.kept)
+            for dim, layout in enumerate(layouts)
+            if any(groups_of(layout))
         }
 
     def describe(self) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ A formula is a list of terms, one behind the other; a term is a list of factors,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,63 +72,51 @@ def _factor_size(factor: Any, sizes: Mapping[str, int]) -> int:
     return sizes[factor] if isinstance(factor, str) else size(factor, sizes)
 
 
-def kept_indices(axis: Formula, sizes: Mapping[str, int], kept: Mapping[str, Tensor]) -> Tensor:
+def kept_indices(axis: Formula, sizes: Mapping[str, int], kept: Mapping[str, Sequence[int]]) -> Tensor:
     """The indices of the axis that stay when the groups keep these of theirs; a group not in `kept` keeps all.
 
-    >>> kept_indices([["a", 2], [1]], {"a": 3}, {"a": torch.tensor([0, 2])})
+    >>> kept_indices([["a", 2], [1]], {"a": 3}, {"a": [0, 2]})
     tensor([0, 1, 4, 5, 6])
     """
     return keep_mask(axis, sizes, kept).nonzero().flatten()
 
 
-def keep_mask(axis: Formula, sizes: Mapping[str, int], kept: Mapping[str, Tensor]) -> Tensor:
-    """For each index of the axis whether it stays, bool."""
-    masks = {
-        name: torch.zeros(sizes[name], dtype=torch.bool).index_fill(0, index, True) for name, index in kept.items()
-    }
-    return _spread(axis, lambda name: masks.get(name, torch.ones(sizes[name], dtype=torch.bool)), torch.bool)
+def keep_mask(axis: Formula, sizes: Mapping[str, int], kept: Mapping[str, Sequence[int]]) -> Tensor:
+    """For each index of the axis whether it stays, bool. Only the groups in the formula cost time and memory."""
+
+    def mask(name: str) -> Tensor:
+        if name not in kept:
+            return torch.ones(sizes[name], dtype=torch.bool)
+        stays = torch.zeros(sizes[name], dtype=torch.bool)
+        stays[torch.as_tensor(kept[name], dtype=torch.int64)] = True
+        return stays
+
+    return _spread(axis, torch.ones(1, dtype=torch.bool), mask, torch.logical_and)
 
 
 def owners(axis: Formula, sizes: Mapping[str, int], group: str) -> Tensor:
     """For each index of the axis the index of the group that it falls with, or -1, int64."""
-    size_of = dict(sizes)
 
     def label(name: str) -> Tensor:
-        return torch.arange(size_of[name]) + 1 if name == group else torch.ones(size_of[name], dtype=torch.int64) * -1
+        return torch.arange(sizes[name]) if name == group else torch.full((sizes[name],), -1)
 
-    whole = _labels(axis, label)
-    return torch.where(whole > 0, whole - 1, torch.full_like(whole, -1))
+    return _spread(axis, torch.full((1,), -1), label, torch.maximum)
 
 
-def _labels(axis: Formula, label: Any) -> Tensor:
+def _spread(
+    axis: Formula, fixed: Tensor, of_group: Callable[[str], Tensor], joined: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """One value for each index of the axis: that of its groups, joined; `fixed` (one value) for what is a number."""
     terms = []
     for term in axis:
-        parts = torch.full((1,), -1, dtype=torch.int64)
+        parts = fixed
         for factor in term:
-            own = (
-                torch.full((factor,), -1, dtype=torch.int64)
-                if isinstance(factor, int)
-                else label(factor)
-                if isinstance(factor, str)
-                else _labels(factor, label)
-            )
-            parts = torch.maximum(parts[:, None], own[None, :]).flatten()
-        terms.append(parts)
-    return torch.cat(terms)
-
-
-def _spread(axis: Formula, mask: Any, dtype: torch.dtype) -> Tensor:
-    terms = []
-    for term in axis:
-        parts = torch.ones(1, dtype=dtype)
-        for factor in term:
-            own = (
-                torch.ones(factor, dtype=dtype)
-                if isinstance(factor, int)
-                else mask(factor)
-                if isinstance(factor, str)
-                else _spread(factor, mask, dtype)
-            )
-            parts = (parts[:, None] & own[None, :]).flatten()
+            if isinstance(factor, int):
+                own = fixed.expand(factor)
+            elif isinstance(factor, str):
+                own = of_group(factor)
+            else:
+                own = _spread(factor, fixed, of_group, joined)
+            parts = joined(parts[:, None], own[None, :]).flatten()
         terms.append(parts)
     return torch.cat(terms)
