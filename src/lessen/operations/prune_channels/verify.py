@@ -176,7 +176,7 @@ def settled(model: nn.Module, inputs: Inputs) -> nn.Module:
         seen.add(module)
         square = float(given[0].detach().square().mean())
         if square > 0 and math.isfinite(square):
-            module.running_var.mul_(square)  # type: ignore[union-attr, operator]
+            module.running_var.mul_(square)  # type: ignore[operator]
             if isinstance(module.running_mean, Tensor):
                 module.running_mean.mul_(math.sqrt(square))
 
