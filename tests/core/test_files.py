@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lessen.core.errors import WeightsError
+from lessen.core.errors import RunError, WeightsError
 from lessen.core.files import append_line, read_lines, read_tensors, write_json, write_tensors, write_text, write_whole
 
 
@@ -18,7 +18,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
         part.write_text("ne")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunError, match="No space left"):
         write_whole(path, half)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -1,6 +1,6 @@
 """`python -m lessen.cli`: the same command line, for launchers that start modules."""
 
-from lessen.cli.main import main
+from lessen.cli import main
 
 if __name__ == "__main__":
     main()

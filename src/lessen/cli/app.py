@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +26,8 @@ RunArgument = Annotated[Path, typer.Argument(help="The folder of a run, as runs/
 Imports = Annotated[
     bool,
     typer.Option(
-        "--allow-import", help="Run the Python module that the run's recipe names; only for folders you trust."
+        "--allow-import",
+        help="Run the Python module that the recipe names, or the program in a .pt2 file; only for files you trust.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
@@ -46,11 +46,8 @@ def main_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
 ) -> None:
-    """Options of every command; `--debug` is read by `main`."""
+    """Options of every command; `--debug` is read by `entry.run`."""
     del debug, version
-    # A network may be named as `module:factory`, from where the person stands.
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
 
 
 @app.command()
@@ -58,7 +55,7 @@ def demo(run: RunOption = None, *, quiet: Quiet = False) -> None:
     """The main job on data that comes with the installation: under three minutes on two cores."""
     from lessen.recipe import shipped
 
-    _start(shipped("digits"), run if run is not None else _free(Path("runs/demo")), quiet=quiet)
+    _start(shipped("digits"), run if run is not None else _free(Path("runs/demo")), allow_import=False, quiet=quiet)
 
 
 @app.command()
@@ -66,10 +63,12 @@ def run(
     recipe: Annotated[Path, typer.Argument(help="A recipe, as recipes/digits.yaml.")],
     run: RunOption = None,
     *,
+    allow_import: Imports = False,
     quiet: Quiet = False,
 ) -> None:
     """Do what a recipe says."""
-    _start(recipe, run if run is not None else Path("runs") / recipe.stem, quiet=quiet)
+    folder = run if run is not None else Path("runs") / recipe.stem
+    _start(recipe, folder, allow_import=allow_import, quiet=quiet)
 
 
 @app.command()
@@ -165,11 +164,22 @@ def measure(  # noqa: PLR0917
     ] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Batch size to time at; may be given several times.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; without it, OMP_NUM_THREADS or all cores.")] = None,
+    *,
+    allow_import: Imports = False,
 ) -> None:
     """Measure a network or a file: bytes, parameters, time, accuracy."""
     from lessen.cli.measuring import measured, show_records
 
-    rows = measured(model, data, weights=weights, pairs=argument or [], batches=tuple(batch or [1]), threads=threads)
+    batches = tuple(batch or [1])
+    rows = measured(
+        model,
+        data,
+        weights=weights,
+        pairs=argument or [],
+        batches=batches,
+        threads=threads,
+        allow_import=allow_import,
+    )
     show_records(rows, Console(highlight=False))
 
 
@@ -226,11 +236,12 @@ def docs(
     typer.echo(f"{len(made)} pages: {out}")
 
 
-def _start(recipe: Path, folder: Path, *, quiet: bool) -> None:
+def _start(recipe: Path, folder: Path, *, allow_import: bool, quiet: bool) -> None:
     from lessen.pipeline import compress
-    from lessen.recipe import as_data, read_recipe
+    from lessen.recipe import as_data, check_imports, read_recipe
 
     asked = read_recipe(recipe)
+    check_imports(asked, recipe, allow_import=allow_import)
     _finish(compress(**asked.arguments(), run=folder, asked=as_data(asked), progress=not quiet))
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -28,8 +27,18 @@ def measured(
     pairs: Sequence[str],
     batches: tuple[int, ...],
     threads: int | None,
+    allow_import: bool,
 ) -> list[Record]:
     """Every figure that can be had of a network or a file.
+
+    Args:
+        model: A network, as `zoo.build` takes it, or the path of a file.
+        data: The data to measure quality on, as `data.load` takes it, or None.
+        weights: A file of weights for a network, or None.
+        pairs: Arguments of a network, as "width=32".
+        batches: Batch sizes to time at.
+        threads: How many; None for those of torch.
+        allow_import: Whether a `.pt2` program may be loaded, which can execute code that it holds.
 
     Raises:
         LessenError: there is no such network, file or data, or they do not fit together.
@@ -45,7 +54,7 @@ def measured(
         if weights is not None or arguments:
             raise SettingError(f"{model} is a file; --weights and --set belong to a network, as zoo:residual.")
         task = None if data is None else load(data)
-        program = _opened(path, threads) if task is not None and path.suffix in RUNTIMES else None
+        program = _opened(path, threads, allow_import) if task is not None and path.suffix in RUNTIMES else None
         runtime = RUNTIMES.get(path.suffix, "none")
         return measure(path, task, run=program, runtime=runtime, batch_sizes=batches, threads=threads)
     if path.exists():
@@ -79,9 +88,11 @@ def _number(value: float) -> str:
     return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
 
 
-def _opened(path: Path, threads: int) -> Callable[[Inputs], Any]:
+def _opened(path: Path, threads: int, allow_import: bool) -> Callable[[Inputs], Any]:
     from lessen import deploy
 
+    if allow_import and path.suffix == ".pt2" and path.is_file():
+        deploy.trust_pt2(path)
     runtime = getattr(deploy, RUNTIMES[path.suffix])
     program: Callable[[Inputs], Any] = runtime().load(path, threads=threads)
     return program
@@ -97,11 +108,16 @@ def pair(text: str) -> tuple[str, Any]:
 
     Raises:
         SettingError: it is not of that form.
+        RecipeError: the value is not YAML.
 
     >>> pair("width=32")
     ('width', 32)
     """
     name, equals, value = text.partition("=")
+    if name in {"weights", "seed"}:
+        raise SettingError(f"--set {name} is no argument of a network. Weights are given with --weights.")
     if not equals or not name.isidentifier():
         raise SettingError(f"--set {text!r} is no argument of a network; expected name=value, as width=32.")
-    return name, yaml.safe_load(value)
+    from lessen.recipe import plain_value
+
+    return name, plain_value(value, f"--set {name}")

@@ -5,7 +5,7 @@ from lessen.deploy.deployment import Deployed, deploy, deploy_stands
 from lessen.deploy.export import export_onnx, export_openvino, export_pt2
 from lessen.deploy.kernels import Kernels, read_kernels
 from lessen.deploy.planned import Deploy, DeployedFile, Stand
-from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Program, Runtime, TorchProgram, installed
+from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Program, Runtime, TorchProgram, installed, trust_pt2
 from lessen.deploy.timing import time_files
 from lessen.deploy.verify import Verification, Verified, verify
 
@@ -31,5 +31,6 @@ __all__ = [
     "installed",
     "read_kernels",
     "time_files",
+    "trust_pt2",
     "verify",
 ]

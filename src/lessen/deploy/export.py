@@ -24,6 +24,7 @@ from lessen.core.errors import ExportError, need
 from lessen.core.files import write_bytes, write_whole
 from lessen.deploy import low_bit, short
 from lessen.deploy.pairs import store_integers, translations
+from lessen.deploy.runtimes import trust_pt2
 from lessen.measure.timing import no_collection
 from lessen.operations.quantize.operators import decompositions
 from lessen.surgery.masks import bake_masks
@@ -118,6 +119,7 @@ def export_pt2(model: nn.Module, inputs: Inputs, path: Path | str) -> Path:
         buffer = io.BytesIO()
         torch.export.save(exported, buffer)
     write_bytes(path, buffer.getvalue())
+    trust_pt2(path)
     return path
 
 

@@ -78,14 +78,24 @@ class OpenVino:
 
 @settings
 class TorchProgram:
-    """A `torch.export` program run by PyTorch itself, operator by operator."""
+    """A `torch.export` program run by PyTorch itself, operator by operator.
+
+    `torch.export.load` executes what a file holds: pickles, guards and sizes that are Python expressions, names of
+    functions, compiled libraries. So only programs that this process has written itself are loaded, and those that
+    `trust_pt2` was called for.
+    """
 
     name = "pytorch"
     suffix = ".pt2"
 
     def load(self, file: Path, *, threads: int) -> Program:
+        if _identity(_existing(file)) not in _trusted:
+            raise ExportError(
+                f"{file} is a torch.export program that was not written just now, and to load it is to execute what it "
+                "holds. If you trust this file, say so with --allow-import (in Python: lessen.deploy.trust_pt2(file))."
+            )
         try:
-            module = torch.export.load(_existing(file)).module()
+            module = torch.export.load(file).module()
         except Exception as error:  # whatever a damaged archive leads to
             raise ExportError(f"{file} is not a whole torch.export program: {error}. Export it again.") from error
 
@@ -94,6 +104,23 @@ class TorchProgram:
                 return output_of(call(module, inputs))
 
         return program
+
+
+def trust_pt2(file: Path | str) -> None:
+    """Allow this process to load a `torch.export` program, and so to execute whatever it holds, until it changes.
+
+    Raises:
+        ExportError: there is no such file.
+    """
+    _trusted.add(_identity(_existing(Path(file))))
+
+
+_trusted: set[tuple[int, ...]] = set()
+
+
+def _identity(file: Path) -> tuple[int, ...]:
+    found = file.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def installed() -> Sequence[Runtime]:

@@ -22,9 +22,8 @@ from torch import Tensor
 
 from lessen.core.data import Examples, batches, map_inputs
 from lessen.core.errors import DataError, GraphError, RunError, SettingError
-from lessen.core.files import write_json
+from lessen.core.files import cannot_write, write_json
 from lessen.engine.home import Home
-from lessen.engine.log import cannot_write
 from lessen.graph.cache import Cache, Stored
 from lessen.graph.node import Network
 from lessen.graph.units import NetworkUnit, Now

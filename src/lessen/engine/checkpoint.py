@@ -18,7 +18,6 @@ from torch import Tensor
 
 from lessen.core.errors import RunError, WeightsError
 from lessen.core.files import read_tensors, write_tensors
-from lessen.engine.log import cannot_write
 
 _VERSION = 1
 
@@ -55,7 +54,7 @@ class Checkpoints:
         """
         about = {**saved.about, "version": _VERSION, "fingerprint": self.fingerprint, "stage": stage, "step": step}
         path = self.folder / f"checkpoint-{stage:03}-{step:08}.safetensors"
-        self._put(path, saved.tensors, {"about": json.dumps(about, allow_nan=False)})
+        write_tensors(path, saved.tensors, {"about": json.dumps(about, allow_nan=False)})
         keep = {path.name, *saved.about.get("best_files", {}).values()}
         for other in self.folder.iterdir():
             if other.name not in keep and other.suffix in {".part", ".safetensors"}:
@@ -64,7 +63,7 @@ class Checkpoints:
     def write_best(self, stage: int, step: int, node: str, tensors: Mapping[str, Tensor]) -> str:
         """Write the best state of a node; the name of the file."""
         name = f"best-{stage:03}-{step:08}-{node}.safetensors"
-        self._put(self.folder / name, tensors, None)
+        write_tensors(self.folder / name, tensors)
         return name
 
     def read_best(self, name: str) -> dict[str, Tensor]:
@@ -102,14 +101,6 @@ class Checkpoints:
             return read_tensors(path)
         except WeightsError as error:
             raise RunError(f"The checkpoint cannot be read: {error}") from error
-
-    def _put(self, path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> None:
-        try:
-            write_tensors(path, tensors, metadata)
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        except SafetensorError as error:
-            raise cannot_write(path, OSError(str(error))) from error
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lessen.core.errors import DataError, RunError
-from lessen.core.files import read_lines, write_text
+from lessen.core.errors import DataError
+from lessen.core.files import append_text, read_lines, write_text
 from lessen.engine.home import Home
 from lessen.graph.flow import Flow, Passed
 
@@ -160,12 +160,7 @@ class Log:
         if self._path is None or not self._home.main:
             return
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(text)
-        except OSError as error:
-            raise cannot_write(self._path, error) from error
+        append_text(self._path, text)
 
 
 def cut_log(path: Path, *, stage: int, step: int) -> None:
@@ -174,14 +169,6 @@ def cut_log(path: Path, *, stage: int, step: int) -> None:
     kept = [row for row in rows if row["stage"] < stage or (row["stage"] == stage and _done(row, step))]
     if len(kept) != len(rows) or path.is_file():
         write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept))
-
-
-def cannot_write(path: Path, error: OSError) -> RunError:
-    """The error of a file that cannot be written."""
-    return RunError(
-        f"{path} cannot be written: {error.strerror or error}. What was there before is whole; make room, "
-        f"then resume the run."
-    )
 
 
 def _done(row: dict[str, Any], step: int) -> bool:

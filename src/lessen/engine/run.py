@@ -17,7 +17,7 @@ from lessen.engine.bar import Bar
 from lessen.engine.checkpoint import Checkpoints, Saved
 from lessen.engine.history import History
 from lessen.engine.keeping import load, load_networks, networks_of, save
-from lessen.engine.log import cannot_write, cut_log
+from lessen.engine.log import cut_log
 from lessen.engine.stopping import Asked, Stopped
 from lessen.engine.track import Tracker, Trackers
 from lessen.engine.training import Training
@@ -155,11 +155,8 @@ class Course:
     def _open_folder(self, training: Training) -> None:
         if self.folder is None or not training.home.main:
             return
-        try:
-            write_json(self.folder / "graph.json", draw(self.stages))
-            cut_log(self.folder / "log.jsonl", stage=training.number, step=training.step)
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
+        write_json(self.folder / "graph.json", draw(self.stages))
+        cut_log(self.folder / "log.jsonl", stage=training.number, step=training.step)
 
     def _walk(self, training: Training, asked: Asked | None) -> Iterator[Training]:
         trackers = Trackers(self.track, training.stage.name, self.folder, training.home)

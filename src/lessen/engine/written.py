@@ -21,7 +21,6 @@ from lessen.core.data import ArrayExamples, Examples, Inputs, batches, map_input
 from lessen.core.errors import DataError, RunError
 from lessen.core.files import write_tensors
 from lessen.core.settings import encode
-from lessen.engine.log import cannot_write
 from lessen.graph.on_policy import Writing, rewrite
 from lessen.surgery.digest import digest
 
@@ -80,10 +79,7 @@ def written_by(
         raise DataError("There are no examples to go on with. Give at least one sequence.")
     tensors = {f"inputs.{name}": torch.cat([_named(part)[name] for part in inputs]) for name in _named(inputs[0])}
     tensors["labels"] = torch.cat(labels)
-    try:
-        write_tensors(path, tensors, {"about": json.dumps(about, sort_keys=True)})
-    except OSError as error:
-        raise cannot_write(path.parent, error) from error
+    write_tensors(path, tensors, {"about": json.dumps(about, sort_keys=True)})
     return _examples(tensors)
 
 

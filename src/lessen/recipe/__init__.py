@@ -2,8 +2,9 @@
 
 from lessen.recipe.catalogue import about, catalogue, methods
 from lessen.recipe.pages import pages, read_evidence, write_pages
+from lessen.recipe.reader import plain_value
 from lessen.recipe.recipe import Build, Recipe, as_data, read_recipe, schema, shipped, write_recipe
-from lessen.recipe.runs import load, pack, read_run, resume
+from lessen.recipe.runs import check_imports, load, pack, read_run, resume
 
 __all__ = [
     "Build",
@@ -11,10 +12,12 @@ __all__ = [
     "about",
     "as_data",
     "catalogue",
+    "check_imports",
     "load",
     "methods",
     "pack",
     "pages",
+    "plain_value",
     "read_evidence",
     "read_recipe",
     "read_run",

@@ -21,6 +21,11 @@ from lessen.recipe.hints import fitting, is_object, item_of, leaves, settings_cl
 
 YAML = "tag:yaml.org,2002:"
 NULL = YAML + "null"
+DEEPEST = 64
+"""Levels of a recipe; the deepest that ships has 12."""
+LONGEST = 10_000
+"""Values of a recipe, with aliases carried out; the longest that ships has a few hundred."""
+_UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 TAGS = {"null", "bool", "int", "float", "str", "seq", "map"}
 
 
@@ -46,14 +51,18 @@ class Reader:
     def __init__(self, text: str, file: Path, known: Mapping[str, type]) -> None:
         self.file = file
         self.known = known
-        self._loader = Loader(text)
         try:
+            self._loader = Loader(text)
             self._root = self._loader.get_single_node()
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise RecipeError(f"{file}, line {line}: this is not YAML: {error.problem}.") from error
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, OverflowError) as error:  # an escape above the last character of Unicode
             raise RecipeError(f"{file}: this is not YAML: {error}.") from error
+        except RecursionError as error:
+            raise RecipeError(f"{file} is nested deeper than {DEEPEST} levels, which no recipe needs.") from error
+        if self._root is not None:
+            self._check_size(self._root)
 
     def read(self, cls: type) -> Any:
         """The whole file as one settings object of a class.
@@ -63,10 +72,47 @@ class Reader:
         """
         if self._root is None:
             raise RecipeError(f"{self.file} is empty, but {', '.join(_required(cls)) or 'settings'} were expected.")
-        try:
-            return self._make(cls, self._root, self._root)
-        except RecursionError as error:
-            raise RecipeError(f"{self.file}: an alias (*name) stands inside what it is the name of.") from error
+        return self._make(cls, self._root, self._root)
+
+    def plain(self) -> Any:
+        """The whole file as plain data: texts, numbers, lists and mappings.
+
+        Raises:
+            RecipeError: a tag or a value is wrong.
+        """
+        return None if self._root is None else self._value(self._root, Any)
+
+    def _check_size(self, root: yaml.Node) -> None:
+        """Depth, number of values with every alias carried out, and characters that no file can hold."""
+        sizes: dict[int, tuple[int, int]] = {}
+        open_: set[int] = set()
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            if id(node) in sizes:
+                stack.pop()
+                continue
+            inside = _inside(node)
+            waiting = [each for each in inside if id(each) not in sizes]
+            if waiting:
+                open_.add(id(node))
+                if any(id(each) in open_ for each in waiting):
+                    raise self._error(node, "an alias (*name) stands inside what it is the name of.")
+                stack += waiting
+                continue
+            found = [sizes[id(each)] for each in inside]
+            size, depth = 1 + sum(size for size, _ in found), 1 + max((depth for _, depth in found), default=0)
+            if depth > DEEPEST:
+                raise self._error(node, f"this is nested deeper than {DEEPEST} levels, which no recipe needs.")
+            if size > LONGEST:
+                raise self._error(
+                    node, f"these are more than {LONGEST:,} values, aliases carried out. No recipe needs it."
+                )
+            if isinstance(node, yaml.ScalarNode) and _UNWRITABLE.search(node.value):
+                raise self._error(node, f"{node.value[:60]!a} holds a character that no text file can hold.")
+            sizes[id(node)] = size, depth
+            open_.discard(id(node))
+            stack.pop()
 
     def _error(self, node: yaml.Node, text: str) -> RecipeError:
         return RecipeError(f"{self.file}, line {node.start_mark.line + 1}: {text}")
@@ -129,14 +175,17 @@ class Reader:
             if objects:
                 return self._make(self._named(value, node, fits), yaml.ScalarNode(NULL, ""), node)
             if Path in kinds:
-                return self._place(value)
+                return self._place(value, node)
         return value
 
     def _scalar(self, node: yaml.Node) -> Any:
         try:
-            return self._loader.construct_object(node, deep=True)
-        except (ValueError, KeyError, yaml.YAMLError) as error:
+            value = self._loader.construct_object(node, deep=True)
+        except (ValueError, KeyError, OverflowError, yaml.YAMLError) as error:
             raise self._error(node, f"{self._show(node)} is not what its tag says.") from error
+        if isinstance(value, int) and abs(value) >= 1 << 64:
+            raise self._error(node, f"{self._show(node)} is too large; numbers have 64 bits at most.")
+        return value
 
     def _mapping(self, node: yaml.MappingNode, kinds: list[Any], fits: Mapping[str, type]) -> Any:
         pairs = self._pairs(node)
@@ -166,13 +215,38 @@ class Reader:
             raise self._error(node, f"{name} cannot stand here. What can: {_list(fits)}.")
         raise self._error(node, f"there is no {name!r}: {did_you_mean(name, fits)}")
 
-    def _place(self, value: str) -> Path:
-        path = Path(value).expanduser()
+    def _place(self, value: str, node: yaml.Node) -> Path:
+        try:
+            path = Path(value).expanduser()
+        except RuntimeError as error:
+            raise self._error(node, f"{value!r} begins with the home of a user that does not exist.") from error
         return path if path.is_absolute() else (self.file.parent / path).absolute()
 
     def _show(self, node: yaml.Node) -> str:
         text = yaml.serialize(node).strip().removesuffix("...").strip().splitlines()
         return repr(text[0][:60] if text else "nothing")
+
+
+def plain_value(text: str, source: str) -> Any:
+    """YAML as plain data, with the same limits as a recipe.
+
+    Args:
+        text: The YAML.
+        source: Where it comes from, for errors.
+
+    Raises:
+        RecipeError: it is not YAML, names a tag, or is too large.
+
+    >>> plain_value("[32, 1e-3]", "here")
+    [32, 0.001]
+    """
+    return Reader(text, Path(source), {}).plain()
+
+
+def _inside(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [each for pair in node.value for each in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def _is_null(node: yaml.Node) -> bool:

@@ -14,7 +14,7 @@ from torch import nn
 
 from lessen.core.contracts import Operation
 from lessen.core.errors import RecipeError
-from lessen.core.files import write_text
+from lessen.core.files import read_text, write_text
 from lessen.core.seeds import derive
 from lessen.core.settings import encode, settings
 from lessen.data import Source
@@ -26,6 +26,9 @@ from lessen.recipe.reader import Reader
 from lessen.recipe.schema import schema_of
 from lessen.schemes import Scheme
 from lessen.zoo import build, is_own
+
+LONGEST_FILE = 1 << 20
+"""Bytes of a recipe; YAML is read at about 100 kB a second."""
 
 
 @settings
@@ -42,6 +45,13 @@ class Build:
     build: str
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     weights: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "seed"):
+            if name in self.arguments:
+                raise ValueError(
+                    f"arguments holds {name!r}, which is no argument of a network; it is set next to them."
+                )
 
     @property
     def imports(self) -> bool:
@@ -113,10 +123,7 @@ def read_recipe(path: str | Path) -> Recipe:
         RecipeError: there is no such file, or a key, a class or a value in it is wrong; the text names the line.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"The recipe {path} cannot be read ({error}). Give the path of a YAML file.") from error
+    text = read_text(path, error=RecipeError, expected="a recipe, a YAML file", most=LONGEST_FILE)
     recipe: Recipe = Reader(text, path, catalogue()).read(Recipe)
     return recipe
 

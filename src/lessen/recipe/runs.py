@@ -12,9 +12,10 @@ from typing import Any
 from torch import nn
 
 from lessen import pipeline
-from lessen.core.errors import RecipeError, RunError
+from lessen.core.errors import RecipeError, RunError, did_you_mean
 from lessen.pipeline import Compressed, Packed, RunFolder
 from lessen.recipe.recipe import Build, Recipe, read_recipe
+from lessen.zoo import SOURCES
 
 
 def read_run(run: str | Path) -> Recipe:
@@ -103,16 +104,32 @@ def resume(run: str | Path, *, allow_import: bool = False, progress: bool = True
     return pipeline.resume(run, progress=progress, **arguments)
 
 
-def _trusted(run: str | Path, recipe: Recipe, allow_import: bool) -> Recipe:
+def check_imports(recipe: Recipe, source: str | Path, *, allow_import: bool) -> None:
+    """Whether a recipe may be carried out: it names no `module:factory`, or this was allowed.
+
+    Args:
+        recipe: The recipe; nothing of it has been built yet.
+        source: Where it comes from, for the error.
+        allow_import: Whether a module may be run.
+
+    Raises:
+        RecipeError: it names one, and this was not allowed.
+    """
     for build in (recipe.network, recipe.student):
         if build is not None:
-            _allowed(run, build, allow_import)
+            _allowed(source, build, allow_import)
+
+
+def _trusted(run: str | Path, recipe: Recipe, allow_import: bool) -> Recipe:
+    check_imports(recipe, run, allow_import=allow_import)
     return recipe
 
 
 def _allowed(source: str | Path, build: Build, allow_import: bool) -> None:
     if build.imports and not allow_import:
+        place = build.build.partition(":")[0]
         raise RecipeError(
-            f"The recipe in {source} names the network {build.build!r}, and to build it is to run that module. If you "
-            "trust this folder, say so with --allow-import (in Python: allow_import=True)."
+            f"{source} names the network {build.build!r}; to build it is to run the module {place!r}. If you trust its "
+            f"author, say so with --allow-import (in Python: allow_import=True). If {place!r} is a slip: "
+            f"{did_you_mean(place, SOURCES)}"
         )

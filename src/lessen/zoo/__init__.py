@@ -1,6 +1,6 @@
 """Networks: small ones of our own, one architecture a file, and a door to those of others."""
 
-from lessen.zoo.build import NETWORKS, Logits, build, is_own
+from lessen.zoo.build import NETWORKS, SOURCES, Logits, build, is_own
 from lessen.zoo.check import check_classes
 from lessen.zoo.language_model import LanguageModel, language_model
 from lessen.zoo.lenet import lenet5
@@ -12,6 +12,7 @@ from lessen.zoo.weights import load_tensors, load_weights, read_weights
 
 __all__ = [
     "NETWORKS",
+    "SOURCES",
     "LanguageModel",
     "Logits",
     "ResidualNetwork",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from lessen.core.errors import LessenError, NetworkError, WeightsError, did_you_mean, need
+from lessen.core.files import check_regular
 from lessen.core.seeds import seeded
 from lessen.zoo.language_model import language_model
 from lessen.zoo.lenet import lenet5
@@ -54,8 +57,8 @@ def build(name: str, /, *, weights: str | Path | None = None, seed: int = 0, **a
     kind, colon, rest = name.partition(":")
     if not colon or not rest:
         raise NetworkError(f"{name!r} does not say where the network is from. Give {_FORMS}.")
-    if weights is not None and not Path(weights).expanduser().is_file():
-        raise WeightsError(f"There is no file {weights}. Give the path of a .safetensors file or of a checkpoint.")
+    if weights is not None:
+        check_regular(_expanded(weights), error=WeightsError, expected="a .safetensors file or of a checkpoint")
     with seeded(seed, "network", name):
         network = _MAKERS.get(kind, _own)(name if kind not in _MAKERS else rest, arguments)
     if weights is not None:
@@ -103,8 +106,7 @@ def _timm(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     timm = need("timm", "zoo")
     if not timm.is_model(name):
         raise NetworkError(f"There is no network {name!r} in timm: {did_you_mean(name, timm.list_models())}")
-    if arguments.get("pretrained"):
-        raise NetworkError("lessen does not download. Give weights=FILE in place of pretrained=True.")
+    _no_weights(f"timm:{name}", arguments, "pretrained", "checkpoint")
     return _network(f"timm:{name}", partial(timm.create_model, name), arguments)
 
 
@@ -112,18 +114,37 @@ def _torchvision(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     models = need("torchvision.models", "zoo")
     if name not in models.list_models():
         raise NetworkError(f"There is no network {name!r} in torchvision: {did_you_mean(name, models.list_models())}")
-    return _network(f"torchvision:{name}", partial(models.get_model, name), arguments)
+    _no_weights(f"torchvision:{name}", arguments, "pretrained", "weights")
+    # Some take the weights of their backbone from the network unless they are told not to.
+    backbone = {key: None for key in inspect.signature(models.get_model_builder(name)).parameters if "weights" in key}
+    return _network(f"torchvision:{name}", partial(models.get_model, name, **backbone), arguments)
+
+
+def _no_weights(name: str, arguments: Mapping[str, Any], *prefixes: str) -> None:
+    for key, value in arguments.items():
+        if key.startswith(prefixes) and value:
+            raise NetworkError(f"{name}: lessen does not download. Give weights=FILE in place of {key}={value!r}.")
 
 
 def _transformers(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     transformers = need("transformers", "zoo")
-    folder = Path(name).expanduser()
+    folder = _expanded(name)
+    for key in (
+        "trust_remote_code",
+        "local_files_only",
+        "code_revision",
+        "attn_implementation",
+        "experts_implementation",
+    ):
+        # The last two can name code on the hub.
+        if key in arguments:
+            raise NetworkError(f"transformers:{name}: lessen does not take {key}=; nothing is fetched or executed.")
     if folder.exists():
         try:
             config = transformers.AutoConfig.from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=False, **arguments
             )
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # whatever a damaged configuration leads to
             raise NetworkError(f"{folder} is not a configuration of transformers ({_first(error)}).") from error
     else:
         known = sorted(transformers.CONFIG_MAPPING)
@@ -137,14 +158,35 @@ def _transformers(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     if type(config) not in kind._model_mapping:
         kind = transformers.AutoModelForSequenceClassification
     try:
-        return Logits(kind.from_config(config))
-    except (ValueError, TypeError) as error:
+        return Logits(kind.from_config(config, trust_remote_code=False))
+    except Exception as error:  # whatever a strange configuration leads to
         raise NetworkError(
             f"transformers has no classifier of type {config.model_type!r} ({_first(error)})."
         ) from error
 
 
+@contextmanager
+def current_folder() -> Iterator[None]:
+    """Let modules be imported from the current folder as well, after all other places, for a block."""
+    here = str(Path.cwd())
+    if here in sys.path or "" in sys.path:
+        yield
+        return
+    sys.path.append(here)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
 def _own(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    # The modules that it imports, now or when it is called, may lie in the same folder.
+    with current_folder():
+        return _imported(name, arguments)
+
+
+def _imported(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     place, _, rest = name.partition(":")
     try:
         found: Any = importlib.import_module(place)
@@ -157,6 +199,8 @@ def _own(name: str, arguments: Mapping[str, Any]) -> nn.Module:
             f"There is no module {place!r} to take {rest!r} from: {did_you_mean(place, _MAKERS)} "
             f"A network is {_FORMS}; a module of your own must be importable from the current folder."
         ) from error
+    except Exception as error:  # it is somebody's code
+        raise NetworkError(f"Module {place!r} cannot be imported: {type(error).__name__}: {_first(error)}") from error
     for part in rest.split("."):
         if not hasattr(found, part):
             names = [known for known in dir(found) if not known.startswith("_")]
@@ -185,7 +229,7 @@ def _call(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]) 
         return factory(**arguments)
     except LessenError:
         raise
-    except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
+    except Exception as error:  # it is somebody's code
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise NetworkError(f"{name} cannot be built from ({given}): {_first(error)}") from error
 
@@ -202,6 +246,13 @@ def _fits(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]) 
             raise NetworkError(f"{name} has no argument {key!r}: {did_you_mean(key, parameters)}")
 
 
+def _expanded(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise NetworkError(f"{str(path)!r} begins with the home of a user that does not exist.") from error
+
+
 def _first(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
@@ -214,3 +265,6 @@ _MAKERS: Mapping[str, Callable[[str, Mapping[str, Any]], nn.Module]] = {
     "transformers": _transformers,
     "zoo": _zoo,
 }
+
+SOURCES = tuple(_MAKERS)
+"""What a name can begin with; anything else is a module."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core.errors import WeightsError
-from lessen.core.files import read_tensors
+from lessen.core.files import check_regular, read_tensors
 
 _WRAPPINGS = ("state_dict", "model_state_dict", "model", "network", "net", "module")
 """Keys under which training programs keep the state of the network, among other things."""
@@ -28,16 +26,18 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: there is no such file, it is damaged, or reading it would mean running code that it names.
     """
-    path = Path(path).expanduser()
+    try:
+        path = Path(path).expanduser()
+    except RuntimeError as error:
+        raise WeightsError(f"{str(path)!r} begins with the home of a user that does not exist.") from error
     if path.suffix == ".safetensors":
         return read_tensors(path)
-    if not path.is_file():
-        raise WeightsError(f"There is no file {path}. Give the path of a .safetensors file or of a checkpoint.")
+    check_regular(path, error=WeightsError, expected="a .safetensors file or of a checkpoint")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # a damaged pickle can raise anything
         raise WeightsError(
             f"{path} cannot be read as plain tensors, and lessen does not execute what a file contains. If it is a "
             "whole network that was pickled, open it where it was made, where you trust it, and write only its "
