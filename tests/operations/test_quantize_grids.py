@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lessen.operations.quantize import MinMax, Percentile, SquaredError
+from lessen.operations.quantize import Entropy, MeanMagnitude, MinMax, Percentile, SquaredError
 from lessen.operations.quantize.fake import fake_quantize, quantize_weight, weight_scale
-from lessen.operations.quantize.observers import BINS, Seen, candidates, grid, squared_error
+from lessen.operations.quantize.observers import BINS, Observer, Seen, candidates, grid, squared_error
 
 
 @given(st.floats(-50, 50), st.floats(0, 100))
@@ -89,6 +89,7 @@ def seen(values: np.ndarray) -> Seen:
     parts = [torch.from_numpy(part) for part in np.array_split(values, 3)]
     for part in parts:
         what.stretch(part)
+        what.look_for_spikes(part)
     for part in parts:
         what.count(part)
     return what
@@ -98,6 +99,75 @@ def draws(kind: str) -> np.ndarray:
     source = np.random.default_rng(0)
     values = source.standard_t(3, 30000).astype(np.float32)
     return np.maximum(values, 0) if kind == "relu" else values
+
+
+KINDS = ("clean", "spiked", "pruned", "background")
+OBSERVERS = (MinMax(), Percentile(), SquaredError(), Entropy(), MeanMagnitude())
+
+
+def data(kind: str) -> np.ndarray:
+    """Activations or weights as they come, in a shuffled order.
+
+    Clean; with 70 % of exact zeros, as behind a ReLU; with the smaller half set to zero, as by pruning; and with 80 %
+    of one value that is not zero, as an image's background.
+    """
+    source = np.random.default_rng(0)
+    values = source.laplace(size=20000)
+    if kind == "spiked":
+        values = np.append(np.abs(values), np.zeros(46667))
+    elif kind == "pruned":
+        values[np.abs(values) < np.median(np.abs(values))] = 0
+    elif kind == "background":
+        values = np.append(np.abs(values) - 0.42, np.full(80000, -0.42))
+    return source.permutation(values).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_that_come_again_and_again_are_counted_by_themselves(kind: str) -> None:
+    values = data(kind)
+    what = seen(values)
+    spikes = {"clean": [], "background": [np.float64(np.float32(-0.42))]}.get(kind, [0.0])
+    assert what.spikes.tolist() == spikes
+    assert what.held is not None
+    assert what.held.tolist() == [float((values == spike).sum()) for spike in spikes]
+    assert what.counts is not None
+    assert what.counts.sum() + what.held.sum() == len(values)
+    expected = np.histogram(values[~np.isin(values, spikes)], BINS, (values.min(), values.max()))[0]
+    assert np.abs(np.cumsum(what.counts - expected)).max() <= 2  # a value at an edge of two bins may be in either
+
+
+@pytest.mark.parametrize("levels", [15, 255])
+@pytest.mark.parametrize("spike", [0.0, 0.3, -0.7, 1.1])
+def test_entropy_is_moved_by_no_spike_inside(spike: float, levels: int) -> None:
+    """By hand: all of a spike has one code, which tells all there is to know of it; so the rest alone decides."""
+    values = np.append(data("clean"), [25.0]).astype(np.float32)
+    low, high = Entropy().range_of(seen(values), levels=levels)
+    assert high < 25  # it does cut
+    assert low < spike < high
+    more = np.random.default_rng(1).permutation(np.append(values, np.full(60000, spike, np.float32)))
+    assert Entropy().range_of(seen(more), levels=levels) == (low, high)
+
+
+def test_entropy_does_not_clamp_a_spike() -> None:
+    """A background far out is half of all values: without it the best range would end before it."""
+    values = np.append(data("clean"), [30.0]).astype(np.float32)
+    assert Entropy().range_of(seen(values), levels=15)[1] < 20
+    more = np.random.default_rng(1).permutation(np.append(values, np.full(20000, 20.0, np.float32)))
+    assert Entropy().range_of(seen(more), levels=15)[1] >= 20
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("observer", OBSERVERS, ids=lambda each: type(each).__name__)
+def test_no_observer_is_far_worse_than_min_max_at_eight_bits(observer: Observer, kind: str) -> None:
+    """Root mean squared error over the values themselves."""
+    values = data(kind).astype(np.float64)
+
+    def error(ends: tuple[float, float]) -> float:
+        return squared_error(values, np.ones_like(values), *ends, levels=255) ** 0.5
+
+    least = error((values.min(), values.max()))
+    assert error(observer.range_of(seen(data(kind)), levels=255)) <= 3 * least
+    assert error((values.min() / 3, values.max() / 3)) > 3 * least  # the ruler sees a range that is far too narrow
 
 
 @pytest.mark.parametrize("kind", ["relu", "signed"])

@@ -1,6 +1,7 @@
 """Grids with steps of their own: how they are chosen, what their gradients are, how they train and where they go."""
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from lessen.operations.quantize import (
     MinMax,
     Quantize,
     SquaredError,
+    observers,
 )
 from lessen.operations.quantize.fake import weight_scale
 from lessen.operations.quantize.grids import OffsetGrid, StepGrid, WeightGrid
@@ -83,52 +85,68 @@ def test_squared_error_chooses_nearly_the_best_of_all_steps_for_each_channel() -
     assert bool((error(weight_steps(weight, MinMax(), limit=7, axis=0)) > 1.1 * best).any())
 
 
-def slow_divergence(counts: np.ndarray, first: int, last: int, levels: int, *, outliers: bool = True) -> float:
-    """Entropy calibration as TensorRT's slides tell it, bin by bin."""
-    told = [float(count) for count in counts[first:last]]
-    if outliers:
-        told[0] += sum(counts[:first])
-        told[-1] += sum(counts[last:])
-    groups: dict[int, list[int]] = {}
-    for place in range(len(told)):
-        groups.setdefault(place * (levels + 1) // len(told), []).append(place)
-    spread = [0.0] * len(told)
-    for members in groups.values():
-        filled = [place for place in members if told[place] > 0]
+def slow_divergence(values: np.ndarray, low: float, high: float, levels: int, bins: np.ndarray) -> float:
+    """Entropy calibration as TensorRT's slides tell it, value by value and bin by bin, on the codes of the real grid.
+
+    Args:
+        values: Of which none comes again and again.
+        low: Where the range starts, at an edge of bins.
+        high: Where it ends.
+        levels: The largest code.
+        bins: The edges of all bins.
+    """
+    scale, zero = observers.grid(low, high, levels=levels)
+    middles = [(one + other) / 2 for one, other in itertools.pairwise(bins)]
+    inside = [place for place, middle in enumerate(middles) if low < middle < high]
+    places = np.clip(np.searchsorted(bins, values, side="right") - 1, 0, len(middles) - 1)
+    told, held = dict.fromkeys(inside, 0), dict.fromkeys(inside, 0)
+    for place in places.tolist():
+        told[min(max(place, inside[0]), inside[-1])] += 1
+        if place in held:
+            held[place] += 1
+    cells: dict[float, list[int]] = {}
+    for place in inside:
+        cells.setdefault(float(np.clip(np.rint(middles[place] / scale) + zero, 0, levels)), []).append(place)
+    lost, all_held = 0.0, sum(held.values())
+    for members in cells.values():
+        filled = [place for place in members if told[place]]
         for place in filled:
-            spread[place] = sum(counts[first + each] for each in members) / len(filled)
-    inside, total = sum(counts[first:last]), sum(told)
-    return sum(
-        p / total * math.log(p / total / max(q / inside, 1e-10)) for p, q in zip(told, spread, strict=True) if p > 0
-    )
+            p, q = told[place] / len(values), sum(held[each] for each in members) / len(filled) / all_held
+            lost += p * math.log(p / max(q, 1e-10))
+    return lost
 
 
-def test_entropy_is_that_of_a_slow_loop() -> None:
-    counts = np.random.default_rng(0).poisson(3.0, 64).astype(float)
-    for first, last in ((0, 64), (5, 60), (20, 40)):
-        assert lost_information(counts, first, last, levels=7) == pytest.approx(slow_divergence(counts, first, last, 7))
-    wrong = slow_divergence(counts, 20, 40, 7, outliers=False)
-    assert lost_information(counts, 20, 40, levels=7) != pytest.approx(wrong)
+def test_lost_information_on_numbers_by_hand() -> None:
+    # Two values lie above: as told [2, 0, 4, 4] of 10. Codes tell 2 of 8 in the first bin (the second had none), and 6
+    # over the other two: 3 of 8 each.
+    expected = 0.2 * math.log(0.2 / 0.25) + 2 * 0.4 * math.log(0.4 / 0.375)
+    counts, code = np.array([2.0, 0, 4, 2]), np.array([0.0, 0, 1, 1])
+    assert lost_information(counts, code, below=0, above=2) == pytest.approx(expected)
+    assert lost_information(np.array([3.0, 3, 4, 4]), code, below=0, above=0) == pytest.approx(0)
+    assert lost_information(np.zeros(4), code, below=0, above=0) == 0
 
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_entropy_cuts_outliers_off_and_keeps_the_best_of_its_ranges(signed: bool) -> None:
-    values = np.random.default_rng(0).laplace(size=40000).astype(np.float32)
+    values = np.random.default_rng(0).laplace(size=20000).astype(np.float32)
     values = np.append(values if signed else np.abs(values), [60.0]).astype(np.float32)
     seen = Seen()
     seen.stretch(torch.from_numpy(values))
+    seen.look_for_spikes(torch.from_numpy(values))
     seen.count(torch.from_numpy(values))
     low, high = Entropy().range_of(seen, levels=15)
     assert high < 20 < seen.high
     assert low < 0 if signed else low >= 0
-    assert seen.counts is not None
-    counts, width = seen.counts.reshape(2048, -1).sum(1), (seen.high - seen.low) / 2048
+    bins = np.linspace(seen.low, seen.high, 2049)
 
     def divergence(threshold: float) -> float:
-        ends = [round((end - seen.low) / width) for end in (-threshold, threshold)]
-        return slow_divergence(counts, max(ends[0], 0), min(ends[1], 2048), 15)
+        ends = [bins[np.abs(bins - end).argmin()] for end in (-threshold, threshold)]
+        return slow_divergence(values, *ends, 15, bins)
 
-    assert divergence(high) <= min(divergence(part * 60) for part in (0.1, 0.2, 0.4, 0.7, 1.0)) + 1e-9
+    others = [divergence(part * 60 / 256) for part in (12, 20, 24, 26, 30, 60, 256)]
+    chosen = slow_divergence(values, low, high, 15, bins)
+    assert chosen <= 1.01 * min(others)  # edges of bins are chosen a little differently here
+    assert chosen < 0.5 * max(others)
 
 
 def test_mean_magnitude_starts_where_the_paper_starts() -> None:

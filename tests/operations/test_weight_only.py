@@ -88,9 +88,9 @@ def slow_gptq(weight_OI: Tensor, gram: Tensor, rounding: Rounding, damping: floa
             step, zero = group_grids(
                 left[:, column : column + rounding.group], bits=rounding.bits, group=rounding.group, symmetric=False
             )
-        rounded = on_grids(
-            left[:, column : column + 1], step, zero, bits=rounding.bits, group=rounding.group, symmetric=False
-        ).weight()[:, 0]
+        rounded = on_grids(left[:, column : column + 1], step, zero, bits=rounding.bits, group=rounding.group).weight()[
+            :, 0
+        ]
         change = left[:, column] - rounded
         if column + 1 < columns:
             behind = gram[column + 1 :, column + 1 :]
@@ -153,11 +153,37 @@ def test_the_nearest_is_within_half_a_step_and_zero_is_exact(bits: int, symmetri
     assert made.codes.dtype == torch.uint8
     assert int(made.codes.max()) < 2**bits
     assert bool((made.weight()[weight == 0] == 0).all())
-    wide = made.steps.repeat_interleave(8, 1)[:, :37]
+    wide = made.steps.abs().repeat_interleave(8, 1)[:, :37]
     # Steps are rounded to 11 bits, so the ends may be off by a little more than half a step.
-    assert bool(((weight - made.weight()).abs() <= wide * (0.5 + 2**bits * 2.0**-11)).all())
-    again = on_grids(made.weight(), made.steps, made.zeros.double(), bits=bits, group=8, symmetric=symmetric)
+    near = (weight - made.weight()).abs() <= wide * (0.5 + 2**bits * 2.0**-11)
+    clamped = made.codes == 2**bits - 1  # a symmetric grid has one code fewer on this side
+    assert bool((near | clamped if symmetric else near).all())
+    again = on_grids(made.weight(), made.steps, made.zeros.double(), bits=bits, group=8)
     assert torch.equal(again.codes, made.codes)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_a_symmetric_grid_uses_all_its_codes(bits: int) -> None:
+    weight, _ = drawn(64, 32)
+    half, rows = 2 ** (bits - 1), range(64)
+    made = nearest(weight, bits=bits, group=32, symmetric=True)
+    assert bool((made.codes.amin(1) == 0).all())
+    assert bool((made.zeros == half).all())
+
+    def nearest_of(values: Tensor, row: int) -> float:
+        """By hand: the squared error of a row, each weight to the nearest of these values."""
+        return float((weight[row][:, None] - values).abs().amin(1).square().sum())
+
+    # The lowest code is the largest weight, whatever its sign.
+    largest = [float(max(weight[row], key=abs)) for row in rows]
+    by_hand = [nearest_of(-largest[row] / half * torch.arange(-half, half), row) for row in rows]
+    error = (weight - made.weight()).square().sum(1)
+    assert torch.allclose(error, torch.tensor(by_hand, dtype=error.dtype), rtol=2e-2)
+    # The usual one: a step of 2 max / (2^bits - 1), clamped at half a step inside the largest weight.
+    usual = [nearest_of(abs(largest[row]) * 2 / (2 * half - 1) * torch.arange(-half, half), row) for row in rows]
+    assert float(error.sum()) <= sum(usual)
+    unused = [nearest_of(abs(largest[row]) / (half - 1) * torch.arange(1 - half, half), row) for row in rows]
+    assert float(error.sum()) < 0.8 * sum(unused)
 
 
 def test_a_grid_without_zero_would_be_seen() -> None:

@@ -6,12 +6,12 @@ is seen in the histogram of what passed. Weights are observed in the same way: e
 Entropy: Migacz, 8-bit inference with TensorRT, GTC 2017. Mean magnitude: Esser et al., Learned step size quantization,
 ICLR 2020, arXiv:1902.08153, section 2.1.
 
-Shapes: B bins.
+Shapes: B bins, S spikes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -27,22 +27,31 @@ _STEPS = 32
 _ENTROPY_BINS = 2048
 _ENTROPY_RANGES = 256
 _RARE = 1e-10
+_SAMPLE, _OFTEN = 4096, 0.005
+"""Of how many values spikes are looked for among, and the share of them that makes one."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass
 class Seen:
-    """What passed an edge: its ends, and after a second pass how often each value came.
+    """What passed an edge: its ends, values that come again and again, and after a second pass how often each came.
+
+    A value that comes again and again (the zeros behind a ReLU, a constant background, pruned weights) is a spike: the
+    grid has one code for all of it. It is counted by itself, at its exact place.
 
     Args:
         low: The smallest value.
         high: The largest value.
-        counts: How many values fell into each of BINS equal parts of [low, high], shape (B,).
+        spikes: The values that come again and again, ascending, shape (S,).
+        held: How often each of them came, shape (S,).
+        counts: How many of all other values fell into each of BINS equal parts of [low, high], shape (B,).
     """
 
     low: float = float("inf")
     high: float = float("-inf")
+    spikes: Floats = field(default_factory=lambda: np.zeros(0))
+    held: Floats | None = None
     counts: Floats | None = None
 
     def stretch(self, values: Tensor) -> None:
@@ -52,19 +61,38 @@ class Seen:
         self.low = float(np.minimum(self.low, float(low)))
         self.high = float(np.maximum(self.high, float(high)))
 
-    def count(self, values: Tensor) -> None:
-        """Second pass: count, with the ends known."""
-        if self.counts is None:
-            self.counts = np.zeros(BINS)
-        if self.high > self.low:
-            found = torch.histc(values.detach().float(), BINS, min=self.low, max=self.high)
-            self.counts += found.double().cpu().numpy()
+    def look_for_spikes(self, values: Tensor) -> None:
+        """First pass: note the values that hold at least 0.5 % of a sample."""
+        flat = values.detach().flatten()
+        if len(flat) > _SAMPLE:
+            draw = torch.Generator().manual_seed(0)
+            flat = flat[torch.randint(len(flat), (_SAMPLE,), generator=draw).to(flat.device)]
+        found, times = flat.float().cpu().unique(return_counts=True)
+        often = found[times >= max(2.0, _OFTEN * len(flat))]
+        self.spikes = np.union1d(self.spikes, often.double().numpy())
 
-    def centres(self) -> Floats:
-        """The middle of each bin, shape (B,)."""
-        width = (self.high - self.low) / BINS
-        middles: Floats = self.low + width * (np.arange(BINS, dtype=np.float64) + 0.5)
-        return middles
+    def count(self, values: Tensor) -> None:
+        """Second pass: count, with the ends and the spikes known."""
+        if self.counts is None or self.held is None:
+            self.counts, self.held = np.zeros(BINS), np.zeros(len(self.spikes))
+        if not self.high > self.low:
+            return
+        rest = values.detach().float().flatten()
+        if len(self.spikes):
+            spikes = torch.from_numpy(self.spikes).to(rest)
+            place = torch.searchsorted(spikes, rest).clamp_max_(len(spikes) - 1)
+            same = spikes[place] == rest
+            self.held += place[same].bincount(minlength=len(spikes)).double().cpu().numpy()
+            rest = rest[~same]
+        self.counts += torch.histc(rest, BINS, min=self.low, max=self.high).double().cpu().numpy()
+
+    def weighed(self) -> tuple[Floats, Floats]:
+        """The middle of each filled bin and every spike, and how often each came, shape (filled + S,) each."""
+        if self.counts is None or self.held is None:
+            return np.zeros(0), np.zeros(0)
+        filled, width = np.flatnonzero(self.counts), (self.high - self.low) / BINS
+        middles = self.low + width * (filled + 0.5)
+        return np.append(middles, self.spikes), np.append(self.counts[filled], self.held)
 
 
 @settings
@@ -91,11 +119,13 @@ class Percentile:
 
     def range_of(self, seen: Seen, *, levels: int) -> tuple[float, float]:
         """The range to cover with `levels` steps."""
-        if seen.counts is None or not seen.counts.sum():
+        values, counts = seen.weighed()
+        if not counts.sum():
             return seen.low, seen.high
-        below = np.cumsum(seen.counts) / seen.counts.sum()
-        outside = (1 - self.percent / 100) / 2
         width = (seen.high - seen.low) / BINS
+        place = np.clip((values - seen.low) / width, 0, BINS - 1).astype(int)
+        below = np.cumsum(np.bincount(place, counts, BINS)) / counts.sum()
+        outside = (1 - self.percent / 100) / 2
         first = int(np.searchsorted(below, outside))
         last = int(np.searchsorted(below, 1 - outside))
         return seen.low + first * width, min(seen.low + (last + 1) * width, seen.high)
@@ -109,12 +139,12 @@ class SquaredError:
 
     def range_of(self, seen: Seen, *, levels: int) -> tuple[float, float]:
         """The range to cover with `levels` steps."""
-        if seen.counts is None or not seen.counts.sum():
+        values, counts = seen.weighed()
+        if not counts.sum():
             return seen.low, seen.high
-        filled = seen.counts > 0
-        centres, counts, best = seen.centres()[filled], seen.counts[filled], (float("inf"), seen.low, seen.high)
+        best = (float("inf"), seen.low, seen.high)
         for low, high in candidates(seen.low, seen.high):
-            error = squared_error(centres, counts, low, high, levels=levels)
+            error = squared_error(values, counts, low, high, levels=levels)
             best = min(best, (error, low, high))
         return best[1], best[2]
 
@@ -124,26 +154,36 @@ class Entropy:
     """The range that loses the least information: smallest divergence from the values to what a grid tells of them.
 
     Both ends come towards zero together, in 256 steps; values outside count as the outermost bin inside. It wants many
-    values: for the few weights of a channel `SquaredError` is better.
+    values: for the few weights of a channel `SquaredError` is better. A value that comes again and again has a code of
+    its own and loses nothing, unless it is clamped.
     """
 
     needs_counts: ClassVar[bool] = True
 
     def range_of(self, seen: Seen, *, levels: int) -> tuple[float, float]:
         """The range to cover with `levels` steps."""
-        if seen.counts is None or not seen.counts.sum():
+        if seen.counts is None or seen.held is None or not (seen.counts.sum() + seen.held.sum()):
             return seen.low, seen.high
         counts = seen.counts.reshape(_ENTROPY_BINS, -1).sum(1)
         width, largest = (seen.high - seen.low) / _ENTROPY_BINS, max(abs(seen.low), abs(seen.high))
-        best = (float("inf"), 0, _ENTROPY_BINS)
+        middles = seen.low + width * (np.arange(_ENTROPY_BINS) + 0.5)
+        best = (float("inf"), seen.low, seen.high)
         for part in range(_ENTROPY_RANGES, 0, -1):
             threshold = largest * part / _ENTROPY_RANGES
             first = max(0, round((-threshold - seen.low) / width))
             last = min(_ENTROPY_BINS, round((threshold - seen.low) / width))
             if last - first <= levels:
                 break
-            best = min(best, (lost_information(counts, first, last, levels=levels), first, last))
-        return seen.low + best[1] * width, seen.low + best[2] * width
+            low, high = seen.low + first * width, seen.low + last * width
+            lost = lost_information(
+                counts[first:last],
+                codes(middles[first:last], low, high, levels=levels),
+                below=float(counts[:first].sum() + seen.held[seen.spikes < low - width / 2].sum()),
+                above=float(counts[last:].sum() + seen.held[seen.spikes > high + width / 2].sum()),
+            )
+            if lost < best[0]:  # of equal ones the widest
+                best = (lost, low, high)
+        return best[1], best[2]
 
 
 @settings
@@ -154,10 +194,11 @@ class MeanMagnitude:
 
     def range_of(self, seen: Seen, *, levels: int) -> tuple[float, float]:
         """The range to cover with `levels` steps; as much of it lies below zero as of the range seen."""
-        if seen.counts is None or not seen.counts.sum():
+        values, counts = seen.weighed()
+        if not counts.sum():
             return seen.low, seen.high
         below = round(levels * max(-seen.low, 0.0) / (max(seen.high, 0.0) - min(seen.low, 0.0)))
-        mean = float((seen.counts * np.abs(seen.centres())).sum() / seen.counts.sum())
+        mean = float((counts * np.abs(values)).sum() / counts.sum())
         step = 2 * mean / max(levels - below, 1) ** 0.5
         return -below * step, (levels - below) * step
 
@@ -165,25 +206,28 @@ class MeanMagnitude:
 Observer = MinMax | Percentile | SquaredError | Entropy | MeanMagnitude
 
 
-def lost_information(counts: Floats, first: int, last: int, *, levels: int) -> float:
-    """Kullback-Leibler divergence, in nat, from the bins [first, last) to `levels` + 1 groups of equal width of them.
+def lost_information(counts: Floats, code: Floats, *, below: float, above: float) -> float:
+    """Kullback-Leibler divergence, in nat, from the bins of a range to what their codes tell of them.
+
+    A code tells how many values it stands for, not where among its bins they were: they count as even over those of its
+    bins in which there were any. Spikes inside are no part of it: their code tells all of them.
 
     Args:
-        counts: How often each bin came, shape (B,); what lies outside [first, last) counts as the outermost bin inside.
-        first: The first bin of the range.
-        last: The bin behind it.
-        levels: The largest code.
+        counts: How many values each bin of the range holds, shape (B,).
+        code: The code of each bin, shape (B,).
+        below: How many values lie below the range; they count as its first bin.
+        above: How many lie above it; they count as its last.
     """
-    inside = counts[first:last]
-    told = inside.copy()
-    told[0] += counts[:first].sum()
-    told[-1] += counts[last:].sum()
+    told = counts.copy()
+    told[0] += below
+    told[-1] += above
+    if not told.sum():
+        return 0.0
     filled = told > 0
-    group = np.arange(len(inside)) * (levels + 1) // len(inside)
-    sums = np.bincount(group, inside, levels + 1)
-    members = np.bincount(group, filled, levels + 1)
-    spread = np.divide(sums, members, out=np.zeros_like(sums), where=members > 0)[group][filled]
-    p, q = told[filled] / told.sum(), np.maximum(spread / max(inside.sum(), _RARE), _RARE)
+    _, group = np.unique(code, return_inverse=True)
+    sums, members = np.bincount(group, counts), np.bincount(group, filled)
+    even = np.divide(sums, members, out=np.zeros_like(sums), where=members > 0)[group][filled]
+    p, q = told[filled] / told.sum(), np.maximum(even / max(counts.sum(), _RARE), _RARE)
     return float((p * np.log(p / q)).sum())
 
 
@@ -198,8 +242,14 @@ def candidates(low: float, high: float) -> list[tuple[float, float]]:
 def squared_error(values: Floats, counts: Floats, low: float, high: float, *, levels: int) -> float:
     """Sum of count * (value - value on the grid)^2 for the grid of `levels` steps over [low, high]."""
     scale, zero = grid(low, high, levels=levels)
-    code = np.clip(np.rint(values / scale) + zero, 0, levels)
-    return float((counts * (values - (code - zero) * scale) ** 2).sum())
+    return float((counts * (values - (codes(values, low, high, levels=levels) - zero) * scale) ** 2).sum())
+
+
+def codes(values: Floats, low: float, high: float, *, levels: int) -> Floats:
+    """The code of each value on the grid of `levels` steps over [low, high], in the shape of `values`."""
+    scale, zero = grid(low, high, levels=levels)
+    found: Floats = np.clip(np.rint(values / scale) + zero, 0, levels)
+    return found
 
 
 def grid(low: float, high: float, *, levels: int) -> tuple[float, int]:

@@ -29,16 +29,21 @@ def observe(
         PlanError: nothing passes a site, or something that is not finite.
     """
     seen = {site: Seen() for site in sites.values()}
-    _pass_over(model, context, seen, Seen.stretch)
-    if observer.needs_counts:
-        _pass_over(model, context, seen, Seen.count)
-    grids = {}
+
+    def first(what: Seen, values: Tensor) -> None:
+        what.stretch(values)
+        if observer.needs_counts:
+            what.look_for_spikes(values)
+
+    _pass_over(model, context, seen, first)
     for site, what in seen.items():
         if what.low > what.high:
             raise PlanError(f"Nothing passed {site!r} on the calibration batches, though it did on the example inputs.")
         if not (abs(what.low) < float("inf") and abs(what.high) < float("inf")):
             raise PlanError(f"What passes {site!r} is not finite on the calibration batches. Check data and weights.")
-        grids[site] = grid(*observer.range_of(what, levels=levels), levels=levels)
+    if observer.needs_counts:
+        _pass_over(model, context, seen, Seen.count)
+    grids = {site: grid(*observer.range_of(what, levels=levels), levels=levels) for site, what in seen.items()}
     return {site: grids[source] for site, source in sites.items()}
 
 
@@ -48,6 +53,7 @@ def weight_steps(weight: Tensor, observer: Observer, *, limit: int, axis: int) -
     for row in weight.detach().abs().float().movedim(axis, 0).flatten(1):
         what = Seen(low=0.0, high=float(row.max()))
         if observer.needs_counts:
+            what.look_for_spikes(row)
             what.count(row)
         steps.append(grid(*observer.range_of(what, levels=limit), levels=limit)[0])
     return torch.tensor(steps, dtype=torch.float32, device=weight.device)

@@ -66,7 +66,7 @@ def gptq(
                 grid = group_grids(behind, bits=bits, group=group, symmetric=symmetric)
                 step_OG[:, at : at + 1], zero_OG[:, at : at + 1] = grid
             step_O, zero_O = step_OG[:, at], zero_OG[:, at]
-            codes_O = nearest_codes(left_OI[:, place], step_O, zero_O, bits=bits, symmetric=symmetric)
+            codes_O = nearest_codes(left_OI[:, place], step_O, zero_O, bits=bits)
             if rounding.kept is not None:
                 codes_O = torch.where(rounding.kept[:, column], codes_O, zero_O)
             codes_OI[:, column] = codes_O

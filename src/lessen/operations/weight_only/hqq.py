@@ -52,20 +52,20 @@ def hqq(weight_OI: Tensor, rounding: Rounding, *, power: float = 0.7, rounds: in
     """
     bits, group, symmetric = rounding.bits, rounding.group, rounding.symmetric
     step_OG, zero_OG = group_grids(weight_OI, bits=bits, group=group, symmetric=symmetric)
-    made = on_grids(weight_OI, step_OG, zero_OG, bits=bits, group=group, symmetric=symmetric)
+    made = on_grids(weight_OI, step_OG, zero_OG, bits=bits, group=group)
     best_step, best_zero, least_OG = step_OG, zero_OG, norm_error(weight_OI, made, power=power)
     unit_OI = spread(step_OG, weight_OI, group)
     for _ in range(rounds):
         error_OI = shrink((weight_OI - made.weight()) / unit_OI, beta, power) * unit_OI
         aim_OI = weight_OI - error_OI
         step_OG, zero_OG = _best_grid(aim_OI, made, bits=bits, symmetric=symmetric)
-        made = on_grids(weight_OI, step_OG, zero_OG, bits=bits, group=group, symmetric=symmetric)
+        made = on_grids(weight_OI, step_OG, zero_OG, bits=bits, group=group)
         found_OG = norm_error(weight_OI, made, power=power)
         better_OG = found_OG < least_OG
         least_OG = torch.where(better_OG, found_OG, least_OG)
         best_step, best_zero = torch.where(better_OG, step_OG, best_step), torch.where(better_OG, zero_OG, best_zero)
         beta *= 1.01
-    return on_grids(weight_OI, best_step, best_zero, bits=bits, group=group, symmetric=symmetric)
+    return on_grids(weight_OI, best_step, best_zero, bits=bits, group=group)
 
 
 def _best_grid(aim_OI: Tensor, made: Coded, *, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
@@ -79,7 +79,7 @@ def _best_grid(aim_OI: Tensor, made: Coded, *, bits: int, symmetric: bool) -> tu
     offset_OGK = (codes_OGK - zero_OG[..., None]) * counts_OG
     square_OG = offset_OGK.square().sum(2)
     step_OG = (aim_OGK * offset_OGK).sum(2) / square_OG.clamp_min(1e-30)
-    step_OG = torch.where((step_OG > 0) & (square_OG > 0), step_OG, made.steps)
+    step_OG = torch.where((step_OG * made.steps > 0) & (square_OG > 0), step_OG, made.steps)
     return rounded_step(step_OG), zero_OG
 
 

@@ -15,7 +15,7 @@ from lessen.surgery.codes import Coded
 def nearest(weight_OI: Tensor, *, bits: int, group: int, symmetric: bool) -> Coded:
     """The nearest codes on grids from the smallest to the largest weight of each group."""
     step_OG, zero_OG = group_grids(weight_OI, bits=bits, group=group, symmetric=symmetric)
-    return on_grids(weight_OI, step_OG, zero_OG, bits=bits, group=group, symmetric=symmetric)
+    return on_grids(weight_OI, step_OG, zero_OG, bits=bits, group=group)
 
 
 @settings
