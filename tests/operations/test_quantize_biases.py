@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from lessen.core import Batch, Context
 from lessen.deploy import OnnxRuntime, export_onnx, read_kernels
-from lessen.operations.quantize import AdaRound, MinMax, Quantize
+from lessen.operations.quantize import AdaRound, MinMax, Quantize, Quantized, biases, operation
 from lessen.operations.quantize.biases import mean_outputs
 from lessen.operations.quantize.fake import fake_quantize
+from lessen.operations.values import read_value
 from lessen.surgery.fold import fold_batchnorm
 from lessen.testing import EXAMPLES
 
@@ -32,9 +33,9 @@ def corrected(quantize: Quantize) -> Quantize:
 
 def error_of_means(network: nn.Module) -> dict[str, float]:
     """For each layer the largest difference of a channel's mean, in units of the largest mean."""
-    context = EXAMPLE.context()
-    full = mean_outputs(fold_batchnorm(EXAMPLE.build(), EXAMPLE.inputs()), LAYERS, context)
-    found = mean_outputs(network, LAYERS, context)
+    batches = [batch.inputs for batch in EXAMPLE.context().calibration]
+    full = mean_outputs(fold_batchnorm(EXAMPLE.build(), EXAMPLE.inputs()), LAYERS, batches)
+    found = mean_outputs(network, LAYERS, batches)
     return {path: float((found[path] - full[path]).abs().max() / full[path].abs().max()) for path in LAYERS}
 
 
@@ -66,6 +67,90 @@ def test_the_correction_is_the_mean_of_what_rounding_adds() -> None:
         alone = (x @ (model[0].weight - weight).T).mean(0)
         assert 0 < float((alone - expected).norm() / expected.norm()) < 0.5
     assert model[0].bias is None
+
+
+def one_by_one(model: nn.Module, context: Context, plan: Quantized, layers: tuple[str, ...]) -> dict[str, Tensor]:
+    """The slow way, as the definition has it: for each layer the whole network over all batches, then its bias."""
+    full, batches = fold_batchnorm(model, context.inputs), [batch.inputs for batch in context.calibration]
+    work = plan.apply(model)
+    with torch.no_grad():
+        for path in LAYERS:
+            work.get_submodule(path).bias.copy_(full.get_submodule(path).bias)
+    wanted, found = mean_outputs(full, layers, batches), dict[str, Tensor]()
+    for path in layers:
+        layer = work.get_submodule(path)
+        missing = wanted[path] - mean_outputs(work, [path], batches)[path]
+        found[path] = (layer.bias.detach() + missing).float()
+        with torch.no_grad():
+            layer.bias.copy_(found[path])
+    return found
+
+
+def batched(*sizes: int, side: int = 8) -> list[Batch]:
+    torch.manual_seed(1)
+    return [Batch(torch.randn(size, 3, side, side), torch.arange(size)) for size in sizes]
+
+
+def found_biases(plan: Quantized) -> dict[str, Tensor]:
+    assert plan.values is not None
+    return {path: read_value(plan.values[f"{path}.bias"]) for path in LAYERS}
+
+
+def test_one_pass_gives_what_a_pass_for_each_layer_gives() -> None:
+    model, context = EXAMPLE.build(), Context(inputs=EXAMPLE.inputs(), calibration=batched(16, 16, 5))
+    plan = corrected(COARSE).plan(model, context)
+    found, expected = found_biases(plan), one_by_one(model, context, plan, LAYERS)
+    for path in LAYERS:
+        assert torch.allclose(found[path], expected[path], atol=1e-5), path
+    # Planted: a layer that does not see what those before it give when corrected gets another bias.
+    alone = one_by_one(model, context, plan, LAYERS[-1:])[LAYERS[-1]]
+    assert not torch.allclose(alone, expected[LAYERS[-1]], atol=1e-3)
+
+
+def test_a_deeper_network_takes_no_more_passes() -> None:
+    """Four: for the layers whose bias it is, for how many examples fit, for the means wanted, and for correcting."""
+
+    def passes(depth: int, *, correct: bool) -> int:
+        torch.manual_seed(0)
+        model, x = nn.Sequential(*[nn.Linear(4, 4) for _ in range(depth)]), torch.randn(16, 4)
+        called: list[int] = []
+        handle = register_module_forward_hook(
+            lambda module, *_: called.append(1) if type(module) is nn.Linear else None
+        )
+        try:
+            Quantize(correct_biases=correct).plan(model, Context(inputs=x, calibration=[Batch(x, torch.arange(16))]))
+        finally:
+            handle.remove()
+        return len(called)
+
+    for depth in (2, 12):
+        assert passes(depth, correct=True) == passes(depth, correct=False) + 4
+
+
+def test_examples_of_one_shape_that_fit_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, alike, other = EXAMPLE.build(), batched(16, 16), batched(8, side=12)
+    settings = corrected(Quantize(bits=8, weight_bits=3))
+
+    def found(batches: list[Batch]) -> Tensor:
+        context = Context(inputs=EXAMPLE.inputs(), calibration=batches)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(operation, "observe", lambda *args, **more: grids)  # ranges come from all of them
+            return found_biases(settings.plan(model, context))["stem"]
+
+    grids = settings.plan(model, Context(inputs=EXAMPLE.inputs(), calibration=alike)).edges
+    assert torch.equal(found([other[0], *alike]), found(alike))
+    assert not torch.equal(found(alike), found(alike[:1]))
+    monkeypatch.setattr(
+        biases, "_MEMORY", biases._COPIES * largest_call(model, alike[0].inputs)
+    )  # as many as one batch
+    assert torch.allclose(found(alike), found(alike[:1]), atol=1e-6)
+
+
+def largest_call(model: nn.Module, inputs: Tensor) -> int:
+    """How many bytes the largest call of the folded network reads and writes."""
+    with torch.no_grad(), biases._Sizes(model) as sizes:
+        fold_batchnorm(model, inputs)(inputs)
+    return sizes.largest
 
 
 def test_the_file_has_the_biases(tmp_path: Path) -> None:
