@@ -166,7 +166,7 @@ class Entropy:
             return seen.low, seen.high
         counts = seen.counts.reshape(_ENTROPY_BINS, -1).sum(1)
         width, largest = (seen.high - seen.low) / _ENTROPY_BINS, max(abs(seen.low), abs(seen.high))
-        middles = seen.low + width * (np.arange(_ENTROPY_BINS) + 0.5)
+        middles: Floats = seen.low + width * (np.arange(_ENTROPY_BINS, dtype=np.float64) + 0.5)
         best = (float("inf"), seen.low, seen.high)
         for part in range(_ENTROPY_RANGES, 0, -1):
             threshold = largest * part / _ENTROPY_RANGES
