@@ -13,15 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core import Operation, Plan, decode, encode
+from lessen.core.errors import LessenError
 from lessen.core.files import read_tensors, write_tensors
 from lessen.deploy.export import export_onnx
 from lessen.deploy.runtimes import open_session
 from lessen.operations import Factorized, LowRank, PruneChannels, PrunedWeights, PruneWeights, Quantize
 from lessen.operations.quantize import is_quantized
 from lessen.surgery.attention import OpenAttention
+from lessen.surgery.copying import copy_network
 from lessen.surgery.masks import bake_masks, mask_of
 from lessen.surgery.modules import get_module
 from lessen.testing import EXAMPLES, OperationLaws
+from lessen.testing.catalogue import LAYER, LITTLE, exported, outputs
 
 OPERATIONS: dict[str, Operation] = {
     "channels": PruneChannels(keep=0.5),
@@ -173,3 +176,57 @@ def test_an_operation_that_makes_plain_layers_would_be_caught() -> None:
     with pytest.raises(AssertionError):
         still_there("rank", plan, once, EXAMPLES["convolutions"].build())
     assert mask_of(once.stem[0], "weight") is None  # type: ignore[index,arg-type,union-attr]
+
+
+ALL = exported()
+WHOLE = {"little": LITTLE, "layer": LAYER}
+
+
+@functools.cache
+def begun(network: str, name: str) -> tuple[Plan, nn.Module] | None:
+    """The plan and what it makes; None where the operation refuses the network."""
+    try:
+        plan = ALL[name].plan(WHOLE[network].build(), WHOLE[network].context())
+        return plan, plan.apply(WHOLE[network].build())
+    except LessenError:
+        return None
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_operation_does_something_to_the_little_network(name: str) -> None:
+    found = begun("little", name)
+    assert found is not None
+    assert not torch.equal(outputs(found[1], LITTLE), outputs(LITTLE.build(), LITTLE)) or name in {"Equalize", "Smooth"}
+    assert any(row["edit"] not in {"left alone", "as it is"} for row in found[0].describe())
+
+
+@pytest.mark.parametrize("network", WHOLE)
+@pytest.mark.parametrize("one", ALL)
+def test_whatever_comes_second_the_first_network_is_as_it_was(network: str, one: str) -> None:
+    """For every second operation: both networks before it give what they gave, in copies too; or it is refused."""
+    example = WHOLE[network]
+    if begun(network, one) is None:
+        return
+    plan, _ = begun(network, one)
+    origin, again = example.build(), example.build()
+    once = plan.apply(origin)
+    assert torch.equal(outputs(once, example), outputs(plan.apply(again), example))
+    for other, operation in ALL.items():
+        before = [(outputs(each, example), copy.deepcopy(each.state_dict())) for each in (origin, once)]
+        try:
+            then = operation.plan(once, example.context())
+            twice = then.apply(once)
+        except LessenError:
+            twice = None
+        for each, (gave, state) in zip((origin, once), before, strict=True):
+            assert torch.equal(outputs(each, example), gave), f"{other} changed what the network before it gives"
+            assert torch.equal(outputs(copy_network(each), example), gave), f"after {other}, in a copy"
+            now = each.state_dict()
+            assert now.keys() == state.keys(), other
+            assert all(torch.equal(now[name], state[name]) for name in state), other
+        if twice is not None:
+            gives = outputs(twice, example)
+            assert torch.equal(outputs(copy_network(twice), example), gives), f"a copy of what {other} made"
+            fresh = then.apply(plan.apply(again, values=False), values=False)
+            fresh.load_state_dict(twice.state_dict(), strict=True)
+            assert torch.equal(outputs(fresh, example), gives), f"{other}, from its plan and its weights"

@@ -7,7 +7,6 @@ networks come out with their weights stored as whole numbers and a QuantizeLinea
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import tempfile
@@ -27,6 +26,7 @@ from lessen.deploy.pairs import store_integers, translations
 from lessen.deploy.runtimes import trust_pt2
 from lessen.measure.timing import no_collection
 from lessen.operations.quantize.operators import decompositions
+from lessen.surgery.copying import copy_network
 from lessen.surgery.masks import bake_masks
 
 OPSET = 21
@@ -145,7 +145,7 @@ def export_openvino(onnx_file: Path | str, path: Path | str) -> Path:
 
 def _program(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
     """The network as a graph of operators, in eval mode, for any number of examples."""
-    own = bake_masks(copy.deepcopy(model).eval().cpu())
+    own = bake_masks(copy_network(model).eval().cpu())
     # One example would be taken for the constant 1.
     two = map_inputs(inputs, lambda value: (value if value.shape[0] > 1 else torch.cat([value, value])).cpu())
     batch = {0: torch.export.Dim.DYNAMIC}

@@ -19,7 +19,7 @@ from lessen.functional.shapes import wide
 from lessen.graph.sparsify import MaskMover, Sparsifier, some_weights
 from lessen.operations.allocation import Allocation, Uniform, top
 from lessen.operations.scores import Magnitude, Score
-from lessen.surgery.masks import stored
+from lessen.surgery.parametrised import stored
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]

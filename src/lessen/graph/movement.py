@@ -26,7 +26,7 @@ from lessen.graph.gradual import Count, Share, counts_of, cubic, updates_due
 from lessen.graph.optimizer import SGD, Optimizer
 from lessen.graph.sparsify import MaskMover, Sparsifier, some_weights
 from lessen.operations.allocation import Allocation, Uniform, top
-from lessen.surgery.masks import stored
+from lessen.surgery.parametrised import stored
 
 
 @settings

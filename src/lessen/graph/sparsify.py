@@ -19,7 +19,8 @@ from lessen.core.where import Where
 from lessen.graph.optimizer import SGD, Optimizer
 from lessen.graph.schedule import Constant, Schedule
 from lessen.operations.prune_weights import Weights, candidates
-from lessen.surgery.masks import Mask, close_mask, mask_of, mask_parameter, owners, stored
+from lessen.surgery.masks import Mask, close_mask, mask_of, mask_parameter
+from lessen.surgery.parametrised import Owners, stored
 
 
 @runtime_checkable
@@ -108,8 +109,9 @@ class MaskMover(Sparsifier):
     def __init__(self, model: nn.Module, chosen: Weights) -> None:
         super().__init__()
         self.weights = dict(chosen)
+        owners = Owners(model)
         self._owners = {
-            name: [(module, its) for _, module, its in owners(model, stored(*owner))] for name, owner in chosen.items()
+            name: [(module, its) for _, module, its in owners.of(stored(*owner))] for name, owner in chosen.items()
         }
         for number, name in enumerate(self.weights):
             first, last = self.weights[name]

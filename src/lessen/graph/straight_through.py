@@ -24,7 +24,8 @@ from lessen.core.where import Where
 from lessen.graph.sparsify import MaskMover, Sparsifier
 from lessen.operations.pattern import NM, Pattern, pattern_mask
 from lessen.operations.prune_weights import Weights, check_share, fitting
-from lessen.surgery.masks import Mask, stored
+from lessen.surgery.masks import Mask
+from lessen.surgery.parametrised import stored
 
 
 @settings

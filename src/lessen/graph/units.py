@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from lessen.core.seeds import derive, seeded, uniforms
 from lessen.core.settings import encode
 from lessen.graph.combine import Combine, Sum
 from lessen.graph.node import Branch, Ensemble, Labels, Network, Snapshot
+from lessen.surgery.copying import copy_network
 from lessen.surgery.taps import Recorder, Tap, tensor_of
 
 WHOLE = Tap()
@@ -125,7 +125,7 @@ class NetworkUnit(Unit):
         self.inner = [tap for tap in taps if tap != WHOLE]
         self.original = of.module
         self.stream = derive(0, "stream", self.name)
-        self.module = copy.deepcopy(of.module) if isinstance(node, Snapshot) else of.module
+        self.module = copy_network(of.module) if isinstance(node, Snapshot) else of.module
         if isinstance(node, Snapshot):
             self.module.requires_grad_(False)
         if isinstance(node, Network):

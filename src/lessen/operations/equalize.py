@@ -8,7 +8,6 @@ Shapes: O channels between the two layers.
 
 from __future__ import annotations
 
-import copy
 from typing import Annotated, ClassVar, Self
 
 import torch
@@ -35,8 +34,10 @@ from lessen.operations.rescale import (
 )
 from lessen.operations.values import write_value
 from lessen.surgery.calls import trace
+from lessen.surgery.copying import copy_network
 from lessen.surgery.fold import fold, foldable
 from lessen.surgery.modules import get_module
+from lessen.surgery.plain import plain
 
 _STILL = 1e-4
 
@@ -92,9 +93,10 @@ class Equalize:
         """
         if self.where == ():
             return Rescaled()
+        model = plain(model)
         check_where(model, where=self.where)
         inputs = map_inputs(context.inputs, lambda value: value.to(context.device))
-        own = copy.deepcopy(model).to(context.device).eval()
+        own = copy_network(model).to(context.device).eval()
         folds = foldable(own, inputs)
         own = fold(own, folds)
         links = find_links(own, trace(own, inputs), LAYERS)

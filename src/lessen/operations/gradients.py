@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from lessen.core import Context
 from lessen.core.data import call
 from lessen.core.errors import PlanError
+from lessen.surgery.copying import copy_network
 
 
 def gradients(model: nn.Module, tensors: Mapping[str, Tensor], context: Context) -> Iterator[dict[str, Tensor]]:
@@ -31,7 +31,7 @@ def gradients(model: nn.Module, tensors: Mapping[str, Tensor], context: Context)
         missing = "a loss" if context.loss is None else "calibration batches"
         raise PlanError(f"This score needs gradients, and the context has no {missing}. Give them, or use Magnitude().")
     copies: dict[int, Any] = {}
-    own = copy.deepcopy(model, copies).to(context.device).eval()
+    own = copy_network(model, copies).to(context.device).eval()
     wanted = [copies[id(tensor)].requires_grad_(True) for tensor in tensors.values()]
     for batch in context.calibration:
         here = batch.to(context.device)

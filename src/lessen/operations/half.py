@@ -6,7 +6,6 @@ BFLOAT16 for deep learning training, 2019, arXiv:1905.12322.
 
 from __future__ import annotations
 
-import copy
 from typing import Any, ClassVar, Self
 
 import torch
@@ -16,8 +15,9 @@ from torch import Tensor, nn
 from lessen.core import Card, Context, Where, check_where, matches, settings
 from lessen.core.errors import NetworkError, PlanError, did_you_mean
 from lessen.surgery.codes import codes_of
-from lessen.surgery.masks import owners, stored
 from lessen.surgery.modules import get_module
+from lessen.surgery.parametrised import Owners, is_list, parametrised, stored
+from lessen.surgery.plain import plain, plain_copy
 from lessen.surgery.short import short_of, shorten_parameter
 
 
@@ -57,7 +57,8 @@ class Halved:
         Raises:
             PlanError: a parameter is missing.
         """
-        network = copy.deepcopy(model)
+        network = plain_copy(model)
+        owners = Owners(network)
         for name in self.parameters:
             path, _, last = name.rpartition(".")
             try:
@@ -66,7 +67,7 @@ class Halved:
                 raise PlanError(f"The plan does not belong to this network. {error}") from error
             if not isinstance(getattr(module, last, None), Tensor):
                 raise PlanError(f"The plan does not belong to this network: it has no parameter {name!r}.")
-            for _, owner, its_name in owners(network, stored(module, last)):
+            for _, owner, its_name in owners.of(stored(module, last)):
                 shorten_parameter(owner, its_name, brain=self.kind.brain)
         return network
 
@@ -116,20 +117,21 @@ class Half:
         Raises:
             PlanError: `where` means no module with parameters, or a parameter is too large for the kind.
         """
+        model = plain(model)
         check_where(model, where=self.where, exclude=self.exclude)
         chosen: list[str] = []
         left: dict[str, str] = {}
-        seen: list[Tensor] = []
+        seen: set[int] = set()
         for path, module in model.named_modules():
-            if isinstance(module, nn.utils.parametrize.ParametrizationList) or not matches(self.where, path, module):
+            if is_list(module) or not matches(self.where, path, module):
                 continue
             if self.exclude is not None and matches(self.exclude, path, module):
                 continue
-            for last in [*module._parameters, *getattr(module, "parametrizations", ())]:
+            for last in [*module._parameters, *parametrised(module)]:
                 tensor, name = getattr(module, last), f"{path}.{last}" if path else last
-                if tensor is None or any(stored(module, last) is other for other in seen):
+                if tensor is None or id(stored(module, last)) in seen:
                     continue
-                seen.append(stored(module, last))
+                seen.add(id(stored(module, last)))
                 reason = self._unfit(module, last, tensor)
                 if reason:
                     left[name] = reason

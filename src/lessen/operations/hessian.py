@@ -16,7 +16,6 @@ Shapes: G blocks, R rows, P inputs of a layer (examples times positions), I numb
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,7 +31,9 @@ from lessen.core.errors import PlanError
 from lessen.functional.unfold import unfold
 from lessen.surgery.attention import open_attention
 from lessen.surgery.calls import Place, Watch
-from lessen.surgery.masks import bake_masks, owners, stored
+from lessen.surgery.copying import copy_network
+from lessen.surgery.masks import bake_masks
+from lessen.surgery.parametrised import Owners, stored
 
 _CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 _ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -261,11 +262,12 @@ def _look(
 ) -> int:
     """Run the batches; how many there were."""
     weights: dict[str, str] = {}
+    places = Owners(model)
     for name in names:
         path, _, last = name.rpartition(".")
         tensor = stored(model.get_submodule(path), last)
-        weights |= {owner_path: name for owner_path, _, its in owners(model, tensor) if its == last}
-    own = open_attention(bake_masks(copy.deepcopy(model)).to(device)).eval()
+        weights |= {owner_path: name for owner_path, _, its in places.of(tensor) if its == last}
+    own = open_attention(bake_masks(copy_network(model)).to(device)).eval()
     count = 0
     for inputs in batches:
         count += 1

@@ -6,20 +6,19 @@ is in `lessen.operations.factorization`.
 
 from __future__ import annotations
 
-import copy
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 
 from lessen.core import Card, Context, Where, check_where, matches, settings
 from lessen.core.errors import NetworkError, PlanError, did_you_mean
 from lessen.core.seeds import seeded
 from lessen.operations.factorization import Channel, Scheme, factorized, matrix_of, rank_for_energy
 from lessen.operations.probe import irreplaceable
-from lessen.surgery.masks import owners
-from lessen.surgery.modules import get_module, set_module
+from lessen.surgery.modules import get_module, set_modules
+from lessen.surgery.parametrised import Owners, parametrised
+from lessen.surgery.plain import plain, plain_copy
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -46,7 +45,8 @@ class Factorized:
         Raises:
             PlanError: a layer is missing, is not a plain linear or convolution layer, or its rank is too large.
         """
-        network = copy.deepcopy(model)
+        network = plain_copy(model)
+        pairs: dict[str, nn.Module] = {}
         for path, rank in self.ranks.items():
             try:
                 layer = get_module(network, path)
@@ -63,7 +63,8 @@ class Factorized:
                 pair = factorized(layer, rank, self.scheme, values=values)
             if layer is network:
                 return pair
-            set_module(network, path, pair)
+            pairs[path] = pair
+        set_modules(network, pairs)
         return network
 
     def describe(self) -> list[dict[str, Any]]:
@@ -131,6 +132,8 @@ class LowRank:
         Raises:
             PlanError: `where` means no linear or convolution layer, or there is none.
         """
+        model = plain(model)
+        owners = Owners(model)
         check_where(model, where=self.where, exclude=self.exclude)
         fixed = irreplaceable(model, (nn.Linear, nn.Conv2d), context.inputs)
         ranks: dict[str, int] = {}
@@ -147,7 +150,7 @@ class LowRank:
         for path, layer in chosen.items():
             if self.exclude is not None and matches(self.exclude, path, layer):
                 continue
-            reason = _unfit(layer) or fixed.get(path) or _tied(model, layer)
+            reason = _unfit(layer) or fixed.get(path) or _tied(owners, layer)
             if not reason:
                 matrix = matrix_of(layer, self.scheme)
                 rank, before, each = self._rank(matrix), matrix.numel(), sum(matrix.shape)
@@ -174,12 +177,12 @@ def _unfit(layer: nn.Linear | nn.Conv2d) -> str:
         return ""
     if type(layer) is nn.Conv2d:
         return "its channels are grouped" if layer.groups != 1 else ""
-    if is_parametrized(layer):
+    if parametrised(layer):
         return "its weight is pruned or parametrised; factorise first"
     kind = type(layer)
     return f"{kind.__module__}.{kind.__qualname__} is no plain layer of PyTorch, and may do more than one"
 
 
-def _tied(model: nn.Module, layer: nn.Linear | nn.Conv2d) -> str:
-    others = [path for path, owner, _ in owners(model, layer.weight) if owner is not layer]
+def _tied(owners: Owners, layer: nn.Linear | nn.Conv2d) -> str:
+    others = [path for path, owner, _ in owners.of(layer.weight) if owner is not layer]
     return f"its weight is also that of {others[0]}" if others else ""

@@ -6,7 +6,6 @@ path: such a layer cannot be replaced by something that only computes the same.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -14,7 +13,8 @@ from torch import nn
 
 from lessen.core import Inputs
 from lessen.core.data import call, map_inputs
-from lessen.surgery.modules import set_module
+from lessen.surgery.copying import copy_network
+from lessen.surgery.modules import set_modules
 
 
 class _Probe(nn.Module):
@@ -37,12 +37,12 @@ class _Probe(nn.Module):
 
 def irreplaceable(model: nn.Module, kinds: tuple[type[nn.Module], ...], inputs: Inputs) -> dict[str, str]:
     """The layers of exactly these types that must stay as they are, by path, and why."""
-    network = copy.deepcopy(model).eval()
+    network = copy_network(model).eval()
     probes: dict[str, _Probe] = {}
     for path, layer in list(network.named_modules()):
         if path and type(layer) in kinds:
             probes[path] = _Probe(layer)
-            set_module(network, path, probes[path])
+    set_modules(network, probes)
     place = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
     with torch.no_grad():
         call(network, map_inputs(inputs, lambda value: value.to(place)))

@@ -5,7 +5,6 @@ Frankle & Carbin, The lottery ticket hypothesis, ICLR 2019, arXiv:1803.03635.
 
 from __future__ import annotations
 
-import copy
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -16,6 +15,7 @@ from lessen.core.errors import PlanError, did_you_mean
 from lessen.core.seeds import derive, seeded
 from lessen.surgery.masks import bake_masks
 from lessen.surgery.modules import get_module
+from lessen.surgery.plain import plain, plain_copy
 
 
 @settings
@@ -38,10 +38,10 @@ class Reinitialized:
         Raises:
             NetworkError: a module is missing.
         """
-        network = copy.deepcopy(model)
+        network = plain_copy(model)
         if not values or not self.modules:
             return network
-        fresh = bake_masks(copy.deepcopy(model))
+        fresh = bake_masks(plain_copy(model))
         with seeded(self.seed, "reinitialize"):
             for path in self.modules:
                 _reset(get_module(fresh, path))
@@ -85,6 +85,7 @@ class Reinitialize:
         Raises:
             PlanError: `where` means no module with parameters.
         """
+        model = plain(model)
         check_where(model, where=self.where, exclude=self.exclude)
         modules: list[str] = []
         left: dict[str, str] = {}

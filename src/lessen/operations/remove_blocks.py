@@ -7,7 +7,6 @@ Shapes: N examples, C channels, P positions.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
@@ -19,7 +18,9 @@ from lessen.core import Batch, Card, Context, Where, check_where, matches, setti
 from lessen.core.data import Inputs, call, map_inputs
 from lessen.core.errors import NetworkError, PlanError, did_you_mean
 from lessen.functional.channels import by_channel, unit
-from lessen.surgery.modules import get_module, set_module
+from lessen.surgery.copying import copy_network
+from lessen.surgery.modules import get_module, set_modules
+from lessen.surgery.plain import plain, plain_copy
 
 
 def block_influence(inputs: Tensor, outputs: Tensor) -> Tensor:
@@ -67,12 +68,11 @@ class RemovedBlocks:
             PlanError: a block is missing.
         """
         del values
-        network = copy.deepcopy(model)
-        for path in self.removed:
-            try:
-                set_module(network, path, Skip().train(get_module(network, path).training))
-            except NetworkError as error:
-                raise PlanError(f"The plan does not belong to this network. {error}") from error
+        network = plain_copy(model)
+        try:
+            set_modules(network, {path: Skip().train(get_module(network, path).training) for path in self.removed})
+        except NetworkError as error:
+            raise PlanError(f"The plan does not belong to this network. {error}") from error
         return network
 
     def describe(self) -> list[dict[str, Any]]:
@@ -131,6 +131,7 @@ class RemoveBlocks:
         Raises:
             PlanError: no block can be removed.
         """
+        model = plain(model)
         check_where(model, where=self.where, exclude=self.exclude)
         blocks = dict(_blocks(model))
         chosen = {path: block for path, block in blocks.items() if self._wants(path, block)}
@@ -169,7 +170,7 @@ def influences(
     model: nn.Module, blocks: dict[str, nn.Module], context: Context
 ) -> tuple[dict[str, float], dict[str, str]]:
     """The mean influence of each block that keeps the shape, and why the others cannot be removed."""
-    network = copy.deepcopy(model).eval().to(context.device)
+    network = copy_network(model).eval().to(context.device)
     total: dict[str, float] = {}
     times: dict[str, int] = {}
     left: dict[str, str] = {}
@@ -235,7 +236,7 @@ def _breaks(model: nn.Module, plan: RemovedBlocks, inputs: Inputs) -> str | None
     """Why the network does not run as before without these blocks, or None."""
     try:
         with torch.no_grad():
-            before = call(copy.deepcopy(model).eval(), inputs)
+            before = call(copy_network(model).eval(), inputs)
             after = call(plan.apply(model).eval(), inputs)
     except Exception as error:  # noqa: BLE001  (whatever the network's own code raises is the finding)
         return f"without it the network does not run: {type(error).__name__}: {str(error).strip()[:200]}"

@@ -8,7 +8,6 @@ Shapes: O output channels, I input channels, G groups.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,9 +21,11 @@ from lessen.core.settings import settings
 from lessen.core.where import Where, matches
 from lessen.operations.values import put_values
 from lessen.surgery.calls import Call, Trace, floating
+from lessen.surgery.copying import copy_network
 from lessen.surgery.fold import Pair, fold
-from lessen.surgery.masks import owners, stored
 from lessen.surgery.modules import get_module
+from lessen.surgery.parametrised import Owners, parametrised, stored
+from lessen.surgery.plain import plain_copy
 
 LAYERS = frozenset({"conv1d", "conv2d", "conv3d", "linear"})
 NORMS = frozenset({"layer_norm", "rms_norm"})
@@ -85,7 +86,7 @@ class Rescaled:
             PlanError: the plan is of another network, or its values are not in it.
         """
         try:
-            new = fold(model, self.folds, values=values) if self.folds else copy.deepcopy(model)
+            new = fold(model, self.folds, values=values) if self.folds else plain_copy(model)
             for path in self.links:
                 get_module(new, path)
         except NetworkError as error:
@@ -120,11 +121,11 @@ def find_links(model: nn.Module, seen: Trace, makers: frozenset[str]) -> Links:
         seen: What it computes.
         makers: The functions to start from, of `LAYERS` or `NORMS`.
     """
-    links, readers = Links(), seen.consumers()
+    links, readers, owners = Links(), seen.consumers(), Owners(model)
     for one in seen.calls:
-        if one.op not in makers or not _movable(model, seen, one.path):
+        if one.op not in makers or not _movable(model, owners, seen, one.path):
             continue
-        then, reason = _readers(model, seen, one, readers)
+        then, reason = _readers(model, owners, seen, one, readers)
         if reason:
             links.left[one.path] = reason
         elif then:
@@ -146,7 +147,9 @@ def meant(model: nn.Module, links: Links, where: Where) -> list[Link]:
     return chosen
 
 
-def _readers(model: nn.Module, seen: Trace, one: Call, readers: Mapping[int, Sequence[Call]]) -> tuple[list[str], str]:
+def _readers(
+    model: nn.Module, owners: Owners, seen: Trace, one: Call, readers: Mapping[int, Sequence[Call]]
+) -> tuple[list[str], str]:
     """The layers that read what a call gives, or why it cannot be scaled."""
     then: list[str] = []
     open_ends = [one.outputs[0]]
@@ -156,7 +159,7 @@ def _readers(model: nn.Module, seen: Trace, one: Call, readers: Mapping[int, Seq
             return [], "" if not then else "it is also an output of the network"
         for reader in readers.get(number, []):
             if reader.op in LAYERS and reader.inputs[0] == number and reader.inputs.count(number) == 1:
-                if not _movable(model, seen, reader.path):
+                if not _movable(model, owners, seen, reader.path):
                     return [], f"{reader.path} reads it, which is no plain layer of its own"
                 then.append(reader.path)
             elif reader.op in SCALING and (reader.op != "mean" or one.op not in NORMS):
@@ -166,12 +169,12 @@ def _readers(model: nn.Module, seen: Trace, one: Call, readers: Mapping[int, Seq
     return then, ""
 
 
-def _movable(model: nn.Module, seen: Trace, path: str) -> bool:
+def _movable(model: nn.Module, owners: Owners, seen: Trace, path: str) -> bool:
     module = get_module(model, path)
-    return (type(module) in _KINDS or (hasattr(module, "parametrizations") and isinstance(module, _KINDS))) and (
+    return (type(module) in _KINDS or (bool(parametrised(module)) and isinstance(module, _KINDS))) and (
         seen.times[path] == 1
         and isinstance(getattr(module, "weight", None), Tensor)
-        and len(owners(model, stored(module, "weight"))) == 1
+        and len(owners.of(stored(module, "weight"))) == 1
     )
 
 
@@ -237,10 +240,10 @@ def said(links: Links, nothing: str) -> dict[str, str]:
 def proven(model: nn.Module, links: Links, inputs: Inputs) -> Links:
     """The links across which a scale can be moved without a change of the outputs, tried in float64 one by one."""
     double = map_inputs(inputs, lambda value: value.double() if value.is_floating_point() else value)
-    before = _outputs(copy.deepcopy(model).double(), double)
+    before = _outputs(copy_network(model).double(), double)
     kept = Links(left=dict(links.left))
     for link in links.found:
-        trial = copy.deepcopy(model).double()
+        trial = copy_network(model).double()
         weight: Tensor = get_module(trial, link.first).weight  # type: ignore[assignment]
         scale_O = torch.linspace(0.5, 2.0, len(weight), dtype=torch.float64, device=weight.device)
         try:

@@ -7,7 +7,6 @@ Shapes: C channels of what a normalisation gives.
 
 from __future__ import annotations
 
-import copy
 from typing import Annotated, ClassVar, Self
 
 import torch
@@ -23,7 +22,9 @@ from lessen.core.where import Where, check_where
 from lessen.operations.equalize import tensors_of
 from lessen.operations.rescale import NORMS, Link, Links, Rescaled, find_links, input_ranges, meant, move, proven, said
 from lessen.surgery.calls import trace
+from lessen.surgery.copying import copy_network
 from lessen.surgery.modules import get_module
+from lessen.surgery.plain import plain
 
 _SMALLEST = 1e-5
 
@@ -75,11 +76,12 @@ class Smooth:
         """
         if self.where == ():
             return Rescaled()
+        model = plain(model)
         check_where(model, where=self.where)
         if not context.calibration:
             raise PlanError("Smooth needs calibration batches to see outliers in, and there are none in the context.")
         inputs = map_inputs(context.inputs, lambda value: value.to(context.device))
-        own = copy.deepcopy(model).to(context.device).eval()
+        own = copy_network(model).to(context.device).eval()
         links = find_links(own, trace(own, inputs), NORMS)
         links = proven(own, Links(meant(own, links, self.where), links.left), inputs)
         largest = _largest(own, links.found, context)

@@ -21,8 +21,9 @@ from lessen.operations.quantize.network import GRIDS
 from lessen.operations.quantize.stepped import positive
 from lessen.surgery.attention import OpenAttention
 from lessen.surgery.codes import coded_parameters
-from lessen.surgery.masks import mask_of, stored
+from lessen.surgery.masks import mask_of
 from lessen.surgery.packing import Behind, Grid, Known
+from lessen.surgery.parametrised import parametrised, stored
 from lessen.surgery.short import short_parameters
 
 
@@ -48,7 +49,7 @@ def stored_state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Known]]
 def masks(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The mask of each masked parameter, under every name that the parameter has in the state."""
     for path, module in model.named_modules(remove_duplicate=False):
-        for last in getattr(module, "parametrizations", ()):
+        for last in parametrised(module):
             mask = mask_of(module, last)
             if mask is not None:
                 yield _joined(path, last), mask.kept
@@ -57,7 +58,7 @@ def masks(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def put_masks(model: nn.Module, kept: Mapping[str, Tensor]) -> None:
     """Give the masks of a network the places that were stored, in place."""
     for path, module in model.named_modules():
-        for last in getattr(module, "parametrizations", ()):
+        for last in parametrised(module):
             mask, name = mask_of(module, last), _joined(path, last)
             if mask is not None and name in kept:
                 mask.kept = kept[name].to(mask.kept.device)

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from lessen.core.errors import NetworkError, PlanError
 from lessen.surgery.modules import get_module
+from lessen.surgery.parametrised import forms_of
 
 Values = dict[str, str]
 """Text by the name of the tensor; see `write_value`."""
@@ -94,7 +94,7 @@ def put_values(network: nn.Module, values: Mapping[str, str] | None) -> None:
                     f"The plan does not belong to this network: {name} should be {tuple(found.shape)}, found {here}."
                 )
             new = found.to(tensor.device, tensor.dtype)
-            if parametrize.is_parametrized(module, last):
+            if forms_of(module, last):
                 setattr(module, last, new)
             else:
                 tensor.copy_(new)

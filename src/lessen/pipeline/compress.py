@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +42,7 @@ from lessen.pipeline.steps import (
 from lessen.pipeline.targets import Targets
 from lessen.report import summary, write_report
 from lessen.schemes import Scheme
+from lessen.surgery.copying import copy_network
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class _Path:
                 folder.write_network(number, *keep(course))
                 self._completed(folder, number)
             stands.append(
-                Stand(name=f"{number} {title(step)}", step=number, network=copy.deepcopy(course.network).eval())
+                Stand(name=f"{number} {title(step)}", step=number, network=copy_network(course.network).eval())
             )
         return self._finish(course, stands, folder)
 
@@ -242,7 +242,7 @@ class _Path:
             self._completed(folder, 0)
         self.teacher.eval().requires_grad_(False)
         origin = self.student if self.student is not None else self.teacher
-        return Course(copy.deepcopy(origin).requires_grad_(True))
+        return Course(copy_network(origin).requires_grad_(True))
 
     def _step(self, course: Course, number: int, step: Step, folder: RunFolder, *, resumed: bool) -> Course:
         if isinstance(step, Operation):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 from torch import nn
@@ -11,6 +10,7 @@ from lessen.core.errors import RunError
 from lessen.core.files import read_tensors
 from lessen.pipeline.folder import RunFolder
 from lessen.pipeline.plans import read_plans, replay
+from lessen.surgery.copying import copy_network
 from lessen.zoo import load_tensors
 
 
@@ -32,7 +32,7 @@ def load(run: str | Path, network: nn.Module) -> nn.Module:
             f"{folder.path} has not come to its end ({state['completed']} steps are done). "
             f"Continue it with `lessen resume {folder.path}`."
         )
-    fresh = copy.deepcopy(network)
+    fresh = copy_network(network)
     return replay(fresh, read_plans(folder.plan), read_tensors(folder.weights)).eval()
 
 

@@ -6,7 +6,6 @@ it is known, how the original is built.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from lessen.operations.values import without_masks
 from lessen.pipeline.folder import RunFolder
 from lessen.pipeline.load import load
 from lessen.pipeline.plans import decode_plans, encode_plans, read_plans
+from lessen.surgery.copying import copy_network
 from lessen.surgery.packing import read_container, write_container
 from lessen.zoo.weights import check_tensors
 
@@ -105,7 +105,7 @@ def unpack(path: str | Path, network: nn.Module) -> nn.Module:
         PlanError: the plans in it do not belong to this network.
     """
     contents = read_container(Path(path))
-    made = copy.deepcopy(network)
+    made = copy_network(network)
     for plan in decode_plans(contents.more["plans"]):
         made = plan.apply(made, values=False)
     # Before anything is unpacked: a file never takes more memory than the network that it claims to be.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,6 +16,7 @@ from lessen.graph import validate
 from lessen.measure.multiply_adds import count_multiply_adds
 from lessen.pipeline.steps import Course, Step, cast_for, context_for, operate, title
 from lessen.schemes import Scheme
+from lessen.surgery.copying import copy_network
 from lessen.zoo import check_classes
 
 
@@ -45,11 +45,11 @@ def preflight(
     if student is not None:
         check_classes(student, data, what="The student")
     deploy.check()
-    frozen = copy.deepcopy(teacher).eval()
+    frozen = copy_network(teacher).eval()
     for number, scheme in enumerate(train, start=1):
         with _named(f"training {number} ({title(scheme)})"):
             _check_scheme(scheme, frozen, teacher, data)
-    course = Course(copy.deepcopy(student if student is not None else teacher))
+    course = Course(copy_network(student if student is not None else teacher))
     here = torch.device("cpu")
     context = context_for(data, count=calibration, device=here, seed=seed, clock=_Guess(), rehearsal=True)
     for number, step in enumerate(steps, start=1):
@@ -72,7 +72,7 @@ class _Guess:
 
 def _check_scheme(scheme: Scheme, teacher: nn.Module, student: nn.Module, data: Data) -> None:
     batch = data.train.fetch(torch.arange(min(4, len(data.train))))
-    for stage in scheme.stages(cast_for(teacher, copy.deepcopy(student))):
+    for stage in scheme.stages(cast_for(teacher, copy_network(student))):
         validate(stage, batch, augment=data.augment, task=data.task)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,8 @@ from lessen.knowledge import CrossEntropy, Regression
 from lessen.operations.prune_weights import PrunedWeights, masks_of
 from lessen.pipeline.plans import decode_plans, encode_plans
 from lessen.schemes import Scheme
+from lessen.surgery.copying import copy_network
+from lessen.surgery.plain import folded_rows
 from lessen.zoo import load_tensors
 
 Step = Operation | Scheme
@@ -103,7 +104,7 @@ def operate(course: Course, operation: Operation, context: Context, number: int)
     """Plan and apply one operation."""
     plan = operation.plan(course.network, context)
     network = plan.apply(course.network)
-    row = {"step": number, "operation": title(operation), "rows": plan.describe()}
+    row = {"step": number, "operation": title(operation), "rows": [*folded_rows(course.network), *plan.describe()]}
     return Course(network, [*course.plans, plan], [*course.rows, row])
 
 
@@ -131,7 +132,7 @@ def cast_for(teacher: nn.Module, student: nn.Module) -> Mapping[str, Any]:
 def restore(origin: nn.Module, tensors: Mapping[str, Tensor], plans: list[Any], rows: list[Any]) -> Course:
     """The course after a step that was completed before an interruption."""
     made = decode_plans(plans)
-    network = copy.deepcopy(origin).requires_grad_(True)
+    network = copy_network(origin).requires_grad_(True)
     for plan in made:
         network = plan.apply(network, values=False)
     return Course(load_tensors(network, tensors, source="the run"), made, rows)

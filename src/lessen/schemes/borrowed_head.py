@@ -7,7 +7,6 @@ The projector and the classifier are part of the student: they are counted, expo
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Self
 
 import torch
@@ -19,6 +18,7 @@ from lessen.core.errors import NetworkError, ShapeError
 from lessen.core.seeds import seeded
 from lessen.knowledge import AutoBridge, Hint
 from lessen.schemes.at import At
+from lessen.surgery.copying import copy_network
 from lessen.surgery.modules import get_module, set_module
 from lessen.surgery.taps import Tap, capture
 
@@ -104,8 +104,8 @@ def borrow_head(
     (features, _), (wanted, answer) = (_seen(n, p, inputs) for n, p in zip((student, teacher), places, strict=True))
     with seeded(seed, "projector"):
         projector = (bridge or AutoBridge()).build(tuple(features.shape), tuple(wanted.shape))
-    made = copy.deepcopy(student)
-    set_module(made, heads[0], Frozen(copy.deepcopy(get_module(teacher, heads[1]))))
+    made = copy_network(student)
+    set_module(made, heads[0], Frozen(copy_network(get_module(teacher, heads[1]))))
     set_module(made, places[0], Projected(projector.train(student.training), get_module(made, places[0])))
     _prove(made, places[0], inputs, wanted, answer)
     return made
@@ -132,7 +132,7 @@ def _seen(network: nn.Module, path: str, inputs: Inputs) -> tuple[Tensor, Tensor
     """What a module is given, and what the network answers, in eval mode."""
     get_module(network, path)
     tap = Tap(path=path, side="input")
-    copied = copy.deepcopy(network).eval()
+    copied = copy_network(network).eval()
     with torch.no_grad(), capture(copied, [tap]) as seen:
         answer = call(copied, inputs)
     if not isinstance(seen[tap], Tensor):
@@ -154,7 +154,7 @@ class _Instead(nn.Module):
 
 def _prove(made: nn.Module, place: str, inputs: Inputs, wanted: Tensor, answer: Tensor) -> None:
     """With no error in the features, the answer is the teacher's."""
-    trial = copy.deepcopy(made).eval()
+    trial = copy_network(made).eval()
     set_module(trial, f"{place}.projector", _Instead(wanted))
     try:
         with torch.no_grad():

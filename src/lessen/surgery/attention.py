@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessen.core.errors import PlanError
-from lessen.surgery.modules import get_module, set_module
+from lessen.surgery.modules import get_module, set_modules
 
 
 class OpenAttention(nn.Module):
@@ -156,8 +156,7 @@ def open_attention(model: nn.Module, paths: list[str] | None = None) -> nn.Modul
     found = [name for name, module in model.named_modules() if can_open(module)] if paths is None else paths
     if found == [""]:
         return opened(model)
-    for path in found:
-        set_module(model, path, opened(get_module(model, path)))
+    set_modules(model, {path: opened(get_module(model, path)) for path in found})
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder) and any(isinstance(m, OpenAttention) for m in module.modules()):
             module.use_nested_tensor = False  # its nested tensors are for the fused kernel

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from lessen.core.errors import NetworkError
-from lessen.surgery.masks import bake_mask, mask_of, owners, stored
+from lessen.surgery.masks import bake_mask, mask_of
+from lessen.surgery.parametrised import Form, Owners, forms_of, parametrise, parametrised, stored
 
 
 # A namespace of its own: operators of `lessen` work number by number and keep axes, this one does not.
@@ -96,7 +96,7 @@ class Coded:
         return found if self.columns is None else found * self.columns
 
 
-class Codes(nn.Module):
+class Codes(Form):
     """Makes a weight of its steps.
 
     A step moves many weights, each by several times its own change. As in LSQ (Esser et al., ICLR 2020,
@@ -143,25 +143,25 @@ class Codes(nn.Module):
         return f"bits={self.bits}, group={self.group}, shape={self.shape}"
 
 
-def code_parameter(model: nn.Module, module: nn.Module, name: str, coded: Coded, *, bits: int) -> None:
+def code_parameter(places: Owners, module: nn.Module, name: str, coded: Coded, *, bits: int) -> None:
     """Store a parameter as codes wherever it stands in a network, in place. A mask on it goes: its zeros are codes.
 
     Args:
-        model: The network.
+        places: Of the parameters of the network.
         module: An owner of the parameter.
         name: The parameter, as "weight".
         coded: The codes; their rows are those of the parameter with all axes but the first flattened.
         bits: Of a code.
     """
-    places = owners(model, stored(module, name))
-    for _, owner, its_name in places:
+    here = places.of(stored(module, name))
+    for _, owner, its_name in here:
         if mask_of(owner, its_name) is not None:
             bake_mask(owner, its_name)
     parameter = stored(module, name)
     made = Codes(coded, bits=bits, shape=tuple(parameter.shape))
     parameter.data = coded.steps.to(parameter.device, parameter.dtype)
-    for _, owner, its_name in places:
-        parametrize.register_parametrization(owner, its_name, made, unsafe=True)
+    for _, owner, its_name in here:
+        parametrise(owner, its_name, made, unsafe=True)
         if _write_short not in owner._state_dict_hooks.values():
             owner.register_state_dict_post_hook(_write_short)
             owner.register_load_state_dict_pre_hook(_read_short)
@@ -169,24 +169,21 @@ def code_parameter(model: nn.Module, module: nn.Module, name: str, coded: Coded,
 
 def codes_of(module: nn.Module, name: str) -> Codes | None:
     """The codes of a parameter, or None."""
-    lists: Any = module._modules.get("parametrizations") if parametrize.is_parametrized(module, name) else None
-    return None if lists is None else next((step for step in lists[name] if isinstance(step, Codes)), None)
+    return next((form for form in forms_of(module, name) if isinstance(form, Codes)), None)
 
 
 def coded_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Codes]]:
     """Every coded parameter: the path of its module, the module, the parameter's name, its codes; tied ones each."""
     for path, module in model.named_modules(remove_duplicate=False):
-        lists: Any = module._modules.get("parametrizations") if parametrize.is_parametrized(module) else {}
-        for name in lists or ():
+        for name in parametrised(module):
             codes = codes_of(module, name)
             if codes is not None:
                 yield path, module, name, codes
 
 
 def _names(module: nn.Module, prefix: str) -> Iterator[tuple[str, str]]:
-    lists: Any = module._modules.get("parametrizations")
-    for name in lists or ():
-        for place, step in enumerate(lists[name]):
+    for name, forms in parametrised(module).items():
+        for place, step in enumerate(forms):
             if isinstance(step, Codes):
                 yield f"{prefix}parametrizations.{name}.original", f"{prefix}{name}.steps"
                 for kind in step._buffers:

@@ -9,21 +9,20 @@ Shapes: O output channels; weights (O, I/groups, ...) of convolutions, (I, O/gro
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.utils.parametrize import is_parametrized
 
 from lessen.core.data import Inputs
 from lessen.core.errors import NetworkError
 from lessen.surgery.calls import Call, trace
-from lessen.surgery.masks import Mask, owners, stored
-from lessen.surgery.modules import get_module, set_module
+from lessen.surgery.masks import Mask
+from lessen.surgery.modules import get_module, set_modules
+from lessen.surgery.parametrised import Owners, parametrised, stored
+from lessen.surgery.plain import plain_copy
 
 Pair = tuple[str, str]
 """The names of a layer and of the batch normalisation that follows it."""
@@ -41,13 +40,13 @@ def fold_batchnorm(model: nn.Module, inputs: Inputs) -> nn.Module:
 
 def foldable(model: nn.Module, inputs: Inputs) -> list[Pair]:
     """Which layers give their output to a batch normalisation and to nothing else, each called just once."""
-    seen = trace(model, inputs)
+    seen, owners = trace(model, inputs), Owners(model)
     consumers, pairs = seen.consumers(), []
     for one in seen.calls:
         after = consumers.get(one.outputs[0], [])
         if len(after) != 1 or after[0].op != "batch_norm" or one.outputs[0] in seen.outputs:
             continue
-        if seen.times[one.path] == seen.times[after[0].path] == 1 and _fits(model, one, after[0]):
+        if seen.times[one.path] == seen.times[after[0].path] == 1 and _fits(model, owners, one, after[0]):
             pairs.append((one.path, after[0].path))
     return pairs
 
@@ -65,7 +64,8 @@ def fold(model: nn.Module, pairs: Sequence[Pair], *, values: bool = True) -> nn.
     Raises:
         NetworkError: a name does not exist, or is of a module that cannot be folded.
     """
-    new = copy.deepcopy(model)
+    new = plain_copy(model)
+    rests: dict[str, nn.Module] = {}
     for layer_name, norm_name in pairs:
         layer, norm = get_module(new, layer_name), get_module(new, norm_name)
         if not isinstance(layer, _ConvNd | nn.Linear) or not isinstance(norm, _BatchNorm):
@@ -78,7 +78,8 @@ def fold(model: nn.Module, pairs: Sequence[Pair], *, values: bool = True) -> nn.
         kept = stored(layer, "weight")
         kept.data = weight.detach()
         layer.bias = nn.Parameter(bias.detach(), requires_grad=kept.requires_grad)
-        set_module(new, norm_name, _rest_of(norm))
+        rests[norm_name] = _rest_of(norm)
+    set_modules(new, rests)
     return new
 
 
@@ -111,12 +112,12 @@ def _channels(layer: _ConvNd | nn.Linear) -> int:
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
-def _fits(model: nn.Module, one: Call, after: Call) -> bool:
+def _fits(model: nn.Module, owners: Owners, one: Call, after: Call) -> bool:
     layer, norm = get_module(model, one.path), get_module(model, after.path)
     return (
         isinstance(layer, _ConvNd | nn.Linear)
-        and (not is_parametrized(layer) or _only_masked(layer))
-        and len(owners(model, stored(layer, "weight"))) == 1
+        and _at_most_masked(layer)
+        and len(owners.of(stored(layer, "weight"))) == 1
         and isinstance(norm, _BatchNorm)
         and norm.running_mean is not None
         and norm.running_var is not None
@@ -125,9 +126,11 @@ def _fits(model: nn.Module, one: Call, after: Call) -> bool:
     )
 
 
-def _only_masked(layer: nn.Module) -> bool:
-    lists: Any = layer.parametrizations
-    return list(lists) == ["weight"] and all(isinstance(step, Mask) for step in lists["weight"])
+def _at_most_masked(layer: nn.Module) -> bool:
+    return all(
+        name == "weight" and all(isinstance(form, Mask) for form in forms)
+        for name, forms in parametrised(layer).items()
+    )
 
 
 def _rest_of(norm: nn.Module) -> nn.Module:

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+
+from lessen.surgery.parametrised import Form, forms_of, parametrise, parametrised, remove_form
 
 
-class Mask(nn.Module):
+class Mask(Form):
     """Multiplies a tensor by a boolean mask of its shape.
 
     Args:
@@ -52,7 +53,7 @@ def mask_parameter(module: nn.Module, name: str, kept: Tensor) -> None:
     """
     known = mask_of(module, name)
     if known is None:
-        parametrize.register_parametrization(module, name, Mask(kept.to(getattr(module, name).device)))
+        parametrise(module, name, Mask(kept.to(getattr(module, name).device)))
         if _write_plain not in module._state_dict_hooks.values():
             module.register_state_dict_post_hook(_write_plain)
             module.register_load_state_dict_pre_hook(_read_plain)
@@ -71,33 +72,15 @@ def close_mask(module: nn.Module, name: str) -> None:
 
 def mask_of(module: nn.Module, name: str) -> Mask | None:
     """The mask on a parameter, or None."""
-    return next((step for step in _steps(module, name) if isinstance(step, Mask)), None)
+    return next((step for step in forms_of(module, name) if isinstance(step, Mask)), None)
 
 
 def masked_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     """Every masked parameter: the path of its module, the module, and the parameter's name."""
     for path, module in model.named_modules():
-        for name in _parametrized(module):
+        for name in parametrised(module):
             if mask_of(module, name) is not None:
                 yield path, module, name
-
-
-def stored(module: nn.Module, name: str) -> Tensor:
-    """The parameter as the optimizer sees it, behind whatever parametrises it."""
-    steps = _steps(module, name)
-    tensor: Tensor = steps.original if steps else getattr(module, name)
-    return tensor
-
-
-def owners(model: nn.Module, tensor: Tensor) -> list[tuple[str, nn.Module, str]]:
-    """Everywhere a stored parameter stands: the path of the module, the module, and the parameter's name there."""
-    found = []
-    for path, module in model.named_modules():
-        if isinstance(module, parametrize.ParametrizationList):
-            continue
-        names = [*module._parameters, *_parametrized(module)]
-        found += [(path, module, name) for name in names if stored(module, name) is tensor]
-    return found
 
 
 def bake_masks(model: nn.Module) -> nn.Module:
@@ -110,24 +93,9 @@ def bake_masks(model: nn.Module) -> nn.Module:
 def bake_mask(module: nn.Module, name: str) -> None:
     """Turn one masked parameter of a module into a plain one with zeros in it, in place."""
     _zero(module, name)
-    steps = _steps(module, name)
-    steps[next(i for i, step in enumerate(steps) if isinstance(step, Mask))] = nn.Identity()
-    lists = _parametrized(module)
-    if all(isinstance(step, nn.Identity) for steps in lists.values() for step in steps):
-        # Not `remove_parametrizations`: it takes the property from a class that copies of the module share.
-        del module._modules["parametrizations"]
-        module.__class__ = type(module).__mro__[1]
-        for plain, steps in lists.items():
-            module.register_parameter(plain, steps.original)
-
-
-def _parametrized(module: nn.Module) -> dict[str, Any]:
-    found: Any = module._modules.get("parametrizations") if parametrize.is_parametrized(module) else None
-    return {} if found is None else dict(found.items())
-
-
-def _steps(module: nn.Module, name: str) -> Any:
-    return _parametrized(module).get(name, ())
+    mask = mask_of(module, name)
+    assert mask is not None
+    remove_form(module, name, mask)
 
 
 def _open(module: nn.Module, name: str) -> bool:
@@ -140,11 +108,11 @@ def _zero(module: nn.Module, name: str) -> None:
     """Set what is masked to exactly zero where it is stored; what the network computes does not change."""
     mask = mask_of(module, name)
     assert mask is not None
-    _steps(module, name).original.data.masked_fill_(~mask.kept, 0)
+    forms_of(module, name).original.data.masked_fill_(~mask.kept, 0)
 
 
 def _names(module: nn.Module, prefix: str) -> Iterator[tuple[str, str, str]]:
-    for name in _parametrized(module):
+    for name in parametrised(module):
         if mask_of(module, name) is not None:
             yield name, f"{prefix}parametrizations.{name}.original", f"{prefix}{name}"
 

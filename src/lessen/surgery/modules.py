@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from lessen.core.errors import NetworkError, did_you_mean
+from lessen.surgery.copying import copy_network
 from lessen.surgery.decay import OwnDecay
 
 
@@ -36,13 +36,22 @@ def set_module(model: nn.Module, path: str, new: nn.Module) -> None:
     Raises:
         NetworkError: there is no such module, or the path is that of the whole network.
     """
-    old = get_module(model, path)
-    if old is model:
+    set_modules(model, {path: new})
+
+
+def set_modules(model: nn.Module, new: Mapping[str, nn.Module]) -> None:
+    """`set_module` for several paths, in one walk over the network; none of them inside another.
+
+    Raises:
+        NetworkError: there is no such module, or a path is that of the whole network. Nothing is replaced then.
+    """
+    instead = {id(get_module(model, path)): module for path, module in new.items()}
+    if id(model) in instead:
         raise NetworkError("The whole network cannot be replaced in itself; use the new module instead.")
-    for parent in list(model.modules()):
+    for parent in list(model.modules()) if instead else ():
         for name, child in list(parent._modules.items()):
-            if child is old:
-                parent._modules[name] = new
+            if id(child) in instead:
+                parent._modules[name] = instead[id(child)]
 
 
 def tensor_names(model: nn.Module) -> dict[int, list[str]]:
@@ -88,7 +97,7 @@ def copy_with(model: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
     for name, value in values.items():
         old = get_tensor(model, name)
         instead[id(old)] = _in_place_of(old, value)
-    return copy.deepcopy(model, instead)
+    return copy_network(model, instead)
 
 
 def _in_place_of(old: Tensor, value: Tensor) -> Tensor:
@@ -99,7 +108,7 @@ def _in_place_of(old: Tensor, value: Tensor) -> Tensor:
 
 def copy_structure(model: nn.Module) -> nn.Module:
     """A copy of the modules that shares every parameter and buffer with the network: to be looked at, not trained."""
-    return copy.deepcopy(model, {id(tensor): tensor for _, tensor in _tensors(model)})
+    return copy_network(model, {id(tensor): tensor for _, tensor in _tensors(model)})
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

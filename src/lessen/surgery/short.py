@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+
+from lessen.surgery.parametrised import Form, forms_of, parametrise, parametrised, stored
 
 
 # A namespace of its own for each of the two: an exporter then knows which it meets.
@@ -51,7 +52,7 @@ for _rounding in (float16, bfloat16):
     _rounding.register_autograd(lambda ctx, gradient: gradient)
 
 
-class Short(nn.Module):
+class Short(Form):
     """Rounds a tensor to 16 bits.
 
     Args:
@@ -66,6 +67,10 @@ class Short(nn.Module):
         rounded: Tensor = bfloat16(tensor) if self.brain else float16(tensor)
         return rounded
 
+    def right_inverse(self, tensor: Tensor) -> Tensor:
+        """What is stored when somebody assigns to the parameter: the assigned values, rounded."""
+        return self.forward(tensor)
+
     def extra_repr(self) -> str:
         return "bfloat16" if self.brain else "float16"
 
@@ -73,10 +78,10 @@ class Short(nn.Module):
 def shorten_parameter(module: nn.Module, name: str, *, brain: bool) -> None:
     """Let a parameter of a module be seen in 16 bits, in place; it is also rounded where it is stored."""
     short = Short(brain=brain)
-    parametrize.register_parametrization(module, name, short)
+    parametrise(module, name, short)
     with torch.no_grad():
-        stored: Any = module.get_submodule("parametrizations")._modules[name]
-        stored.original.copy_(short(stored.original))
+        tensor = stored(module, name)
+        tensor.copy_(short(tensor))
     if _write_plain not in module._state_dict_hooks.values():
         module.register_state_dict_post_hook(_write_plain)
         module.register_load_state_dict_pre_hook(_read_plain)
@@ -84,21 +89,20 @@ def shorten_parameter(module: nn.Module, name: str, *, brain: bool) -> None:
 
 def short_of(module: nn.Module, name: str) -> Short | None:
     """The rounding of a parameter, or None."""
-    lists: Any = module._modules.get("parametrizations") if parametrize.is_parametrized(module, name) else None
-    return None if lists is None else next((step for step in lists[name] if isinstance(step, Short)), None)
+    return next((form for form in forms_of(module, name) if isinstance(form, Short)), None)
 
 
 def short_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Short]]:
     """Every short parameter: the path of its module, the module, the parameter's name, the rounding; tied ones each."""
     for path, module in model.named_modules(remove_duplicate=False):
-        for name in getattr(module, "parametrizations", ()):
+        for name in parametrised(module):
             short = short_of(module, name)
             if short is not None:
                 yield path, module, name, short
 
 
 def _names(module: nn.Module, prefix: str) -> Iterator[tuple[str, str]]:
-    for name in getattr(module, "parametrizations", ()):
+    for name in parametrised(module):
         if short_of(module, name) is not None:
             yield f"{prefix}parametrizations.{name}.original", f"{prefix}{name}"
 

@@ -8,7 +8,6 @@ Shapes: N examples, P positions, G indices of a group.
 
 from __future__ import annotations
 
-import copy
 from typing import ClassVar
 
 import torch
@@ -19,6 +18,7 @@ from lessen.core import Context, settings
 from lessen.core.data import call
 from lessen.core.errors import PlanError
 from lessen.surgery.calls import trace
+from lessen.surgery.copying import copy_network
 from lessen.surgery.coupling import Coupling, owners
 from lessen.surgery.modules import get_module
 from lessen.surgery.taps import Tap, capture
@@ -45,7 +45,7 @@ class ActivationWidth:
             raise PlanError("ActivationWidth looks at activations, and the context has no calibration batches.")
         readers = _readers(model, coupling, context)
         total = {name: torch.zeros(coupling.sizes[name], dtype=torch.float64) for name, _ in readers}
-        network = copy.deepcopy(model).eval().to(context.device)
+        network = copy_network(model).eval().to(context.device)
         taps = [Tap(path=path, side="input") for path in dict.fromkeys(path for _, path in readers)]
         examples = sum(len(batch) for batch in context.calibration)
         for batch in context.calibration:

@@ -8,8 +8,6 @@ arXiv:1804.03230, section 3).
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -18,6 +16,7 @@ from lessen.core.contracts import Context
 from lessen.core.data import Batch, call
 from lessen.core.errors import PlanError
 from lessen.core.seeds import derive
+from lessen.surgery.copying import copy_network
 
 RATES = (3e-3, 1e-3, 3e-4)
 """Of Adam in the few steps, at the first; it falls to nothing along a line.
@@ -78,7 +77,7 @@ class Judge:
             return adapted_loss(network, self.context)
         if self.rate is not None:
             return trained_loss(network, self.context, self.steps, self.rate)
-        found = {rate: trained_loss(copy.deepcopy(network), self.context, self.steps, rate) for rate in RATES}
+        found = {rate: trained_loss(copy_network(network), self.context, self.steps, rate) for rate in RATES}
         self.rate = min(found, key=lambda rate: found[rate])
         return found[self.rate]
 

@@ -13,7 +13,6 @@ Shapes: N examples, C input channels, O output channels.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -24,6 +23,7 @@ from lessen.core.data import call, map_inputs
 from lessen.operations.prune_channels.plan import PrunedChannels
 from lessen.operations.values import Values, write_value
 from lessen.surgery.calls import trace
+from lessen.surgery.copying import copy_network
 from lessen.surgery.fold import foldable
 from lessen.surgery.modules import get_module, get_tensor
 from lessen.surgery.taps import Tap, capture
@@ -63,7 +63,7 @@ def carried_means(model: nn.Module, plan: PrunedChannels, context: Context) -> t
 
 def input_means(model: nn.Module, paths: Sequence[str], context: Context) -> dict[str, Tensor]:
     """The mean of each input channel of some layers over examples and positions, (C,), float64."""
-    network = copy.deepcopy(model).eval().to(context.device)
+    network = copy_network(model).eval().to(context.device)
     taps = [Tap(path=path, side="input") for path in paths]
     total: dict[str, Tensor] = {}
     count: dict[str, int] = {}

@@ -36,6 +36,7 @@ from lessen.operations.prune_channels.target import share_by_clock, share_for
 from lessen.operations.scores import Magnitude, Score
 from lessen.surgery.coupling import Coupling, Group, analyse, multiply_adds
 from lessen.surgery.modules import get_module
+from lessen.surgery.plain import plain
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -113,6 +114,7 @@ class PruneChannels:
             PlanError: nothing can be pruned, or the target is out of reach; the text says how far one can go.
             NetworkError: the network cannot be exported.
         """
+        model = plain(model)
         check_where(model, where=self.where, exclude=self.exclude)
         if isinstance(self.allocation, Knapsack) and self.allocation.candidates:
             check_judge(model, context, steps=self.allocation.steps)

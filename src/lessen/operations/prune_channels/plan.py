@@ -14,6 +14,7 @@ from lessen.operations.values import put_values
 from lessen.surgery.attention import open_attention
 from lessen.surgery.coupling import groups_of, keep_mask, size
 from lessen.surgery.modules import copy_with, get_tensor
+from lessen.surgery.plain import plain
 
 
 @settings
@@ -63,6 +64,7 @@ class PrunedChannels:
         Raises:
             PlanError: the network has other names or shapes than the one that the plan was made for.
         """
+        model = plain(model)
         try:
             sliced = {name: self._sliced(name, get_tensor(model, name)) for name in self.layouts}
             work = copy_with(model, sliced)

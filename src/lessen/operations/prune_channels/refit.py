@@ -13,7 +13,6 @@ outputs.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -33,8 +32,9 @@ from lessen.operations.prune_channels.means import Reader, readers_of
 from lessen.operations.prune_channels.plan import PrunedChannels
 from lessen.operations.values import Values, write_value
 from lessen.surgery.calls import trace
-from lessen.surgery.masks import owners
+from lessen.surgery.copying import copy_network
 from lessen.surgery.modules import get_module
+from lessen.surgery.parametrised import Owners
 from lessen.surgery.taps import Tap, capture
 
 RIDGE = 0.01
@@ -102,10 +102,10 @@ def check_refit(context: Context) -> None:
         raise PlanError("refit=True fits weights on calibration batches, and the context has none. Give it some.")
 
 
-def _tied(model: nn.Module, layer: Reader) -> str:
+def _tied(owners: Owners, layer: Reader) -> str:
     """Whose its weight or bias also is; fitted, it would change there as well."""
     for tensor in (layer.weight, layer.bias):
-        others = [] if tensor is None else [path for path, owner, _ in owners(model, tensor) if owner is not layer]
+        others = [] if tensor is None else [path for path, owner, _ in owners.of(tensor) if owner is not layer]
         if others:
             return f"its weight is also that of {others[0]}"
     return ""
@@ -123,7 +123,7 @@ class Fitting:
 
     def __init__(self, model: nn.Module, context: Context, *, places: int, keep: bool = False) -> None:
         self.model, self.context, self.keep = model, context, keep
-        self.whole = copy.deepcopy(model).eval().to(context.device)
+        self.whole = copy_network(model).eval().to(context.device)
         self.each = math.ceil(places / len(context.calibration))
         self.times = trace(model, context.inputs).times  # in the order in which modules run
         self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -136,7 +136,8 @@ class Fitting:
             plan: What it was pruned by.
         """
         readers, left = readers_of(self.model, plan, self.times)
-        left |= {path: tied for path, layer in readers.items() if (tied := _tied(self.model, layer))}
+        owners = Owners(self.model)
+        left |= {path: tied for path, layer in readers.items() if (tied := _tied(owners, layer))}
         errors = {}
         todo = [path for path in self.times if path in readers and path not in left]
         for number, path in enumerate(todo):

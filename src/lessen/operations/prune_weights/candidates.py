@@ -6,15 +6,14 @@ them share is one; one that something else shares (an embedding, whose rows are 
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
+from torch import nn
 
 from lessen.core import Where, check_where, matches
 from lessen.core.errors import PlanError, did_you_mean
 from lessen.operations.pattern import Pattern
 from lessen.surgery.attention import OpenAttention
 from lessen.surgery.codes import codes_of
-from lessen.surgery.masks import owners, stored
+from lessen.surgery.parametrised import Owners, is_list, stored
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _KINDS: dict[type[nn.Module], str] = {
@@ -41,7 +40,8 @@ def candidates(model: nn.Module, where: Where, exclude: Where) -> tuple[Weights,
     check_where(model, where=where, exclude=exclude)
     chosen: Weights = {}
     left: dict[str, str] = {}
-    seen: list[Tensor] = []
+    seen: set[int] = set()
+    owners = Owners(model)
     for path, module in model.named_modules():
         if not matches(where, path, module) or (exclude is not None and matches(exclude, path, module)):
             continue
@@ -50,11 +50,11 @@ def candidates(model: nn.Module, where: Where, exclude: Where) -> tuple[Weights,
             left |= dict.fromkeys(other_matrices(path, module), f"a {type(module).__name__} is not known to multiply")
             continue
         tensor = stored(module, last)
-        if any(tensor is other for other in seen):
+        if id(tensor) in seen:
             continue
-        seen.append(tensor)
+        seen.add(id(tensor))
         name = f"{path}.{last}" if path else last
-        other = [(at, owner) for at, owner, its in owners(model, tensor) if prunable(owner) != its]
+        other = [(at, owner) for at, owner, its in owners.of(tensor) if prunable(owner) != its]
         if codes_of(module, last) is not None:
             left[name] = "its weights are stored in codes; prune first"
         elif other:
@@ -72,7 +72,7 @@ def candidates(model: nn.Module, where: Where, exclude: Where) -> tuple[Weights,
 
 def other_matrices(path: str, module: nn.Module) -> list[str]:
     """Weights of a module that nobody knows to multiply; tables and what scales channels are not meant."""
-    if isinstance(module, nn.Embedding | nn.EmbeddingBag | ParametrizationList):
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag) or is_list(module):
         return []
     named = module.named_parameters(path, recurse=False)
     return [name for name, tensor in named if tensor.ndim == 2 and min(tensor.shape) > 1 and "weight" in name]

@@ -21,6 +21,7 @@ from lessen.operations.prune_weights.candidates import check_share, fitting
 from lessen.operations.prune_weights.plan import PrunedWeights
 from lessen.operations.prune_weights.scoring import NetworkScore, weight_scores
 from lessen.operations.scores import Magnitude, Score
+from lessen.surgery.plain import plain
 
 
 @settings
@@ -73,6 +74,7 @@ class PruneWeights:
         """
         if self.keep == 1.0 and self.where is None:
             return PrunedWeights(masks={}, shapes={}, left={})
+        model = plain(model)
         chosen, left = fitting(model, self.where, self.exclude, self.pattern)
         scores = weight_scores(self.score, model, chosen, context, keep=self.keep, allocation=self.allocation)
         counts = self.allocation.counts(scores, self.keep)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from typing import Any, Self
@@ -13,8 +12,10 @@ from torch import Tensor, nn
 from lessen.core import settings
 from lessen.core.errors import NetworkError, PlanError
 from lessen.operations.packed import pack, unpack
-from lessen.surgery.masks import mask_of, mask_parameter, masked_parameters, owners, stored
+from lessen.surgery.masks import mask_of, mask_parameter, masked_parameters
 from lessen.surgery.modules import get_module
+from lessen.surgery.parametrised import Owners, stored
+from lessen.surgery.plain import plain_copy
 
 
 @settings
@@ -47,7 +48,8 @@ class PrunedWeights:
         Raises:
             PlanError: a parameter is missing, or of another shape.
         """
-        network = copy.deepcopy(model)
+        network = plain_copy(model)
+        owners = Owners(network)
         for name, text in self.masks.items():
             shape = self.shapes[name]
             path, _, last = name.rpartition(".")
@@ -60,7 +62,7 @@ class PrunedWeights:
                 found = tuple(tensor.shape) if isinstance(tensor, Tensor) else "no such parameter"
                 raise PlanError(f"The plan does not belong to this network: {name} should be {shape}, found {found}.")
             mask = unpack(text, shape)
-            for _, owner, its_name in owners(network, stored(module, last)):
+            for _, owner, its_name in owners.of(stored(module, last)):
                 mask_parameter(owner, its_name, mask)
         return network
 
@@ -85,10 +87,10 @@ class PrunedWeights:
 def masks_of(model: nn.Module) -> PrunedWeights:
     """The masks that a network carries now, as the plan that gives them to a fresh one."""
     masks: dict[str, Tensor] = {}
-    seen: list[Tensor] = []
+    seen: set[int] = set()
     for path, module, last in masked_parameters(model):
         mask, tensor = mask_of(module, last), stored(module, last)
-        if mask is not None and not any(tensor is other for other in seen):
-            seen.append(tensor)
+        if mask is not None and id(tensor) not in seen:
+            seen.add(id(tensor))
             masks[f"{path}.{last}" if path else last] = mask.kept
     return PrunedWeights.of(masks)

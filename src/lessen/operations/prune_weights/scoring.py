@@ -14,7 +14,8 @@ from lessen.operations.allocation import Allocation
 from lessen.operations.gradients import gradients
 from lessen.operations.prune_weights.candidates import Weights
 from lessen.operations.scores import Score
-from lessen.surgery.masks import mask_of, stored
+from lessen.surgery.masks import mask_of
+from lessen.surgery.parametrised import stored
 
 
 @runtime_checkable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +13,9 @@ from lessen.core import Context
 from lessen.core.data import call
 from lessen.core.errors import PlanError
 from lessen.operations.prune_weights.candidates import Weights
-from lessen.surgery.masks import bake_masks, stored
+from lessen.surgery.copying import copy_network
+from lessen.surgery.masks import bake_masks
+from lessen.surgery.parametrised import stored
 
 ADVICE = "Give them, or use Magnitude()."
 
@@ -22,7 +23,7 @@ ADVICE = "Give them, or use Magnitude()."
 def working_copy(model: nn.Module, chosen: Weights, context: Context) -> tuple[nn.Module, dict[str, nn.Parameter]]:
     """A copy on the context's device, in eval mode, masks baked in, and its chosen weights by name."""
     known: dict[int, Any] = {}
-    own = bake_masks(copy.deepcopy(model, known).to(context.device)).eval().requires_grad_(False)
+    own = bake_masks(copy_network(model, known).to(context.device)).eval().requires_grad_(False)
     weights = {name: known[id(stored(*owner))] for name, owner in chosen.items()}
     for weight in weights.values():
         weight.requires_grad_(True)

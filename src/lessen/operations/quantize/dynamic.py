@@ -6,7 +6,6 @@ it to 8 bits; its weights are rounded once. This is DynamicQuantizeLinear and Ma
 
 from __future__ import annotations
 
-import copy
 from dataclasses import field
 from typing import Annotated, Any, ClassVar, Self
 
@@ -25,7 +24,9 @@ from lessen.operations.quantize.found import LEVELS
 from lessen.operations.quantize.grids import Grids
 from lessen.operations.quantize.network import is_quantized, with_grids
 from lessen.surgery.calls import trace
+from lessen.surgery.copying import copy_network
 from lessen.surgery.modules import get_module
+from lessen.surgery.plain import plain, plain_copy
 
 
 @settings
@@ -46,7 +47,7 @@ class QuantizedDynamically:
         """
         del values
         if not self.weights:
-            return copy.deepcopy(model)
+            return plain_copy(model)
         if is_quantized(model):
             raise PlanError(f"{type(model).__name__} is quantized already. Quantize the network it came from.")
         names = {name for name, _ in model.named_modules()}
@@ -57,7 +58,7 @@ class QuantizedDynamically:
                     f"{did_you_mean(name, names)} The plan is of another network."
                 )
         limits = {name: 2 ** (bits - 1) - 1 for name, bits in self.weights.items()}
-        return with_grids(copy.deepcopy(model), Grids({}, levels=LEVELS, limits=limits, dynamic=True))
+        return with_grids(plain_copy(model), Grids({}, levels=LEVELS, limits=limits, dynamic=True))
 
     def describe(self) -> list[dict[str, Any]]:
         """One row for each layer."""
@@ -115,8 +116,9 @@ class QuantizeDynamic:
             return QuantizedDynamically()
         if is_quantized(model):
             raise PlanError(f"{type(model).__name__} is quantized already. Quantize the network it came from.")
+        model = plain(model)
         check_where(model, where=self.where, exclude=self.exclude)
-        own = copy.deepcopy(model).to(context.device).eval()
+        own = copy_network(model).to(context.device).eval()
         seen = trace(own, map_inputs(context.inputs, lambda value: value.to(context.device)))
         paths = dict.fromkeys(one.path for one in seen.calls if one.op == "linear" and one.inputs[0] is not None)
         mixed = {one.path for one in seen.calls if one.op in LAYERS and one.op != "linear"}

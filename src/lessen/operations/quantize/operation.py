@@ -7,7 +7,6 @@ grid for each edge (`edges`), whose range an observer chooses from calibration e
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
@@ -35,8 +34,10 @@ from lessen.operations.quantize.reconstruction import reconstruct
 from lessen.operations.quantize.rounding import Learning
 from lessen.operations.values import write_value
 from lessen.surgery.calls import Call, trace
+from lessen.surgery.copying import copy_network
 from lessen.surgery.fold import fold, foldable
 from lessen.surgery.modules import get_module
+from lessen.surgery.plain import plain
 
 Bits = Annotated[int, Ge(2), Le(8)]
 
@@ -118,10 +119,11 @@ class Quantize:
             raise PlanError(
                 "Quantize needs calibration batches to observe ranges on, and there are none in the context."
             )
+        model = plain(model)
         check_where(model, where=self.where, exclude=self.exclude)
         if self.rounding is not None:
             check_where(model, blocks=self.rounding.blocks)
-        own = copy.deepcopy(model).to(context.device).eval()
+        own = copy_network(model).to(context.device).eval()
         inputs = map_inputs(context.inputs, lambda value: value.to(context.device))
         folds = foldable(own, inputs)
         own = fold(own, folds)

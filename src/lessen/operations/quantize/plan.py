@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import field
 from typing import Any
 
@@ -17,6 +16,7 @@ from lessen.operations.quantize.network import is_quantized, with_grids
 from lessen.operations.values import put_values
 from lessen.surgery.fold import Pair, fold
 from lessen.surgery.modules import get_module
+from lessen.surgery.plain import plain_copy
 
 FULL = 32
 
@@ -60,7 +60,7 @@ class Quantized:
             PlanError: the plan is of another network, or its values are not in it.
         """
         if self.bits == FULL:
-            return copy.deepcopy(model)
+            return plain_copy(model)
         if is_quantized(model):
             raise PlanError(f"{type(model).__name__} is quantized already. Quantize the network it came from.")
         names = {name for name, _ in model.named_modules()}

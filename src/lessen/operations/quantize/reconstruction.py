@@ -9,7 +9,6 @@ Shapes: N examples.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +30,7 @@ from lessen.operations.quantize.stepped import positive
 from lessen.operations.quantize.units import Unit, clamped, free_layers, units_of
 from lessen.operations.values import put_values, write_value
 from lessen.surgery.calls import Trace, floating
+from lessen.surgery.copying import copy_network
 from lessen.surgery.masks import mask_of
 from lessen.surgery.modules import get_module
 
@@ -72,7 +72,7 @@ def reconstruct(
             "Weighting errors by what the loss feels needs a loss and labels in the calibration batches. Give them, or "
             "set fisher=False."
         )
-    full, work = copy.deepcopy(full).eval(), copy.deepcopy(quantized).eval().requires_grad_(False)
+    full, work = copy_network(full).eval(), copy_network(quantized).eval().requires_grad_(False)
     found = Reconstructed()
     inputs = map_inputs(context.inputs, lambda value: value.to(context.device))
     layers, found.left = free_layers(full, inputs, seen, work)

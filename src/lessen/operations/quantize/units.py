@@ -16,8 +16,8 @@ from lessen.operations.quantize.network import GRIDS
 from lessen.operations.quantize.observing import own_parameters
 from lessen.operations.quantize.rounding import Learning
 from lessen.surgery.calls import Trace
-from lessen.surgery.masks import owners, stored
 from lessen.surgery.modules import get_module
+from lessen.surgery.parametrised import Owners, stored
 
 _CLIPS = {"relu": (0.0, None), "relu6": (0.0, 6.0)}
 
@@ -78,7 +78,7 @@ def _clip_behind(model: nn.Module, seen: Trace, path: str) -> tuple[float | None
 def free_layers(full: nn.Module, inputs: Inputs, seen: Trace, work: nn.Module) -> tuple[list[str], dict[str, str]]:
     """The layers whose weights may be rounded as one likes, in the order in which they run; why the others may not."""
     grids: Grids = getattr(work, GRIDS)
-    own = own_parameters(full, inputs)
+    own, owners = own_parameters(full, inputs), Owners(full)
     layers: list[str] = []
     left: dict[str, str] = {}
     for path in dict.fromkeys(one.path for one in seen.calls):
@@ -89,7 +89,7 @@ def free_layers(full: nn.Module, inputs: Inputs, seen: Trace, work: nn.Module) -
             left[path] = "it does not multiply by its weight as it stands: what it makes is rounded to the nearest"
         elif seen.times[path] != 1:
             left[path] = f"it is called {seen.times[path]} times: its weights are rounded to the nearest"
-        elif len(owners(full, stored(layer, "weight"))) > 1:
+        elif len(owners.of(stored(layer, "weight"))) > 1:
             left[path] = "its weight is also that of another layer: it is rounded to the nearest"
         else:
             layers.append(path)

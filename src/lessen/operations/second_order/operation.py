@@ -6,7 +6,6 @@ Layer by layer, in the order in which the network computes, each on the inputs t
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import Annotated, ClassVar, Self
 
@@ -29,7 +28,10 @@ from lessen.operations.second_order.plan import Reconstructed
 from lessen.operations.second_order.smallest import Smallest
 from lessen.operations.second_order.sparse_gpt import SparseGpt
 from lessen.operations.values import write_value
-from lessen.surgery.masks import mask_of, mask_parameter, owners, stored
+from lessen.surgery.copying import copy_network
+from lessen.surgery.masks import mask_of, mask_parameter
+from lessen.surgery.parametrised import Owners, stored
+from lessen.surgery.plain import plain
 
 
 @settings
@@ -89,6 +91,7 @@ class PruneByReconstruction:
         pattern = self.pattern or self.method.usual
         if self.keep == 1.0 and self.where is None:
             return Reconstructed(pruned=PrunedWeights(masks={}, shapes={}, left={}), values={})
+        model = plain(model)
         chosen, left = fitting(model, self.where, self.exclude, pattern)
         scores = {name: without_pruned(wide(getattr(*owner).detach()).abs(), *owner) for name, owner in chosen.items()}
         layers = layers_of(model, context.inputs, chosen)
@@ -99,7 +102,8 @@ class PruneByReconstruction:
             raise PlanError(
                 f"Keeping {self.keep:g} of the weights would leave none in {', '.join(empty[:3])}. Keep more."
             )
-        own, errors, values = copy.deepcopy(model), {}, {}
+        own, errors, values = copy_network(model), {}, {}
+        owners = Owners(own)
         how = dataclasses.replace(self, method=Smallest(), refit=False) if context.rehearsal else self
         for name, layer in layers.items():
             gram = gram_of(own, [layer], context.calibration, device=context.device)[name]
@@ -109,7 +113,7 @@ class PruneByReconstruction:
             weight = getattr(module, last).detach().to(context.device)
             kept, found = how.solve(weight, gram, pattern, counts[name], None if mask is None else mask.kept)
             errors[name] = relative_error(weight, found, gram)
-            for _, owner, its in owners(own, stored(module, last)):
+            for _, owner, its in owners.of(stored(module, last)):
                 mask_parameter(owner, its, kept)
             with torch.no_grad():
                 setattr(module, last, found.to(weight))

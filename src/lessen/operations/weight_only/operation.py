@@ -8,12 +8,11 @@ Shapes: O rows, I inputs of a row.
 
 from __future__ import annotations
 
-import copy
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from annotated_types import Ge, Le
-from torch import Tensor, nn
+from torch import nn
 
 from lessen.core import Card, Context, Where, check_where, matches, settings
 from lessen.core.errors import PlanError, did_you_mean
@@ -26,7 +25,10 @@ from lessen.operations.weight_only.nearest import Nearest, nearest
 from lessen.operations.weight_only.plan import QuantizedWeights, values_of
 from lessen.operations.weight_only.rounding import Rounding
 from lessen.surgery.codes import Coded, codes_of
-from lessen.surgery.masks import mask_of, owners, stored
+from lessen.surgery.copying import copy_network
+from lessen.surgery.masks import mask_of
+from lessen.surgery.parametrised import Owners, stored
+from lessen.surgery.plain import plain
 
 FULL = 32
 _Weights = dict[str, tuple[nn.Module, str]]
@@ -76,6 +78,7 @@ class QuantizeWeights:
         """
         if self.bits == FULL:
             return QuantizedWeights(bits=FULL)
+        model = plain(model)
         check_where(model, where=self.where, exclude=self.exclude)
         weights, left = self._candidates(model)
         if self.method.needs_inputs and not context.calibration:
@@ -83,7 +86,7 @@ class QuantizeWeights:
                 f"{type(self.method).__name__} needs calibration batches to see what each layer is given, and there "
                 "are none in the context. Nearest() and Hqq() need none."
             )
-        own = copy.deepcopy(model).to(context.device).eval()
+        own = copy_network(model).to(context.device).eval()
         layers = layers_of(own, context.inputs, weights) if self.method.needs_inputs else {}
         values: dict[str, str] = {}
         groups, scaled = dict[str, int](), list[str]()
@@ -134,7 +137,8 @@ class QuantizeWeights:
         """The weights to round, by name, each once, and the reasons for those that are left alone."""
         chosen: _Weights = {}
         left: dict[str, str] = {}
-        seen: list[Tensor] = []
+        seen: set[int] = set()
+        owners = Owners(model)
         for path, module in model.named_modules():
             excluded = self.exclude is not None and matches(self.exclude, path, module)
             if excluded or not matches(self.where, path, module):
@@ -146,10 +150,10 @@ class QuantizeWeights:
                 )
                 continue
             tensor, name = stored(module, last), f"{path}.{last}" if path else last
-            if any(tensor is other for other in seen):
+            if id(tensor) in seen:
                 continue
-            seen.append(tensor)
-            other = [at for at, owner, its in owners(model, tensor) if self._weight(owner) != its]
+            seen.add(id(tensor))
+            other = [at for at, owner, its in owners.of(tensor) if self._weight(owner) != its]
             if codes_of(module, last) is not None:
                 left[name] = "it is stored in codes already"
             elif other:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from typing import Any
@@ -16,6 +15,8 @@ from lessen.core.errors import NetworkError, PlanError
 from lessen.operations.values import read_value, write_value
 from lessen.surgery.codes import Coded, code_parameter
 from lessen.surgery.modules import get_module
+from lessen.surgery.parametrised import Owners
+from lessen.surgery.plain import plain_copy
 
 
 @settings
@@ -44,7 +45,8 @@ class QuantizedWeights:
         Raises:
             PlanError: a weight is missing, of another shape, or in codes already.
         """
-        network = copy.deepcopy(model)
+        network = plain_copy(model)
+        owners = Owners(network)
         for name, group in self.groups.items():
             path, _, last = name.rpartition(".")
             try:
@@ -58,7 +60,7 @@ class QuantizedWeights:
             coded = _empty(shape, group, scaled=name in self.scaled, like=tensor)
             if values:
                 coded = self._coded(name, coded)
-            code_parameter(network, module, last, coded, bits=self.bits)
+            code_parameter(owners, module, last, coded, bits=self.bits)
         return network
 
     def _coded(self, name: str, empty: Coded) -> Coded:

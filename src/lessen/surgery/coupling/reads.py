@@ -9,7 +9,6 @@ Calls are named as `torch.export` names them in its graph: ("reshape_3", "method
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from lessen.core.data import Inputs, call
 from lessen.core.seeds import seeded
 from lessen.surgery.calls import Place, Watch
+from lessen.surgery.copying import copy_network
 from lessen.surgery.modules import tensor_names
 
 Key = tuple[str, str]
@@ -178,7 +178,7 @@ def read_numbers(model: nn.Module, inputs: Inputs) -> Reads:
 
     Its buffers and the global generator are left as they were, whatever it does to them.
     """
-    work = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+    work = copy_network(model, {id(parameter): parameter for parameter in model.parameters()})
     reader = _Reader(work, inputs)
     try:
         with torch.no_grad(), seeded(0, "reads"), reader:

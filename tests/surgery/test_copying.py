@@ -1,0 +1,99 @@
+"""Copies of networks that keep more than weights."""
+
+import ast
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lessen
+from lessen.core.errors import NetworkError
+from lessen.operations import Half
+from lessen.surgery.copying import copy_network
+from lessen.surgery.masks import mask_of, mask_parameter
+from lessen.surgery.modules import copy_structure, copy_with
+from lessen.testing import EXAMPLES
+
+
+class Remembers(nn.Module):
+    """Keeps what it computed, deep inside containers too, and draws from a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.generator = torch.Generator().manual_seed(3)
+        self.seen: dict[str, list[Tensor]] = {}
+
+    def forward(self, x_NC: Tensor) -> Tensor:
+        self.features = self.layer(x_NC)
+        self.seen["all"] = [self.features * 2]
+        out_NC: Tensor = self.features
+        return out_NC
+
+
+@pytest.mark.parametrize("copied", [copy_network, copy_structure, lambda model: copy_with(model, {})])
+def test_what_a_network_remembers_is_copied_without_its_graph(copied: object) -> None:
+    model, x_NC = Remembers(), torch.ones(1, 3)
+    gave = model(x_NC)
+    handle = model.layer.register_forward_hook(lambda module, args, output: output + 1)
+    new = copied(model)  # type: ignore[operator]
+    assert torch.equal(new(x_NC), gave + 1)
+    new = copied(model)  # type: ignore[operator]
+    assert torch.equal(new.features, gave)
+    assert not new.features.requires_grad
+    assert torch.equal(new.seen["all"][0], gave * 2)
+    assert model.features is gave
+    assert gave.requires_grad
+    assert torch.equal(torch.rand(2, generator=new.generator), torch.rand(2, generator=model.generator))
+    handle.remove()
+
+
+def test_what_cannot_be_copied_is_named() -> None:
+    model = EXAMPLES["perceptron"].build()
+    model.again.lock = threading.Lock()  # type: ignore[union-attr, assignment]
+    with pytest.raises(
+        NetworkError, match=r"because of the attribute 'again\.lock' \(a _thread\.lock\).*set the attribute"
+    ):
+        Half().plan(model, EXAMPLES["perceptron"].context()).apply(model)
+    model = EXAMPLES["perceptron"].build()
+    rows = (row for row in "ab")
+    model.first.register_forward_hook(_Hook(rows))  # type: ignore[union-attr]
+    with pytest.raises(NetworkError, match="because of a hook of first"):
+        copy_network(model)
+
+
+class _Hook:
+    def __init__(self, rows: object) -> None:
+        self.rows = rows
+
+    def __call__(self, *given: object) -> None: ...
+
+
+def test_a_tensor_masked_on_a_copy_is_not_masked_on_the_network_it_came_from() -> None:
+    first = nn.Linear(2, 2)
+    mask_parameter(first, "weight", torch.tensor([[True, False], [True, True]]))
+    second = copy_network(first)
+    mask_parameter(second, "bias", torch.tensor([True, False]))
+    assert mask_of(first, "bias") is None
+    assert first.bias.shape == (2,)
+    assert first(torch.ones(1, 2)).shape == (1, 2)
+    assert float(second.bias.detach()[1]) == 0
+
+
+def test_networks_are_copied_and_parametrised_in_one_place_only() -> None:
+    """A lint: `copy.deepcopy` fails on networks that remember, and shared classes break the network that came in."""
+    alone = {
+        "deepcopy": {"surgery/copying.py", "surgery/decay.py"},
+        "register_parametrization": {"surgery/parametrised.py"},
+    }
+    root = Path(lessen.__file__).parent
+    found: dict[str, set[str]] = {name: set() for name in alone}
+    for file in root.rglob("*.py"):
+        where = file.relative_to(root).as_posix()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in found and not where.startswith("testing/"):
+                found[node.attr].add(where)
+    assert found["deepcopy"] <= alone["deepcopy"]
+    assert found["register_parametrization"] == alone["register_parametrization"]
