@@ -167,8 +167,7 @@ def test_the_lines_compress_a_network(
     assert off(others.apply(exact), reference, images.double()) > 1e-3
 
     # The files say what the networks say that they were written from; that after another step does not.
-    tensors, plans, _ = run.read_network(2)
-    before_int8 = replay(network, decode_plans(plans), tensors).eval()
+    before_int8 = replay(network, decode_plans(run.read_kept(2).plans), run.read_tensors(2)).eval()
     assert off(said_by(run.path / "model.onnx", images), before_int8, images) < 1e-4
     assert off(said_by(run.path / "reference" / "teacher.onnx", images), network, images) < 1e-4
     assert off(said_by(run.path / "steps" / "1.onnx", images), before_int8, images) > 1e-3

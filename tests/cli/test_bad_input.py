@@ -104,11 +104,10 @@ def test_bad_recipes(case: str, here: Path, lessen: Any) -> None:
 def test_the_good_recipe_is_good(here: Path, lessen: Any) -> None:
     """The twin of all of these: unchanged, the recipe passes every check."""
     from lessen.pipeline import preflight
+    from lessen.pipeline.job import Job
     from lessen.recipe import read_recipe
 
-    made = read_recipe(recipe(here))
-    told = made.arguments()
-    preflight(told["teacher"], told["student"], told["data"], steps=told["steps"], deploy=made.deploy)
+    preflight(Job.of(**read_recipe(recipe(here)).arguments()))
 
 
 def test_weights_of_another_architecture(here: Path, lessen: Any) -> None:

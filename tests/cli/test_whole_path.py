@@ -125,7 +125,7 @@ def test_a_killed_run_is_resumed_to_the_same_weights(ran: Any, place: Path) -> N
     words = [str(Path(sys.executable).with_name("lessen")), "run", "small.yaml", "--quiet", "--run", "runs/killed"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(words, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    first = place / "runs" / "killed" / "checkpoints" / "step-1" / "plans.json"
+    first = place / "runs" / "killed" / "checkpoints" / "step-1" / "step.json"
     deadline = time.monotonic() + 120
     while not first.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)

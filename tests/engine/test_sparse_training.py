@@ -36,8 +36,10 @@ from lessen.graph.gradual import cubic, updates_due
 from lessen.knowledge import CrossEntropy, SoftTargets
 from lessen.operations import NM, Global, PruneWeights
 from lessen.operations.prune_weights import masks_of
+from lessen.pipeline.folder import Kept
+from lessen.pipeline.plans import encode_plans
 from lessen.pipeline.steps import Course as PipelineCourse
-from lessen.pipeline.steps import cast_for, keep, restore, with_masks
+from lessen.pipeline.steps import cast_for, restore, with_masks
 from lessen.schemes import supervised
 from lessen.surgery.masks import masked_parameters
 from lessen.testing.tasks import clusters, perceptron
@@ -279,10 +281,11 @@ def test_the_masks_are_in_the_plans_of_a_pipeline() -> None:
         before, step = masks_of(course.network), supervised(epochs=1, fit=Fit(batch=16, sparsify=sparsify))
         run(step.stages(cast_for(course.network, course.network)), clusters(), progress=False)
         course = with_masks(course, before, step, number)
-    tensors, plans, rows = keep(course)
+    plans = encode_plans(course.plans)
     assert [next(iter(plan)) for plan in plans] == ["PrunedWeights"]
-    assert [row["step"] for row in rows] == [1]
-    again = restore(perceptron(8, seed=3), tensors, json.loads(json.dumps(plans)), rows).network
+    assert [row["step"] for row in course.rows] == [1]
+    kept = Kept(plans=json.loads(json.dumps(plans)), layers=course.rows, records=[], frozen=[])
+    again = restore(perceptron(8, seed=3), dict(course.network.state_dict()), kept).network
     assert int((again.layer1.weight != 0).sum()) == 16  # type: ignore[union-attr,operator,arg-type]
     assert len(list(masked_parameters(again))) == 3
     assert all(torch.equal(value, masked_state(again)[at]) for at, value in masked_state(course.network).items())

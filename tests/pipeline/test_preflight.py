@@ -9,9 +9,9 @@ import torch
 from lessen.core import Data, Operation
 from lessen.core.errors import PlanError
 from lessen.data import Digits
-from lessen.deploy import Deploy
 from lessen.operations import AdaRound, ExactObs, Knapsack, PruneByReconstruction, PruneChannels, Quantize
-from lessen.pipeline import preflight
+from lessen.pipeline import Measuring, preflight
+from lessen.pipeline.job import Job
 from lessen.pipeline.steps import context_for
 from lessen.zoo import residual
 
@@ -24,7 +24,7 @@ def digits() -> Data:
 
 
 def rehearse(step: Operation, **more: Any) -> None:
-    preflight(residual(width=4, depth=8), None, digits(), steps=[step], deploy=Deploy(), **more)
+    preflight(Job(teacher=residual(width=4, depth=8), data=digits(), steps=(step,), measuring=Measuring(**more)))
 
 
 @pytest.fixture

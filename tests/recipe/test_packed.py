@@ -18,6 +18,7 @@ from lessen.operations import Half, LowRank, PruneChannels, PruneWeights, Quanti
 from lessen.operations.quantize import LearnedStep
 from lessen.operations.stored import masks
 from lessen.pipeline import RunFolder, pack, unpack
+from lessen.pipeline.folder import Kept, State, as_recipe
 from lessen.pipeline.plans import encode_plans
 from lessen.recipe import as_data, read_recipe
 from lessen.surgery.packing import read_container
@@ -146,9 +147,10 @@ def finished(folder: Path, network: str) -> Path:
     """A run that has come to its end: half of the weights of a network are pruned."""
     (folder / "given.yaml").write_text(f'network: {{build: "{network}"}}\ndata: Digits\nsteps: []\n')
     run = RunFolder(folder / "run")
-    run.create(as_data(read_recipe(folder / "given.yaml")))
+    asked = as_recipe(as_data(read_recipe(folder / "given.yaml")))
+    run.begin(State(job={}, asked=asked, given={}, frozen={}), {})
     model = build("zoo:mlp", seed=3)
-    run.write_network(0, model.state_dict(), [], [])
+    run.write_network(0, model.state_dict(), Kept(plans=[], layers=[], records=[], frozen=[]))
     plan = PruneWeights(keep=0.1).plan(model, EXAMPLES["perceptron"].context())
     write_tensors(run.weights, plan.apply(model).state_dict())
     write_json(run.plan, encode_plans([plan]))

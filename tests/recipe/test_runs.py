@@ -13,6 +13,7 @@ from lessen.core.files import write_tensors
 from lessen.deploy import Deploy
 from lessen.operations import PruneChannels
 from lessen.pipeline import RunFolder
+from lessen.pipeline.folder import State, as_recipe
 from lessen.recipe import as_data, read_recipe
 from lessen.zoo import build, residual
 
@@ -28,7 +29,8 @@ def finished(folder: Path, recipe: str) -> Path:
     """A run that has come to its end without doing anything."""
     (folder / "given.yaml").write_text(recipe)
     run = RunFolder(folder / "run")
-    run.create(as_data(read_recipe(folder / "given.yaml")))
+    asked = as_recipe(as_data(read_recipe(folder / "given.yaml")))
+    run.begin(State(job={}, asked=asked, given={}, frozen={}), {})
     write_tensors(run.weights, build("zoo:mlp", seed=3).state_dict())
     run.plan.write_text("[]")
     return run.path

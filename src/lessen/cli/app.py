@@ -74,9 +74,14 @@ def run(
 @app.command()
 def resume(run: RunArgument, *, allow_import: Imports = False, quiet: Quiet = False) -> None:
     """Continue a run that was interrupted; it ends with the same numbers as one that was not."""
+    from lessen.pipeline import RunFolder
     from lessen.recipe import resume
 
-    _finish(resume(run, allow_import=allow_import, progress=not quiet))
+    complete = RunFolder(run).open().finished
+    made = resume(run, allow_import=allow_import, progress=not quiet)
+    if complete:
+        typer.echo(f"{run} is complete; there was nothing to do.")
+    _finish(made)
 
 
 @app.command()

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lessen.core.errors import DataError
-from lessen.core.files import append_text, read_lines, write_text
+from lessen.core.files import append_text, write_text
+from lessen.core.lines import read_sound_lines
 from lessen.engine.home import Home
 from lessen.graph.flow import Flow, Passed
 
@@ -163,12 +164,22 @@ class Log:
         append_text(self._path, text)
 
 
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; damaged ones are left out, since nothing depends on them."""
+    return read_sound_lines(path, _is_row)
+
+
 def cut_log(path: Path, *, stage: int, step: int) -> None:
     """Leave only the lines up to a checkpoint: of earlier stages, and of this stage the first `step` steps."""
-    rows = read_lines(path)
+    rows = read_log(path)
     kept = [row for row in rows if row["stage"] < stage or (row["stage"] == stage and _done(row, step))]
-    if len(kept) != len(rows) or path.is_file():
+    if path.is_file():
         write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept))
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    whole = all(isinstance(row.get(name), int) and not isinstance(row.get(name), bool) for name in ("stage", "step"))
+    return whole and row.get("kind") in {"step", "validation"}
 
 
 def _done(row: dict[str, Any], step: int) -> bool:

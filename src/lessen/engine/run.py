@@ -11,13 +11,13 @@ from torch import nn
 
 from lessen.core.data import Data
 from lessen.core.errors import RunError, SettingError
-from lessen.core.files import read_lines, write_json
+from lessen.core.files import write_json
 from lessen.core.settings import encode
 from lessen.engine.bar import Bar
 from lessen.engine.checkpoint import Checkpoints, Saved
 from lessen.engine.history import History
 from lessen.engine.keeping import load, load_networks, networks_of, save
-from lessen.engine.log import cut_log
+from lessen.engine.log import cut_log, read_log
 from lessen.engine.stopping import Asked, Stopped
 from lessen.engine.track import Tracker, Trackers
 from lessen.engine.training import Training
@@ -110,7 +110,7 @@ class Course:
         saved = checkpoints.newest()
         if saved is not None:
             load_networks(self.learned, saved)
-            rows = read_lines(folder / "log.jsonl")
+            rows = read_log(folder / "log.jsonl")
             self.history.validations = [row for row in rows if row["kind"] == "validation" and _before(row, saved)]
         return saved
 

@@ -1,29 +1,87 @@
-"""The folder of a run: what stands where, who may write, and how far the run has come."""
+"""The folder of a run: where each file is, who may write, and how far the run has come.
+
+A run begins with the weights that were given; `state.json` is written behind them, and makes the folder a run. Every file
+is written whole or not at all, small ones carry a checksum, and nothing in them is believed before it was checked.
+"""
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, TypeVar
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from lessen.core.errors import RunError
-from lessen.core.files import read_tensors, write_json, write_tensors, write_text
+from lessen.core.files import read_tensors, read_text, write_tensors, write_text, writing
+from lessen.core.identity import differences, identify
+from lessen.core.sealed import read_sealed, write_sealed
 
-KIND = "lessen run, version 1"
+KIND: Final = "lessen run, version 2"
+T = TypeVar("T", bound=BaseModel)
+RESTORE = "Restore it from a copy of the run, or start the run again in another folder."
+_LEFT_BEHIND = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
+_FILLING = ".filling-*"
+
+
+class State(BaseModel):
+    """How far a run has come.
+
+    Args:
+        kind: What wrote it.
+        job: What the run was started with, as `identity` tells it.
+        asked: The text of its `recipe.yaml`.
+        given: Digests of the weights that it was started with, by file.
+        frozen: The names of the weights that may not learn, for the network and the student.
+        completed: The last step that is done; 0 is the measuring of the network that came in, -1 is nothing.
+        finished: Whether everything is written.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    kind: Literal["lessen run, version 2"] = KIND
+    job: dict[str, Any]
+    asked: str
+    given: dict[str, str]
+    frozen: dict[str, list[str]]
+    completed: int = Field(default=-1, ge=-1)
+    finished: bool = False
+
+    def advanced(self, **changes: Any) -> State:
+        """The state with some fields changed."""
+        return self.model_copy(update=changes)
+
+
+class Kept(BaseModel):
+    """What is kept of a step next to the weights.
+
+    Args:
+        plans: The encoded plans that lead to the network's structure.
+        layers: The rows of the layer table.
+        records: What was measured.
+        frozen: The names of the weights that may not learn.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    plans: list[dict[str, Any]]
+    layers: list[dict[str, Any]]
+    records: list[dict[str, Any]]
+    frozen: list[str]
 
 
 class RunFolder:
     """Paths and state of one run.
 
-    A folder is a run when its `checkpoints/state.json` says so. Everything is written whole or not at all, so a run
-    that was killed can always be resumed from the last step that was completed.
+    A folder is a run when its `checkpoints/state.json` says so. A run that was killed can always be resumed from the
+    last step that was completed; one that was killed before its state was written is begun again.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -39,85 +97,171 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.state = self.checkpoints / "state.json"
 
+    # Beginning
+
     def check_free(self) -> None:
-        """Whether a run can begin here: there is nothing at this path, or an empty folder.
+        """Whether a run can begin here: nothing is at this path, or only what a beginning left that was cut short.
 
         Raises:
-            RunError: there is something at this path already.
+            RunError: there is something else at this path.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            if self.state.is_file():
-                raise RunError(
-                    f"{self.path} is a run already. Continue it with `lessen resume {self.path}`, or choose another."
-                )
-            raise RunError(f"{self.path} is there already and is not empty. Choose another folder for the run.")
+        if not (self.path.exists() or self.path.is_symlink()):
+            return
+        if not self.path.is_dir():
+            raise RunError(f"{self.path} is there already and is no folder. Choose another folder for the run.")
+        if self.state.exists():
+            raise RunError(
+                f"{self.path} is a run already. Continue it with `lessen resume {self.path}`, or choose another."
+            )
+        strange = next(self._strange(), None)
+        if strange is not None:
+            raise RunError(
+                f"{self.path} is there already and is not empty: it holds {strange}. Choose another folder for the run."
+            )
 
-    def create(self, recipe: Mapping[str, Any]) -> None:
-        """Make the folder; nothing that was there is touched.
+    def _strange(self) -> Iterator[Path]:
+        """What is in the folder and was not left by a beginning that was cut short."""
+        ours = {self.recipe, self.checkpoints / ".lock", self.given("teacher"), self.given("student")}
+        folders = {self.checkpoints, self.step(0)}
+        for path in sorted(self.path.rglob("*")):
+            known = path in folders if path.is_dir() and not path.is_symlink() else path in ours
+            if not known and not (_LEFT_BEHIND.fullmatch(path.name) and path.parent in {self.path, *folders}):
+                yield path.relative_to(self.path)
+
+    def begin(self, state: State, given: Mapping[Path, Mapping[str, Tensor]]) -> None:
+        """Write what a run starts from, its state last; only inside `locked`.
+
+        Args:
+            state: Of a run that has done nothing yet.
+            given: The weights that were given, by their file.
 
         Raises:
-            RunError: there is something at this path already.
+            RunError: there is something at this path already, or the disk is full.
         """
         self.check_free()
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        write_text(self.recipe, yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
-        self.write_state({"kind": KIND, "completed": -1, "finished": False})
+        self.clean()
+        for path, tensors in given.items():
+            write_tensors(path, tensors)
+        write_text(self.recipe, state.asked)
+        self.write_state(state)
 
-    def open(self) -> dict[str, Any]:
+    # State
+
+    def open(self) -> State:
         """The state of an existing run.
 
         Raises:
-            RunError: the folder is missing or is not a run.
+            RunError: the folder is missing, is not a run, never began, or its state is damaged.
         """
         if not self.path.is_dir():
             raise RunError(f"There is no folder {self.path}. Give the folder of a run, as runs/mine.")
-        try:
-            state = json.loads(self.state.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
+        if not self.state.exists():
+            if self.checkpoints.is_dir() and next(self._strange(), None) is None:
+                raise RunError(
+                    f"The run in {self.path} was stopped before it began; there is nothing to continue. Start it again "
+                    "in the same folder, with `lessen run` or lessen.compress."
+                )
             raise RunError(
-                f"{self.path} is not the folder of a run: it has no readable checkpoints/state.json. "
+                f"{self.path} is not the folder of a run: it has no checkpoints/state.json. "
                 "A run is what `lessen run` or lessen.compress(..., run=...) leaves behind."
-            ) from error
-        if not isinstance(state, dict) or state.get("kind") != KIND:
+            )
+        found = read_sealed(self.state, advice=RESTORE)
+        if not isinstance(found, dict) or found.get("kind") != KIND:
             raise RunError(f"{self.path} was written by another version or program: expected {KIND!r}.")
-        return state
+        return _checked(State, found, self.state)
 
-    def write_state(self, state: Mapping[str, Any]) -> None:
+    def write_state(self, state: State) -> None:
         """Replace the state in one step."""
-        write_json(self.state, dict(state))
+        write_sealed(self.state, state.model_dump(mode="json"))
 
     def read_recipe(self) -> dict[str, Any]:
-        """The recipe of the run as data."""
-        found = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
+        """The recipe of the run as data.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        advice = f"Delete it and resume the run: it is then written again from {self.state}."
+        try:
+            found = yaml.safe_load(read_text(self.recipe, expected="a YAML file"))
+        except (RunError, yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+            said = " ".join(str(error).split())
+            raise RunError(f"The recipe of the run, {self.recipe}, cannot be read ({said}). {advice}") from error
+        if not isinstance(found, dict):
+            raise RunError(f"The recipe of the run, {self.recipe}, is damaged: it holds no settings. {advice}")
+        return found
+
+    def check_recipe(self, state: State) -> None:
+        """Whether `recipe.yaml` is what the run was started from; where it is missing, it is written again.
+
+        Raises:
+            RunError: it was edited, or is damaged; the text names what differs.
+        """
+        if not self.recipe.exists():
+            write_text(self.recipe, state.asked)
+            return
+        differs = list(differences(identify(yaml.safe_load(state.asked)), identify(self.read_recipe())))
+        if differs:
+            raise RunError(
+                f"{self.recipe} was edited since the run was started, and a run goes on only as it began. As it was, "
+                f"and as it is: {listed(differs)}. Put it back (or delete it and resume the run, which writes it "
+                "again), or start another run."
+            )
+
+    # Steps
+
+    def given(self, name: str) -> Path:
+        """The file of the weights that the "teacher" or the "student" came with."""
+        return self.step(0) / f"{'given' if name == 'teacher' else name}.safetensors"
 
     def step(self, number: int) -> Path:
         """The folder of one step's checkpoints."""
         return self.checkpoints / f"step-{number}"
 
-    def write_network(self, number: int, tensors: Mapping[str, Tensor], plans: list[Any], rows: list[Any]) -> None:
-        """Keep the network as it is after a step, with the plans that lead to its structure."""
-        folder = self.step(number)
-        write_tensors(folder / "network.safetensors", tensors)
-        write_json(folder / "plans.json", plans)
-        write_json(folder / "layers.json", rows)
+    def write_network(self, number: int, tensors: Mapping[str, Tensor], kept: Kept) -> None:
+        """Keep the network as it is after a step, with what leads to its structure and what was measured of it."""
+        write_tensors(self.step(number) / "network.safetensors", tensors)
+        write_sealed(self.step(number) / "step.json", kept.model_dump(mode="json"))
 
-    def read_network(self, number: int) -> tuple[dict[str, Tensor], list[Any], list[Any]]:
-        """What `write_network` kept: tensors, encoded plans, rows of the layer table."""
-        folder = self.step(number)
-        plans = json.loads((folder / "plans.json").read_text(encoding="utf-8"))
-        rows = json.loads((folder / "layers.json").read_text(encoding="utf-8"))
-        return read_tensors(folder / "network.safetensors"), plans, rows
+    def read_tensors(self, number: int) -> dict[str, Tensor]:
+        """The weights after a step.
+
+        Raises:
+            WeightsError: they are missing or damaged.
+        """
+        return read_tensors(self.step(number) / "network.safetensors")
+
+    def read_kept(self, number: int) -> Kept:
+        """What was kept of a step next to the weights.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        path = self.step(number) / "step.json"
+        return _checked(Kept, read_sealed(path, advice=RESTORE), path)
+
+    # Order
+
+    def clean(self) -> None:
+        """Remove what a kill left half written; only inside `locked`, where nobody else writes."""
+        with writing(self.path):
+            for folder in (self.path, *(self.path / name for name in ("steps", "reference"))):
+                if folder.is_dir():
+                    _remove(path for path in folder.iterdir() if _LEFT_BEHIND.fullmatch(path.name))
+            if self.checkpoints.is_dir():
+                _remove(path for path in self.checkpoints.rglob(".*.part") if _LEFT_BEHIND.fullmatch(path.name))
+                for path in list(self.checkpoints.rglob(_FILLING)):
+                    shutil.rmtree(path, ignore_errors=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for this process; a second process that wants it gets an error instead of a mixed folder.
 
         Raises:
-            RunError: another process works on this run.
+            RunError: another process works on this run, or the disk is full or read-only.
         """
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.checkpoints / ".lock", os.O_CREAT | os.O_RDWR)
+        with writing(self.path):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.checkpoints / ".lock", os.O_CREAT | os.O_RDWR)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,3 +270,30 @@ class RunFolder:
             yield
         finally:
             os.close(descriptor)
+
+
+def as_recipe(asked: Mapping[str, Any]) -> str:
+    """The text of a recipe."""
+    return yaml.safe_dump(dict(asked), sort_keys=False, allow_unicode=True, width=120)
+
+
+def listed(differs: list[str], *, most: int = 6) -> str:
+    """What differs, as one line that does not grow for ever."""
+    more = len(differs) - most
+    return "; ".join(differs[:most]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _checked(kind: type[T], found: Any, path: Path) -> T:
+    try:
+        return kind.model_validate(found)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise RunError(
+            f"{path} is damaged: {where}: {first['msg'][:1].lower()}{first['msg'][1:]}. {RESTORE}"
+        ) from error
+
+
+def _remove(paths: Iterator[Path]) -> None:
+    for path in list(paths):
+        path.unlink(missing_ok=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
 
 from lessen.core.errors import RunError
 from lessen.core.files import read_tensors
-from lessen.pipeline.folder import RunFolder
+from lessen.pipeline.folder import RESTORE, RunFolder, State
+from lessen.pipeline.networks import freeze
 from lessen.pipeline.plans import read_plans, replay
+from lessen.surgery.digest import digest
 from lessen.surgery.copying import copy_network
 from lessen.zoo import load_tensors
 
@@ -29,27 +32,23 @@ def load(run: str | Path, network: nn.Module) -> nn.Module:
     state = folder.open()
     if not folder.weights.is_file():
         raise RunError(
-            f"{folder.path} has not come to its end ({state['completed']} steps are done). "
+            f"{folder.path} has not come to its end ({max(state.completed, 0)} steps are done). "
             f"Continue it with `lessen resume {folder.path}`."
         )
     fresh = copy_network(network)
     return replay(fresh, read_plans(folder.plan), read_tensors(folder.weights)).eval()
 
 
-def load_given(folder: RunFolder, teacher: nn.Module, student: nn.Module | None) -> None:
-    """Put the weights that a run was started with into freshly built networks, in place.
+def load_given(folder: RunFolder, state: State, networks: Mapping[str, nn.Module]) -> None:
+    """Put the weights that a run was started with into its networks, in place, and freeze what was frozen in them.
 
     Raises:
-        RunError: the run was started with a student and none is given, or the other way round.
-        WeightsError: the networks are of another architecture.
+        RunError: a file is damaged, or is not the one that the run began with.
+        WeightsError: a file is missing, or the networks are of another architecture.
     """
-    given = folder.step(0) / "given.safetensors"
-    load_tensors(teacher, read_tensors(given), source=str(given))
-    kept = folder.step(0) / "student.safetensors"
-    if kept.is_file() != (student is not None):
-        raise RunError(
-            f"{folder.path} was started {'with' if kept.is_file() else 'without'} a student of its own; "
-            "resume it the same way."
-        )
-    if student is not None:
-        load_tensors(student, read_tensors(kept), source=str(kept))
+    for name, network in networks.items():
+        path = folder.given(name)
+        load_tensors(network, read_tensors(path), source=str(path))
+        if digest(network) != state.given.get(name):
+            raise RunError(f"{path} is damaged: it does not hold the weights that the run was started with. {RESTORE}")
+        freeze(network, state.frozen.get(name, ()))

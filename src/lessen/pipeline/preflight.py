@@ -11,53 +11,51 @@ from torch import nn
 from lessen.core.contracts import Operation
 from lessen.core.data import Data, Inputs
 from lessen.core.errors import LessenError
-from lessen.deploy import Deploy
 from lessen.graph import validate
 from lessen.measure.multiply_adds import count_multiply_adds
-from lessen.pipeline.steps import Course, Step, cast_for, context_for, operate, title
+from lessen.pipeline.job import Job
+from lessen.pipeline.steps import Course, cast_for, context_for, operate, title
 from lessen.schemes import Scheme
 from lessen.surgery.copying import copy_network
 from lessen.zoo import check_classes
 
 
-def preflight(
-    teacher: nn.Module,
-    student: nn.Module | None,
-    data: Data,
-    *,
-    train: Sequence[Scheme] = (),
-    steps: Sequence[Step],
-    deploy: Deploy,
-    calibration: int = 512,
-    seed: int = 0,
-) -> None:
+def preflight(job: Job) -> None:
     """Walk the steps on copies without training anything.
 
     Operations are planned and applied, with little calibration data and without searching or learning for long
-    (`Context.rehearsal`); the graphs of schemes are validated on one batch of the network as it then is. `calibration`
-    is how many examples operations may look at in the end.
+    (`Context.rehearsal`), and what they make is looked at; the graphs of schemes are validated on one batch of the
+    network as it then is.
 
     Raises:
         LessenError: the first thing that is wrong; the text names the step.
     """
+    data = job.data
     data.check()
-    check_classes(teacher, data, what="The teacher")
-    if student is not None:
-        check_classes(student, data, what="The student")
-    deploy.check()
-    frozen = copy_network(teacher).eval()
-    for number, scheme in enumerate(train, start=1):
+    for name, network in job.networks().items():
+        check_classes(network, data, what=f"The {name}")
+    job.deploy.check()
+    teacher = copy_network(job.teacher).eval()
+    for number, scheme in enumerate(job.train, start=1):
         with _named(f"training {number} ({title(scheme)})"):
-            _check_scheme(scheme, frozen, teacher, data)
-    course = Course(copy_network(student if student is not None else teacher))
-    here = torch.device("cpu")
-    context = context_for(data, count=calibration, device=here, seed=seed, clock=_Guess(), rehearsal=True)
-    for number, step in enumerate(steps, start=1):
+            _check_scheme(scheme, teacher, teacher, data)
+    course = Course(copy_network(job.origin).eval())
+    teacher.requires_grad_(False)
+    context = context_for(
+        data,
+        count=job.measuring.calibration,
+        device=torch.device("cpu"),
+        seed=job.seed,
+        clock=_Guess(),
+        rehearsal=True,
+    )
+    for number, step in enumerate(job.steps, start=1):
         with _named(f"step {number} ({title(step)})"):
             if isinstance(step, Operation):
                 course = operate(course, step, context, number)
+                check_classes(course.network, data, what="The network that it makes")
             else:
-                _check_scheme(step, frozen, course.network, data)
+                _check_scheme(step, teacher, course.network, data)
 
 
 class _Guess:

@@ -17,10 +17,11 @@ from lessen.core.seeds import derive
 from lessen.core.settings import encode
 from lessen.knowledge import CrossEntropy, Regression
 from lessen.operations.prune_weights import PrunedWeights, masks_of
-from lessen.pipeline.plans import decode_plans, encode_plans
+from lessen.pipeline.folder import Kept
+from lessen.pipeline.networks import carry_frozen, freeze
+from lessen.pipeline.plans import decode_plans
 from lessen.schemes import Scheme
 from lessen.surgery.copying import copy_network
-from lessen.surgery.plain import folded_rows
 from lessen.zoo import load_tensors
 
 Step = Operation | Scheme
@@ -103,8 +104,8 @@ def loss_for(data: Data) -> Callable[[Any, Tensor], Tensor]:
 def operate(course: Course, operation: Operation, context: Context, number: int) -> Course:
     """Plan and apply one operation."""
     plan = operation.plan(course.network, context)
-    network = plan.apply(course.network)
-    row = {"step": number, "operation": title(operation), "rows": [*folded_rows(course.network), *plan.describe()]}
+    network = carry_frozen(course.network, plan.apply(course.network))
+    row = {"step": number, "operation": title(operation), "rows": plan.describe()}
     return Course(network, [*course.plans, plan], [*course.rows, row])
 
 
@@ -129,18 +130,19 @@ def cast_for(teacher: nn.Module, student: nn.Module) -> Mapping[str, Any]:
     return {"teacher": teacher, "student": student, "teachers": [teacher], "students": [student]}
 
 
-def restore(origin: nn.Module, tensors: Mapping[str, Tensor], plans: list[Any], rows: list[Any]) -> Course:
-    """The course after a step that was completed before an interruption."""
-    made = decode_plans(plans)
-    network = copy_network(origin).requires_grad_(True)
+def restore(origin: nn.Module, tensors: Mapping[str, Tensor], kept: Kept) -> Course:
+    """The course after a step that was completed before an interruption.
+
+    Args:
+        origin: The network that the steps began with; it is not changed.
+        tensors: The state of the network after the step.
+        kept: What was kept of it.
+    """
+    made = decode_plans(kept.plans)
+    network = copy_network(origin)
     for plan in made:
         network = plan.apply(network, values=False)
-    return Course(load_tensors(network, tensors, source="the run"), made, rows)
-
-
-def keep(course: Course) -> tuple[dict[str, Tensor], list[Any], list[Any]]:
-    """What `restore` needs, ready to be written."""
-    return dict(course.network.state_dict()), encode_plans(course.plans), course.rows
+    return Course(freeze(load_tensors(network, tensors, source="the run"), kept.frozen), made, kept.layers)
 
 
 def describe_network(network: nn.Module, path: Path | None = None) -> dict[str, Any]:

@@ -88,6 +88,8 @@ def pack(
 def resume(run: str | Path, *, allow_import: bool = False, progress: bool = True, **arguments: Any) -> Compressed:
     """Continue a run that was interrupted, and end with the same numbers as one that was not.
 
+    A run that is complete is read, and nothing in its folder is changed.
+
     Args:
         run: The folder of the run.
         allow_import: Whether a `module:factory` named in the folder may be imported, which executes that module.
@@ -96,10 +98,13 @@ def resume(run: str | Path, *, allow_import: bool = False, progress: bool = True
             `teacher=`, `data=` and `steps=`. Without them the recipe of the run says it all.
 
     Raises:
-        RunError: the folder is not a run, another process works on it, or it was started with other steps.
+        RunError: the folder is not a run or is damaged, another process works on it, or something differs from what it
+            was started with: the recipe, the network, the data, or the version of lessen, torch or Python.
         RecipeError: the recipe names a `module:factory`, and that was not allowed.
     """
     if not arguments:
+        folder = RunFolder(run)
+        folder.check_recipe(folder.open())
         arguments = _trusted(run, read_run(run), allow_import).arguments(weights=False)
     return pipeline.resume(run, progress=progress, **arguments)
 

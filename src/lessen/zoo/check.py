@@ -1,4 +1,4 @@
-"""Does this network answer the question this data asks? Found out on two examples, before anything long starts."""
+"""Does this network answer the question this data asks? Found out on a few examples, before anything long starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lessen.core.errors import DataError, NetworkError
 
 
 def check_classes(network: nn.Module, data: Data, *, what: str = "The network") -> None:
-    """Run two examples through a network and compare its outputs with the labels.
+    """Run two examples through a network, and one alone, and compare its outputs with the labels.
 
     The network is neither trained nor changed: it runs in eval mode, without gradient, and comes back in its mode.
 
@@ -20,16 +20,28 @@ def check_classes(network: nn.Module, data: Data, *, what: str = "The network") 
         what: What to call the network in an error.
 
     Raises:
-        NetworkError: the network does not run on the inputs, or does not answer with a tensor.
+        NetworkError: the network does not run on the inputs, does not answer with a tensor, answers with NaN or
+            infinity, or changes its inputs.
         DataError: it has another number of outputs than there are classes.
     """
-    inputs = data.example(2)
-    output = _run(network, inputs, what)
+    inputs, shown = data.example(2), data.example(2)
+    output = _run(network, shown, what)
     if not isinstance(output, Tensor) or not output.is_floating_point():
         raise NetworkError(
             f"{what} returns a {type(output).__name__}, but one tensor of floating-point numbers was expected. Wrap "
             "it in a module that returns its logits."
         )
+    if not bool(torch.isfinite(output).all()):
+        raise NetworkError(
+            f"{what} answers with NaN or infinity on the first examples of {data.name}. {_reason(network)} Nothing can "
+            "be measured or learned from such answers."
+        )
+    if not _same(inputs, shown):
+        raise NetworkError(
+            f"{what} changes its inputs in place, so whoever sees them next, as a student, would see other ones. Let it "
+            "work on a copy (x = x.clone()), or leave out inplace=True in its first layer."
+        )
+    _run(network, data.example(1), what)
     if data.classes is None:
         return
     if output.ndim != 2 or output.shape[1] != len(data.classes):
@@ -38,6 +50,26 @@ def check_classes(network: nn.Module, data: Data, *, what: str = "The network") 
             f"classes, so (2, {len(data.classes)}) was expected. Build the network with {len(data.classes)} outputs, "
             "or give the data it was trained for."
         )
+
+
+def _reason(network: nn.Module) -> str:
+    """Where numbers that are not finite come from, as far as the state of the network says."""
+    bad = [name for name, value in network.state_dict().items() if not _finite(value)]
+    if bad:
+        return f"So are {len(bad)} of its tensors, as {bad[0]}: load its weights again, or train it at a lower rate."
+    return "Its weights are finite: look at the scale of the inputs, and for a division by zero or a logarithm of it."
+
+
+def _finite(value: object) -> bool:
+    return not isinstance(value, Tensor) or not value.is_floating_point() or bool(torch.isfinite(value).all())
+
+
+def _same(one: Inputs, other: Inputs) -> bool:
+    values: list[Tensor] = []
+    map_inputs(one, values.append)
+    map_inputs(other, values.append)
+    half = len(values) // 2
+    return all(torch.equal(value, seen) for value, seen in zip(values[:half], values[half:], strict=True))
 
 
 def _run(network: nn.Module, inputs: Inputs, what: str) -> object:
@@ -56,7 +88,7 @@ def _run(network: nn.Module, inputs: Inputs, what: str) -> object:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise NetworkError(
             f"{what} does not run on the inputs of the data, of shape {', '.join(shapes)}: {reason[0]} Check the "
-            "number of channels and the size of the images it was built for."
+            "number of channels and the size of the images it was built for, and that it runs on a batch of one."
         ) from error
     finally:
         for name, module in network.named_modules():

@@ -1,0 +1,276 @@
+"""What an object is, told as JSON data that another process would tell alike: classes, settings, code, contents.
+
+No memory address and nothing that depends on the process is in it, so a run can be resumed, and a cache read, by a
+program that was started anew. Two objects that are told alike behave alike as far as their settings and own code say;
+what a library function does, or a remote teacher answers, is not looked at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import hashlib
+import inspect
+import json
+import math
+import sys
+import types
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lessen.core.data import ArrayExamples, Batch, Examples, SubsetExamples, map_inputs
+
+_WHOLE = 1 << 28
+"""Bytes of examples in memory that are looked at in full."""
+_SAMPLED = 64
+_DEEPEST = 24
+
+
+def identify(value: object, *, moving: Collection[nn.Module] = ()) -> Any:
+    """What `value` is, as JSON data.
+
+    Dataclasses are told by all their fields, other objects by all their attributes, functions by their name, their
+    byte code, their defaults and what they use of the code around them, tensors and examples by their contents. A
+    module is told by its class, its weights and the plain settings of each of its parts; tensors that are no weights,
+    None and empty containers are left out there, for they are what a module remembers of its last call.
+
+    Args:
+        value: Anything.
+        moving: Modules whose weights are left out, since they move or come from somewhere else.
+
+    >>> identify(functools.partial(round, ndigits=2)) == identify(functools.partial(round, ndigits=3))
+    False
+    """
+    return _Teller({id(part) for module in moving for part in module.modules()}).tell(value, "")
+
+
+def identity(value: object, *, moving: Collection[nn.Module] = ()) -> str:
+    """One number for what `identify` tells: 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(identify(value, moving=moving), sort_keys=True).encode()).hexdigest()
+
+
+def differences(one: Any, two: Any, path: str = "") -> Iterator[str]:
+    """Where two such tellings differ: the path, and both values where they are short.
+
+    >>> list(differences({"a": [1, 2]}, {"a": [1, 3]}))
+    ['a.1: 2 and 3']
+    """
+    if isinstance(one, dict) and isinstance(two, dict):
+        for key in [*one, *(key for key in two if key not in one)]:
+            here = f"{path}.{key}" if path else str(key)
+            yield from differences(one.get(key), two.get(key), here)
+    elif isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
+        for number, (mine, other) in enumerate(zip(one, two, strict=True)):
+            yield from differences(mine, other, f"{path}.{number}" if path else str(number))
+    elif one != two:
+        yield f"{path}: {_short(one)} and {_short(two)}"
+
+
+def examples_digest(examples: Examples) -> str:
+    """A digest of a set of examples: how many there are, and what is in them, labels included.
+
+    Examples in memory are read in full up to 256 MiB. Of more, and of examples that are read from files, 64 are
+    looked at, evenly spaced. Inputs that come out differently at a second look (a data set that augments itself) are
+    told by their shapes alone.
+    """
+    count = len(examples)
+    total = hashlib.sha256(str(count).encode())
+    if count == 0:
+        return total.hexdigest()
+    few = torch.arange(min(4, count))
+    first, again = _content(examples.fetch(few)), _content(examples.fetch(few))
+    steady = all(np.array_equal(one, two, equal_nan=False) for one, two in zip(first, again, strict=True))
+    size = sum(value.nbytes for value in first) // len(few) * count
+    whole = _in_memory(examples) and size <= _WHOLE
+    chosen = torch.arange(count) if whole else torch.linspace(0, count - 1, min(_SAMPLED, count)).round().long()
+    for index in chosen.split(1024):
+        batch = examples.fetch(index)
+        for value in _content(batch if steady else Batch(batch.index, batch.index, batch.labels)):
+            total.update(value)
+        map_inputs(batch.inputs, lambda value: total.update(f"{tuple(value.shape)}|{value.dtype}".encode()))
+    return total.hexdigest()
+
+
+def _content(batch: Batch) -> list[np.ndarray[Any, Any]]:
+    """The bytes of all inputs and labels."""
+    values: list[Tensor] = []
+    map_inputs(batch.inputs, values.append)
+    return [_bytes(value) for value in (*values, *(() if batch.labels is None else (batch.labels,)))]
+
+
+def _bytes(value: Tensor) -> np.ndarray[Any, Any]:
+    whole = value.detach().cpu()
+    if whole.layout is not torch.strided:
+        whole = whole.to_dense()
+    flat = whole.resolve_conj().resolve_neg().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
+
+
+def _in_memory(examples: Examples) -> bool:
+    while isinstance(examples, SubsetExamples):
+        examples = examples.examples
+    return isinstance(examples, ArrayExamples)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:56]} ..."
+
+
+class _Teller:
+    """One walk over an object and all it holds."""
+
+    def __init__(self, moving: set[int]) -> None:
+        self._moving = moving
+        self._open: set[int] = set()
+        self._modules: dict[int, str] = {}
+
+    def tell(self, value: Any, path: str) -> Any:
+        """What a value is; `path` is where in the whole it was found."""
+        if value is None or (isinstance(value, bool | int | str) and not isinstance(value, enum.Enum)):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else f"float {value}"
+        if id(value) in self._open or len(self._open) > _DEEPEST:
+            return {"again": _name(type(value))}
+        self._open.add(id(value))
+        try:
+            return self._tell(value, path)
+        finally:
+            self._open.discard(id(value))
+
+    def _tell(self, value: Any, path: str) -> Any:
+        if isinstance(value, enum.Enum):
+            return f"{_name(type(value))}.{value.name}"
+        if isinstance(value, Path | complex | torch.dtype | torch.device | torch.Size | np.dtype | range | slice):
+            return str(value)
+        if isinstance(value, bytes | bytearray):
+            return hashlib.sha256(value).hexdigest()
+        if isinstance(value, Tensor):
+            return self._tensor(value)
+        if isinstance(value, np.ndarray | np.generic):
+            return self._array(np.asarray(value), path)
+        if isinstance(value, nn.Module):
+            return self._module(value, path)
+        if isinstance(value, Mapping):
+            pairs = [(self._key(key, path), self.tell(item, f"{path}.{key}")) for key, item in value.items()]
+            return dict(sorted(pairs, key=lambda pair: pair[0]))
+        if isinstance(value, list | tuple):
+            return [self.tell(item, f"{path}.{number}") for number, item in enumerate(value)]
+        if isinstance(value, Set):
+            return sorted((self.tell(item, path) for item in value), key=lambda told: json.dumps(told, sort_keys=True))
+        if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
+            return _name(value)
+        if isinstance(value, types.FunctionType | types.MethodType | functools.partial):
+            return self._function(value, path)
+        if isinstance(value, Examples):
+            return {"examples": len(value), "content": examples_digest(value)}
+        return self._object(value, path)
+
+    def _key(self, key: Any, path: str) -> str:
+        return key if isinstance(key, str) else json.dumps(self.tell(key, path), sort_keys=True)
+
+    def _tensor(self, value: Tensor) -> list[Any]:
+        about = [list(value.shape), str(value.dtype)]
+        return about if value.is_meta else [*about, hashlib.sha256(_bytes(value)).hexdigest()]
+
+    def _array(self, value: np.ndarray[Any, Any], path: str) -> list[Any]:
+        if value.dtype.hasobject:
+            return [list(value.shape), self.tell(value.tolist(), path)]
+        return [list(value.shape), str(value.dtype), hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()]
+
+    def _function(self, value: Any, path: str) -> dict[str, Any]:
+        if isinstance(value, functools.partial):
+            return {"partial": [self.tell(part, path) for part in (value.func, value.args, value.keywords)]}
+        if isinstance(value, types.MethodType):
+            return {"method": value.__func__.__qualname__, "of": self.tell(value.__self__, path)}
+        names = inspect.getclosurevars(value) if value.__closure__ or value.__code__.co_names else None
+        around = {} if names is None else {**names.nonlocals, **_own(names.globals, value.__module__)}
+        held = {"defaults": value.__defaults__, "keywords": value.__kwdefaults__, "around": around}
+        held["attributes"] = {name: item for name, item in vars(value).items() if name != "card"}
+        told = {name: self.tell(item, f"{path}.{name}") for name, item in held.items() if item}
+        return {"function": _name(value), "code": _code(value.__code__), **told}
+
+    def _module(self, value: nn.Module, path: str) -> Any:
+        if id(value) in self._modules:
+            return {"same as": self._modules[id(value)]}
+        self._modules[id(value)] = path
+        weights: dict[str, Any] = {}
+        for name, held in value.state_dict(keep_vars=True).items():
+            if isinstance(held, Tensor):
+                told = self._tensor(held) if id(value) not in self._moving else [list(held.shape), str(held.dtype)]
+                weights[name] = [*told, *(["learns"] if held.requires_grad else [])]
+            else:
+                weights[name] = self.tell(held, f"{path}.{name}")
+        parts = {name: self._plain(part, f"{path}.{name}") for name, part in value.named_modules()}
+        return {
+            "class": _name(type(value)),
+            "weights": weights,
+            "parts": {name: told for name, told in parts.items() if told},
+        }
+
+    def _plain(self, module: nn.Module, path: str) -> dict[str, Any]:
+        """The settings of one module: what it holds apart from weights, parts and hooks, and its class."""
+        held = {name: item for name, item in vars(module).items() if name not in _MACHINERY and not _remembered(item)}
+        told = {name: self.tell(item, f"{path}.{name}") for name, item in sorted(held.items())}
+        return {"class": _name(type(module)), **told}
+
+    def _object(self, value: Any, path: str) -> Any:
+        held = dict(vars(value)) if hasattr(value, "__dict__") else {}
+        for cls in type(value).__mro__:
+            for name in (cls.__dict__.get("__slots__") or ()) if not isinstance(value, type) else ():
+                if isinstance(name, str) and not name.startswith("__") and hasattr(value, name):
+                    held[name] = getattr(value, name)
+        if dataclasses.is_dataclass(value):
+            held |= {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        elif type(value).__module__.partition(".")[0] in sys.stdlib_module_names or not held:
+            text = repr(value)
+            return {"class": _name(type(value)), **({} if " at 0x" in text or len(text) > 200 else {"is": text})}
+        told = {name: self.tell(item, f"{path}.{name}") for name, item in sorted(held.items())}
+        return {"class": _name(type(value)), **told}
+
+
+_MACHINERY = frozenset(vars(nn.Module()))
+
+
+def _remembered(value: Any) -> bool:
+    """Whether a module may hold this of its last call: nothing, a tensor, or a container of tensors."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple | Set):
+        return all(map(_remembered, value))
+    return value is None or isinstance(value, Tensor)
+
+
+def _own(found: Mapping[str, Any], module: str) -> dict[str, Any]:
+    """Of the global names that a function uses: its module's own functions, and plain values."""
+    plain = bool | int | float | str | bytes | tuple | enum.Enum
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, plain) or (isinstance(value, types.FunctionType) and value.__module__ == module)
+    }
+
+
+def _code(code: types.CodeType) -> str:
+    total = hashlib.sha256(code.co_code)
+    total.update(repr((code.co_names, code.co_freevars, code.co_argcount, code.co_kwonlyargcount)).encode())
+    for held in code.co_consts:
+        if isinstance(held, types.CodeType):
+            total.update(_code(held).encode())
+        else:
+            items = sorted(map(repr, held)) if isinstance(held, frozenset) else repr(held)
+            total.update(f"{type(held).__name__} {items}".encode())
+    return total.hexdigest()
+
+
+def _name(value: Callable[..., Any] | type | types.ModuleType) -> str:
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    return f"{getattr(value, '__module__', None) or 'builtins'}.{getattr(value, '__qualname__', repr(type(value)))}"

@@ -1,0 +1,155 @@
+"""A run as settings: what is made smaller, with what, in which steps; and what makes two of them the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from torch import nn
+
+from lessen.core.data import Data
+from lessen.core.errors import RunError
+from lessen.core.identity import differences, examples_digest, identify
+from lessen.core.machine import versions
+from lessen.core.settings import encode
+from lessen.data import load as load_data
+from lessen.deploy import Deploy
+from lessen.pipeline.folder import RunFolder, State, as_recipe, listed
+from lessen.pipeline.measuring import Measuring
+from lessen.pipeline.networks import freeze, frozen_names, own_copy
+from lessen.pipeline.steps import Step, check_steps, describe_network, encode_steps
+from lessen.pipeline.targets import Targets
+from lessen.schemes import Scheme
+from lessen.surgery.digest import digest
+
+
+@dataclass(kw_only=True)
+class Job:
+    """What `compress` and `resume` are called with, checked. The networks are copies that belong to the run.
+
+    Args:
+        teacher: The network that is made smaller, and that teaches.
+        data: What to learn from and to report on; anything that `lessen.data.load` takes.
+        steps: Operations and schemes, in order.
+        student: Another network to start from.
+        train: Schemes that train the teacher first.
+        targets: The budget.
+        deploy: Which files are made.
+        measuring: How the network is measured after every step.
+        seed: Of everything that is drawn.
+        progress: Whether to show progress bars; the one field that two equal runs need not share.
+
+    Raises:
+        LessenError: bad input.
+    """
+
+    teacher: nn.Module
+    data: Data
+    steps: tuple[Step, ...]
+    student: nn.Module | None = None
+    train: tuple[Scheme, ...] = ()
+    targets: Targets = field(default_factory=Targets)
+    deploy: Deploy = field(default_factory=Deploy)
+    measuring: Measuring = field(default_factory=Measuring)
+    seed: int = 0
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        self.teacher = own_copy(self.teacher, what="The teacher")
+        self.student = None if self.student is None else own_copy(self.student, what="The student")
+        self.data = load_data(self.data)
+        self.steps, self.train = check_steps(self.steps), tuple(self.train)
+
+    @classmethod
+    def of(cls, **arguments: Any) -> Job:
+        """A job from the arguments of `compress`; None means the default."""
+        return cls(**{name: value for name, value in arguments.items() if value is not None})
+
+    @property
+    def origin(self) -> nn.Module:
+        """The network that is made smaller: the student where there is one, or the teacher."""
+        return self.teacher if self.student is None else self.student
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks that were given, by their name in messages."""
+        return {"teacher": self.teacher, **({} if self.student is None else {"student": self.student})}
+
+    def identity(self) -> dict[str, Any]:
+        """What makes this run what it is, as JSON data: all that two equal runs share.
+
+        The weights of the networks, and which of them are frozen, are not in it: the run keeps these itself.
+        """
+        told = {}
+        for name, network in self.networks().items():
+            names = frozen_names(network)
+            told[name] = identify(freeze(network, ()), moving=[network])
+            freeze(network, names)
+        plain = [one.name for one in fields(self) if one.name not in {"teacher", "student", "data", "progress"}]
+        return {
+            **told,
+            **{name: identify(getattr(self, name)) for name in plain},
+            "data": identity_of_data(self.data),
+            "versions": _versions(),
+        }
+
+    def check_same(self, state: State, folder: RunFolder) -> None:
+        """Whether a run was started as this one.
+
+        Raises:
+            RunError: it was not; the text names what differs, as it was and as it is now.
+        """
+        found = self.identity()
+        differs = list(differences(state.job, found))
+        if differs:
+            raise RunError(
+                f"{folder.path} was started with something else, and a run goes on only as it began. As it was, and as "
+                f"it is now: {listed(differs)}. Give what the run was started with, or start another run."
+            )
+
+    def recipe(self) -> dict[str, Any]:
+        """The recipe of a run that was started from Python, as far as it can be said."""
+        return {
+            "network": describe_network(self.teacher),
+            "student": None if self.student is None else describe_network(self.student),
+            "data": {"name": self.data.name, **{name: identify(value) for name, value in self.data.about.items()}},
+            "train": encode_steps(self.train),
+            "steps": encode_steps(self.steps),
+            "targets": encode(self.targets),
+            "deploy": encode(self.deploy),
+            "measuring": encode(self.measuring),
+            "seed": self.seed,
+        }
+
+    def state(self, asked: Mapping[str, Any] | None) -> State:
+        """The state of this run before it has done anything.
+
+        Args:
+            asked: The recipe that it comes from; None: written from the arguments.
+        """
+        return State(
+            job=self.identity(),
+            asked=as_recipe(asked if asked is not None else self.recipe()),
+            given={name: digest(network) for name, network in self.networks().items()},
+            frozen={name: frozen_names(network) for name, network in self.networks().items()},
+        )
+
+
+def identity_of_data(data: Data) -> dict[str, Any]:
+    """What tells one set of data from another, as JSON data.
+
+    The name, the classes and the view of training batches, and for each split how many examples it has and a digest of
+    them; what that covers is said at `examples_digest`.
+    """
+    splits = {
+        name: {"examples": len(examples), "digest": examples_digest(examples)}
+        for name, examples in (("train", data.train), ("validation", data.validation), ("test", data.test))
+    }
+    return {"name": data.name, "classes": identify(data.classes), "augment": identify(data.augment), **splits}
+
+
+def _versions() -> dict[str, str]:
+    """What the numbers depend on; and Python, by whose byte code functions are told apart."""
+    found = versions()
+    major, minor, _ = found["python"].split(".", 2)
+    return {"python": f"{major}.{minor}", "torch": found["torch"], "lessen": found.get("lessen", "not installed")}

@@ -1,0 +1,185 @@
+"""A run on its way: the teacher, then step after step, each kept before the next begins, then the files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lessen.core.contracts import Operation
+from lessen.core.files import write_tensors
+from lessen.core.record import Record
+from lessen.core.seeds import derive
+from lessen.deploy import FileClock, Stand, deploy_stands
+from lessen.engine import run as train_stages
+from lessen.graph import Stage
+from lessen.measure import measure
+from lessen.operations.prune_weights import masks_of
+from lessen.pipeline.folder import Kept, RunFolder, State
+from lessen.pipeline.gather import gather, write_records
+from lessen.pipeline.job import Job
+from lessen.pipeline.networks import freeze, frozen_names
+from lessen.pipeline.plans import encode_plans
+from lessen.pipeline.steps import Course, Step, cast_for, context_for, operate, restore, title, with_masks
+from lessen.report import write_report
+from lessen.report.run import read_run
+from lessen.surgery.copying import copy_network
+from lessen.zoo import check_classes
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where a run ends.
+
+    Args:
+        model: The network after the last step, in eval mode.
+        file: The name of the fastest file that passed verification, or None.
+        records: Every measurement.
+    """
+
+    model: nn.Module
+    file: str | None
+    records: list[Record]
+
+
+@dataclass(kw_only=True)
+class Walk:
+    """One run in its folder, which this process holds.
+
+    Args:
+        job: What is to be done.
+        folder: Where.
+        state: How far the run has come.
+        resumed: Whether it was interrupted: the step that comes next may have been begun.
+    """
+
+    job: Job
+    folder: RunFolder
+    state: State
+    resumed: bool
+    stands: list[Stand] = field(default_factory=list)
+
+    def to_the_end(self) -> Reached:
+        """Do all that is left to do."""
+        course = self._begin()
+        for number, step in enumerate(self.job.steps, start=1):
+            if number <= self.state.completed:
+                course = self.restored(number)
+            else:
+                course = self._step(course, number, step)
+                self._keep(course, number, f"{number} {title(step)}")
+            self._stand(course.network, number, f"{number} {title(step)}")
+        return self._finish(course)
+
+    def reached(self) -> Reached:
+        """The end of a run that is complete, read from its folder; nothing is written.
+
+        Raises:
+            RunError: a file of the run is damaged.
+        """
+        records = read_run(self.folder.path).records
+        teacher = self.job.teacher
+        teacher.load_state_dict(self.folder.read_tensors(0))
+        model = self.restored(self.state.completed).network if self.state.completed else self._origin()
+        teacher.eval().requires_grad_(False)
+        file = next((row.file for row in records if row.figure == "fastest" and row.value), None)
+        return Reached(model.eval(), file, records)
+
+    def restored(self, number: int) -> Course:
+        """The course as it was after a step that is completed."""
+        return restore(self._origin(), self.folder.read_tensors(number), self.folder.read_kept(number))
+
+    # The steps
+
+    def _begin(self) -> Course:
+        """The teacher: trained if that was asked for, and measured; and the network that the steps begin with."""
+        job, teacher = self.job, self.job.teacher
+        if self.state.completed >= 0:
+            teacher.load_state_dict(self.folder.read_tensors(0))
+        else:
+            for count, scheme in enumerate(job.train):
+                where = self.folder.step(0) / f"training-{count}"
+                self._train(scheme.stages(cast_for(teacher, teacher)), where, derive(job.seed, "train", count))
+            self._keep(Course(teacher), 0, "teacher")
+        teacher.eval().requires_grad_(False)
+        self._stand(teacher, 0, "teacher")
+        return Course(self._origin())
+
+    def _origin(self) -> nn.Module:
+        """The network that the steps begin with, free to learn where it was given so."""
+        name = "teacher" if self.job.student is None else "student"
+        return freeze(copy_network(self.job.origin).eval(), self.state.frozen[name])
+
+    def _step(self, course: Course, number: int, step: Step) -> Course:
+        if isinstance(step, Operation):
+            made = operate(course, step, self._context(number), number)
+            check_classes(made.network, self.job.data, what=f"The network after step {number} ({title(step)})")
+            return made
+        before = masks_of(course.network)
+        stages = step.stages(cast_for(self.job.teacher, course.network))
+        self._train(stages, self.folder.step(number) / "training", derive(self.job.seed, "step", number))
+        return with_masks(course, before, step, number)
+
+    def _context(self, number: int) -> Any:
+        deploy = self.job.deploy
+        return context_for(
+            self.job.data,
+            count=self.job.measuring.calibration,
+            device=torch.device("cpu"),
+            seed=derive(self.job.seed, number),
+            clock=FileClock(batch=deploy.batch_sizes[0], threads=deploy.threads or torch.get_num_threads()),
+        )
+
+    def _train(self, stages: list[Stage], where: Path, seed: int) -> None:
+        resume = self.resumed and where.is_dir()
+        train_stages(stages, self.job.data, folder=where, seed=seed, resume=resume, progress=self.job.progress)
+
+    def _stand(self, network: nn.Module, number: int, name: str) -> None:
+        self.stands.append(Stand(name=name, step=number, network=copy_network(network).eval()))
+
+    # What is kept of them
+
+    def _keep(self, course: Course, number: int, subject: str) -> None:
+        """Measure the network after a step, and write all that a resumed run needs of it."""
+        kept = Kept(
+            plans=encode_plans(course.plans),
+            layers=course.rows,
+            records=[row.to_json() for row in self._measure(course.network, subject, number)],
+            frozen=frozen_names(course.network),
+        )
+        self.folder.write_network(number, course.network.state_dict(), kept)
+        self.state = self.state.advanced(completed=number)
+        self.folder.write_state(self.state)
+        gather(self.folder, number)
+        self.resumed = False  # the steps after this one have not begun
+
+    def _measure(self, network: nn.Module, subject: str, number: int) -> list[Record]:
+        job = self.job
+        return measure(
+            network,
+            job.data,
+            teacher=None if number == 0 else job.teacher,
+            batch_sizes=job.measuring.batch_sizes or job.deploy.batch_sizes,
+            threads=job.measuring.threads or job.deploy.threads,
+            repeats=job.measuring.repeats,
+            subject=subject,
+            step=number,
+            seed=job.seed,
+        )
+
+    def _finish(self, course: Course) -> Reached:
+        """Write the files and the report; the records are replaced when all of them are there."""
+        job, folder, model = self.job, self.folder, course.network.eval()
+        records = gather(folder, len(job.steps))
+        write_tensors(folder.weights, model.state_dict())
+        deployed = deploy_stands(self.stands, job.data, folder.path, settings=job.deploy, seed=job.seed)
+        records += deployed.records
+        records += job.targets.judge(records, deployed.fastest)
+        write_records(folder, records)
+        write_report(folder.path)
+        folder.clean()
+        folder.write_state(self.state.advanced(finished=True))
+        return Reached(model, deployed.fastest, records)
