@@ -194,16 +194,11 @@ def test_several_inputs_by_name() -> None:
     assert told.labels is None
 
 
-def test_a_network_that_says_nothing_finite_is_recorded_as_that() -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_network_that_says_nothing_finite_has_no_quality(value: float) -> None:
     class Broken(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return x[:, :3] * float("nan")
+            return torch.where(torch.arange(len(x))[:, None] == 3, value, x[:, :3])
 
-    records = measure(Broken(), data(), teacher=network(), repeats=6)
-    json.dumps([record.to_json() for record in records], allow_nan=False)
-    found = by_figure(records)
-    assert found["nll"].value is None
-    assert "not finite" in found["nll"].detail["reason"]
-    assert found["calibration_error"].value is None
-    assert found["accuracy"].value == 0
-    assert found["agreement"].value == 0
+    with pytest.raises(NetworkError, match=r"NaN or infinity to 1 of \d+ examples of the test split.*example 3"):
+        measure(Broken(), data(), teacher=network(), repeats=6)

@@ -29,7 +29,7 @@ class Deploy:
     """Which files are made, and how they are verified and timed.
 
     Args:
-        runtimes: Which to write for; None for all that are installed.
+        runtimes: Which to write for; None for all that are installed, none for no files.
         batch_sizes: At which to time; the fastest is named by the first.
         threads: How many threads each file gets; None for as many as PyTorch takes (OMP_NUM_THREADS, or all cores).
         rounds: How many times each is timed; at least 6, or there is no interval.
@@ -128,7 +128,7 @@ def planned(stands: Sequence[Stand], folder: Path, settings: Deploy) -> list[Dep
     for name, stand in found:
         int8 = is_quantized(stand.network)
         between, reference = name.startswith("steps/"), name.startswith(f"{REFERENCE}/")
-        for runtime in settings.runtimes or installed():
+        for runtime in installed() if settings.runtimes is None else settings.runtimes:
             # A PyTorch program emulates int8 in floating point: there is nothing to gain from one.
             if (int8 and isinstance(runtime, TorchProgram)) or (between and not isinstance(runtime, OnnxRuntime)):
                 continue

@@ -109,6 +109,8 @@ def compare(
         return failed(f"The file returns outputs of shape {shapes}.")
     if not bool(torch.isfinite(file).all()):
         return failed("The file returns numbers that are not finite.")
+    if not bool(torch.isfinite(network).all()):
+        return failed("The network in PyTorch returns numbers that are not finite.")
     distance = (file.double() - network.double()).abs()
     scale = max(float(network.abs().max()), torch.finfo(torch.float32).tiny)
     same = agreement(file, network).value if classes else None

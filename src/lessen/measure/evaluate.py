@@ -54,6 +54,27 @@ def evaluate(network: Runnable, examples: Examples, *, batch_size: int = 256, mo
     return Outputs(torch.cat(values), torch.cat(labels) if labels else None)
 
 
+def check_finite(said: Outputs, *, what: str, where: str) -> None:
+    """Whether all outputs are finite numbers: of others no quality can be told, and none is made up.
+
+    Args:
+        said: The outputs.
+        what: What to call the network in an error.
+        where: The examples.
+
+    Raises:
+        NetworkError: some are NaN or infinite; the text says how many.
+    """
+    finite_N = torch.isfinite(said.values).flatten(1).all(1) if said.values.ndim > 1 else torch.isfinite(said.values)
+    bad = (~finite_N).nonzero().flatten()
+    if len(bad):
+        raise NetworkError(
+            f"{what} answers with NaN or infinity to {len(bad)} of {len(finite_N)} examples of {where}, the first of "
+            f"them example {int(bad[0])}. Look for NaN in its weights and for inputs that are too large; if it was "
+            "just trained, lower the learning rate."
+        )
+
+
 def run_once(network: Runnable, inputs: Inputs) -> Any:
     """Call a network with inputs, on its own device if it is a module."""
     if not isinstance(network, nn.Module):

@@ -13,7 +13,7 @@ from torch import nn
 from lessen.core.data import Data, Examples, Inputs
 from lessen.core.errors import DataError, NetworkError, SettingError
 from lessen.core.record import Record
-from lessen.measure.evaluate import Runnable, evaluate
+from lessen.measure.evaluate import Runnable, check_finite, evaluate
 from lessen.measure.intervals import Estimate
 from lessen.measure.latency import throughput, time_networks
 from lessen.measure.memory import peak_memory
@@ -109,6 +109,7 @@ def measure(
         for size in batch_sizes:
             records += _speed(runnable, teacher, examples, size, about=settings, say=say, seed=seed)
         told = evaluate(runnable, examples, batch_size=batch_size)
+        check_finite(told, what=name, where=f"the {split} split of {data.name}")
         reference = None if teacher is None else evaluate(teacher, examples, batch_size=batch_size)
     about = {"split": split, "examples": len(examples), "data": data.name}
     for figure in quality(told, reference, classes=data.classes is not None, seed=seed):

@@ -1,7 +1,7 @@
 """The folder of a run: where each file is, who may write, and how far the run has come.
 
-A run begins with the weights that were given; `state.json` is written behind them, and makes the folder a run. Every file
-is written whole or not at all, small ones carry a checksum, and nothing in them is believed before it was checked.
+A run begins with the weights that were given; `state.json` is written after them, and makes the folder a run. Every
+file is written whole or not at all, small ones carry a checksum, and nothing in them is believed before it was checked.
 """
 
 from __future__ import annotations

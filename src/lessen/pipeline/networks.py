@@ -7,6 +7,8 @@ was switched off, as is usual, and learns in all its weights.
 
 from __future__ import annotations
 
+import logging
+import re
 import re
 from collections.abc import Iterable, Mapping
 
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from lessen.core.errors import NetworkError
 from lessen.surgery.copying import copy_network
 
+_SAY = logging.getLogger("lessen")
 _PARAMETRIZED = re.compile(r"parametrizations\.([^.]+)\.original\d*$")
 
 
@@ -34,6 +37,11 @@ def own_copy(network: nn.Module, *, what: str) -> nn.Module:
     check_keepable(own, what=what)
     if is_frozen(own):
         own.requires_grad_(True)
+        _SAY.warning(
+            "%s is frozen as a whole (requires_grad is False), as teachers often are. The run's copy of it learns "
+            "in all its weights; to keep some as they are, freeze only these.",
+            what,
+        )
     return own
 
 

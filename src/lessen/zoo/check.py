@@ -38,7 +38,7 @@ def check_classes(network: nn.Module, data: Data, *, what: str = "The network") 
         )
     if not _same(inputs, shown):
         raise NetworkError(
-            f"{what} changes its inputs in place, so whoever sees them next, as a student, would see other ones. Let it "
+            f"{what} changes its inputs in place, so a student that sees them next would see other ones. Let it "
             "work on a copy (x = x.clone()), or leave out inplace=True in its first layer."
         )
     _run(network, data.example(1), what)
