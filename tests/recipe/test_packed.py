@@ -137,7 +137,7 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path: Path, mon
         raise OSError("no space left on the device")
 
     monkeypatch.setattr("os.fsync", broken)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(RunError, match="no space"):
         pack(operated(NETWORKS["convolutions"], ("rank",))[0], path)
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["x.safetensors"]

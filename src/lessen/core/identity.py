@@ -11,12 +11,12 @@ import dataclasses
 import enum
 import functools
 import hashlib
-import inspect
 import json
 import math
 import sys
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,9 @@ def identify(value: object, *, moving: Collection[nn.Module] = ()) -> Any:
     >>> identify(functools.partial(round, ndigits=2)) == identify(functools.partial(round, ndigits=3))
     False
     """
-    return _Teller({id(part) for module in moving for part in module.modules()}).tell(value, "")
+    return _Teller({id(held) for module in moving for held in module.state_dict(keep_vars=True).values()}).tell(
+        value, ""
+    )
 
 
 def identity(value: object, *, moving: Collection[nn.Module] = ()) -> str:
@@ -92,7 +94,7 @@ def examples_digest(examples: Examples) -> str:
     for index in chosen.split(1024):
         batch = examples.fetch(index)
         for value in _content(batch if steady else Batch(batch.index, batch.index, batch.labels)):
-            total.update(value)
+            total.update(value.data)
         map_inputs(batch.inputs, lambda value: total.update(f"{tuple(value.shape)}|{value.dtype}".encode()))
     return total.hexdigest()
 
@@ -124,7 +126,7 @@ def _short(value: Any) -> str:
 
 
 class _Teller:
-    """One walk over an object and all it holds."""
+    """One walk over an object and all it holds; `moving` are the identities of tensors that are told by shape alone."""
 
     def __init__(self, moving: set[int]) -> None:
         self._moving = moving
@@ -165,6 +167,8 @@ class _Teller:
             return [self.tell(item, f"{path}.{number}") for number, item in enumerate(value)]
         if isinstance(value, Set):
             return sorted((self.tell(item, path) for item in value), key=lambda told: json.dumps(told, sort_keys=True))
+        if isinstance(value, types.BuiltinFunctionType) and not isinstance(value.__self__, types.ModuleType | None):
+            return {"method": _name(value), "of": self.tell(value.__self__, path)}
         if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
             return _name(value)
         if isinstance(value, types.FunctionType | types.MethodType | functools.partial):
@@ -178,7 +182,7 @@ class _Teller:
 
     def _tensor(self, value: Tensor) -> list[Any]:
         about = [list(value.shape), str(value.dtype)]
-        return about if value.is_meta else [*about, hashlib.sha256(_bytes(value)).hexdigest()]
+        return about if value.is_meta else [*about, hashlib.sha256(_bytes(value).data).hexdigest()]
 
     def _array(self, value: np.ndarray[Any, Any], path: str) -> list[Any]:
         if value.dtype.hasobject:
@@ -189,10 +193,8 @@ class _Teller:
         if isinstance(value, functools.partial):
             return {"partial": [self.tell(part, path) for part in (value.func, value.args, value.keywords)]}
         if isinstance(value, types.MethodType):
-            return {"method": value.__func__.__qualname__, "of": self.tell(value.__self__, path)}
-        names = inspect.getclosurevars(value) if value.__closure__ or value.__code__.co_names else None
-        around = {} if names is None else {**names.nonlocals, **_own(names.globals, value.__module__)}
-        held = {"defaults": value.__defaults__, "keywords": value.__kwdefaults__, "around": around}
+            return {"method": self.tell(value.__func__, path), "of": self.tell(value.__self__, path)}
+        held = {"defaults": value.__defaults__, "keywords": value.__kwdefaults__, "around": _around(value)}
         held["attributes"] = {name: item for name, item in vars(value).items() if name != "card"}
         told = {name: self.tell(item, f"{path}.{name}") for name, item in held.items() if item}
         return {"function": _name(value), "code": _code(value.__code__), **told}
@@ -203,9 +205,8 @@ class _Teller:
         self._modules[id(value)] = path
         weights: dict[str, Any] = {}
         for name, held in value.state_dict(keep_vars=True).items():
-            if isinstance(held, Tensor):
-                told = self._tensor(held) if id(value) not in self._moving else [list(held.shape), str(held.dtype)]
-                weights[name] = [*told, *(["learns"] if held.requires_grad else [])]
+            if isinstance(held, Tensor) and id(held) in self._moving:
+                weights[name] = [list(held.shape), str(held.dtype), "learns" if held.requires_grad else "stays"]
             else:
                 weights[name] = self.tell(held, f"{path}.{name}")
         parts = {name: self._plain(part, f"{path}.{name}") for name, part in value.named_modules()}
@@ -222,18 +223,22 @@ class _Teller:
         return {"class": _name(type(module)), **told}
 
     def _object(self, value: Any, path: str) -> Any:
-        held = dict(vars(value)) if hasattr(value, "__dict__") else {}
-        for cls in type(value).__mro__:
-            for name in (cls.__dict__.get("__slots__") or ()) if not isinstance(value, type) else ():
-                if isinstance(name, str) and not name.startswith("__") and hasattr(value, name):
-                    held[name] = getattr(value, name)
+        kind = type(value)
         if dataclasses.is_dataclass(value):
-            held |= {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        elif type(value).__module__.partition(".")[0] in sys.stdlib_module_names or not held:
+            held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            told = {name: self.tell(item, f"{path}.{name}") for name, item in held.items()}
+            return {"class": _name(kind), **told}
+        held = dict(vars(value)) if hasattr(value, "__dict__") else {}
+        held = {
+            n: item for n, item in held.items() if not isinstance(getattr(kind, n, None), functools.cached_property)
+        }
+        slots = [name for cls in kind.__mro__ for name in _listed(cls.__dict__.get("__slots__", ()))]
+        held |= {name: getattr(value, name) for name in slots if name[:2] != "__" and hasattr(value, name)}
+        if kind.__module__.partition(".")[0] in sys.stdlib_module_names or not held:
             text = repr(value)
-            return {"class": _name(type(value)), **({} if " at 0x" in text or len(text) > 200 else {"is": text})}
+            return {"class": _name(kind), **({} if " at 0x" in text or len(text) > 200 else {"is": text})}
         told = {name: self.tell(item, f"{path}.{name}") for name, item in sorted(held.items())}
-        return {"class": _name(type(value)), **told}
+        return {"class": _name(kind), **told}
 
 
 _MACHINERY = frozenset(vars(nn.Module()))
@@ -248,14 +253,22 @@ def _remembered(value: Any) -> bool:
     return value is None or isinstance(value, Tensor)
 
 
-def _own(found: Mapping[str, Any], module: str) -> dict[str, Any]:
-    """Of the global names that a function uses: its module's own functions, and plain values."""
-    plain = bool | int | float | str | bytes | tuple | enum.Enum
-    return {
-        name: value
-        for name, value in found.items()
-        if isinstance(value, plain) or (isinstance(value, types.FunctionType) and value.__module__ == module)
-    }
+def _listed(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _around(function: types.FunctionType) -> dict[str, Any]:
+    """What a function uses of the code around it: closed-over values, its module's functions, and plain globals."""
+    found: dict[str, Any] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # the name has no value yet
+            found[name] = cell.cell_contents
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name)
+        plain = isinstance(value, bool | int | float | str | bytes | tuple | enum.Enum)
+        if plain or (isinstance(value, types.FunctionType) and value.__module__ == function.__module__):
+            found.setdefault(name, value)
+    return found
 
 
 def _code(code: types.CodeType) -> str:

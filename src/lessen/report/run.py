@@ -9,6 +9,7 @@ from typing import Any
 
 from lessen.core.errors import RunError
 from lessen.core.files import read_lines
+from lessen.core.lines import read_sound_lines
 from lessen.core.record import Record
 
 
@@ -61,9 +62,13 @@ def read_run(folder: str | Path) -> Run:
         plans=_list(folder / "plan.json"),
         layers=_list(folder / "layers.json"),
         records=_records(folder / "records.jsonl"),
-        log=_lines(folder / "log.jsonl"),
+        log=read_sound_lines(folder / "log.jsonl", _is_logged),
         graphs=_list(folder / "graph.json"),
     )
+
+
+def _is_logged(row: dict[str, Any]) -> bool:
+    return isinstance(row.get("stage"), int) and isinstance(row.get("kind"), str)
 
 
 def _records(path: Path) -> list[Record]:
