@@ -187,7 +187,7 @@ def broken(value: float) -> nn.Module:
 
 NETWORKS: dict[str, tuple[nn.Module, str]] = {
     "extra state": (Remembers(), r"keeps '_extra_state' in its state, a dict"),
-    "a generator": (Generates(), r"cannot be copied with copy\.deepcopy"),
+    "a generator": (Generates(), r"cannot be copied, because of the attribute .more."),
     "in place": (InPlace(), r"changes its inputs in place"),
     "no numbers": (perceptron(8, seed=0).to("meta"), r"has no numbers yet"),
     "NaN": (broken(float("nan")), r"NaN or infinity.*1 of its tensors, as layer1\.weight"),

@@ -12,8 +12,8 @@ from lessen.core.files import read_tensors
 from lessen.pipeline.folder import RESTORE, RunFolder, State
 from lessen.pipeline.networks import freeze
 from lessen.pipeline.plans import read_plans, replay
-from lessen.surgery.digest import digest
 from lessen.surgery.copying import copy_network
+from lessen.surgery.digest import digest
 from lessen.zoo import load_tensors
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-import re
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
