@@ -147,7 +147,7 @@ def test_arrays_in_memory_and_in_a_file(tmp_path: Path) -> None:
     data = load((x, y), validation=0.25, test=0.2)
     assert (len(data.train), len(data.validation), len(data.test)) == (36, 12, 12)
     assert data.classes == ("0", "1", "2")
-    assert data.train.inputs.dtype == torch.float32
+    assert data.example().dtype == torch.float32
     assert data.train.labels.bincount().tolist() == [12, 12, 12]
     pair = load(((x, y), (x[:9], y[:9])))
     assert len(pair.test) == 9
@@ -156,7 +156,7 @@ def test_arrays_in_memory_and_in_a_file(tmp_path: Path) -> None:
     assert len(Arrays(file=tmp_path / "a.npz").load().test) == 12
     b = load(tmp_path / "b.npz")
     assert len(b.test) == 7
-    assert b.train.inputs.unique().tolist() == [pytest.approx(0.2)]
+    assert everything(b)[0].unique().tolist() == [pytest.approx(0.2)]
     regression = load((x, x.sum(1)))
     assert regression.classes is None
     words = load(
@@ -250,7 +250,7 @@ def test_hugging_face_from_disk(tmp_path: Path) -> None:
     datasets.DatasetDict({"train": numbers, "test": numbers}).save_to_disk(str(tmp_path / "numbers"))
     made = load(f"huggingface:{tmp_path / 'numbers'}", limit=10)
     assert (len(made.train), len(made.test)) == (9, 10)
-    assert made.train.inputs.shape == (9, 3)
+    assert made.example(9).shape == (9, 3)
     with pytest.raises(DataError, match="did you mean 'label'"):
         load(f"huggingface:{tmp_path / 'numbers'}", labels="labl")
     words = datasets.Dataset.from_dict({"text": ["a b", "c"] * 10, "label": [0, 1] * 10})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,39 @@ from pydantic import NonNegativeInt
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
-from lessen.core.data import ArrayExamples, Batch, Data, DatasetExamples, Examples, Inputs, View, map_inputs
+from lessen.core.ahead import Loading
+from lessen.core.batch import Batch
+from lessen.core.data import Data, View, check_labels
 from lessen.core.errors import DataError
+from lessen.core.examples import DatasetExamples, Examples, items_of
 from lessen.core.settings import settings
+from lessen.data.files import read_npy, read_npz
+from lessen.data.labels import agree, class_names, known_labels
 from lessen.data.split import Share, complete, split_name
+from lessen.data.stored import (
+    Stored,
+    StoredExamples,
+    StoredInputs,
+    as_input,
+    as_label,
+    map_stored,
+    same_length,
+    stored,
+    stored_inputs,
+)
 
 
 @settings
 class Arrays:
-    """The arrays of a `.npz` file: `x` and `y`, or `x_train`, `y_train`, `x_test` … one pair a split.
+    """The arrays of a `.npz` file: `x` and `y`, or `x_train`, `y_train`, `x_test` … one pair a split; or a `.npy` file.
 
     Inputs of type uint8 are taken for pixels and brought to the scale of 0 to 1; other whole numbers (words) stay as
-    they are; all else becomes float32. Labels that are whole numbers are classes, numbered from 0.
+    they are; all else becomes float32. Labels that are whole numbers are classes, numbered from 0. Arrays keep their
+    type until a batch is fetched, and large ones stay on the disk, unless the file is compressed.
 
     Args:
-        file: What `numpy.savez` wrote. Nothing in it is executed: arrays of Python objects are refused.
+        file: What `numpy.savez` or `numpy.save` wrote. Nothing in it is executed: arrays of Python objects are refused.
+        labels: The labels of a `.npy` file of inputs, in another one; None where it has none.
         validation: Share to cut off the training examples, where there is no `x_validation`.
         test: Share to cut off for the test, where there is no `x_test`.
         seed: Which examples are cut off.
@@ -35,6 +53,7 @@ class Arrays:
     """
 
     file: Path
+    labels: Path | None = None
     validation: Share = 0.1
     test: Share = 0.2
     seed: NonNegativeInt = 0
@@ -46,27 +65,39 @@ class Arrays:
         Raises:
             DataError: the file is not of this form, or its arrays are empty, do not fit together or are not finite.
         """
-        if not self.file.is_file():
-            raise DataError(f"There is no file {self.file}. Give the path of a .npz file.")
-        pairs: dict[str, tuple[Any, Any]] = {}
-        try:
-            with np.load(self.file, allow_pickle=False) as arrays:
-                held = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, EOFError, AttributeError) as error:
-            raise DataError(
-                f"{self.file} is not a .npz file of plain arrays ({error}). Write it with numpy.savez."
-            ) from error
-        for name, array in held.items():
-            split = "train" if name == "x" else split_name(name.removeprefix("x_")) if name.startswith("x_") else None
-            if split is not None:
-                pairs[split] = (array, held.get("y" if name == "x" else "y_" + name.removeprefix("x_")))
+        return from_splits(
+            self._pairs(),
+            validation=self.validation,
+            test=self.test,
+            seed=self.seed,
+            augment=self.augment,
+            name=self.file.stem,
+        )
+
+    def _pairs(self) -> dict[str, tuple[Any, Any]]:
+        if self.file.suffix == ".npy":
+            return {"train": (read_npy(self.file), None if self.labels is None else read_npy(self.labels))}
+        if self.labels is not None:
+            raise DataError(f"{self.file} holds labels of its own (y), so labels={self.labels} cannot be given too.")
+        held, names = read_npz(self.file, _is_used)
+        pairs = {
+            split: (array, held.get("y" if name == "x" else "y_" + name.removeprefix("x_")))
+            for name, array in held.items()
+            if (split := _split_of(name)) is not None
+        }
         if "train" not in pairs:
             raise DataError(
-                f"{self.file} holds {', '.join(sorted(held))}, but x and y, or x_train and y_train, were expected."
+                f"{self.file} holds {', '.join(sorted(names))}, but x and y, or x_train and y_train, were expected."
             )
-        return from_splits(
-            pairs, validation=self.validation, test=self.test, seed=self.seed, augment=self.augment, name=self.file.stem
-        )
+        return pairs
+
+
+def _split_of(name: str) -> str | None:
+    return "train" if name == "x" else split_name(name.removeprefix("x_")) if name.startswith("x_") else None
+
+
+def _is_used(name: str) -> bool:
+    return name == "y" or _split_of(name) is not None or (name.startswith("y_") and split_name(name[2:]) is not None)
 
 
 @dataclass(frozen=True)
@@ -76,18 +107,39 @@ class CollatedExamples:
     Args:
         dataset: Items by number.
         collate: Makes `(inputs, labels)` of a list of items, as in a `DataLoader`.
+        loader: The loader that it came with, whose worker processes then fetch.
+        labels: Of all examples, where they are known without fetching; shape (N,).
     """
 
     dataset: Any
     collate: Callable[[list[Any]], Any]
+    loader: DataLoader[Any] | None = None
+    labels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
 
+    @property
+    def loading(self) -> Loading:
+        """By the loader's workers; else when asked for, because a dataset need not be safe to use in threads."""
+        return Loading(loader=self.loader, foreign=True)
+
     def fetch(self, index_N: Tensor) -> Batch:
-        """The examples with these numbers, in this order."""
-        inputs, labels = _pair(self.collate([self.dataset[int(i)] for i in index_N]))
-        return Batch(inputs, index_N, labels)
+        """The examples with these numbers, in this order.
+
+        Raises:
+            DataError: the dataset or the function raises an error, or gives something else than arrays.
+        """
+        items = items_of(self.dataset, index_N)
+        try:
+            made = self.collate(items)
+        except Exception as error:
+            raise DataError(
+                f"The collate_fn of the loader cannot put items {index_N[:4].tolist()} together "
+                f"({type(error).__name__}: {error}). It must return (inputs, labels)."
+            ) from error
+        inputs, labels = _pair(made)
+        return Batch(map_stored(inputs, as_input), index_N, None if labels is None else as_label(labels))
 
 
 def from_splits(
@@ -116,11 +168,13 @@ def from_splits(
     """
     found = {split: examples_of(part, what=f"the {split} split") for split, part in splits.items()}
     made = complete(found, validation=validation, test=test, seed=seed)
-    if classes is None:
-        classes = _classes(made["train"])
-    data = Data(**made, classes=classes, augment=augment, name=name)
-    in_memory = all(isinstance(examples, ArrayExamples) for examples in made.values())
-    data.check(most=max(len(examples) for examples in made.values()) if in_memory else 256)
+    for split, examples in found.items():
+        if isinstance(examples, StoredExamples):
+            examples.check(f"the {split} split of {name}")
+    data = Data(**made, classes=class_names(made["train"]) if classes is None else classes, augment=augment, name=name)
+    for split, examples in made.items():
+        check_labels(getattr(examples, "labels", None), f"the {split} split of {name}", data.classes)
+    data.check(most=256)
     return data
 
 
@@ -130,69 +184,33 @@ def examples_of(part: Any, *, what: str) -> Examples:
     Raises:
         DataError: it is none of these, or its arrays do not fit together.
     """
+    loader: DataLoader[Any] | None = None
     if isinstance(part, DataLoader):
         if isinstance(part.dataset, IterableDataset):
             return _collected(part, what)
         if part.collate_fn is not default_collate:
-            return CollatedExamples(part.dataset, part.collate_fn)
-        part = part.dataset
+            return _with_labels(CollatedExamples(part.dataset, part.collate_fn, part))
+        loader, part = part, part.dataset
     if isinstance(part, TensorDataset) and len(part.tensors) == 2:
         part = part.tensors
     if isinstance(part, Dataset):
-        return DatasetExamples(part)
+        return _with_labels(DatasetExamples(part, loader))
     if not isinstance(part, np.ndarray | Tensor | tuple | list | Mapping) and isinstance(part, Examples):
         return part
     inputs, labels = _pair(part)
-    _same_length(inputs, labels, what)
-    return ArrayExamples(inputs, labels)
+    same_length(inputs, labels, what)
+    return StoredExamples(inputs, labels)
 
 
-def _pair(part: Any) -> tuple[Inputs, Tensor | None]:
+def _with_labels(examples: DatasetExamples | CollatedExamples) -> Examples:
+    labels = known_labels(examples.dataset) if len(examples) > 0 else None
+    return examples if labels is None or not agree(examples, labels) else replace(examples, labels=labels)
+
+
+def _pair(part: Any) -> tuple[StoredInputs, Stored | None]:
     if isinstance(part, tuple | list) and len(part) == 2:
-        return _inputs(part[0]), None if part[1] is None else _labels(part[1])
-    return _inputs(part), None
-
-
-def _inputs(value: Any) -> Inputs:
-    if isinstance(value, Mapping):
-        return {str(name): _tensor(item) for name, item in value.items()}
-    if isinstance(value, tuple | list) and value and isinstance(value[0], np.ndarray | Tensor):
-        return tuple(_tensor(item) for item in value)
-    return _tensor(value)
-
-
-def _tensor(value: Any) -> Tensor:
-    tensor = _plain(value, "inputs")
-    if tensor.dtype == torch.uint8:
-        return tensor.float().div_(255)
-    return tensor.float() if tensor.is_floating_point() else tensor.long()
-
-
-def _labels(value: Any) -> Tensor:
-    tensor = _plain(value, "labels")
-    return tensor.float() if tensor.is_floating_point() else tensor.long()
-
-
-def _plain(value: Any, what: str) -> Tensor:
-    try:
-        return value if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"The {what} are a {type(value).__name__} that is not an array of numbers ({error}). Give NumPy arrays or "
-            "torch tensors, with classes numbered from 0."
-        ) from error
-
-
-def _same_length(inputs: Inputs, labels: Tensor | None, what: str) -> None:
-    lengths: list[int] = []
-    map_inputs(inputs, lambda value: lengths.append(value.shape[0] if value.ndim else -1))
-    if labels is not None:
-        lengths.append(labels.shape[0] if labels.ndim else -1)
-    if -1 in lengths or len(set(lengths)) > 1:
-        raise DataError(
-            f"The arrays of {what} hold {lengths} examples along their first axis (inputs first, labels last). "
-            "Every one must hold the same number."
-        )
+        return stored_inputs(part[0]), None if part[1] is None else stored(part[1], "labels")
+    return stored_inputs(part), None
 
 
 def _collected(loader: DataLoader[Any], what: str) -> Examples:
@@ -200,22 +218,8 @@ def _collected(loader: DataLoader[Any], what: str) -> Examples:
     pairs = [_pair(batch) for batch in loader]
     if not pairs:
         raise DataError(f"The loader of {what} yields nothing. Every split needs at least one example.")
-    if not all(isinstance(inputs, Tensor) for inputs, _ in pairs):
+    if any(isinstance(inputs, dict | tuple) for inputs, _ in pairs):
         raise DataError(f"The loader of {what} has an iterable dataset of several inputs. Give a map-style dataset.")
-    inputs = torch.cat([inputs for inputs, _ in pairs if isinstance(inputs, Tensor)])
-    labels = [label for _, label in pairs if label is not None]
-    return ArrayExamples(inputs, torch.cat(labels) if len(labels) == len(pairs) else None)
-
-
-def _classes(train: Examples) -> tuple[str, ...] | None:
-    names = getattr(getattr(train, "dataset", None), "classes", None)
-    if names:
-        return tuple(str(name) for name in names)
-    labels = getattr(train, "labels", None)
-    if labels is None:
-        found = [train.fetch(part).labels for part in torch.arange(len(train)).split(512)]
-        known = [label for label in found if label is not None]
-        labels = torch.cat(known) if len(known) == len(found) else None
-    if labels is None or labels.is_floating_point() or labels.ndim != 1:
-        return None
-    return tuple(str(number) for number in range(int(labels.max()) + 1))
+    inputs = torch.cat([torch.as_tensor(inputs) for inputs, _ in pairs])
+    labels = [torch.as_tensor(label) for _, label in pairs if label is not None]
+    return StoredExamples(inputs, torch.cat(labels) if len(labels) == len(pairs) else None)

@@ -7,7 +7,9 @@ arXiv:1708.07747.
 from __future__ import annotations
 
 import gzip
+import math
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,8 @@ from lessen.data.split import cut, shuffled
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 MEAN, SPREAD = 0.2860, 0.3530
+
+_MOST_BYTES = 2**30
 """Of the pixels of the 60,000 training images, on the scale of 0 to 1."""
 
 _FILES = (
@@ -85,14 +89,18 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     """
     try:
         with gzip.open(path) as stream:
-            content = bytearray(stream.read())  # torch warns of memory it may not write
-    except (OSError, EOFError) as error:
+            start = stream.read(4)
+            axes = start[3] if len(start) == 4 else 0
+            sizes = stream.read(4 * axes)
+            shape = tuple(np.frombuffer(sizes, ">u4").tolist()) if len(sizes) == 4 * axes else (0,)
+            count = math.prod(shape)
+            # One byte more than there should be, so that a file that goes on for ever is not read.
+            content = bytearray(stream.read(count + 1) if count <= _MOST_BYTES else b"")
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}). Fetch it again.") from error
-    axes = content[3] if len(content) > 3 else 0
-    shape = tuple(np.frombuffer(content, ">u4", axes, 4).tolist()) if len(content) >= 4 + 4 * axes else ()
-    if content[:3] != b"\0\0\x08" or len(content) != 4 + 4 * axes + int(np.prod(shape)):
+    if start[:3] != b"\0\0\x08" or axes == 0 or len(content) != count:
         raise DataError(f"{path} is not a whole IDX file of bytes. Fetch it again.")
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)  # of a bytearray, because torch warns of what is read-only
 
 
 def _examples(images_NHW: NDArray[np.uint8], labels_N: NDArray[np.uint8], rows: Tensor) -> ArrayExamples:

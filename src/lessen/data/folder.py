@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from lessen.core.data import Data, View
 from lessen.core.errors import DataError, need
 from lessen.core.settings import settings
-from lessen.data.images import Channels, ImageExamples, standardise
+from lessen.data.images import Channels, Held, ImageExamples, standardise
 from lessen.data.split import Share, complete, split_name
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
@@ -55,24 +56,20 @@ class ImageFolder:
         if "train" not in roots:
             raise DataError(f"{self.folder} has {', '.join(sorted(roots))}, but no folder 'train' to learn from.")
         classes = tuple(folder.name for folder in _folders(roots["train"]))
-        found = {name: self._examples(root, classes) for name, root in roots.items()}
+        held = Held()
+        found = {name: self._examples(root, classes, held) for name, root in roots.items()}
         splits = complete(found, validation=self.validation, test=self.test, seed=self.seed)
         splits = standardise(splits, self.mean, self.spread, channels=self.channels)
         return Data(**splits, classes=classes, augment=self.augment, name=self.folder.name)
 
-    def _examples(self, root: Path, classes: tuple[str, ...]) -> ImageExamples:
+    def _examples(self, root: Path, classes: tuple[str, ...], held: Held) -> ImageExamples:
         extra = {folder.name for folder in _folders(root)} - set(classes)
         if extra:
             raise DataError(
                 f"{root} has classes that the training images do not have: {', '.join(sorted(extra)[:5])}. "
                 f"Known are {', '.join(classes[:10])}."
             )
-        files = [
-            (file, label)
-            for label, name in enumerate(classes)
-            for file in sorted((root / name).rglob("*"))
-            if file.suffix.lower() in SUFFIXES
-        ]
+        files = [(file, label) for label, name in enumerate(classes) for file in _images(root / name)]
         if not files:
             raise DataError(
                 f"No images in {root}. Expected {root}/CLASS/*.png, one folder a class; "
@@ -81,9 +78,28 @@ class ImageFolder:
         pil = need("PIL.Image", "data")
         paths = [file for file, _ in files]
         labels = torch.tensor([label for _, label in files])
-        return ImageExamples(
-            lambda i: pil.open(paths[i]), [str(path) for path in paths], labels, self.size, self.channels
-        )
+        names = [str(path) for path in paths]
+        return ImageExamples(lambda i: pil.open(paths[i]), names, labels, self.size, self.channels, held, paths)
+
+
+def _images(root: Path) -> list[Path]:
+    """The images below a folder, in order; links to folders are not followed.
+
+    Raises:
+        DataError: something that is named like an image is no file: opening a named pipe would wait for ever.
+    """
+    found = []
+    for folder, _, names in os.walk(root):
+        with os.scandir(folder) as entries:
+            special = {entry.name for entry in entries if not entry.is_file()}
+        for name in names:
+            path = Path(folder, name)
+            if path.suffix.lower() not in SUFFIXES:
+                continue
+            if name in special:
+                raise DataError(f"{path} is named like an image, but is no file that can be read. Take it out.")
+            found.append(path)
+    return sorted(found)
 
 
 def _folders(root: Path) -> list[Path]:

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import NonNegativeInt, PositiveInt
 
-from lessen.core.data import ArrayExamples, Data, View
+from lessen.core.data import Data, View
 from lessen.core.errors import DataError, did_you_mean, need
 from lessen.core.settings import settings
 from lessen.data.arrays import from_splits
-from lessen.data.images import Channels, ImageExamples, standardise
+from lessen.data.images import Channels, Held, ImageExamples, standardise
+from lessen.data.labels import numbered
 from lessen.data.split import Share, complete, split_name
+from lessen.data.stored import Stored, StoredExamples, as_label, stored
+
+BLOCK = 10_000
+"""Rows that are read and turned into numbers at a time."""
 
 
 @settings
@@ -71,6 +75,9 @@ class HuggingFace:
             raise DataError(f"{self.name} has the splits {', '.join(found)}, but none to train on.")
         if self.limit is not None:
             known = {split: rows.select(range(min(self.limit, len(rows)))) for split, rows in known.items()}
+        for split, rows in known.items():
+            if len(rows) == 0:
+                raise DataError(f"The {split} split of {self.name} has no examples. Every split needs at least one.")
         train = known["train"]
         source = _column(self.inputs, train, ("image", "img", "text", "sentence", "x"), self.name)
         target = _column(self.labels, train, ("label", "labels", "fine_label", "y"), self.name)
@@ -79,13 +86,16 @@ class HuggingFace:
         shares: dict[str, Any] = {"validation": self.validation, "test": self.test, "seed": self.seed}
         kind = type(train.features[source]).__name__
         if kind == "Image":
-            images = {split: self._images(rows, source, target, split) for split, rows in known.items()}
+            held = Held()
+            images = {split: self._images(rows, source, target, split, held) for split, rows in known.items()}
             splits = standardise(complete(images, **shares), self.mean, self.spread, channels=self.channels)
-            return Data(**splits, classes=classes or _numbered(train[target]), augment=self.augment, name=self.name)
+            return Data(
+                **splits, classes=classes or numbered(images["train"].labels), augment=self.augment, name=self.name
+            )
         if getattr(train.features[source], "dtype", None) in {"string", "large_string"}:
             pairs: Mapping[str, Any] = {split: self._text(rows, source, target) for split, rows in known.items()}
         else:
-            pairs = {s: (np.asarray(rows[source][:]), np.asarray(rows[target][:])) for s, rows in known.items()}
+            pairs = {split: (_array(rows, source), _array(rows, target)) for split, rows in known.items()}
         return from_splits(pairs, **shares, classes=classes, augment=self.augment, name=self.name)
 
     def _read(self) -> Mapping[str, Any]:
@@ -103,12 +113,12 @@ class HuggingFace:
             ) from error
         return read if isinstance(read, Mapping) else {"train": read}
 
-    def _images(self, rows: Any, source: str, target: str, split: str) -> ImageExamples:
+    def _images(self, rows: Any, source: str, target: str, split: str, held: Held) -> ImageExamples:
         names = [f"{i} of the {split} split of {self.name}" for i in range(len(rows))]
-        labels = torch.tensor(rows[target][:])
-        return ImageExamples(lambda i: rows[i][source], names, labels, self.size, self.channels)
+        labels = as_label(stored(_array(rows, target), "labels"))
+        return ImageExamples(lambda i: rows[i][source], names, labels, self.size, self.channels, held)
 
-    def _text(self, rows: Any, source: str, target: str) -> ArrayExamples:
+    def _text(self, rows: Any, source: str, target: str) -> StoredExamples:
         if self.tokenizer is None:
             raise DataError(f"Column {source!r} of {self.name} is text. Give tokenizer= to turn it into numbers.")
         transformers = need("transformers", "zoo")
@@ -117,9 +127,19 @@ class HuggingFace:
         except (OSError, ValueError) as error:
             first, *_ = [*str(error).splitlines(), type(error).__name__]
             raise DataError(f"There is no tokenizer {self.tokenizer!r} ({first}).") from error
-        settings_ = {"padding": "max_length", "truncation": True, "max_length": self.length, "return_tensors": "pt"}
-        words = tokenizer(list(rows[source][:]), **settings_)
-        return ArrayExamples(dict(words.items()), torch.tensor(rows[target][:]))
+        settings_ = {"padding": "max_length", "truncation": True, "max_length": self.length, "return_tensors": "np"}
+        pieces = [tokenizer(rows[first : first + BLOCK][source], **settings_) for first in range(0, len(rows), BLOCK)]
+        words: dict[str, Stored] = {
+            name: np.concatenate([np.asarray(piece[name], np.int32) for piece in pieces]) for name in pieces[0]
+        }
+        return StoredExamples(words, stored(_array(rows, target), "labels"))
+
+
+def _array(rows: Any, column: str) -> Any:
+    """A column of numbers as one array, without a Python object for each number."""
+    return np.concatenate(
+        [np.asarray(rows.with_format("numpy")[first : first + BLOCK][column]) for first in range(0, len(rows), BLOCK)]
+    )
 
 
 def _column(asked: str | None, rows: Any, usual: tuple[str, ...], name: str) -> str:
@@ -132,10 +152,6 @@ def _column(asked: str | None, rows: Any, usual: tuple[str, ...], name: str) -> 
     if asked not in rows.column_names:
         raise DataError(f"{name} has no column {asked!r}: {did_you_mean(asked, rows.column_names)}")
     return asked
-
-
-def _numbered(labels: Any) -> tuple[str, ...]:
-    return tuple(str(number) for number in range(max(labels[:]) + 1))
 
 
 def _saved(folder: Path) -> str | None:

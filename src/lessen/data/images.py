@@ -5,34 +5,76 @@ Shapes: N examples, C channels, H x W positions.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
-from lessen.core.data import Batch, Examples, map_inputs
+from lessen.core.ahead import Loading, loading_of, threads
+from lessen.core.batch import Batch
+from lessen.core.content import Content, content_of, sampled
 from lessen.core.errors import DataError, SettingError, need
+from lessen.core.examples import Examples
 
 Channels = Literal[1, 3]
 """Grey or colour."""
 
-HELD = 2 * 2**30
-"""Bytes of decoded images that one split holds in memory."""
+HELD = 512 * 2**20
+"""Bytes of decoded images that the splits of one folder or data set hold in memory together, at most; and never more
+than a quarter of the memory that is free when it is loaded. Images beyond that are decoded anew in every epoch."""
+
+READ = 2**30
+"""Bytes of image files that a digest reads: all files up to so many; beyond, all names and sizes, and files that are
+spread evenly."""
+
+
+class Held:
+    """Decoded images that are held in memory, by name, up to a number of bytes; safe to use in threads."""
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = min(HELD, psutil.virtual_memory().available // 4) if most is None else most
+        self._images: dict[str, Tensor] = {}
+        self._bytes, self._lock = 0, Lock()
+
+    def get(self, name: str) -> Tensor | None:
+        """An image that is held, or None."""
+        return self._images.get(name)
+
+    def put(self, name: str, image: Tensor) -> None:
+        """Hold an image, where there is room."""
+        with self._lock:
+            if name not in self._images and self._bytes + image.nbytes <= self._most:
+                self._images[name] = image
+                self._bytes += image.nbytes
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A process of its own begins with nothing."""
+        return {"_most": self._most}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["_most"])  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
 class ImageExamples:
-    """Images that are decoded on demand, on the scale of 0 to 1.
+    """Images that are decoded on demand, by threads, on the scale of 0 to 1.
 
     Args:
         open: Opens image number i as a PIL image.
-        names: What to call each image in an error.
+        names: What to call each image in an error; no two are the same.
         labels: Shape (N,), int64.
         size: Height and width to resize to, in pixels; None expects all of them to have the size of the first.
         channels: 1 for grey, 3 for colour.
+        held: Where decoded images are held; shared by the splits.
+        paths: The files, where the images are files.
     """
 
     open: Callable[[int], Any]
@@ -40,10 +82,16 @@ class ImageExamples:
     labels: Tensor
     size: tuple[int, int] | None
     channels: Channels
-    _held: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    held: Held = field(default_factory=Held, repr=False, compare=False)
+    paths: Sequence[Path] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def loading(self) -> Loading:
+        """By threads: decoding leaves the interpreter free."""
+        return Loading(threads=threads() if self.paths is not None else 1)
 
     def fetch(self, index_N: Tensor) -> Batch:
         """The examples with these numbers, in this order.
@@ -51,23 +99,46 @@ class ImageExamples:
         Raises:
             DataError: an image cannot be read, or is not of the size of the others; the text names it.
         """
-        pixels = [self.pixels(int(i)) for i in index_N]
-        for i, image in zip(index_N.tolist(), pixels, strict=True):
-            if image.shape != pixels[0].shape:
+        images = [self.pixels(int(i)) for i in index_N]
+        for i, image in zip(index_N.tolist(), images, strict=True):
+            if image.shape != images[0].shape:
                 raise DataError(
                     f"The image {self.names[i]} has (height, width) {tuple(image.shape[1:])}, but others have "
-                    f"{tuple(pixels[0].shape[1:])}. Give size=(height, width) to resize all of them."
+                    f"{tuple(images[0].shape[1:])}. Give size=(height, width) to resize all of them."
                 )
-        return Batch(torch.stack(pixels).float().div_(255), index_N, self.labels[index_N])
+        # NumPy, because torch would start threads of its own in each thread that fetches.
+        pixels = np.stack([image.numpy() for image in images]).astype(np.float32)
+        pixels /= np.float32(255)
+        return Batch(torch.from_numpy(pixels), index_N, self.labels[index_N])
 
     def pixels(self, i: int) -> Tensor:
         """Image number i, shape (C, H, W), uint8."""
-        if i in self._held:
-            return self._held[i]
-        image = decode(self.open, i, name=self.names[i], size=self.size, channels=self.channels)
-        if (len(self._held) + 1) * image.numel() <= HELD:
-            self._held[i] = image
+        image = self.held.get(self.names[i])
+        if image is None:
+            image = decode(self.open, i, name=self.names[i], size=self.size, channels=self.channels)
+            self.held.put(self.names[i], image)
         return image
+
+    @cached_property
+    def content(self) -> tuple[str, str]:
+        """The digests of the images and of the labels; of files as many bytes as `READ` are read."""
+        inputs, labels = Content(), Content()
+        inputs.text(f"{self.size} {self.channels}")
+        labels.tensor(self.labels)
+        if self.paths is None:
+            inputs.text(sampled(self)[0])
+            return inputs.hexdigest(), labels.hexdigest()
+        try:
+            sizes = [path.stat().st_size for path in self.paths]
+            step = max(1, -(-sum(sizes) // READ))
+            for i, (path, size) in enumerate(zip(self.paths, sizes, strict=True)):
+                inputs.text(f"{path.parent.name}/{path.name} {size}")
+                if i % step == 0:
+                    with path.open("rb") as stream:
+                        inputs.text(hashlib.file_digest(stream, "sha256").hexdigest())
+        except OSError as error:
+            raise DataError(f"The images cannot be read ({error}).") from error
+        return inputs.hexdigest(), labels.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -90,9 +161,30 @@ class Standardised:
     def fetch(self, index_N: Tensor) -> Batch:
         """The examples with these numbers, in this order."""
         batch = self.examples.fetch(index_N)
-        shape = (1, -1, 1, 1)
-        made = map_inputs(batch.inputs, lambda x: (x - self.mean.view(shape)) / self.spread.view(shape))
-        return Batch(made, batch.index, batch.labels)
+        assert isinstance(batch.inputs, Tensor)
+        made = batch.inputs.numpy() - self.mean.numpy()[:, None, None]
+        made /= self.spread.numpy()[:, None, None]
+        return Batch(torch.from_numpy(made), batch.index, batch.labels)
+
+    @property
+    def loading(self) -> Loading:
+        """As the images."""
+        return loading_of(self.examples)
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Those of the images, where they are known without decoding."""
+        return getattr(self.examples, "labels", None)
+
+    @property
+    def content(self) -> tuple[str, str]:
+        """The digests of the images with the statistics, and of the labels."""
+        images, labels = content_of(self.examples)
+        inputs = Content()
+        inputs.text(images)
+        inputs.tensor(self.mean)
+        inputs.tensor(self.spread)
+        return inputs.hexdigest(), labels
 
 
 def decode(
@@ -110,7 +202,7 @@ def decode(
             if size is not None and made.size != size[::-1]:
                 made = made.resize(size[::-1], pil.Resampling.BILINEAR)
             pixels = torch.from_numpy(np.array(made, dtype=np.uint8))
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # whatever a damaged file leads to
         raise DataError(f"The image {name} cannot be read ({error}). Repair it or take it out.") from error
     return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 

@@ -33,9 +33,9 @@ def load(what: Any, **settings: Any) -> Data:
     """Whatever a person calls their data, as three splits.
 
     Args:
-        what: "digits", "fashion_mnist" or "huggingface:NAME"; a folder of images; a `.npz` file; `(inputs, labels)` as
-            arrays or tensors; a dataset or loader; a pair of these for train and test, or a dict with one a split;
-            settings as `FashionMNIST(limit=1000)`; or data that is loaded already.
+        what: "digits", "fashion_mnist" or "huggingface:NAME"; a folder of images; a `.npz` or `.npy` file;
+            `(inputs, labels)` as arrays (also mapped ones) or tensors; a dataset or loader; a pair of these for train
+            and test, or a dict with one a split; settings as `FashionMNIST(limit=1000)`; or loaded data.
         settings: Those of the source, as `limit=1000`; of `from_splits` for arrays, datasets and loaders.
 
     Raises:
@@ -67,10 +67,12 @@ def _source(name: str, settings: Mapping[str, Any]) -> Source:
     path = Path(name).expanduser()
     if path.is_dir():
         return ImageFolder(folder=path, **settings)
-    if path.suffix == ".npz":
+    if path.suffix in {".npz", ".npy"}:
         return Arrays(file=path, **settings)
     known = did_you_mean(name, NAMED)
-    raise DataError(f"There is no data set, folder or .npz file {name!r}: {known} 'huggingface:NAME' is another way.")
+    raise DataError(
+        f"There is no data set, folder, .npz or .npy file {name!r}: {known} 'huggingface:NAME' is another way."
+    )
 
 
 def _splits(what: Any) -> dict[str, Any]:
@@ -78,6 +80,11 @@ def _splits(what: Any) -> dict[str, Any]:
         return dict(what)
     if isinstance(what, DataLoader | Dataset | np.ndarray | Tensor | Examples):
         return {"train": what}
+    if isinstance(what, tuple | list) and any(_is_list_of_numbers(part) for part in what):
+        raise DataError(
+            "Lists of numbers can be meant in several ways. Make arrays of them: (numpy.asarray(inputs), "
+            "numpy.asarray(labels))."
+        )
     if isinstance(what, tuple | list) and len(what) in {2, 3}:
         # A pair of arrays is inputs and labels; a pair of anything else is train and test.
         if all(isinstance(part, np.ndarray | Tensor) for part in what) and len(what) == 2:
@@ -88,3 +95,9 @@ def _splits(what: Any) -> dict[str, Any]:
         f"Data of type {type(what).__name__} is not known. Give a name, a folder, (inputs, labels), a (train, test) "
         "pair of loaders or datasets, or a dict with one a split."
     )
+
+
+def _is_list_of_numbers(part: Any) -> bool:
+    while isinstance(part, list | tuple) and part:
+        part = part[0]
+    return isinstance(part, int | float | complex | np.number)

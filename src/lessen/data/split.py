@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lessen.core.data import ArrayExamples, Examples, SubsetExamples, map_inputs
+from lessen.core.data import Examples, SubsetExamples
 from lessen.core.errors import DataError, did_you_mean
 from lessen.core.seeds import generator
 
@@ -65,10 +65,9 @@ def complete(found: Mapping[str, Examples], *, validation: float, test: float, s
 
 
 def subset(examples: Examples, chosen: Tensor) -> Examples:
-    """Some of the examples, in the order of `chosen`; a copy where they are in memory, so that fetching stays fast."""
-    if isinstance(examples, ArrayExamples):
-        labels = None if examples.labels is None else examples.labels[chosen]
-        return ArrayExamples(map_inputs(examples.inputs, lambda value: value[chosen]), labels)
+    """Some of the examples, in the order of `chosen`; nothing is copied."""
+    if isinstance(examples, SubsetExamples):
+        return SubsetExamples(examples.examples, examples.chosen[chosen])
     return SubsetExamples(examples, chosen)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lessen.core.data import Examples, batches, map_inputs
+from lessen.core.data import Examples, batches, examples_digest
 from lessen.core.errors import DataError, GraphError, RunError, SettingError
 from lessen.core.files import cannot_write, write_json
 from lessen.engine.home import Home
@@ -55,7 +55,7 @@ def use_cache(unit: NetworkUnit, examples: Examples, home: Home, *, folder: Path
     key = {
         "teacher": digest(unit.module),
         "view": unit.view_key if unit.view is not None else "none",
-        "examples": examples_digest(examples),
+        "examples": examples_digest(examples, labels=False),
         "stored": cache.stored.value,
         "top_k": cache.top_k,
     }
@@ -64,22 +64,6 @@ def use_cache(unit: NetworkUnit, examples: Examples, home: Home, *, folder: Path
     home.wait()
     about = _about(where, key)
     unit.cached = _Reader(where, [(tap, about["taps"][_tap_name(tap)]) for tap in unit.taps], home.device)
-
-
-def examples_digest(examples: Examples, *, most: int = 64) -> str:
-    """A digest of a set of examples: how many, and the bytes of the inputs of some, evenly spaced."""
-    count = len(examples)
-    total = hashlib.sha256(str(count).encode())
-    chosen = torch.linspace(0, count - 1, min(most, count)).round().long()
-    inputs = examples.fetch(chosen).inputs
-
-    def add(value: Tensor) -> Tensor:
-        total.update(f"{tuple(value.shape)}|{value.dtype}".encode())
-        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return value
-
-    map_inputs(inputs, add)
-    return total.hexdigest()
 
 
 def keep_top(logits_NC: Tensor, count: int) -> tuple[Tensor, Tensor]:

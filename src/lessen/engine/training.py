@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from lessen.core.data import Data, Examples
+from lessen.core.ahead import Part, ahead
+from lessen.core.data import Batch, Data, Examples
 from lessen.core.errors import LessenError, SettingError
 from lessen.core.seeds import derive, generator
 from lessen.engine.cache import use_cache
@@ -92,8 +93,8 @@ class Training:
         self.best_states: dict[str, dict[str, Tensor]] = {}
         self.best_files: dict[str, str] = {}
         self.waited = 0
-        self._order: tuple[int, Tensor] | None = None
-        self._view_seed = 0
+        self._batches: Generator[Batch, None, None] | None = None
+        self._view_seed = (-1, 0)
         self._draw_seed = derive(seed, "draw", number)
 
     def _own(self, started: Mapping[str, Sparsifier]) -> dict[str, Sparsifier]:
@@ -165,6 +166,7 @@ class Training:
             passed = self._gradients(progress)
             rates = self._move(progress)
         except LessenError as error:
+            self._stop_fetching()
             self.log.flush()
             raise type(error)(f"Stage {self.stage.name!r}, step {self.step}: {error}") from error
         finally:
@@ -176,22 +178,25 @@ class Training:
     def _gradients(self, progress: float) -> list[Passed]:
         home, accumulate = self.home, self.stage.fit.accumulate
         passed = []
-        for part, index in enumerate(self._indices()):
-            # Each part of each process at each step draws its own numbers; close seeds are far apart in the generator.
-            draw = self._draw_seed + (self.step * home.processes + home.rank) * accumulate + part
+        if self._batches is None:
+            self._batches = ahead(self.examples, self._parts(self.step))
+        if self._view_seed[0] != self.epoch:
+            self._view_seed = (self.epoch, derive(self.seed, "view", self.number, self.epoch))
+        for part in range(accumulate):
+            batch, draw = next(self._batches), self._draw(self.step, part)
             if home.processes == 1 or part == accumulate - 1:
-                passed.append(self._pass(index, progress, draw))
+                passed.append(self._pass(batch, progress, draw))
             else:
                 with home.apart(self.wrapped):
-                    passed.append(self._pass(index, progress, draw))
+                    passed.append(self._pass(batch, progress, draw))
         return passed
 
-    def _pass(self, index_N: Tensor, progress: float, draw: int) -> Passed:
+    def _pass(self, batch: Batch, progress: float, draw: int) -> Passed:
         """One forward and backward pass."""
-        batch, accumulate = self.examples.fetch(index_N), self.stage.fit.accumulate
+        accumulate = self.stage.fit.accumulate
         if self.home.device.type != "cpu":
             batch = batch.to(self.home.device)
-        passed: Passed = self.wrapped(batch, progress, draw=draw, view_seed=self._view_seed)
+        passed: Passed = self.wrapped(batch, progress, draw=draw, view_seed=self._view_seed[1])
         if passed.total.requires_grad:
             self.home.backward(passed.total if accumulate == 1 else passed.total / accumulate)
         passed.total = passed.total.detach()
@@ -227,17 +232,23 @@ class Training:
             when.after_step(copy, original)
         return rates
 
-    def _indices(self) -> Sequence[Tensor]:
-        """The numbers of this process's examples in this step, in the parts that are computed one after another."""
-        epoch = self.epoch
-        if self._order is None or self._order[0] != epoch:
-            drawn = torch.randperm(len(self.examples), generator=generator(self.seed, "order", self.number, epoch))
-            self._order = (epoch, drawn)
-            self._view_seed = derive(self.seed, "view", self.number, epoch)
-        own = self.batch // self.home.processes
-        place = (self.step % self.epoch_steps) * self.batch + self.home.rank * own
-        index = self._order[1][place : place + own]
-        return (index,) if self.stage.fit.accumulate == 1 else index.chunk(self.stage.fit.accumulate)
+    def _draw(self, step: int, part: int) -> int:
+        """The seed of what is drawn in one pass: each part of each process at each step draws its own numbers."""
+        # Close seeds are far apart in the generator.
+        return self._draw_seed + (step * self.home.processes + self.home.rank) * self.stage.fit.accumulate + part
+
+    def _parts(self, first: int) -> Iterator[Part]:
+        """The seeds and numbers of this process's examples in all steps from `first` on, part by part."""
+        accumulate, own = self.stage.fit.accumulate, self.batch // self.home.processes
+        for step in range(first, self.steps):
+            epoch, place = divmod(step, self.epoch_steps)
+            if step == first or place == 0:
+                order_N = torch.randperm(
+                    len(self.examples), generator=generator(self.seed, "order", self.number, epoch)
+                )
+            start = place * self.batch + self.home.rank * own
+            for part, index_N in enumerate(order_N[start : start + own].chunk(accumulate)):
+                yield self._draw(step, part), index_N
 
     # Ends of epochs
 
@@ -307,8 +318,14 @@ class Training:
         self.close()
 
     def close(self) -> None:
-        """Take the hooks away, and lay weights out in memory as other code expects them."""
+        """Stop fetching, take the hooks away, and lay weights out in memory as other code expects them."""
+        self._stop_fetching()
         if self.stage.fit.channels_last:
             self._lay_out(torch.contiguous_format)
         release(self._synchronised)
         self.flow.close()
+
+    def _stop_fetching(self) -> None:
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None

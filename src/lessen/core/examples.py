@@ -1,0 +1,185 @@
+"""Sets of examples that are fetched by number: tensors, datasets, and some of either."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from lessen.core.ahead import Loading, ahead, loading_of
+from lessen.core.batch import Batch, Inputs, map_inputs, values_of
+from lessen.core.content import Content, content_of
+from lessen.core.errors import DataError, LessenError
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """A finite set of examples that can be fetched by number, many at once, in any order.
+
+    It may also have `loading` (a `Loading`: how to fetch ahead), `labels` (a tensor of all of them, known without
+    fetching) and `content` (digests of its inputs and of its labels, see `core.content`).
+    """
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, index_N: Tensor) -> Batch:
+        """The examples with these numbers, in this order."""
+
+
+@dataclass(frozen=True)
+class ArrayExamples:
+    """Examples held in memory as tensors, which a network gets as they are; fetching is one indexing operation.
+
+    Args:
+        inputs: Tensor(s) with examples along axis 0.
+        labels: Shape (N, ...), or None.
+    """
+
+    inputs: Inputs
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        first = self.inputs if isinstance(self.inputs, Tensor) else next(iter(values_of(self.inputs)))
+        return int(first.shape[0])
+
+    def fetch(self, index_N: Tensor) -> Batch:
+        """The examples with these numbers, in this order."""
+        labels = None if self.labels is None else rows(self.labels, index_N)
+        return Batch(map_inputs(self.inputs, lambda value: rows(value, index_N)), index_N, labels)
+
+    @property
+    def content(self) -> tuple[str, str]:
+        """The digests of the inputs and of the labels; made anew each time, because tensors can be changed."""
+        inputs, labels = Content(), Content()
+        inputs.inputs(self.inputs)
+        if self.labels is not None:
+            labels.tensor(self.labels)
+        return inputs.hexdigest(), labels.hexdigest()
+
+
+def rows(value: Tensor, index_N: Tensor) -> Tensor:
+    """Some rows of a tensor; `index_select` copies them whole, in half the time of indexing."""
+    return value.index_select(0, index_N.to(value.device))
+
+
+@dataclass(frozen=True)
+class DatasetExamples:
+    """Examples of any map-style dataset whose items are `(input, label)`, or `input` alone.
+
+    Args:
+        dataset: Items by number.
+        loader: The loader that it came with, whose worker processes then fetch.
+        labels: Of all examples, where they are known without fetching; shape (N,).
+    """
+
+    dataset: Any
+    loader: Any = None
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def loading(self) -> Loading:
+        """By the loader's workers; else when asked for, because a dataset need not be safe to use in threads."""
+        return Loading(loader=self.loader, foreign=True)
+
+    def fetch(self, index_N: Tensor) -> Batch:
+        """The examples with these numbers, in this order.
+
+        Raises:
+            DataError: the dataset raises an error, or its items do not fit together.
+        """
+        items = items_of(self.dataset, index_N)
+        try:
+            if isinstance(items[0], tuple | list):
+                inputs = torch.stack([torch.as_tensor(item[0]) for item in items])
+                return Batch(inputs, index_N, torch.as_tensor([item[1] for item in items]))
+            return Batch(torch.stack([torch.as_tensor(item) for item in items]), index_N)
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            raise DataError(
+                f"The items {_some(index_N)} of the {type(self.dataset).__name__} cannot be put together "
+                f"({_first_line(error)}). Each must be (input, label) or an input, and all inputs of one shape."
+            ) from error
+
+
+def items_of(dataset: Any, index_N: Tensor) -> list[Any]:
+    """Items of a dataset, one by one.
+
+    Raises:
+        DataError: the dataset raises an error; the text names the item.
+    """
+    items = []
+    for i in index_N.tolist():
+        try:
+            items.append(dataset[i])
+        except LessenError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"Item {i} of the {type(dataset).__name__} cannot be read ({type(error).__name__}: "
+                f"{_first_line(error)}). Repair it or take it out."
+            ) from error
+    return items
+
+
+@dataclass(frozen=True)
+class SubsetExamples:
+    """Some of the examples of another set, renumbered from 0 in the order of `chosen`; nothing is copied."""
+
+    examples: Examples
+    chosen: Tensor
+
+    def __len__(self) -> int:
+        return int(self.chosen.shape[0])
+
+    def fetch(self, index_N: Tensor) -> Batch:
+        """The examples with these numbers, in this order."""
+        batch = self.examples.fetch(self.chosen.index_select(0, index_N))
+        return Batch(batch.inputs, index_N, batch.labels)
+
+    @property
+    def loading(self) -> Loading:
+        """As the whole set."""
+        return loading_of(self.examples)
+
+    @cached_property
+    def labels(self) -> Tensor | None:
+        """The labels of these examples, where those of the whole set are known without fetching them."""
+        labels: Tensor | None = getattr(self.examples, "labels", None)
+        return None if labels is None else labels[self.chosen]
+
+    @property
+    def content(self) -> tuple[str, str]:
+        """The digests of the whole set, with those of the choice."""
+        found = []
+        for part in content_of(self.examples):
+            mine = Content()
+            mine.text(part)
+            mine.tensor(self.chosen)
+            found.append(mine.hexdigest())
+        return found[0], found[1]
+
+
+def batches(examples: Examples, *, size: int, most: int | None = None) -> Iterator[Batch]:
+    """The examples in order, `size` at a time; at most `most` of them, or all.
+
+    A dataset that draws random views gives the same ones in each pass.
+    """
+    total = len(examples) if most is None else min(most, len(examples))
+    yield from ahead(
+        examples, ((first, torch.arange(first, min(first + size, total))) for first in range(0, total, size))
+    )
+
+
+def _some(index_N: Tensor) -> str:
+    shown = ", ".join(str(i) for i in index_N[:4].tolist())
+    return shown + (" …" if len(index_N) > 4 else "")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

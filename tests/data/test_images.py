@@ -1,0 +1,130 @@
+"""Folders of images: decoded ahead, held within bounds, refused where they are no files."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lessen.core.ahead import ahead, loading_of
+from lessen.core.data import batches, examples_digest
+from lessen.core.errors import DataError
+from lessen.data import ImageFolder, images, load
+
+
+def folder(root: Path, count: int = 12, classes: int = 3) -> Path:
+    rng = np.random.default_rng(0)
+    for i in range(count * classes):
+        place = root / f"class{i % classes}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (6, 5, 3), dtype=np.uint8)).save(place / f"{i:03}.png")
+    return root
+
+
+def reference(file: Path, mean: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+    """What lessen has always made of an image, with torch alone."""
+    pixels = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
+    return (pixels.float().div_(255) - mean.view(-1, 1, 1)) / spread.view(-1, 1, 1)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_decoded_ahead_or_not_the_bits_are_the_same(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "threads", lambda: threads)
+    data = ImageFolder(folder=folder(tmp_path), mean=(0.4, 0.5, 0.6), spread=(0.2, 0.3, 0.25)).load()
+    assert loading_of(data.train).threads == threads
+    files = sorted(tmp_path.rglob("*.png"))
+    mean, spread = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.25])
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(1))
+    chosen = data.train.examples.chosen  # type: ignore[attr-defined]
+    for _ in range(2):  # decoded, then held
+        for batch in ahead(data.train, ((0, part) for part in order.split(4))):
+            for row, i in zip(batch.inputs, batch.index.tolist(), strict=True):
+                assert torch.equal(row, reference(files[int(chosen[i])], mean, spread))
+
+
+def test_every_class_is_spread_evenly_over_all_splits(tmp_path: Path) -> None:
+    data = load(folder(tmp_path), validation=0.25, test=1 / 3)
+    for split, each in ((data.train, 6), (data.validation, 2), (data.test, 4)):
+        assert split.labels.bincount().tolist() == [each] * 3  # type: ignore[attr-defined]
+
+
+def test_splits_share_what_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "HELD", 20 * 90)
+    opened: list[str] = []
+    pil: Any = Image.open
+    monkeypatch.setattr(Image, "open", lambda path: (opened.append(str(path)), pil(path))[1])
+    for name in ("train", "val", "test"):
+        folder(tmp_path / name, count=4)
+    data = load(tmp_path)
+    for again in (36, 16):  # 20 of the 36 images are held
+        opened.clear()
+        for split in (data.train, data.validation, data.test):
+            list(batches(split, size=5))
+        assert len(opened) <= again
+    assert len(opened) == 16
+    monkeypatch.setattr(images.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 400}))
+    held = images.Held()
+    for i in range(3):
+        held.put(str(i), torch.zeros(60, dtype=torch.uint8))
+    assert [held.get(str(i)) is not None for i in range(3)] == [True, False, False]
+
+
+def test_what_is_named_like_an_image_and_is_none_is_refused(tmp_path: Path) -> None:
+    root = folder(tmp_path / "a")
+    os.mkfifo(root / "class0" / "x.png")
+    with pytest.raises(DataError, match=r"x\.png is named like an image"):
+        load(root)
+    (root / "class0" / "x.png").unlink()
+    (root / "class0" / "x.png").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"x\.png is named like an image"):
+        load(root)
+    (root / "class0" / "x.png").unlink()
+    (root / "class0" / "loop").symlink_to(root)
+    os.mkfifo(root / "class0" / "notes.txt")
+    assert len(load(root).train) == 26
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM" + b"\xff" * 60, b"\xff\xd8\xff\xe0", b"II*\0" + b"\xff" * 40],
+)
+def test_a_damaged_image_is_one_error_wherever_it_is_decoded(content: bytes, tmp_path: Path) -> None:
+    root = folder(tmp_path)
+    for file in (root / "class1").iterdir():
+        file.write_bytes(content)
+    with pytest.raises(DataError, match=r"class1.*cannot be read"):
+        load(root)
+    data = ImageFolder(folder=root, mean=(0.0,) * 3, spread=(1.0,) * 3).load()
+    with pytest.raises(DataError, match=r"class1.*cannot be read"):
+        list(batches(data.train, size=4))
+
+
+def test_the_digest_follows_names_sizes_bytes_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder(tmp_path / "a")
+    file = root / "class0" / "000.png"
+
+    def digest(**changed: Any) -> str:
+        return examples_digest(load(root, **changed).train)
+
+    first = digest()
+    assert digest() == first
+    assert digest(channels=1) != first
+    assert digest(seed=1) != first
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert digest(mean=(0.0,) * 3, spread=(1.0,) * 3) != first
+    file.write_bytes(whole)
+    assert digest() == first
+    (root / "class0" / "000.png").rename(root / "class0" / "0.png")
+    assert digest() != first
+    monkeypatch.setattr(images, "READ", 1000)  # of some 3,600: every fourth file
+    fewer = digest()
+    monkeypatch.setattr(Path, "open", None)
+    with pytest.raises(TypeError):
+        digest()
+    assert fewer != first
