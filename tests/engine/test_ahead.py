@@ -129,7 +129,7 @@ def test_what_cannot_be_fetched_names_stage_and_step(kind: str) -> None:
     (source.train if kind == "threads" else source.train.dataset).bad = 17  # after it was looked at
     with pytest.raises(DataError, match=r"Stage 'supervised', step \d: .*gone"):
         run(
-            supervised(CrossEntropy(), epochs=1, fit=Fit(batch=8)).stages({"student": network()}),
+            supervised(CrossEntropy(), epochs=3, fit=Fit(batch=8)).stages({"student": network()}),
             source,
             progress=False,
         )
