@@ -147,7 +147,7 @@ def measure(name: str, threads: int, rounds: int) -> dict[str, Any]:
         "weight_bits": sorted(set(plan.weights.values())),
         "layers": len(plan.weights),
         "files": rows(made),
-        "fastest": made.fastest,
+        "recommended": made.recommended,
         "notes": made.notes,
         "machine": machine(),
         "versions": versions(),
@@ -158,7 +158,9 @@ def rows(made: Deployed) -> list[dict[str, Any]]:
     """One row a file."""
     found = []
     for file in made.files:
-        time, ratio = file.latency[1], file.speedup.get(1)
+        time, ratio = file.speed[1].latency, file.speed[1].speedup
+        if time is None:
+            raise SystemExit(f"The machine is busy: {file.speed[1].conditions.busy}. Run this when nothing else runs.")
         found.append(
             {
                 "file": file.name,
@@ -180,9 +182,8 @@ def rows(made: Deployed) -> list[dict[str, Any]]:
 def show(result: dict[str, Any]) -> None:
     """The table."""
     bits = "/".join(map(str, result["weight_bits"]))
-    print(
-        f"\n{result['network']}, {result['threads']} threads, batch 1, {bits}-bit weights; fastest: {result['fastest']}"
-    )
+    named = result.get("recommended", result.get("fastest"))
+    print(f"\n{result['network']}, {result['threads']} threads, batch 1, {bits}-bit weights; recommended: {named}")
     print(f"{'file':<18}{'bytes':>12}{'ms':>9}  {'interval':<18}{'ratio':>6}  {'interval':<14}{'integer':>8}  verified")
     for row in result["files"]:
         value, low, high = row["milliseconds"]

@@ -224,7 +224,7 @@ def _ratio_of_torch_pruning(model: nn.Module, given: Context, target: float) -> 
         for ratio in ratios:  # many ratios give the same widths
             pruned = _torch_pruning(model, given, ratio)
             networks.setdefault(str([weight.shape for weight in pruned.parameters()]), (ratio, pruned))
-        whole, *times = clock.milliseconds([model, *(pruned for _, pruned in networks.values())], given.inputs)
+        whole, *times = clock.times([model, *(pruned for _, pruned in networks.values())], given.inputs).milliseconds
         return {ratio: time / whole for (ratio, _), time in zip(networks.values(), times, strict=True)}
 
     coarse = shares([0.1 * k for k in range(1, 10)])
@@ -288,7 +288,7 @@ def clocked(*, rounds: int = 200) -> dict[str, Any]:
             programs[name] = OnnxRuntime().load(file, threads=1)
         timings = time_files(programs, data.validation, rounds=rounds)[1]
     networks_too = [teacher, *networks.values()]
-    again = np.array([FileClock(rounds=200).milliseconds(networks_too, inputs) for _ in range(5)])
+    again = np.array([FileClock(rounds=200).times(networks_too, inputs).milliseconds for _ in range(5)])
     return {
         name: {
             "milliseconds": timings.median(name),

@@ -1,5 +1,6 @@
 """The clock of files: a network is as fast as itself, files with other tensors in them are the networks' own."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +8,8 @@ from torch import Tensor, nn
 from lessen.core import Clock, Context
 from lessen.deploy import FileClock
 from lessen.deploy import clock as clock_module
+from lessen.measure import Timings
+from lessen.measure.disturbance import Conditions
 from lessen.operations import PruneChannels
 from lessen.zoo import lenet5
 
@@ -37,9 +40,25 @@ def test_it_exports_once_and_times_what_the_networks_are(monkeypatch: pytest.Mon
         x = torch.rand(5, 1, 28, 28)
         with torch.no_grad():
             assert torch.allclose(program(x), network(x), atol=1e-5)
-    times = clock.milliseconds(networks, images())
-    assert len(times) == 3
-    assert times[0] > times[2] > 0, "a tenth of the channels' products are left"
+    times = clock.times(networks, images())
+    assert times.note is None
+    assert len(times.milliseconds) == 3
+    assert times.milliseconds[0] > times.milliseconds[2] > 0, "a tenth of the channels' products are left"
+
+
+def test_on_a_busy_machine_it_falls_back_to_cpu_times_and_says_so() -> None:
+    busy = Conditions(busy="other processes wanted 400% of its cores")
+    wall = {"0": np.full(20, 66.0), "1": np.full(20, 1.0)}
+    cpu = {"0": np.full(20, 6.6), "1": np.full(20, 1.0)}
+    found = FileClock()._trusted(Timings(wall, {}, cpu, busy))
+    assert found.milliseconds == pytest.approx((6.6, 1.0))
+    assert found.note is not None
+    assert "machine was busy" in found.note
+    assert "CPU times" in found.note
+    for clock, kept in ((FileClock(threads=2), cpu), (FileClock(), {})):  # no CPU time, or that of several threads
+        found = clock._trusted(Timings(wall, {}, kept, busy))
+        assert found.milliseconds == pytest.approx((66.0, 1.0))
+        assert "calls were interrupted" in str(found.note)
 
 
 def test_a_network_of_another_kind_is_exported_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,7 @@ UNITS = {
     "latency": "ms",
     "throughput": "examples/s",
     "speedup": "1",
+    "cpu_time": "ms",
     "accuracy": "%",
     "nll": "nat",
     "calibration_error": "%",

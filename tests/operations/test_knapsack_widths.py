@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lessen.core import Batch, Clock, Context, Inputs
+from lessen.core import Batch, Clock, Context, Inputs, Times
 from lessen.core.errors import PlanError, SettingError
 from lessen.operations import Global, Knapsack, PruneChannels, Taylor
 from lessen.operations import knapsack as knapsack
@@ -29,9 +29,9 @@ class Counted:
     def __init__(self) -> None:
         self.seen: list[int] = []
 
-    def milliseconds(self, networks: Sequence[nn.Module], inputs: Inputs) -> list[float]:
+    def times(self, networks: Sequence[nn.Module], inputs: Inputs) -> Times:
         self.seen.append(len(networks))
-        return [float(sum(p.numel() for p in network.parameters())) for network in networks]
+        return Times(milliseconds=tuple(float(sum(p.numel() for p in network.parameters())) for network in networks))
 
     def says(self) -> str:
         return "parameters, counted"

@@ -1,14 +1,17 @@
 """The sentence at the top says what the records say, good news or bad."""
 
+from dataclasses import replace
 from typing import Any
 
 from lessen.core.record import Record
 from lessen.report.entries import entries
 from lessen.report.run import read_run
+from lessen.report.summary import summary
+from lessen.report.tiles import tiles
 from lessen.report.verdict import judge
 
 
-def record(figure: str, value: float, *, step: int = 0, file: str | None = None, **more: Any) -> Record:
+def record(figure: str, value: float | None, *, step: int = 0, file: str | None = None, **more: Any) -> Record:
     subject = more.pop("subject", file or ("teacher" if step == 0 else f"{step} Prune"))
     return Record(subject=subject, figure=figure, value=value, unit=more.pop("unit", "1"), step=step, file=file, **more)
 
@@ -30,12 +33,10 @@ def test_smaller_faster_and_worse(make_run) -> None:
 
 def test_a_run_without_steps_compares_the_network_with_nothing() -> None:
     rows = [record("bytes", 1000.0), record("accuracy", 90.0)]
-    rows += [record(name, value, file="model.onnx") for name, value in (("bytes", 990.0), ("fastest", 1.0))]
+    rows += [record(name, value, file="model.onnx") for name, value in (("bytes", 990.0), ("recommended", 1.0))]
     said = judge(rows)
     assert said.after is not None
-    assert (
-        said.sentence == "No step has made the network smaller; the fastest verified file that holds it is model.onnx."
-    )
+    assert said.sentence == "No step has made the network smaller; the fastest verified file of it is model.onnx."
 
 
 def test_larger_slower_and_better_is_said_as_it_is() -> None:
@@ -53,6 +54,45 @@ def test_a_ratio_whose_interval_holds_one_is_not_faster() -> None:
 def test_a_change_within_chance_is_said_to_be() -> None:
     rows = [*pair(bytes=500.0), record("accuracy_change", -0.4, step=1, low=-1.0, high=0.2, unit="points")]
     assert "0.40 points less accurate (change −1.00 to 0.20), which is within chance." in judge(rows).sentence
+
+
+def busy_file(name: str, **more: Any) -> list[Record]:
+    """What is known of a file that was timed on a busy machine."""
+    why = "other processes wanted 400% of its cores"
+    said = {"conditions": {"busy": why}, "reason": f"the machine was busy: {why}"}
+    rows = [record("latency", None, unit="ms"), record("speedup", None, settings={"reference": "t.onnx"})]
+    rows = [replace(row, subject=name, file=name, step=2, detail=said) for row in rows]
+    return [*rows, *(record(key, value, file=name, step=2) for key, value in more.items())]
+
+
+def test_on_a_busy_machine_there_is_no_headline_in_time() -> None:
+    smallest = replace(record("recommended", 1.0, file="m.int8.onnx", step=2), detail={"because": "smallest"})
+    target = replace(
+        record("target_speedup", None, file="m.int8.onnx"),
+        detail={"asked": 2.0, "found": None, "unit": "1", "reason": "the machine was busy: other processes"},
+    )
+    teacher = [record("bytes", 1000.0, file="t.onnx"), record("latency", 2.0, file="t.onnx", unit="ms")]
+    rows = [*teacher, *busy_file("m.int8.onnx", bytes=100.0), *busy_file("m.onnx", bytes=300.0), smallest, target]
+    verdict = judge(rows)
+    assert verdict.sentence == (
+        "The smallest verified file, m.int8.onnx, is 10.0 times smaller than the teacher's own file, t.onnx."
+    )
+    assert verdict.warnings[0] == (
+        "The machine was too busy to time m.int8.onnx, m.onnx: other processes wanted 400% of its cores. "
+        "Measure again when nothing else runs on it."
+    )
+    assert "A target was not judged: speedup: 2 asked, but the machine was busy: other processes." in verdict.warnings
+    assert not any("missed" in text or "int8 does not pay" in text or "slower" in text for text in verdict.warnings)
+    table = summary(rows)
+    row = next(line for line in table.splitlines() if line.strip().startswith("m.int8.onnx"))
+    assert "busy" in row
+    assert "smallest" in row
+    tile = str(tiles(verdict, None))
+    assert "not known" in tile
+    assert "the machine was busy" in tile
+    assert "faster" not in tile
+    everything = judge([*busy_file("m.int8.onnx", bytes=100.0), smallest])
+    assert everything.warnings[0].startswith("The machine was too busy to time anything: ")
 
 
 def test_an_int8_file_slower_than_the_plain_one_is_owned_up_to(make_run) -> None:

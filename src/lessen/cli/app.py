@@ -261,7 +261,7 @@ def _finish(made: Any) -> None:
     shipped = [made.run / file for file in verified if file is not None and Path(file).parent == Path()]
     typer.echo(f"Files:  {' '.join(map(str, shipped)) or 'none passed verification; the report says why'}")
     if made.file is not None:
-        typer.echo(f"Fastest of them: {made.file}")
+        typer.echo(f"Recommended: {made.file}")
 
 
 def _free(folder: Path) -> Path:

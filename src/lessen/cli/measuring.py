@@ -82,6 +82,9 @@ def show_records(records: Sequence[Record], console: Console) -> None:
         said = ", ".join(f"{key}={item}" for key, item in record.settings.items())
         table.add_row(*map(Text, (record.figure.replace("_", " "), value, interval, said)))
     console.print(table)
+    for reason in dict.fromkeys(record.detail.get("reason") for record in records if record.value is None):
+        if reason is not None:
+            console.print(Text(f"No value: {reason}."))
 
 
 def _number(value: float) -> str:

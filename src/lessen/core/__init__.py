@@ -1,7 +1,7 @@
 """What everything else stands on: contracts, data, records, settings, files, seeds, errors."""
 
 from lessen.core.card import Card
-from lessen.core.contracts import Beside, Bridge, Clock, Context, LearnedObjective, Objective, Operation, Plan
+from lessen.core.contracts import Beside, Bridge, Clock, Context, LearnedObjective, Objective, Operation, Plan, Times
 from lessen.core.data import ArrayExamples, Batch, Data, DatasetExamples, Examples, Inputs, SubsetExamples, Task, View
 from lessen.core.errors import LessenError
 from lessen.core.record import Record
@@ -28,6 +28,7 @@ __all__ = [
     "Record",
     "SubsetExamples",
     "Task",
+    "Times",
     "View",
     "Where",
     "check_where",

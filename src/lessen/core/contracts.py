@@ -80,11 +80,24 @@ class Bridge(Protocol):
         """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """How long networks took.
+
+    Args:
+        milliseconds: Of each network; only their ratios mean something.
+        note: Why they are to be taken with caution, for people; None if there is no reason.
+    """
+
+    milliseconds: tuple[float, ...]
+    note: str | None = None
+
+
 @runtime_checkable
 class Clock(Protocol):
     """How long networks take, for operations whose target is time."""
 
-    def milliseconds(self, networks: Sequence[nn.Module], inputs: Inputs) -> list[float]:
+    def times(self, networks: Sequence[nn.Module], inputs: Inputs) -> Times:
         """The time of each network, all timed against each other, so that a slow moment of the machine hits all alike.
 
         Only the ratios within one call mean something. The networks are not changed.

@@ -50,6 +50,10 @@ class ExportError(LessenError, RuntimeError):
     """A network cannot be written for a runtime, or the written file does not agree with it."""
 
 
+class BusyError(LessenError, RuntimeError):
+    """The machine was too busy for a time to be believed."""
+
+
 class RunError(LessenError, ValueError):
     """A folder is not a run, is complete, is in use, or was written by something else."""
 

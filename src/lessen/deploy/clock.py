@@ -8,8 +8,8 @@ their file is proven by running it beside the network; where it is not, the netw
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,26 +19,24 @@ from annotated_types import Ge
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from lessen.core.contracts import Times
 from lessen.core.data import Inputs, call, map_inputs
 from lessen.core.files import write_bytes
-from lessen.core.seeds import derive
 from lessen.core.settings import settings
 from lessen.deploy.export import export_onnx
 from lessen.deploy.runtimes import OnnxRuntime, Program
 from lessen.measure.evaluate import evaluating, output_of
-from lessen.measure.timing import no_collection
+from lessen.measure.timing import interleave
+from lessen.measure.timings import FASTEST, Timings
 from lessen.surgery.masks import bake_masks
-
-FASTEST = 5
-"""Percentile of the rounds that counts: neighbours on the machine only ever add time."""
 
 
 @settings
 class FileClock:
     """Time networks as fp32 ONNX files in ONNX Runtime, round by round in shuffled order.
 
-    In each round a file is run once before it is timed, so that its weights are where a caller who runs nothing else
-    would have them.
+    On a busy machine there are no wall times to trust. The times are then CPU times, whose fastest twentieth still
+    tells a wide network from a narrow one, and they come with a note that says so.
 
     Args:
         batch: Examples at a time.
@@ -50,7 +48,7 @@ class FileClock:
     threads: PositiveInt = 1
     rounds: Annotated[int, Ge(10)] = 100
 
-    def milliseconds(self, networks: Sequence[nn.Module], inputs: Inputs) -> list[float]:
+    def times(self, networks: Sequence[nn.Module], inputs: Inputs) -> Times:
         """The time of each network on so many of these inputs.
 
         Raises:
@@ -58,16 +56,20 @@ class FileClock:
         """
         few = map_inputs(inputs, lambda value: value[torch.arange(self.batch) % len(value)].cpu())
         programs = self._programs(networks, few)
-        taken = np.empty((len(programs), self.rounds))
-        order = np.random.default_rng(derive(0, "clock"))
-        with no_collection():
-            for count in range(self.rounds):
-                for i in order.permutation(len(programs)):
-                    programs[i](few)
-                    begin = time.perf_counter_ns()
-                    programs[i](few)
-                    taken[i, count] = (time.perf_counter_ns() - begin) / 1e6
-        return [float(value) for value in np.percentile(taken, FASTEST, axis=1)]
+        runs = {str(number): partial(program, few) for number, program in enumerate(programs)}
+        return self._trusted(interleave(runs, rounds=self.rounds, insist=True))
+
+    def _trusted(self, timings: Timings) -> Times:
+        """The fastest twentieth of the times that can be trusted, with a note where they are not what was asked for."""
+        if timings.busy is None:
+            return Times(milliseconds=tuple(map(timings.fastest_twentieth, timings.milliseconds)))
+        on_cpu = self.threads == 1 and timings.cpu.keys() == timings.milliseconds.keys()
+        taken = timings.cpu if on_cpu else timings.milliseconds
+        what = "CPU times, which interruptions make less exact" if on_cpu else "times in which calls were interrupted"
+        return Times(
+            milliseconds=tuple(float(np.percentile(each, FASTEST)) for each in taken.values()),
+            note=f"the machine was busy ({timings.busy}); widths were compared by {what}",
+        )
 
     def says(self) -> str:
         """What is timed, for people."""

@@ -1,4 +1,4 @@
-"""From a network to the file that is shipped: write every kind, prove each, time all, name the fastest that passed.
+"""From a network to the file that is shipped: write every kind, prove each, time all, name the one to use.
 
     folder/model.onnx  model.int8.onnx  model.xml  model.int8.xml  model.pt2
     folder/steps/1.onnx  2.onnx ...
@@ -24,13 +24,15 @@ from lessen.core.record import Record
 from lessen.deploy.export import export_onnx, export_openvino, export_pt2
 from lessen.deploy.kernels import read_kernels
 from lessen.deploy.planned import Deploy, DeployedFile, Stand, planned
+from lessen.deploy.recommend import Recommendation, recommend
 from lessen.deploy.records import records_of
 from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Program, TorchProgram
 from lessen.deploy.timing import time_files
 from lessen.deploy.verify import failed, verify
 from lessen.measure.evaluate import evaluate
-from lessen.measure.intervals import Estimate
+from lessen.measure.latency import Speed
 from lessen.measure.size import file_bytes
+from lessen.measure.timings import Timings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +41,14 @@ class Deployed:
 
     Args:
         files: Every file.
-        fastest: The name of the fastest of the network's files that passed verification, or None if none did.
+        recommended: The name of the fastest of the network's files that passed verification, or None if none did. Of
+            files that are equally fast within the interval it is the smallest; of all, if the machine was busy.
         notes: What a person must know, a sentence each: files that failed, int8 files that are slower than fp32.
         records: Every figure, for `records.jsonl`.
     """
 
     files: tuple[DeployedFile, ...]
-    fastest: str | None
+    recommended: str | None
     notes: tuple[str, ...]
     records: list[Record]
 
@@ -60,7 +63,7 @@ def deploy(
     settings: Deploy | None = None,
     seed: int = 0,
 ) -> Deployed:
-    """Write a network for every runtime, verify on the validation split, read the kernels, time, and name the fastest.
+    """Write a network for every runtime, verify on the validation split, read kernels, time, and name the one to use.
 
     Args:
         model: The network.
@@ -83,7 +86,7 @@ def deploy_stands(
     """The same for a pipeline: the network after each step, the teacher first.
 
     The last network is shipped. If it is quantized and the one before it is not, that one, the same in fp32, is shipped
-    as well: the faster of the two is named.
+    as well: the faster of the two is recommended.
 
     Args:
         stands: The networks; at least one that is not the teacher.
@@ -114,16 +117,15 @@ def deploy_stands(
         file.verified = verify(program, file.network, data.validation, classes=classes, int8=file.int8, limits=limits)
         file.test = evaluate(program, data.test)
         programs[file.name] = program
-    _time(files, programs, data, settings, seed=seed)
-    passed = [file for file in files if file.verified.passed and file.shipped]
     first = settings.batch_sizes[0]
-    fastest = min(passed, key=lambda file: file.latency[first].value, default=None)
+    timed = _time(files, programs, data, settings, seed=seed)
+    named = recommend(files, first, {runtime: taken[first] for runtime, taken in timed.items()})
     about = {"threads": threads, "repeats": settings.rounds}
     return Deployed(
         files=tuple(files),
-        fastest=None if fastest is None else fastest.name,
-        notes=tuple(_notes(files, fastest, first)),
-        records=[record for file in files for record in records_of(file, files, fastest, data, about=about)],
+        recommended=None if named is None else named.file.name,
+        notes=tuple(_notes(files, named, first)),
+        records=[record for file in files for record in records_of(file, files, named, data, about=about)],
     )
 
 
@@ -151,7 +153,9 @@ def _time(
     settings: Deploy,
     *,
     seed: int,
-) -> None:
+) -> dict[str, dict[int, Timings]]:
+    """Time all files, and return for each runtime and batch size what was seen."""
+    timed = {}
     # One runtime after another: a pool of threads that is still awake would slow the next runtime's file.
     for runtime in dict.fromkeys(file.runtime.name for file in files):
         own = [file for file in files if file.runtime.name == runtime and file.name in programs]
@@ -159,13 +163,13 @@ def _time(
         if not runs:
             continue
         sizes, rounds = settings.batch_sizes, settings.rounds
-        for size, taken in time_files(runs, data.validation, batch_sizes=sizes, rounds=rounds, seed=seed).items():
-            against = _reference(own)
-            for file in own:
-                file.latency[size] = taken.estimate(file.name)
-                if against is not None and against is not file:
-                    file.against = against.name
-                    file.speedup[size] = Estimate(*taken.ratio(against.name, file.name))
+        timed[runtime] = time_files(runs, data.validation, batch_sizes=sizes, rounds=rounds, seed=seed)
+        against = _reference(own)
+        for file in own:
+            file.against = against.name if against is not None and against is not file else None
+            for size, taken in timed[runtime].items():
+                file.speed[size] = Speed.of(taken, file.name, file.against)
+    return timed
 
 
 def _reference(files: Sequence[DeployedFile]) -> DeployedFile | None:
@@ -173,17 +177,21 @@ def _reference(files: Sequence[DeployedFile]) -> DeployedFile | None:
     return next((file for file in plain if file.reference), plain[0] if plain else None)
 
 
-def _notes(files: Sequence[DeployedFile], fastest: DeployedFile | None, size: int) -> list[str]:
+def _notes(files: Sequence[DeployedFile], named: Recommendation | None, size: int) -> list[str]:
     notes = [f"{file.name} does not pass: {file.verified.reason}" for file in files if not file.verified.passed]
     for file in files:
         plain = next((one for one in files if one.runtime == file.runtime and one.shipped and not one.int8), None)
-        if not file.int8 or plain is None or size not in file.latency or size not in plain.latency:
+        if not file.int8 or plain is None or size not in file.speed or size not in plain.speed:
             continue
         if file.kernels.integer_share < 50:
             notes.append(
                 f"{file.name} holds int8 weights, but {file.runtime.name} computes most of it in floating point."
             )
-        ratio = plain.latency[size].value / file.latency[size].value
-        if ratio < 1:
+        was, now = plain.speed[size].latency, file.speed[size].latency
+        if was is not None and now is not None and was.value < now.value:
+            ratio = was.value / now.value
             notes.append(f"{file.name} is slower than {plain.name}: {ratio:.2f} times its speed at batch {size}.")
-    return notes if fastest else [*notes, "No file passed verification."]
+    reasons = [speed.conditions.busy for file in files for speed in file.speed.values() if speed.conditions.busy]
+    if reasons:
+        notes.append(f"The machine was busy, so there are no times: {reasons[0]}.")
+    return notes if named else [*notes, "No file passed verification."]

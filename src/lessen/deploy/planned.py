@@ -17,8 +17,8 @@ from lessen.deploy.kernels import Kernels
 from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Runtime, TorchProgram, installed
 from lessen.deploy.verify import Verification, Verified, failed
 from lessen.measure.evaluate import Outputs
-from lessen.measure.intervals import Estimate
-from lessen.measure.timing import FEWEST_ROUNDS
+from lessen.measure.latency import Speed
+from lessen.measure.timings import FEWEST_ROUNDS
 from lessen.operations.quantize import is_quantized
 
 REFERENCE = "reference"
@@ -81,13 +81,12 @@ class DeployedFile:
         step: Which step of the pipeline the network comes from; 0 is the teacher.
         int8: Whether it is meant to compute in whole numbers.
         reference: Whether it is the teacher's, there to be compared with.
-        shipped: Whether it may be named the fastest; a step in between may not.
+        shipped: Whether it may be recommended; a step in between may not.
         bytes: On the disk, with all it needs beside it; 0 if it could not be written.
         verified: Whether it says what its network says, and why.
         kernels: What really runs.
-        latency: Milliseconds at each batch size.
         against: The fp32 file of the same runtime that it is compared with: the teacher's, or the network's own.
-        speedup: How many times faster than `against`, at each batch size.
+        speed: How fast it is at each batch size, also compared with `against`.
         test: What it said to the test split.
     """
 
@@ -102,9 +101,8 @@ class DeployedFile:
     bytes: int = 0
     verified: Verified = field(default_factory=lambda: failed("Not verified yet."))
     kernels: Kernels = field(default_factory=Kernels)
-    latency: dict[int, Estimate] = field(default_factory=dict)
     against: str | None = None
-    speedup: dict[int, Estimate] = field(default_factory=dict)
+    speed: dict[int, Speed] = field(default_factory=dict)
     test: Outputs | None = None
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from lessen.core.data import Data
 from lessen.core.record import Record
 from lessen.deploy.planned import DeployedFile
+from lessen.deploy.recommend import Recommendation
 from lessen.measure.intervals import Estimate
-from lessen.measure.latency import throughput
 from lessen.measure.quality import quality
 from lessen.measure.size import parts_of
 
@@ -18,7 +18,7 @@ from lessen.measure.size import parts_of
 def records_of(
     file: DeployedFile,
     files: Sequence[DeployedFile],
-    fastest: DeployedFile | None,
+    recommended: Recommendation | None,
     data: Data,
     *,
     about: dict[str, Any],
@@ -28,7 +28,7 @@ def records_of(
     Args:
         file: The file.
         files: All files, to find the teacher's.
-        fastest: The one that is named.
+        recommended: The one that is named, and why.
         data: What it was tested on.
         about: How it was timed.
     """
@@ -60,18 +60,17 @@ def records_of(
     detail = {"kernels": dict(file.kernels.counts), "multiply_adds": dict(file.kernels.multiply_adds)}
     records.append(say("integer_share", file.kernels.integer_share, "%", detail=detail))
     records += [*_times(file, about, say), *_quality(file, files, data, say)]
-    if file is fastest:
-        records.append(say("fastest", 1, "1"))
+    if recommended is not None and file is recommended.file:
+        records.append(say("recommended", 1, "1", detail=recommended.detail()))
     return records
 
 
 def _times(file: DeployedFile, about: dict[str, Any], say: Any) -> Iterator[Record]:
-    for size, latency in file.latency.items():
+    for size, speed in file.speed.items():
         how = {"batch": size, "runtime": file.runtime.name, **about}
-        yield say("latency", latency, "ms", settings=how)
-        yield say("throughput", throughput(latency, size), "examples/s", settings=how)
-        if size in file.speedup:
-            yield say("speedup", file.speedup[size], "1", settings={**how, "reference": file.against})
+        for figure, value, unit in speed.figures(size, compared=file.against is not None):
+            against = {"reference": file.against} if figure == "speedup" else {}
+            yield say(figure, value, unit, settings={**how, **against}, detail=speed.detail())
 
 
 def _quality(file: DeployedFile, files: Sequence[DeployedFile], data: Data, say: Any) -> Iterator[Record]:

@@ -9,7 +9,7 @@ import torch
 from lessen.core.data import Examples
 from lessen.deploy.runtimes import Program
 from lessen.measure.latency import time_networks
-from lessen.measure.timing import Timings
+from lessen.measure.timings import Timings
 
 
 def time_files(
@@ -18,7 +18,7 @@ def time_files(
     *,
     batch_sizes: Sequence[int] = (1,),
     rounds: int = 30,
-    warm_up: int = 3,
+    warm_up: int = 2,
     seed: int = 0,
 ) -> dict[int, Timings]:
     """The times of loaded files at each batch size; `Timings.ratio` compares any two of them, paired within rounds.

@@ -3,8 +3,8 @@
 Every figure is one function on tensors or on a module that works alone; `measure` calls them all and returns records.
 
 Figures: `bytes` (B), `parameters`, `nonzero_parameters`, `multiply_adds`, `peak_memory` (B), `latency` (ms),
-`throughput` (examples/s), `speedup`, `accuracy` (%), `nll` (nat), `calibration_error` (%), `agreement` (%),
-`accuracy_change` (points), `kl_to_teacher` (nat), `mean_squared_error`.
+`throughput` (examples/s), `speedup`, `cpu_time` (ms), `accuracy` (%), `nll` (nat), `calibration_error` (%),
+`agreement` (%), `accuracy_change` (points), `kl_to_teacher` (nat), `mean_squared_error`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ from lessen.measure.classification import accuracy, nll
 from lessen.measure.evaluate import Outputs, evaluate, evaluating, output_of
 from lessen.measure.fidelity import accuracy_change, agreement, kl_to_teacher
 from lessen.measure.intervals import Estimate, bootstrap, mean_with_interval, median_with_interval, wilson
-from lessen.measure.latency import throughput, time_networks
+from lessen.measure.latency import Speed, throughput, time_networks
 from lessen.measure.measure import measure
 from lessen.measure.memory import peak_memory
 from lessen.measure.multiply_adds import count_multiply_adds, multiply_adds_by_operator
 from lessen.measure.quality import Figure, quality
 from lessen.measure.regression import mean_squared_error
 from lessen.measure.size import count_nonzero_parameters, count_parameters, file_bytes, state_bytes
-from lessen.measure.timing import Timings, interleave, pinned_threads
+from lessen.measure.timing import interleave, pinned_threads
+from lessen.measure.timings import Timings
 
 __all__ = [
     "Estimate",
     "Figure",
     "Outputs",
+    "Speed",
     "Timings",
     "accuracy",
     "accuracy_change",

@@ -2,21 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from lessen.core.data import Inputs, call, map_inputs
+from lessen.measure.disturbance import Conditions
 from lessen.measure.evaluate import Runnable, device_of, evaluating
 from lessen.measure.intervals import Estimate
-from lessen.measure.timing import Timings, interleave
+from lessen.measure.timing import interleave
+from lessen.measure.timings import Timings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How fast one network or file is at one batch size.
+
+    Args:
+        conditions: What else the machine did meanwhile.
+        latency: Milliseconds of a call; None if the machine was busy.
+        cpu: CPU milliseconds of a call, of all its threads together; None if the CPU clock is too coarse.
+        speedup: How many times faster than the reference; None if the machine was busy, or without a reference.
+    """
+
+    conditions: Conditions
+    latency: Estimate | None
+    cpu: Estimate | None
+    speedup: Estimate | None = None
+
+    @classmethod
+    def of(cls, timings: Timings, name: str, reference: str | None = None) -> Self:
+        """What was timed under a name, against a reference timed in the same run."""
+        cpu = timings.cpu_estimate(name)
+        if timings.busy is not None:
+            return cls(conditions=timings.conditions, latency=None, cpu=cpu)
+        ratio = None if reference is None else Estimate(*timings.ratio(reference, name))
+        return cls(conditions=timings.conditions, latency=timings.estimate(name), cpu=cpu, speedup=ratio)
+
+    def figures(self, batch: int, *, compared: bool) -> Iterator[tuple[str, Estimate | None, str]]:
+        """Name, value and unit of each figure; the value is None where the machine was busy.
+
+        Args:
+            batch: Examples in a call.
+            compared: Whether there was a reference.
+        """
+        yield "latency", self.latency, "ms"
+        yield "throughput", None if self.latency is None else throughput(self.latency, batch), "examples/s"
+        if compared:
+            yield "speedup", self.speedup, "1"
+        if self.cpu is not None:
+            yield "cpu_time", self.cpu, "ms"
+
+    def detail(self) -> dict[str, Any]:
+        """What a record of these figures must say: the conditions, and why there is no figure."""
+        busy = self.conditions.busy
+        said = {"conditions": self.conditions.to_json()}
+        return said if busy is None else {**said, "reason": f"the machine was busy: {busy}"}
 
 
 def time_networks(
-    networks: Mapping[str, Runnable], inputs: Inputs, *, rounds: int = 30, warm_up: int = 3, seed: int = 0
+    networks: Mapping[str, Runnable], inputs: Inputs, *, rounds: int = 30, warm_up: int = 2, seed: int = 0
 ) -> Timings:
     """Time networks on the same inputs, interleaved, in eval mode and without gradients.
 

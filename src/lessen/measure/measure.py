@@ -15,12 +15,13 @@ from lessen.core.errors import DataError, NetworkError, SettingError
 from lessen.core.record import Record
 from lessen.measure.evaluate import Runnable, check_finite, evaluate
 from lessen.measure.intervals import Estimate
-from lessen.measure.latency import throughput, time_networks
+from lessen.measure.latency import Speed, time_networks
 from lessen.measure.memory import peak_memory
 from lessen.measure.multiply_adds import multiply_adds_by_operator
 from lessen.measure.quality import quality
 from lessen.measure.size import count_nonzero_parameters, count_parameters, file_bytes, parts_of, state_bytes
-from lessen.measure.timing import FEWEST_ROUNDS, pinned_threads
+from lessen.measure.timing import pinned_threads
+from lessen.measure.timings import FEWEST_ROUNDS
 
 Say = Callable[..., Record]
 
@@ -79,9 +80,9 @@ def measure(
     path = None if isinstance(thing, nn.Module) else Path(thing)
     name = subject or (path.name if path is not None else type(thing).__name__)
 
-    def say(figure: str, value: Estimate | float, unit: str, **more: Any) -> Record:
-        estimate = value if isinstance(value, Estimate) else Estimate(float(value))
-        if not math.isfinite(estimate.value):
+    def say(figure: str, value: Estimate | float | None, unit: str, **more: Any) -> Record:
+        estimate = value if isinstance(value, Estimate) else Estimate(math.nan if value is None else float(value))
+        if value is not None and not math.isfinite(estimate.value):
             more["detail"] = {"reason": f"it is {estimate.value}: the outputs are not finite"}
         return Record(
             subject=name,
@@ -149,12 +150,11 @@ def _speed(
         networks["teacher"] = teacher
     timings = time_networks(networks, _first(examples, size), rounds=about["repeats"], seed=seed)
     about = {"batch": size, **about}
-    latency = timings.estimate("this")
-    yield say("latency", latency, "ms", settings=about)
-    yield say("throughput", throughput(latency, size), "examples/s", settings=about)
-    if "teacher" in networks:
-        ratio = Estimate(*timings.ratio("teacher", "this"))
-        yield say("speedup", ratio, "1", settings={**about, "reference": "teacher"})
+    reference = "teacher" if "teacher" in networks else None
+    speed = Speed.of(timings, "this", reference)
+    for figure, value, unit in speed.figures(size, compared=reference is not None):
+        how = {**about, "reference": reference} if figure == "speedup" else about
+        yield say(figure, value, unit, settings=how, detail=speed.detail())
 
 
 def _finite(value: float | None) -> float | None:

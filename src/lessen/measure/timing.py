@@ -1,8 +1,12 @@
 """Time several things against each other, so that a slow moment of the machine hits them all alike.
 
-Each round calls everything once, in an order shuffled anew. What is compared are the ratios *within* a round: a
-frequency change or a busy neighbour moves both sides, and the ratio hardly. Timing one after the other instead
-measures the hour of the day.
+Each round calls everything in turn, in an order shuffled anew: once untimed, so that the caches hold what a caller who
+runs nothing else would find there, then once timed. What is compared are the ratios *within* a round: a change of
+frequency or a busy neighbour moves both sides, and the ratio hardly. Timing one after the other instead measures the
+hour of the day.
+
+A call that had to wait for a core does not count, and is made up for by another round. Where too few calls are left, or
+the machine was busy all the time, there are no figures but the reason (`lessen.measure.disturbance`).
 
 Shapes: R rounds.
 """
@@ -10,78 +14,69 @@ Shapes: R rounds.
 from __future__ import annotations
 
 import gc
-import time
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 
-from lessen.core.errors import SettingError, did_you_mean
+from lessen.core.errors import SettingError
 from lessen.core.seeds import derive
-from lessen.measure.intervals import Estimate, median_with_interval
+from lessen.measure.disturbance import (
+    CROWDED,
+    Conditions,
+    Counters,
+    Meter,
+    Reading,
+    SystemMeter,
+    crowd,
+    interrupted,
+    stolen,
+    why_busy,
+)
+from lessen.measure.timings import FEWEST_ROUNDS, Timings
 
-FEWEST_ROUNDS = 6
-"""With fewer, no interval of a median reaches 95 %."""
+ATTEMPTS = 2
+"""How often a timing is tried while the machine is busy."""
 
+REST = 0.5
+"""Seconds between two attempts."""
 
-@dataclass(frozen=True)
-class Timings:
-    """What `interleave` saw.
+AGAIN = 2
+"""How many times the rounds asked for may be run, to make up for calls that were interrupted."""
 
-    Args:
-        milliseconds: For each name, the time of each round, shape (R,), float64; entry r of all names is one round.
-    """
-
-    milliseconds: Mapping[str, NDArray[np.float64]]
-
-    def estimate(self, name: str) -> Estimate:
-        """The median time in milliseconds, with its 95 % interval."""
-        return median_with_interval(self._of(name))
-
-    def median(self, name: str) -> float:
-        """The median time in milliseconds."""
-        return self.estimate(name).value
-
-    def interval(self, name: str) -> tuple[float, float]:
-        """The 95 % interval of the median time, in milliseconds."""
-        return _ends(self.estimate(name))
-
-    def ratio(self, reference: str, name: str) -> tuple[float, float, float]:
-        """How many times faster `name` is than `reference`: the median of the rounds' ratios, and its 95 % interval.
-
-        Above 1 is faster, below 1 is slower. Returns (median, low, high).
-        """
-        paired = median_with_interval(self._of(reference) / self._of(name))
-        return paired.value, *_ends(paired)
-
-    def _of(self, name: str) -> NDArray[np.float64]:
-        if name not in self.milliseconds:
-            raise SettingError(f"Nothing named {name!r} was timed: {did_you_mean(name, self.milliseconds)}")
-        return self.milliseconds[name]
+COARSE = 0.01
+"""Steps of the CPU clock, as a share of a call's time, above which it says nothing about the call."""
 
 
 def interleave(
     runs: Mapping[str, Callable[[], object]],
     *,
     rounds: int = 30,
-    warm_up: int = 3,
+    warm_up: int = 2,
     seed: int = 0,
-    clock: Callable[[], int] = time.perf_counter_ns,
+    insist: bool = False,
+    meter: Meter | None = None,
 ) -> Timings:
-    """Time each callable once a round, in shuffled order, and keep every time.
+    """Time each callable once a round, in shuffled order, until each has `rounds` calls that were not interrupted.
 
     Pin the threads before (`pinned_threads` for PyTorch; other runtimes by their own session options), and let a
     callable that works on an accelerator wait for it before it returns.
+
+    The effort is bounded: at most twice the rounds asked for, and on a busy machine a second attempt half a second
+    later. If that one is disturbed as well, the result has no figures and `busy` says why.
 
     Args:
         runs: What to call, by name.
         rounds: How many times each is timed; at least 6.
         warm_up: How many untimed rounds come first.
         seed: Of the order within the rounds.
-        clock: Tells the time, in nanoseconds.
+        insist: Whether all rounds are run where a few have shown that the machine is busy; for their CPU times.
+        meter: What tells the time and what the system did; None for the system's own counters.
 
     Raises:
         SettingError: nothing to time, or too few rounds for an interval.
@@ -93,18 +88,104 @@ def interleave(
             f"Got rounds={rounds} and warm_up={warm_up}; expected at least {FEWEST_ROUNDS} rounds (fewer give no 95 % "
             "interval) and no negative warm-up."
         )
-    names = list(runs)
     order = np.random.default_rng(derive(seed, "interleave"))
-    taken = {name: np.empty(rounds) for name in names}
-    with no_collection():
-        for count in range(-warm_up, rounds):
-            for place in order.permutation(len(names)):
-                name = names[place]
-                begin = clock()
-                runs[name]()
-                if count >= 0:
-                    taken[name][count] = (clock() - begin) / 1e6
-    return Timings(taken)
+    meter = meter or SystemMeter()
+    try:
+        with no_collection():
+            for _ in range(warm_up):
+                for place in order.permutation(len(runs)):
+                    list(runs.values())[place]()
+            for attempt in range(ATTEMPTS):
+                if attempt:
+                    meter.rest(REST)
+                timings = _attempt(runs, rounds, order, meter, least=rounds if insist else FEWEST_ROUNDS)
+                if timings.busy is None:
+                    break
+    finally:
+        meter.close()
+    return timings
+
+
+def _attempt(
+    runs: Mapping[str, Callable[[], object]], rounds: int, order: np.random.Generator, meter: Meter, *, least: int
+) -> Timings:
+    """Rounds until each has enough calls that count; only `least` where it is hopeless."""
+    names = list(runs)
+    readings: dict[str, list[tuple[Reading, Reading, Reading]]] = {name: [] for name in names}
+    enough = dict.fromkeys(names, 0)
+    crowds: list[float] = []
+    meter.start()
+    first = meter.counters()
+    for count in range(AGAIN * rounds):
+        for place in order.permutation(len(names)):
+            name, run = names[place], runs[names[place]]
+            wanted = meter.others()
+            if wanted is not None:
+                crowds.append(wanted)
+            before = meter.before()
+            run()
+            begin = meter.before()
+            run()
+            call = before, begin, meter.after()
+            readings[name].append(call)
+            enough[name] += not interrupted(*call)
+        if count + 1 >= least and (crowd(crowds, first, first) or 0.0) > 2 * CROWDED:
+            break
+        if min(enough.values()) >= rounds:
+            break
+    return _settled(readings, crowds, first, meter.counters())
+
+
+def _settled(
+    readings: Mapping[str, list[tuple[Reading, Reading, Reading]]],
+    crowds: list[float],
+    first: Counters,
+    last: Counters,
+) -> Timings:
+    """The times, which of them count, and under which conditions they were taken."""
+    wall = {name: np.array([end.wall - begin.wall for _, begin, end in calls]) for name, calls in readings.items()}
+    used = {name: np.array([end.cpu - begin.cpu for _, begin, end in calls]) for name, calls in readings.items()}
+    clean = {name: np.array([not interrupted(*each) for each in calls]) for name, calls in readings.items()}
+    every = [each for calls in readings.values() for each in calls]
+    spent, worked = (
+        sum(float(times.sum()) for times in wall.values()),
+        sum(float(times.sum()) for times in used.values()),
+    )
+    waits = [
+        end.waited - begin.waited for _, begin, end in every if end.waited is not None and begin.waited is not None
+    ]
+    counted = first.switches is not None and last.switches is not None
+    conditions = Conditions(
+        rounds=len(next(iter(wall.values()))),
+        calls=len(every),
+        discarded=sum(int((~each).sum()) for each in clean.values()),
+        worst=max(float((~each).mean()) for each in clean.values()),
+        switches=last.switches - first.switches if counted else None,  # type: ignore[operator]
+        waited=sum(waits) / spent if waits and spent else None,
+        others=crowd(crowds, first, last),
+        stolen=stolen(first, last),
+        load=psutil.getloadavg()[0],
+        wall_to_cpu=spent / worked if worked else None,
+    )
+    conditions = replace(conditions, busy=why_busy(conditions))
+    if conditions.busy is None and conditions.worst > 0.5:  # only its own threads were in each other's way
+        clean, conditions = {}, replace(conditions, discarded=0)
+    return Timings(
+        {name: times / 1e6 for name, times in wall.items()},
+        clean,
+        {name: times / 1e6 for name, times in used.items() if not _coarse(times, wall[name])},
+        conditions,
+    )
+
+
+def _coarse(used: NDArray[np.int64], wall: NDArray[np.int64]) -> bool:
+    """Whether the CPU clock moved in steps too large for these calls, as it does under a limit on CPU time.
+
+    Every difference of such a clock is a multiple of its step; those of a fine clock have no divisor in common.
+    """
+    if (used <= 0).any():
+        return True
+    return math.gcd(*used.tolist()) > COARSE * float(np.median(wall))
 
 
 @contextmanager
@@ -137,9 +218,3 @@ def no_collection() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
-
-
-def _ends(estimate: Estimate) -> tuple[float, float]:
-    if estimate.low is None or estimate.high is None:
-        return estimate.value, estimate.value
-    return estimate.low, estimate.high

@@ -31,7 +31,8 @@ class Compressed:
         run: The folder of the run.
         model: The network after the last step, in PyTorch, in eval mode.
         teacher: The network that taught, in eval mode: a copy of the one that came in, trained where that was asked.
-        file: The fastest file that passed verification; None where none did.
+        file: The file to use: the fastest that passed verification, and the smallest of those that are equally fast;
+            None if none passed.
         records: Every measurement.
         report: The page that explains it.
     """

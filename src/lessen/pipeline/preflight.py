@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from lessen.core.contracts import Operation
+from lessen.core.contracts import Operation, Times
 from lessen.core.data import Data, Inputs
 from lessen.core.errors import LessenError
 from lessen.graph import validate
@@ -61,8 +61,8 @@ def preflight(job: Job) -> None:
 class _Guess:
     """A clock that takes no time: multiply-adds stand for milliseconds until the step itself is carried out."""
 
-    def milliseconds(self, networks: Sequence[nn.Module], inputs: Inputs) -> list[float]:
-        return [count_multiply_adds(network, inputs) / 1e6 for network in networks]
+    def times(self, networks: Sequence[nn.Module], inputs: Inputs) -> Times:
+        return Times(milliseconds=tuple(count_multiply_adds(network, inputs) / 1e6 for network in networks))
 
     def says(self) -> str:
         return "millions of multiply-adds, for now"

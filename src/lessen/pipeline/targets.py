@@ -12,7 +12,9 @@ from lessen.core.settings import settings
 
 @settings
 class Targets:
-    """The budget. What is not named is not asked for. Judged at the end, on the fastest file that passed verification.
+    """The budget. What is not named is not asked for. Judged at the end, on the file that is recommended.
+
+    A target in time is not judged from the times of a busy machine.
 
     Args:
         accuracy_drop: Points of test accuracy that may be lost against the teacher.
@@ -27,27 +29,35 @@ class Targets:
     size: PositiveInt | None = None
 
     def judge(self, records: Sequence[Record], file: str | None) -> list[Record]:
-        """One record a target: 1 where it is met, 0 where it is not, with what was asked and what was found."""
+        """One record a target: 1 where it is met, 0 where it is not, None where the machine was too busy to tell.
+
+        `detail` holds what was asked, what was found, and why it was not judged.
+        """
         rows = []
         for name, asked, found, unit, met in self._found(records, file):
+            busy = self._busy(records, file, name) if found is None else None
+            told = {"asked": asked, "found": found, "unit": unit}
             rows.append(
                 Record(
                     subject=file or "no file",
                     figure=f"target_{name}",
-                    value=float(met),
+                    value=None if busy is not None else float(met),
                     unit="1",
                     file=file,
-                    detail={"asked": asked, "found": found, "unit": unit},
+                    detail=told if busy is None else {**told, "reason": busy},
                 )
             )
         return rows
 
+    def _busy(self, records: Sequence[Record], file: str | None, name: str) -> str | None:
+        """Why there is no time to judge by, if the machine was busy."""
+        record = _first(records, {"speedup": "speedup", "milliseconds": "latency"}.get(name, ""), of=file)
+        return None if record is None else record.detail.get("reason")
+
     def _found(self, records: Sequence[Record], file: str | None) -> list[tuple[str, float, float | None, str, bool]]:
         def first(figure: str, *, of: str | None, step: int | None = None) -> float | None:
-            for record in records:
-                if record.figure == figure and record.file == of and (step is None or record.step == step):
-                    return record.value
-            return None
+            record = _first(records, figure, of=of, step=step)
+            return None if record is None else record.value
 
         rows: list[tuple[str, float, float | None, str, bool]] = []
         if self.accuracy_drop is not None:
@@ -66,3 +76,11 @@ class Targets:
             size = first("bytes", of=file)
             rows.append(("size", self.size, size, "B", size is not None and size <= self.size))
         return rows
+
+
+def _first(records: Sequence[Record], figure: str, *, of: str | None, step: int | None = None) -> Record | None:
+    """The first record of a figure of a file, at the first batch size where there are several."""
+    for record in records:
+        if record.figure == figure and record.file == of and (step is None or record.step == step):
+            return record
+    return None

@@ -36,7 +36,7 @@ class Reached:
 
     Args:
         model: The network after the last step, in eval mode.
-        file: The name of the fastest file that passed verification, or None.
+        file: The name of the file that is recommended, or None.
         records: Every measurement.
     """
 
@@ -85,7 +85,7 @@ class Walk:
         teacher.load_state_dict(self.folder.read_tensors(0))
         model = self.restored(self.state.completed).network if self.state.completed else self._origin()
         teacher.eval().requires_grad_(False)
-        file = next((row.file for row in records if row.figure == "fastest" and row.value), None)
+        file = next((row.file for row in records if row.figure == "recommended" and row.value), None)
         return Reached(model.eval(), file, records)
 
     def restored(self, number: int) -> Course:
@@ -177,9 +177,9 @@ class Walk:
         write_tensors(folder.weights, model.state_dict())
         deployed = deploy_stands(self.stands, job.data, folder.path, settings=job.deploy, seed=job.seed)
         records += deployed.records
-        records += job.targets.judge(records, deployed.fastest)
+        records += job.targets.judge(records, deployed.recommended)
         write_records(folder, records)
         write_report(folder.path)
         folder.clean()
         folder.write_state(self.state.advanced(finished=True))
-        return Reached(model, deployed.fastest, records)
+        return Reached(model, deployed.recommended, records)

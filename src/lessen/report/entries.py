@@ -38,6 +38,20 @@ class Entry:
         return None if record is None else record.value
 
     @property
+    def recommended(self) -> str | None:
+        """Why it is the file to use, "fastest" or "smallest"; None if it is not."""
+        record = self.get("recommended")
+        return None if record is None else str(record.detail.get("because", "fastest"))
+
+    @property
+    def busy(self) -> str | None:
+        """What kept the machine busy while it was timed; None if its times are known."""
+        for record in self.figures.get("latency", []):
+            if (said := record.detail.get("conditions", {}).get("busy")) is not None:
+                return str(said)
+        return None
+
+    @property
     def runtime(self) -> str:
         """What ran it, for people."""
         suffix = "" if self.file is None else "." + self.file.rsplit(".", 1)[-1]

@@ -22,7 +22,7 @@ def loading(run: Run, verdict: Verdict, found: Sequence[Entry]) -> Html:
     for entry in chosen:
         code = _snippet(f"{folder}/{entry.file}")
         if code:
-            named = ", the fastest that passed verification" if entry is shipped else ""
+            named = f", the {entry.recommended} that passed verification" if entry is shipped else ""
             parts += [tag("h3", f"{entry.runtime}: {entry.file}{named}"), _code(code)]
     if not chosen:
         parts.append(nothing("No verified file can be loaded elsewhere."))

@@ -152,5 +152,5 @@ def _difference(entry: Entry) -> Html:
 
 def _verdict_of(entry: Entry) -> Html:
     word, kind = {None: ("not asked", ""), True: ("yes", "yes"), False: ("no", "no")}[entry.verified]
-    said = join(tag("span", word, class_=kind or None), ", fastest" if entry.value("fastest") else None)
+    said = join(tag("span", word, class_=kind or None), f", {entry.recommended}" if entry.recommended else None)
     return join(said, tag("span", reason(entry), class_="note") if entry.get("verified") else None)

@@ -11,6 +11,7 @@ from lessen.report.numbers import NOTHING, digits, human, interval
 from lessen.report.verdict import judge
 
 LEGEND = "time: one batch of the smallest size; faster: than the teacher in the same runtime, timed interleaved"
+"""Below the table. A time that reads "busy" is not known, because other processes disturbed it."""
 
 
 def summary(records: Sequence[Record], *, width: int = 100) -> str:
@@ -57,8 +58,8 @@ def _row(entry: Entry, quality: str, *, mixed: bool) -> tuple[str, ...]:
     return (
         entry.name,
         human(entry.value("bytes"), "B"),
-        human(entry.value("latency"), "ms") + batch,
+        "busy" if entry.busy else human(entry.value("latency"), "ms") + batch,
         f"{shown} ({spread})" if spread else shown,
         NOTHING if ratio is None else f"{digits(ratio)} ×",
-        verified + (", fastest" if entry.value("fastest") else ""),
+        verified + (f", {entry.recommended}" if entry.recommended else ""),
     )

@@ -53,6 +53,8 @@ def _time_tile(before: Entry | None, after: Entry) -> Html:
     small = f"{human(was, 'ms')} → {human(now, 'ms')}" if was else human(now, "ms")
     if latency is not None:
         small += "".join(f", {text}" for text in how(latency))
+    if after.busy:
+        return _tile("Time", "not known", "", "the machine was busy")
     if ratio is None or not ratio.value:
         return _tile("Time", human(now, "ms"), "", small)
     if ratio.value >= 1:

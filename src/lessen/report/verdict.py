@@ -19,7 +19,7 @@ class Verdict:
 
     Args:
         before: The teacher: its own file in the same runtime where there is one, else the network in PyTorch.
-        after: The fastest verified file, else the network after the last step; None where nothing was measured.
+        after: The file that is recommended, else the network after the last step; None where nothing was measured.
         sentence: The verdict.
         warnings: What a reader must know before using the result.
     """
@@ -36,10 +36,10 @@ def judge(records: Sequence[Record]) -> Verdict:
     networks = [entry for entry in found if entry.file is None]
     files = [entry for entry in found if entry.file is not None]
     teacher = next((entry for entry in networks if entry.step == 0), None)
-    shipped = next((entry for entry in files if (entry.value("fastest") or 0) > 0), None)
-    warnings = _warnings(files, shipped, targets(records))
+    shipped = next((entry for entry in files if entry.recommended), None)
+    warnings = [*_busy(found), *_warnings(files, shipped, targets(records))]
     if shipped is not None and shipped.step == 0:
-        said = f"No step has made the network smaller; the fastest verified file that holds it is {shipped.name}."
+        said = f"No step has made the network smaller; the {shipped.recommended} verified file of it is {shipped.name}."
         return Verdict(teacher, shipped, said, tuple(warnings))
     if shipped is not None:
         before = _reference(shipped, files) or teacher
@@ -74,7 +74,7 @@ def speedup(after: Entry, before: Entry | None) -> Record | None:
 
 
 def _sentence(before: Entry | None, after: Entry, teacher: Entry | None) -> str:
-    what = f"The fastest verified file, {after.name}," if after.file else "The network after the last step"
+    what = f"The {after.recommended} verified file, {after.name}," if after.file else "The network after the last step"
     parts = [part for part in (_smaller(before, after), _faster(before, after)) if part]
     cost = _cost(after, teacher)
     if not parts and not cost:
@@ -136,11 +136,13 @@ def _reference(shipped: Entry, files: list[Entry]) -> Entry | None:
 def _warnings(files: list[Entry], shipped: Entry | None, asked: list[Record]) -> list[str]:
     said = []
     if files and shipped is None:
-        said.append("No file is named as the fastest: none passed verification, or the run has not ended.")
+        said.append("No file is recommended: none passed verification, or the run has not ended.")
     for record in asked:
-        if not record.value:
-            unit, name = str(record.detail.get("unit", "")), record.figure.removeprefix("target_").replace("_", " ")
-            limit, found = (human(record.detail.get(key), unit) for key in ("asked", "found"))
+        unit, name = str(record.detail.get("unit", "")), record.figure.removeprefix("target_").replace("_", " ")
+        limit, found = (human(record.detail.get(key), unit) for key in ("asked", "found"))
+        if record.value is None:
+            said.append(f"A target was not judged: {name}: {limit} asked, but {record.detail.get('reason')}.")
+        elif not record.value:
             said.append(f"A target was missed: {name}: {limit} asked, {found} found.")
     for entry in files:
         if entry.verified is False:
@@ -152,6 +154,16 @@ def _warnings(files: list[Entry], shipped: Entry | None, asked: list[Record]) ->
         if entry.integer:
             said += _int8(entry, files)
     return said
+
+
+def _busy(found: list[Entry]) -> list[str]:
+    """That the machine was too busy to time some of them, in one sentence."""
+    names = [entry.name for entry in found if entry.busy]
+    if not names:
+        return []
+    which = "anything" if len(names) == sum(entry.get("latency") is not None for entry in found) else ", ".join(names)
+    why = next(entry.busy for entry in found if entry.busy)
+    return [f"The machine was too busy to time {which}: {why}. Measure again when nothing else runs on it."]
 
 
 def _int8(entry: Entry, files: list[Entry]) -> list[str]:
@@ -167,7 +179,8 @@ def _int8(entry: Entry, files: list[Entry]) -> list[str]:
     ]
     rival = max(plain, key=lambda other: other.step, default=None)
     mine, best = entry.get("latency"), None if rival is None else rival.get("latency")
-    if rival is not None and mine is not None and best is not None and _slower_or_equal(mine, best):
+    known = mine is not None and mine.value is not None and best is not None and best.value is not None
+    if rival is not None and mine is not None and best is not None and known and _slower_or_equal(mine, best):
         word = "not measurably faster" if _overlap(mine, best) else "slower"
         said.append(
             f"int8 does not pay here: {entry.name} is {word} than {rival.name} in 32 bits, "

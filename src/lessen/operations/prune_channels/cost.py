@@ -37,6 +37,7 @@ class MeasuredCost:
         clock: Tells the time.
         inputs: Example inputs.
         whole: Milliseconds of the unpruned network when last timed.
+        note: Why times are to be taken with caution, when that was last so.
     """
 
     model: nn.Module
@@ -44,10 +45,13 @@ class MeasuredCost:
     clock: Clock
     inputs: Inputs
     whole: float | None = None
+    note: str | None = None
 
     def __call__(self, widths: Sequence[Widths]) -> list[float]:
         """The share at each of these widths, all timed in one run."""
-        whole, *times = self.clock.milliseconds([self.model, *map(self.pruned, widths)], self.inputs)
+        found = self.clock.times([self.model, *map(self.pruned, widths)], self.inputs)
+        self.note = found.note or self.note
+        whole, *times = found.milliseconds
         self.whole = whole
         return [time / whole for time in times]
 

@@ -201,7 +201,7 @@ class PruneChannels:
             found = self._within(figures if alone else scores, counts, attempt, cost, context)
             counts, rows = found.widths, _rows(found)
         if isinstance(cost, MeasuredCost):
-            rows = [_clocked(cost, counts), *rows]
+            rows = [*_clocked(cost, counts), *rows]
         return _best(scores, counts), rows
 
     def _within(
@@ -321,10 +321,13 @@ def _rows(found: Allocated) -> list[dict[str, str]]:
     return rows
 
 
-def _clocked(cost: MeasuredCost, counts: Mapping[str, int]) -> dict[str, str]:
+def _clocked(cost: MeasuredCost, counts: Mapping[str, int]) -> list[dict[str, str]]:
     share, whole = cost([counts])[0], cost.whole or 0.0
     before, after = f"{whole:.4g} ms", f"{share:.4f} of it; {cost.clock.says()}"
-    return {"module": "", "edit": "time", "before": before, "after": after}
+    rows = [{"module": "", "edit": "time", "before": before, "after": after}]
+    if cost.note is not None:
+        rows.append({"module": "", "edit": "caution", "before": "", "after": cost.note})
+    return rows
 
 
 def _named(model: nn.Module, where: Where, tensors: list[str]) -> bool:
