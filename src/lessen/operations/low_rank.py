@@ -34,7 +34,7 @@ class Factorized:
         sizes: Parameters of each factorised layer before and after, for people.
     """
 
-    ranks: dict[str, int]
+    ranks: dict[str, Annotated[int, Field(ge=1)]]
     scheme: Scheme = Channel()
     left: dict[str, str] = Field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = Field(default_factory=dict)
@@ -49,6 +49,7 @@ class Factorized:
         pairs: dict[str, nn.Module] = {}
         for path, rank in self.ranks.items():
             try:
+                get_module(model, path)  # not a part of what another rank made
                 layer = get_module(network, path)
             except NetworkError as error:
                 raise PlanError(f"The plan does not belong to this network. {error}") from error

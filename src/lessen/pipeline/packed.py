@@ -14,18 +14,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from lessen.core.bounds import ROOM
 from lessen.core.contracts import Plan
 from lessen.core.errors import RunError, WeightsError
 from lessen.operations.stored import put_masks, stored_state
 from lessen.operations.values import without_masks
 from lessen.pipeline.folder import RunFolder
 from lessen.pipeline.load import load
-from lessen.pipeline.plans import decode_plans, encode_plans, read_plans
+from lessen.pipeline.plans import decode_plans, encode_plans, follow, read_plans
 from lessen.surgery.copying import copy_network
 from lessen.surgery.packing import read_container, write_container
 from lessen.zoo.weights import check_tensors
 
 NAME = "packed.safetensors"
+LARGER = 4096
+"""How many times as large as its packed file a network may be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +108,7 @@ def unpack(path: str | Path, network: nn.Module) -> nn.Module:
         PlanError: the plans in it do not belong to this network.
     """
     contents = read_container(Path(path))
-    made = copy_network(network)
-    for plan in decode_plans(contents.more["plans"]):
-        made = plan.apply(made, values=False)
+    made = follow(copy_network(network), decode_plans(contents.more.get("plans")), str(path))
     # Before anything is unpacked: a file never takes more memory than the network that it claims to be.
     expected = {name: torch.empty(shape, device="meta") for name, shape in contents.shapes().items()}
     check_tensors(made, expected, source=str(path))
@@ -117,16 +118,26 @@ def unpack(path: str | Path, network: nn.Module) -> nn.Module:
     return made.eval()
 
 
-def build_of(path: str | Path) -> dict[str, Any]:
-    """How the original of a compressed file is built, as a recipe says it.
+def build_of(path: str | Path) -> tuple[dict[str, Any], int]:
+    """How the original of a compressed file is built, as a recipe says it; and how many bytes it may take.
+
+    The bytes are a multiple of those of the file, far above what compression reaches: a short file cannot ask for a
+    network that fills the memory.
 
     Raises:
         WeightsError: the file is damaged, or does not say it.
     """
-    found = read_container(Path(path)).more.get("build")
+    path = Path(path)
+    found = read_container(path).more.get("build")
     if not found:
         raise WeightsError(
             f"{path} does not say how its network is built. Call lessen.load({str(path)!r}, network) with the network "
             "that was compressed, freshly built."
         )
-    return dict(found)
+    if (
+        not isinstance(found, dict)
+        or not set(found) <= {"build", "arguments"}
+        or not isinstance(found.get("build"), str)
+    ):
+        raise WeightsError(f"{path} says {found!r:.200}, which does not build a network. Get the file again.")
+    return dict(found), LARGER * path.stat().st_size + ROOM

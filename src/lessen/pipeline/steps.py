@@ -19,7 +19,7 @@ from lessen.knowledge import CrossEntropy, Regression
 from lessen.operations.prune_weights import PrunedWeights, masks_of
 from lessen.pipeline.folder import Kept
 from lessen.pipeline.networks import carry_frozen, freeze
-from lessen.pipeline.plans import decode_plans
+from lessen.pipeline.plans import decode_plans, follow
 from lessen.schemes import Scheme
 from lessen.surgery.copying import copy_network
 from lessen.zoo import load_tensors
@@ -139,9 +139,7 @@ def restore(origin: nn.Module, tensors: Mapping[str, Tensor], kept: Kept) -> Cou
         kept: What was kept of it.
     """
     made = decode_plans(kept.plans)
-    network = copy_network(origin)
-    for plan in made:
-        network = plan.apply(network, values=False)
+    network = follow(copy_network(origin), made, "the run")
     return Course(freeze(load_tensors(network, tensors, source="the run"), kept.frozen), made, kept.layers)
 
 

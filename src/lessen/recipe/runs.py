@@ -12,7 +12,8 @@ from typing import Any
 from torch import nn
 
 from lessen import pipeline
-from lessen.core.errors import RecipeError, RunError, did_you_mean
+from lessen.core.bounds import ROOM, bounded
+from lessen.core.errors import RecipeError, RunError, WeightsError, did_you_mean
 from lessen.pipeline import Compressed, Packed, RunFolder
 from lessen.recipe.recipe import Build, Recipe, read_recipe
 from lessen.zoo import SOURCES
@@ -50,14 +51,13 @@ def load(run: str | Path, network: nn.Module | None = None, *, allow_import: boo
     """
     if Path(run).is_file():
         if network is None:
-            build = Build(**pipeline.build_of(run))
+            said, most = pipeline.build_of(run)
+            build = Build(**said)
             _allowed(run, build, allow_import)
-            network = build.make(seed=0, weights=False)
+            with bounded(most, WeightsError, f"The network {build.build!r} in {run}"):
+                network = build.make(seed=0, weights=False)
         return pipeline.unpack(run, network)
-    if network is None:
-        given, student = _trusted(run, read_run(run), allow_import).networks(weights=False)
-        network = given if student is None else student
-    return pipeline.load(run, network)
+    return pipeline.load(run, _fresh(run, allow_import) if network is None else network)
 
 
 def pack(
@@ -79,10 +79,7 @@ def pack(
         RunError: the folder is not a run, the run has not come to its end, or the file is there already.
         RecipeError: the recipe names a `module:factory`, and that was not allowed.
     """
-    if network is None:
-        given, student = _trusted(run, read_run(run), allow_import).networks(weights=False)
-        network = given if student is None else student
-    return pipeline.pack_run(run, network, out)
+    return pipeline.pack_run(run, _fresh(run, allow_import) if network is None else network, out)
 
 
 def resume(run: str | Path, *, allow_import: bool = False, progress: bool = True, **arguments: Any) -> Compressed:
@@ -123,6 +120,15 @@ def check_imports(recipe: Recipe, source: str | Path, *, allow_import: bool) -> 
     for build in (recipe.network, recipe.student):
         if build is not None:
             _allowed(source, build, allow_import)
+
+
+def _fresh(run: str | Path, allow_import: bool) -> nn.Module:
+    """The network of a run, freshly built, before it was compressed: no larger than its weights in the folder."""
+    recipe, folder = _trusted(run, read_run(run), allow_import), RunFolder(run)
+    kept = sum(file.stat().st_size for file in folder.step(0).glob("*.safetensors"))
+    with bounded(2 * kept + ROOM, RunError, f"The network that {folder.recipe} names"):
+        given, student = recipe.networks(weights=False)
+    return given if student is None else student
 
 
 def _trusted(run: str | Path, recipe: Recipe, allow_import: bool) -> Recipe:

@@ -91,17 +91,33 @@ def _holds(value: Any, number: int) -> bool:
 
 
 def carry_out(model: nn.Module, edit: Edit) -> None:
-    """Set one attribute, in place.
+    """Set one attribute, in place. Only what `edits` can produce is set: a size, or a tuple with sizes, made smaller.
 
     Raises:
-        PlanError: the network's attribute is not what the plan was made for.
+        PlanError: the network's attribute is not what the plan was made for, or is no size.
     """
-    module = get_module(model, edit["module"])
-    now = getattr(module, edit["attribute"], None)
-    if (list(now) if isinstance(now, tuple | list) else now) != edit["before"]:
+    if set(edit) != {"module", "attribute", "before", "after"}:
+        raise PlanError(f"An edit of the plan has the fields {sorted(edit)}. Make the plan again.")
+    path, attribute, before, after = edit["module"], edit["attribute"], edit["before"], edit["after"]
+    module = get_module(model, path)
+    now = getattr(module, attribute, None) if _is_size(module, attribute) else None
+    if now is None or (list(now) if isinstance(now, tuple | list) else now) != before:
         raise PlanError(
-            f"The plan expects {edit['module']}.{edit['attribute']} to be {edit['before']!r}, and it is {now!r}. "
+            f"The plan expects {path}.{attribute} to be the size {before!r}, and it is {now!r}. "
             "Apply the plan to a network built like the one it was made for."
         )
-    after = edit["after"]
-    setattr(module, edit["attribute"], type(now)(after) if isinstance(now, tuple | list) else after)
+    many = isinstance(before, list)
+    pairs = list(zip(before, after, strict=False)) if many and isinstance(after, list) else [(before, after)]
+    if many != isinstance(after, list) or (many and len(before) != len(after)) or not all(map(_smaller, pairs)):
+        raise PlanError(f"The plan sets {path}.{attribute} from {before!r} to {after!r}, which makes no size smaller.")
+    setattr(module, attribute, type(now)(after) if many else after)
+
+
+def _is_size(module: nn.Module, attribute: Any) -> bool:
+    return isinstance(attribute, str) and not attribute.startswith("_") and attribute in vars(module)
+
+
+def _smaller(pair: tuple[Any, Any]) -> bool:
+    before, after = pair
+    whole = all(isinstance(each, int) and not isinstance(each, bool) for each in pair)
+    return (0 < after <= before) if whole else (before == after and type(before) is type(after))

@@ -12,7 +12,7 @@ from lessen.core.settings import settings
 from lessen.operations.prune_channels.edits import carry_out
 from lessen.operations.values import put_values
 from lessen.surgery.attention import open_attention
-from lessen.surgery.coupling import groups_of, keep_mask, size
+from lessen.surgery.coupling import groups_of, is_formula, keep_mask, size
 from lessen.surgery.modules import copy_with, get_tensor
 from lessen.surgery.plain import plain
 
@@ -64,6 +64,7 @@ class PrunedChannels:
         Raises:
             PlanError: the network has other names or shapes than the one that the plan was made for.
         """
+        self._check()
         model = plain(model)
         try:
             sliced = {name: self._sliced(name, get_tensor(model, name)) for name in self.layouts}
@@ -79,6 +80,21 @@ class PrunedChannels:
         if values and self.carries:
             put_values(work, self.values)
         return work
+
+    def _check(self) -> None:
+        """Whether masks can be made of this at all: a plan may come from a file.
+
+        Raises:
+            PlanError: a formula, a size or an index is none.
+        """
+        for name, layouts in self.layouts.items():
+            for layout in layouts:
+                if not is_formula(layout, self.sizes):
+                    raise PlanError(f"The layout of {name} in the plan is none: {layout!r:.200}. Make the plan again.")
+        for group, kept in self.kept.items():
+            count = self.sizes.get(group, 0)
+            if not kept or any(not 0 <= index < count for index in kept) or len(set(kept)) != len(kept):
+                raise PlanError(f"The plan keeps indices of {group} that are none of its {count}. Make the plan again.")
 
     def _sliced(self, name: str, tensor: Tensor) -> Tensor:
         layouts = self.layouts[name]

@@ -51,7 +51,7 @@ class PrunedWeights:
         network = plain_copy(model)
         owners = Owners(network)
         for name, text in self.masks.items():
-            shape = self.shapes[name]
+            shape = self.shapes.get(name, ())
             path, _, last = name.rpartition(".")
             try:
                 module = get_module(network, path)

@@ -37,7 +37,7 @@ class QuantizedDynamically:
         weights: For each layer, by name, the bits of its weights.
     """
 
-    weights: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, Annotated[int, Ge(1), Le(32)]] = field(default_factory=dict)
 
     def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
         """A new network that computes so; `model` is not changed, and `values` changes nothing.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from torch import nn
+from annotated_types import Ge, Le
+from torch import Tensor, nn
 
 from lessen.core.errors import NetworkError, PlanError, did_you_mean
 from lessen.core.settings import settings
@@ -19,6 +20,8 @@ from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain_copy
 
 FULL = 32
+WidthOfPlan = Annotated[int, Ge(1), Le(FULL)]
+"""Bits in a plan, which may come from a file."""
 
 
 @settings
@@ -41,9 +44,9 @@ class Quantized:
             the weights.
     """
 
-    bits: int
+    bits: WidthOfPlan
     folds: tuple[Pair, ...] = ()
-    weights: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, WidthOfPlan] = field(default_factory=dict)
     edges: dict[str, tuple[float, int]] = field(default_factory=dict)
     learned: Learned | None = None
     moved: dict[str, str] = field(default_factory=dict)
@@ -74,6 +77,10 @@ class Quantized:
             new = fold(model, self.folds, values=values)
         except NetworkError as error:
             raise PlanError(str(error)) from error
+        for name, count in self.channels.items():
+            weight = getattr(get_module(new, name), "weight", None)
+            if name not in self.weights or not isinstance(weight, Tensor) or count not in weight.shape[:2]:
+                raise PlanError(f"The plan gives {name!r} {count} steps, which it has no channels for.")
         place = next((value.device for value in (*new.parameters(), *new.buffers())), torch.device("cpu"))
         new = with_grids(new, self._grids().to(place))
         for path in self.corrected:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -32,8 +32,8 @@ class QuantizedWeights:
         left: What was left alone, and why.
     """
 
-    bits: int
-    groups: dict[str, int] = Field(default_factory=dict)
+    bits: Annotated[int, Field(ge=1, le=8)]
+    groups: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     scaled: tuple[str, ...] = ()
     values: dict[str, str] | None = None
@@ -53,7 +53,7 @@ class QuantizedWeights:
                 module = get_module(network, path)
             except NetworkError as error:
                 raise PlanError(f"The plan does not belong to this network. {error}") from error
-            tensor, shape = getattr(module, last, None), self.shapes[name]
+            tensor, shape = getattr(module, last, None), self.shapes.get(name, ())
             if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
                 found = tuple(tensor.shape) if isinstance(tensor, Tensor) else "no such parameter"
                 raise PlanError(f"The plan does not belong to this network: {name} should be {shape}, found {found}.")

@@ -1,7 +1,7 @@
 """Coupled axes: what goes when a channel goes."""
 
 from lessen.surgery.coupling.analyse import analyse
-from lessen.surgery.coupling.formula import Formula, groups_of, keep_mask, kept_indices, owners, size
+from lessen.surgery.coupling.formula import Formula, groups_of, is_formula, keep_mask, kept_indices, owners, size
 from lessen.surgery.coupling.groups import Coupling, Group, Member, Number, multiply_adds, parameter_count
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Number",
     "analyse",
     "groups_of",
+    "is_formula",
     "keep_mask",
     "kept_indices",
     "multiply_adds",

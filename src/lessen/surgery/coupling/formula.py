@@ -57,6 +57,22 @@ def groups_of(axis: Formula) -> Iterator[str]:
                 yield from groups_of(factor)
 
 
+def is_formula(axis: Any, sizes: Mapping[str, int]) -> bool:
+    """Whether data from a file is a formula, made of whole numbers above zero and of groups with such a size.
+
+    No term of such a formula, and no factor of a term, is larger than the whole axis.
+
+    >>> is_formula([["a", 49], [8]], {"a": 2}), is_formula([["a", 0]], {"a": 2}), is_formula([["b"]], {"a": 2})
+    (True, False, False)
+    """
+
+    def factor(each: Any) -> bool:
+        each = sizes.get(each, 0) if isinstance(each, str) else each
+        return is_formula(each, sizes) if isinstance(each, list) else type(each) is int and each > 0
+
+    return isinstance(axis, list) and all(isinstance(term, list) and all(map(factor, term)) for term in axis)
+
+
 def size(axis: Formula, sizes: Mapping[str, int]) -> int:
     """How many indices the axis has when the groups have these sizes.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,11 +21,14 @@ import torch
 from torch import Tensor
 
 from lessen.core.errors import WeightsError
-from lessen.core.files import write_whole
+from lessen.core.files import check_regular, parse_json, write_whole
 from lessen.surgery.packing.stream import Sink, Source
 from lessen.surgery.packing.tensors import NOTHING, Behind, Known, read_tensor, write_tensor
 
 FORMAT = "lessen packed, version 1"
+_AXES = 64
+_LARGEST = 1 << 56
+"""Numbers in a tensor: more than any machine holds, and few enough that their bytes are counted in 64 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +62,8 @@ class Contents:
         for name, form in self.forms.items():
             try:
                 made[name] = made[form["same"]] if "same" in form else self._unpacked(form, source, made)
-            except (WeightsError, KeyError, TypeError, ValueError, IndexError) as error:
-                raise WeightsError(f"{name} in {self.path} is damaged: {error} Get the file again.") from error
+            except Exception as error:  # a forged form can break anywhere
+                raise WeightsError(f"{name:.200} in {self.path} is damaged: {error} Get the file again.") from error
         source.end()
         return made
 
@@ -71,7 +75,9 @@ class Contents:
         behind = None
         if "behind" in form:
             name, group = form["behind"]
-            behind = Behind(name=name, group=group).spread(made[name][0], tuple(form["shape"]))
+            codes = made[name][0]
+            _check_behind(tuple(codes.shape), tuple(form["shape"]), group)
+            behind = Behind(name=name, group=group).spread(codes, tuple(form["shape"]))
         tensor = read_tensor(form, own, behind)
         own.end()
         return tensor
@@ -134,8 +140,7 @@ def read_container(path: Path) -> Contents:
     """
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise WeightsError(f"There is no file {path}. Give the path of a file that `lessen pack` wrote.")
+    check_regular(path, error=WeightsError, expected="a file that `lessen pack` wrote")
     try:
         with safe_open(path, "pt") as opened:
             header = opened.metadata() or {}
@@ -146,8 +151,11 @@ def read_container(path: Path) -> Contents:
                 )
             if header["format"] != FORMAT:
                 raise WeightsError(f"{path} is of another version: {header['format']!r}, expected {FORMAT!r}.")
-            content = opened.get_tensor("packed").numpy().tobytes()
-    except SafetensorError as error:
+            packed = opened.get_tensor("packed")
+            if packed.dtype != torch.uint8 or packed.ndim != 1:
+                raise WeightsError(f"{path} holds no packed bytes, but {packed.dtype}. Get the file again.")
+            content = packed.numpy().tobytes()
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise WeightsError(
             f"{path} is not a whole safetensors file ({error}). It may be cut short, or of another format; "
             "write it again with `lessen pack`."
@@ -155,8 +163,29 @@ def read_container(path: Path) -> Contents:
     index = header.get("index", "")
     if str(zlib.crc32(index.encode())) != header.get("checksum"):
         raise WeightsError(f"The index of {path} was altered: its checksum is another. Get the file again.")
-    more = json.loads(index)
-    return Contents(path=path, forms=more.pop("tensors"), more=more, content=content)
+    more = parse_json(index, f"The index of {path}", error=WeightsError)
+    forms = more.pop("tensors", None) if isinstance(more, dict) else None
+    if not isinstance(forms, dict) or not all(_is_form(form, forms) for form in forms.values()):
+        raise WeightsError(f"The index of {path} is no index of tensors. Get the file again.")
+    return Contents(path=path, forms=forms, more=more, content=content)
+
+
+def _is_form(form: Any, forms: Mapping[str, Any]) -> bool:
+    """Whether a form has a shape that a tensor can have, its own or that of another form."""
+    if not isinstance(form, dict):
+        return False
+    shape = form.get("shape")
+    if "same" in form:
+        other = forms.get(form["same"]) if isinstance(form["same"], str) else None
+        return isinstance(other, dict) and "same" not in other
+    whole = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
+    return whole and len(shape) <= _AXES and math.prod(max(1, size) for size in shape) < _LARGEST
+
+
+def _check_behind(codes: tuple[int, ...], shape: tuple[int, ...], group: Any) -> None:
+    whole = isinstance(group, int) and group > 0 and len(codes) == len(shape) == 2
+    if not whole or codes != (shape[0], -(-shape[1] // group)):
+        raise WeightsError(f"Groups of {group!r} do not fit {codes} and {shape}.")
 
 
 def _identity(tensor: Tensor, known: Known) -> tuple[Any, ...]:

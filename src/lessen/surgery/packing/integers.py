@@ -24,6 +24,16 @@ _RAW = -15
 """Deflate without the header and the checksum of zlib: the file has checksums of its own."""
 
 
+def check_count(what: str, found: Any, most: int) -> None:
+    """Whether a number that a file states is a count that its tensor can have.
+
+    Raises:
+        WeightsError: it is no whole number, or too large.
+    """
+    if type(found) is not int or not 0 <= found <= most:
+        raise WeightsError(f"{found!r:.50} {what} are stated, and {most} are the most. The file is damaged.")
+
+
 def width_of(largest: int) -> int:
     """How many bits count from 0 to `largest`.
 

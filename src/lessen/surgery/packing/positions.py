@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lessen.core.errors import WeightsError
-from lessen.surgery.packing.integers import Array, pack_bits, read_integers, width_of, write_integers
+from lessen.surgery.packing.integers import Array, check_count, pack_bits, read_integers, width_of, write_integers
 from lessen.surgery.packing.stream import Sink, Source
 
 
@@ -54,10 +54,13 @@ def read_positions(form: dict[str, Any], source: Source, count: int) -> Array:
         packed = read_integers(form["bitmap"], source, (count + 7) // 8).astype(np.uint8)
         taken_n[:] = np.unpackbits(packed, count=count, bitorder="little")
     else:
+        # A distance takes one symbol, and one more for each time that it does not fit.
+        check_count("symbols", form["symbols"], 2 * count)
+        check_count("bits of a distance", form["width"], 64)
         symbols = read_integers(form["gaps"], source, form["symbols"])
         places = np.cumsum(joined(symbols, form["width"]) + 1) - 1
-        if len(places) and int(places[-1]) >= count:
-            raise WeightsError(f"A value stands at place {int(places[-1])} of {count}. The file is damaged.")
+        if len(places) and not (int(places.min()) >= 0 and int(places.max()) < count):
+            raise WeightsError(f"A value stands at place {int(places.max())} of {count}. The file is damaged.")
         taken_n[places] = True
     if int(taken_n.sum()) != form["count"]:
         raise WeightsError(f"{int(taken_n.sum())} places are taken, not {form['count']}. The file is damaged.")

@@ -146,13 +146,15 @@ def read_tensor(form: dict[str, Any], source: Source, behind: Tensor | None = No
         raise WeightsError(f"A tensor of {form['type']!r} and {shape} is not known. The file is damaged.")
     count, number, inner = math.prod(shape), _numpy(kind), form["form"]
     # Without grids nothing asks for rows, and none are made: they are eight bytes a value.
-    rows_n = _row_numbers(shape, form["axis"]) if "axis" in form else np.broadcast_to(np.int64(0), count)
+    rows_n, rows = np.broadcast_to(np.int64(0), count), 0
+    if "axis" in form:
+        rows_n, rows = _row_numbers(shape, form["axis"]), shape[form["axis"]] if shape else 1
     if "at" not in inner:
-        return _tensor(read_values(inner, source, number, rows_n, count), kind, shape), None
+        return _tensor(read_values(inner, source, number, rows_n, count, rows=rows), kind, shape), None
     stands_n = read_positions(inner["at"], source, count)
     places = np.flatnonzero(stands_n)
     made_n = np.zeros(count, number) if behind is None else _flat(behind).astype(number)
-    made_n[places] = read_values(inner["values"], source, number, rows_n[places], len(places))
+    made_n[places] = read_values(inner["values"], source, number, rows_n[places], len(places), rows=rows)
     return _tensor(made_n, kind, shape), torch.from_numpy(stands_n.reshape(shape))
 
 

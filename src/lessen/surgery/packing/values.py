@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lessen.core.errors import WeightsError
-from lessen.surgery.packing.integers import Array, deflated, inflated, read_integers, write_integers
+from lessen.surgery.packing.integers import Array, check_count, deflated, inflated, read_integers, write_integers
 from lessen.surgery.packing.stream import Sink, Source
 
 _MOST = 256
@@ -83,7 +83,9 @@ def write_values(values_n: Array, sink: Sink, rows: Rows | None = None, *, coded
     return form
 
 
-def read_values(form: dict[str, Any], source: Source, kind: np.dtype[Any], row_n: Array, count: int) -> Array:
+def read_values(
+    form: dict[str, Any], source: Source, kind: np.dtype[Any], row_n: Array, count: int, *, rows: int = 0
+) -> Array:
     """The values that `write_values` wrote, shape (n,).
 
     Args:
@@ -92,6 +94,7 @@ def read_values(form: dict[str, Any], source: Source, kind: np.dtype[Any], row_n
         kind: The type of the values.
         row_n: The row of each value, for grids.
         count: How many.
+        rows: How many rows there are; no memory is asked for before the form agrees.
 
     Raises:
         WeightsError: the file is damaged.
@@ -103,7 +106,8 @@ def read_values(form: dict[str, Any], source: Source, kind: np.dtype[Any], row_n
         halves = np.frombuffer(_bytes(form["half"], source, count * 2), "<u2")
         return _widened(halves, form["brain"]).astype(kind)
     if "table" in form:
-        table: Array = read_values(form["table"], source, kind, row_n[:0], form["entries"])
+        check_count("entries", form["entries"], _MOST)
+        table: Array = _as_written(form["table"], source, kind, form["entries"])
         codes = read_integers(form["codes"], source, count).astype(np.int64)
         if len(codes) and int(codes.max()) >= len(table):
             raise WeightsError(f"A code of {int(codes.max())} is not in a table of {len(table)}. The file is damaged.")
@@ -113,10 +117,16 @@ def read_values(form: dict[str, Any], source: Source, kind: np.dtype[Any], row_n
         whole: Array = read_integers(form["whole"], source, count).astype(np.int64) + form["above"]
         return whole.astype(kind)
     if "scale" in form:
+        check_count("rows", form["rows"], rows)
         scale_O = read_values(form["scale"], source, kind, row_n[:0], form["rows"])
         codes_n = read_integers(form["steps"], source, count).astype(np.int64) - form["limit"]
         return Rows(row_n, scale_O, form["limit"], form["ends"]).values(codes_n)
     raise WeightsError(f"The form {sorted(form)} is not known. The file is damaged, or of a later version.")
+
+
+def _as_written(form: dict[str, Any], source: Source, kind: np.dtype[Any], count: int) -> Array:
+    """A table: it is written as it is, so that forms are never nested."""
+    return np.frombuffer(_bytes(form["plain"], source, count * kind.itemsize), kind)
 
 
 def _as_they_are(values_n: Array, sink: Sink, rows: Rows | None, coded: bool) -> dict[str, Any]:
