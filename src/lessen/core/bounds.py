@@ -71,7 +71,7 @@ def _count(func: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
         return math.prod(size) if isinstance(size, Sequence) else 0
     if "end" in names and "steps" not in names and "arange" in func._schema.name:
         step = given.get("step") or 1
-        return max(0, math.ceil((given["end"] - given.get("start", 0)) / step))
+        return max(0, int((given["end"] - given.get("start", 0)) / step) + 1)
     if "steps" in names:
         return int(given["steps"])
     if func._schema.name == "aten::eye":

@@ -178,8 +178,11 @@ def _is_form(form: Any, forms: Mapping[str, Any]) -> bool:
     if "same" in form:
         other = forms.get(form["same"]) if isinstance(form["same"], str) else None
         return isinstance(other, dict) and "same" not in other
-    whole = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
-    return whole and len(shape) <= _AXES and math.prod(max(1, size) for size in shape) < _LARGEST
+    if not isinstance(shape, list) or len(shape) > _AXES:
+        return False
+    return (
+        all(type(size) is int and size >= 0 for size in shape) and math.prod(max(1, size) for size in shape) < _LARGEST
+    )
 
 
 def _check_behind(codes: tuple[int, ...], shape: tuple[int, ...], group: Any) -> None:
