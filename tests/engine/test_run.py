@@ -397,3 +397,24 @@ def test_tensorboard_gets_what_is_logged(tmp_path: Path) -> None:
     rows = [row for row in read_lines(tmp_path / "log.jsonl") if row["kind"] == "step"]
     logged = [event.value for event in events.Scalars("loss/student")]
     assert logged == pytest.approx([row["loss"]["student"] for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "what"),
+    [(80, 1.0, "on the validation split"), (80, 1e4, "the weight .* of 'student'"), (40, 1e4, "the weight")],
+)
+def test_a_network_that_diverges_is_found_before_its_next_step(
+    batch: int, size: float, what: str, tmp_path: Path
+) -> None:
+    """The losses of the steps are finite; what the last one leaves behind is not, and nothing of it is kept."""
+    fit = Fit(batch=batch, optimizer=SGD(rate=1e38), checkpoint_steps=1)
+    student, data = linear(), clusters()
+    stages = supervised(epochs=1, fit=fit).stages({"student": student})
+    assert isinstance(data.train, ArrayExamples)
+    assert isinstance(data.train.inputs, Tensor)
+    with torch.no_grad():
+        student.weight.div_(size)
+        data.train.inputs.mul_(size)
+    with pytest.raises(DataError, match=f"step 0: .*{what}.*Lower the learning rate"):
+        train(stages, data, folder=tmp_path)
+    assert not list(tmp_path.glob("checkpoints/*"))

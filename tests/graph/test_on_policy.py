@@ -1,6 +1,5 @@
 """Sequences that a node writes: which, with what, and what the edges see of them."""
 
-import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,7 @@ from lessen.core.errors import DataError, GraphError
 from lessen.engine import Course, run
 from lessen.graph import Cache, Edge, Fit, Flow, Graph, Labels, Network, OnPolicy, Stage, Writing, validate
 from lessen.graph import __all__ as names
-from lessen.graph.draw import draw, fingerprint
+from lessen.graph.draw import draw
 from lessen.graph.on_policy import rewrite
 from lessen.knowledge import CrossEntropy, OverTokens, ReverseKL, SoftTargets
 from lessen.schemes import Offline
@@ -234,15 +233,13 @@ def test_resume_equals_no_interruption(tmp_path: Path) -> None:
     assert torch.equal(train("stopped", [1, 4]), whole)
 
 
-def test_the_scheme_hands_it_on_and_the_run_is_another_one() -> None:
+def test_the_scheme_hands_it_on() -> None:
     cast = {"teacher": model(2), "student": model(1)}
     soft = OverTokens()
     scheme = Offline(knowledge=(soft,), labels=0.0, on_policy=OnPolicy(of="student"))
     (made,) = scheme.stages(cast)
     assert made.graph.on_policy == OnPolicy(of="student")
     validate(made, BATCH)
-    marks = {fingerprint(dataclasses.replace(scheme, on_policy=p).stages(cast)) for p in (None, OnPolicy(of="student"))}
-    assert len(marks) == 2
     assert draw([made])[0]["on_policy"]["OnPolicy"]["share"] == 0.5
 
 

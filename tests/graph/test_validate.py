@@ -14,12 +14,10 @@ from lessen.data import AsTheyAre
 from lessen.graph import (
     Branch,
     Cache,
-    Constant,
     Cosine,
     CutOff,
     Edge,
     Ensemble,
-    Fit,
     Flow,
     Graph,
     Labels,
@@ -33,7 +31,7 @@ from lessen.graph import (
     edge_names,
     validate,
 )
-from lessen.graph.draw import draw, fingerprint
+from lessen.graph.draw import draw
 from lessen.knowledge import CrossEntropy, Hint, SoftTargets, WidthBridge
 from lessen.surgery.digest import digest
 from lessen.surgery.taps import Tap
@@ -334,20 +332,6 @@ def test_the_drawing() -> None:
         "gate": "Through",
         "bridge": "WidthBridge()",
     }
-
-
-def test_the_fingerprint_tells_settings_apart_and_not_weights() -> None:
-    one, two = good(), good()
-    assert isinstance(two.graph.nodes[2], Network)
-    two.graph.nodes[2].module.layer1.weight.data += 1  # type: ignore[union-attr]
-    assert fingerprint([one], seed=1) == fingerprint([two], seed=1) != fingerprint([one], seed=2)
-    for other in (
-        stage([Labels(), teacher(), student()], [labels_edge(), hint(weight=0.5)]),
-        stage([Labels(), teacher(), student()], [labels_edge(), hint()], fit=Fit(batch=7)),
-        stage([Labels(), teacher(), student(optimizer=None, schedule=Constant())], [labels_edge(), hint()]),
-        stage([Labels(), teacher(module=perceptron(13, seed=0)), student()], [labels_edge(), hint()]),
-    ):
-        assert fingerprint([one], seed=1) != fingerprint([other], seed=1)
 
 
 def test_settings_of_schedules_are_checked() -> None:

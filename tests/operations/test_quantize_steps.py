@@ -240,7 +240,7 @@ def test_a_step_that_training_pushed_below_zero_does_no_harm() -> None:
 @pytest.mark.parametrize("rule", [SGD(decay=0.1, rate=1.0, momentum=0.0), Adam(decay=0.1)])
 def test_the_decay_of_weights_does_not_reach_steps(rule: SGD | Adam) -> None:
     weight, step, clip = nn.Parameter(torch.ones(2)), OwnDecay(torch.ones(2)), OwnDecay(torch.ones(2), decay=0.5)
-    optimizer = rule.build([weight, step, copy.deepcopy(clip)])
+    optimizer = rule.build({"weight": weight, "step": step, "clip": copy.deepcopy(clip)})
     assert [(len(group["params"]), group["weight_decay"]) for group in optimizer.param_groups] == [
         (1, 0.1),
         (1, 0.0),

@@ -570,6 +570,7 @@ def test_a_checkpoint_that_forgets_is_found(
         return {place: module for place, module in everything(training).items() if kind not in place}
 
     monkeypatch.setattr(keeping, "_modules", some)
+    monkeypatch.setattr(Training, "compare", lambda self, before: None)  # this would find it earlier
     with pytest.raises(AssertionError, match="ends elsewhere"):
         check(pairing, tmp_path)
 

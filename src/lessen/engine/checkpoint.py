@@ -7,6 +7,7 @@ derived from the seed and the step. Nothing in a file is executed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lessen.core.errors import RunError, WeightsError
-from lessen.core.files import read_tensors, write_tensors
+from lessen.core.files import read_json, read_tensors, write_json, write_tensors
+from lessen.core.identity import differences
 
 _VERSION = 1
 
@@ -40,11 +42,22 @@ class Checkpoints:
 
     Args:
         folder: Where they are.
-        fingerprint: Of the run they belong to.
+        told: What the run is that they belong to, as JSON data (see `lessen.core.identity`). Checkpoints hold a digest
+            of it; `identity.json` next to the folder holds it in full, so that an error can say what differs.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
-        self.folder, self.fingerprint = folder, fingerprint
+    def __init__(self, folder: Path, told: Any) -> None:
+        self.folder, self.told = folder, told
+        self._identity = folder.parent / "identity.json"
+        self.fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def begin(self) -> None:
+        """Write what the run is.
+
+        Raises:
+            RunError: the disk is full or read-only.
+        """
+        write_json(self._identity, self.told)
 
     def write(self, stage: int, step: int, saved: Saved) -> None:
         """Write a checkpoint, then remove the older ones and the best states that none needs any more.
@@ -90,11 +103,20 @@ class Checkpoints:
             raise RunError(f"{path} was written by another version of lessen, which this one cannot continue.")
         if about.get("fingerprint") != self.fingerprint:
             raise RunError(
-                f"{path} belongs to a run with other stages, settings, data or seed. Resume with the same "
-                f"ones, or choose "
-                "another folder."
+                f"{path} belongs to a run with other stages, settings, data or seed{self._what_differs()}. Resume with "
+                "the same ones, or choose another folder."
             )
         return Saved(tensors, about)
+
+    def _what_differs(self, most: int = 3) -> str:
+        """The first differences in words, where the file that tells them can be read."""
+        try:
+            before = read_json(self._identity)
+        except RunError:
+            return ""
+        found = list(differences(before, json.loads(json.dumps(self.told))))
+        more = f" and {len(found) - most} more" if len(found) > most else ""
+        return f" (before and now: {'; '.join(found[:most])}{more})" if found else ""
 
     def _get(self, path: Path) -> dict[str, Tensor]:
         try:

@@ -47,6 +47,7 @@ def save(training: Training, learned: list[nn.Module], checkpoints: Checkpoints)
         "best": training.best,
         "best_files": dict(training.best_files),
         "waited": training.waited,
+        "gives": training.gives(),
         "scaler": None if scaler is None else scaler.state_dict(),
     }
     return Saved(tensors, about)

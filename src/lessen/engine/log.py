@@ -19,6 +19,7 @@ from lessen.core.files import append_text, write_text
 from lessen.core.lines import read_sound_lines
 from lessen.engine.home import Home
 from lessen.graph.flow import Flow, Passed
+from lessen.graph.stage import Stage
 
 
 @dataclass(eq=False)
@@ -91,10 +92,7 @@ class Log:
         self.last = rows[-1]
         self._write(rows)
         if bad is not None:
-            raise DataError(
-                f"Stage {self._flow.stage.name!r}, step {bad[0]}: the loss of {bad[1]} is not a finite number. "
-                "Lower the learning rate or the weight of the edge, or look for NaN in the data."
-            )
+            raise diverged(self._flow.stage, bad[0], f"the loss of {bad[1]}")
 
     def validation(self, epoch: int, step: int, figures: dict[str, dict[str, float]], best: bool) -> dict[str, Any]:
         """Write the line of a look at the validation split."""
@@ -167,6 +165,14 @@ class Log:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; damaged ones are left out, since nothing depends on them."""
     return read_sound_lines(path, _is_row)
+
+
+def diverged(stage: Stage, step: int, what: str) -> DataError:
+    """The error of a number that is not finite, wherever it was seen first."""
+    return DataError(
+        f"Stage {stage.name!r}, step {step}: {what} is not a finite number. "
+        "Lower the learning rate or the weight of the edge, or look for NaN in the data."
+    )
 
 
 def cut_log(path: Path, *, stage: int, step: int) -> None:

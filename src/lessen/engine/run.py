@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+import dataclasses
+from collections.abc import Collection, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from lessen.core.data import Data
 from lessen.core.errors import RunError, SettingError
 from lessen.core.files import write_json
-from lessen.core.settings import encode
+from lessen.core.identity import identify
 from lessen.engine.bar import Bar
 from lessen.engine.checkpoint import Checkpoints, Saved
 from lessen.engine.history import History
@@ -22,7 +23,7 @@ from lessen.engine.stopping import Asked, Stopped
 from lessen.engine.track import Tracker, Trackers
 from lessen.engine.training import Training
 from lessen.graph.check import check
-from lessen.graph.draw import draw, fingerprint
+from lessen.graph.draw import draw
 from lessen.graph.node import Branch, Network
 from lessen.graph.stage import Stage
 
@@ -98,8 +99,8 @@ class Course:
         self._checkpoints: Checkpoints | None = None
         self._resumed: Saved | None = None
         if self.folder is not None:
-            mark = fingerprint(self.stages, seed=seed, data=[data.name, len(data.train), encode(data.classes)])
-            self._checkpoints = Checkpoints(self.folder / "checkpoints", mark)
+            told = _told(self.stages, data, seed, self.learned)
+            self._checkpoints = Checkpoints(self.folder / "checkpoints", told)
             self._resumed = self._pick_up(self._checkpoints, self.folder, resume=resume)
 
     def _pick_up(self, checkpoints: Checkpoints, folder: Path, *, resume: bool) -> Saved | None:
@@ -150,11 +151,14 @@ class Course:
         )
         if saved is not None and saved.about["step"] > 0 and self._checkpoints is not None:
             load(training, saved, self._checkpoints)
+            training.compare(saved.about["gives"])
         return training
 
     def _open_folder(self, training: Training) -> None:
         if self.folder is None or not training.home.main:
             return
+        if self._checkpoints is not None and self._resumed is None:
+            self._checkpoints.begin()
         write_json(self.folder / "graph.json", draw(self.stages))
         cut_log(self.folder / "log.jsonl", stage=training.number, step=training.step)
 
@@ -206,6 +210,7 @@ class Course:
         if self._checkpoints is None:
             return
         training.log.flush()
+        training.check_weights()
         if training.home.main:
             saved = save(training, self.learned, self._checkpoints)
             self._checkpoints.write(training.number, training.step, saved)
@@ -219,6 +224,12 @@ class Course:
         training.home.wait()
 
 
+def _told(stages: Sequence[Stage], data: Data, seed: int, learned: Collection[nn.Module]) -> Any:
+    """What a run is, as JSON data; the weights of what learns are left out, for they come from the checkpoint."""
+    parts = {part.name: getattr(data, part.name) for part in dataclasses.fields(data) if part.name != "about"}
+    return identify({"stages": list(stages), "seed": seed, "data": parts}, moving=learned)
+
+
 def _learners(stages: Sequence[Stage]) -> list[nn.Module]:
     """All modules that were given and may learn, each once, in the order of the stages."""
     found: dict[int, nn.Module] = {}
@@ -226,8 +237,8 @@ def _learners(stages: Sequence[Stage]) -> list[nn.Module]:
         for node in stage.graph.nodes:
             if isinstance(node, Network) and node.learns:
                 found[id(node.module)] = node.module
-            if isinstance(node, Branch) and isinstance(node.head, nn.Module):
-                found[id(node.head)] = node.head
+            parts = (node.head, node.combine) if isinstance(node, Branch) else (getattr(node, "combine", None),)
+            found |= {id(part): part for part in parts if isinstance(part, nn.Module)}
         for edge in stage.graph.edges:
             for part in (edge.bridge, edge.objective, edge.gate):
                 if isinstance(part, nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
@@ -11,12 +12,12 @@ from torch import Tensor, nn
 
 from lessen.core.ahead import Part, ahead
 from lessen.core.data import Batch, Data, Examples
-from lessen.core.errors import LessenError, SettingError
+from lessen.core.errors import LessenError, RunError, SettingError
 from lessen.core.seeds import derive, generator
 from lessen.engine.cache import use_cache
 from lessen.engine.evaluate import Figures, better, evaluate, state_of
 from lessen.engine.home import Home
-from lessen.engine.log import Log
+from lessen.engine.log import Log, diverged
 from lessen.engine.synchronise import release, synchronise
 from lessen.graph.flow import Flow, Owner, Passed
 from lessen.graph.node import Network, Snapshot
@@ -57,6 +58,7 @@ class Training:
             dry = data.train.fetch(torch.arange(min(4, len(data.train))))
             # Before the flow, so that snapshots of a network are copied with its masks.
             started = {name: how.start(module) for name, (how, module) in sparsified(stage).items()}
+            self._dry = dry.to(self.home.device)
             self.flow = Flow(
                 stage,
                 dry,
@@ -75,12 +77,14 @@ class Training:
             alone = self.home.processes == 1
             self._synchronised = synchronise(self.flow.learning) if stage.fit.sync_batchnorm and not alone else []
             self.wrapped = self.home.wrap(
-                self.flow, all_used=not self.home.distributed or self.flow.uses_all(dry.to(self.home.device))
+                self.flow, all_used=not self.home.distributed or self.flow.uses_all(self._dry)
             )
         self.optimizers = {
-            name: owner.optimizer.build(owner.parameters)
-            for name, owner in self.flow.owners.items()
-            if owner.parameters
+            name: owner.optimizer.build(owner.named) for name, owner in self.flow.owners.items() if owner.named
+        }
+        self._rates = {
+            name: [float(group["lr"]) for group in optimizer.param_groups]
+            for name, optimizer in self.optimizers.items()
         }
         self.snapshots = [
             (unit.node.when, unit.module, unit.original)
@@ -108,7 +112,7 @@ class Training:
             self.flow.learning.append(sparsifier)
             mine = f"{name}.sparsity"
             self.flow.owners[mine] = Owner(
-                mine, {mine: sparsifier}, sparsifier.optimizer, sparsifier.schedule, list(sparsifier.parameters())
+                mine, {mine: sparsifier}, sparsifier.optimizer, sparsifier.schedule, dict(sparsifier.named_parameters())
             )
         return found
 
@@ -209,9 +213,10 @@ class Training:
             when.before_step(copy, original)
         for name, optimizer in self.optimizers.items():
             owner = self.flow.owners[name]
-            rate = rates[name] = owner.optimizer.rate * owner.schedule.at(progress)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            factor = owner.schedule.at(progress)
+            rate = rates[name] = owner.optimizer.rate * factor
+            for group, first in zip(optimizer.param_groups, self._rates[name], strict=True):
+                group["lr"] = first * factor
             sparsifier = self.sparsifiers.get(name)
             if scaler is not None and (clip is not None or sparsifier is not None):
                 scaler.unscale_(optimizer)
@@ -253,8 +258,13 @@ class Training:
     # Ends of epochs
 
     def end_epoch(self) -> dict[str, object] | None:
-        """Take snapshots, and look at the validation split where it is time; the look as in the log, or None."""
+        """Take snapshots, and look at the validation split where it is time; the look as in the log, or None.
+
+        Raises:
+            DataError: a weight or a figure is not finite.
+        """
         self.log.flush()
+        self.check_weights()
         for when, copy, original in self.snapshots:
             when.after_epoch(copy, original)
         epoch, fit = (self.step - 1) // self.epoch_steps, self.stage.fit
@@ -263,11 +273,53 @@ class Training:
         with self.home.inside():
             figures = evaluate(self.flow, self.data, self.home.device)
             self.flow.set_mode(training=True)
+        for node, found in figures.items():
+            for figure, value in found.items():
+                if not math.isfinite(value):
+                    raise diverged(self.stage, self.step - 1, f"the {figure} of {node!r} on the validation split")
         settled = [sparsifier.settled(self.step / self.steps) for sparsifier in self.sparsifiers.values()]
         improved = self._remember(figures)
         # Where nothing can be judged, nothing is said against going on.
         self.waited = 0 if improved or not figures or not all(settled) else self.waited + 1
         return self.log.validation(epoch, self.step, figures, improved)
+
+    def check_weights(self) -> None:
+        """Look for weights that are not finite; the loss that they give would be seen in the next step only.
+
+        Raises:
+            DataError: naming the step and the weight.
+        """
+        for name, owner in self.flow.owners.items():
+            finite = [parameter.isfinite().all() for parameter in owner.parameters]
+            if finite and not bool(torch.stack(finite).all()):
+                worst = next(path for path, good in zip(owner.named, finite, strict=True) if not bool(good))
+                raise diverged(self.stage, self.step - 1, f"after the step, the weight {worst!r} of {name!r}")
+
+    def gives(self) -> dict[str, float]:
+        """What each edge gives on a few training examples, without a trace: it tells this run from another."""
+        with self.home.inside():
+            return self.flow.gives(self._dry)
+
+    def compare(self, before: Mapping[str, float]) -> None:
+        """Whether the edges give what they gave when the checkpoint was written, up to rounding on another machine.
+
+        An edge that gives something else each time (its teacher is a service that samples) is not judged.
+
+        Raises:
+            RunError: they do not; something is other than before that no setting tells.
+        """
+        now, again = self.gives(), None
+        for name, value in before.items():
+            found = now.get(name, math.nan)
+            if math.isclose(value, found, rel_tol=1e-2, abs_tol=1e-5):
+                continue
+            again = again or self.gives()
+            if name not in now or again[name] == found:
+                raise RunError(
+                    f"This run cannot be resumed: at the same weights, the edge {name} of stage {self.stage.name!r} "
+                    f"gave {value:.6g} on the first examples, and gives {found:.6g} now. Its loss, its teacher or the "
+                    "data is not what it was. Resume with the same ones, or choose another folder."
+                )
 
     def _remember(self, figures: Figures) -> bool:
         improved = False

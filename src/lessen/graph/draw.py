@@ -1,9 +1,8 @@
-"""The graphs of stages as data: for `graph.json`, for drawing, and to tell one run from another."""
+"""The graphs of stages as data, for `graph.json` and for drawing."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from lessen.core.errors import SettingError
 from lessen.core.settings import encode
 from lessen.graph.check import learns
 from lessen.graph.edge import edge_names
-from lessen.graph.node import Ensemble, Network, Node, Snapshot
+from lessen.graph.node import Branch, Ensemble, Node, Snapshot
 from lessen.graph.stage import Stage
 
 
@@ -21,7 +20,7 @@ def draw(stages: Sequence[Stage]) -> list[dict[str, Any]]:
         {
             "stage": number,
             "name": stage.name,
-            "nodes": [{"name": n.name, "kind": type(n).__name__, "learns": learns(n)} for n in stage.graph.nodes],
+            "nodes": [_node(node) for node in stage.graph.nodes],
             "edges": [
                 {
                     "name": name,
@@ -43,34 +42,15 @@ def draw(stages: Sequence[Stage]) -> list[dict[str, Any]]:
     ]
 
 
-def fingerprint(stages: Sequence[Stage], **also: object) -> str:
-    """A digest of everything that decides how stages go on, except the values of weights."""
-    told = [
-        {
-            "drawn": drawing,
-            "length": [stage.epochs, stage.steps],
-            "fit": _settings(stage.fit),
-            "nodes": [_told(node) for node in stage.graph.nodes],
-            "edges": [[_settings(edge.objective), edge.to_source] for edge in stage.graph.edges],
-        }
-        for drawing, stage in zip(draw(stages), stages, strict=True)
-    ]
-    return hashlib.sha256(json.dumps([told, also], sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _told(node: Node) -> list[Any]:
-    if isinstance(node, Network):
-        shapes = {name: list(value.shape) for name, value in node.module.state_dict().items()}
-        return [
-            node.name,
-            shapes,
-            *map(_settings, (node.view, node.optimizer, node.schedule, node.combine, node.sparsify)),
-        ]
+def _node(node: Node) -> dict[str, Any]:
+    about: dict[str, Any] = {"name": node.name, "kind": type(node).__name__, "learns": learns(node)}
     if isinstance(node, Snapshot):
-        return [node.name, node.of, _settings(node.when), _settings(node.view)]
+        about |= {"of": [node.of], "when": _short(node.when)}
     if isinstance(node, Ensemble):
-        return [node.name, list(node.of), _settings(node.combine), node.to_members]
-    return [node.name]
+        about |= {"of": list(node.of), "combine": _short(node.combine)}
+    if isinstance(node, Branch):
+        about |= {"of": [node.of], "tap": str(node.tap), "head": _short(node.head)}
+    return about
 
 
 def _settings(value: Any) -> Any:
@@ -81,5 +61,7 @@ def _settings(value: Any) -> Any:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, types.FunctionType | types.MethodType):
+        return value.__qualname__
     text = repr(value)
     return text if len(text) <= 120 and "\n" not in text and " object at 0x" not in text else type(value).__name__

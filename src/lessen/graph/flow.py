@@ -6,9 +6,11 @@ module (several processes, mixed precision) wraps the bridges, the objectives an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,13 +40,19 @@ class Owner:
         parts: What learns, by name: the network, heads, bridges, objectives, gates.
         optimizer: The settings of its optimizer.
         schedule: Of its learning rate.
+        named: What its optimizer moves, by name (see `Optimizer`).
     """
 
     name: str
     parts: dict[str, nn.Module]
     optimizer: Optimizer
     schedule: Schedule
-    parameters: list[nn.Parameter] = field(default_factory=list)
+    named: dict[str, nn.Parameter] = field(default_factory=dict)
+
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """What its optimizer moves."""
+        return list(self.named.values())
 
 
 @dataclass(eq=False)
@@ -216,17 +224,17 @@ class Flow(nn.Module):
         taken: set[int] = set()
         fit = self.stage.fit
         for name, mine in parts.items():
-            parameters = []
-            for part in mine.values():
+            moved = {}
+            for kind, part in mine.items():
                 self.learning.append(part)
-                for parameter in part.parameters():
+                for path, parameter in part.named_parameters(prefix="" if kind == f"network:{name}" else kind):
                     if parameter.requires_grad and id(parameter) not in taken:
                         taken.add(id(parameter))
-                        parameters.append(parameter)
+                        moved[path] = parameter
             node = self._nodes[name]
             own = node.optimizer if isinstance(node, Network | Branch) else None
             schedule = node.schedule if isinstance(node, Network) else None
-            self.owners[name] = Owner(name, mine, own or fit.optimizer, schedule or fit.schedule, parameters)
+            self.owners[name] = Owner(name, mine, own or fit.optimizer, schedule or fit.schedule, moved)
         if not taken:
             raise GraphError(f"Nobody learns in stage {self.stage.name!r}: no weight has requires_grad set.")
         for ready in self._ready.values():
@@ -339,6 +347,18 @@ class Flow(nn.Module):
             gradients = torch.autograd.grad(total, moved, allow_unused=True)
         self.forget()
         return len(moved) == len(parameters) and all(gradient is not None for gradient in gradients)
+
+    def gives(self, batch: Batch) -> dict[str, float]:
+        """The mean loss of each edge at the end of the stage, and of its gate, in eval mode; nothing is moved by it.
+
+        What is not finite is left out.
+        """
+        with self._undisturbed(), torch.enable_grad():  # a rule on gradients needs them
+            passed = self(batch, 1.0)
+        self.forget()
+        found = {self.names[number]: float(loss) for number, loss in passed.losses.items()}
+        found |= {f"{self.names[number]}, gate": float(weight) for number, weight in passed.gates.items()}
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def forget(self) -> None:
         """Let go of the activations of the last pass."""

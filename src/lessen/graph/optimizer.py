@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Protocol, runtime_checkable
 
 import torch
@@ -19,12 +19,18 @@ Below1 = Annotated[float, Field(ge=0, lt=1)]
 
 @runtime_checkable
 class Optimizer(Protocol):
-    """A settings object that builds a torch optimizer; `rate` is multiplied by the schedule at every step."""
+    """A settings object that builds a torch optimizer, whose learning rates follow the schedule.
+
+    `build` gets the parameters by name: those of the node's network as the network calls them (`layer1.0.weight`),
+    those of whatever else learns with it as `kind:name.path` (`bridge:teacher->student.weight`). It may put them into
+    groups with rates and decays of their own; the schedule multiplies the rate that each group was built with. `rate`
+    is the one that is logged.
+    """
 
     @property
     def rate(self) -> float: ...
 
-    def build(self, parameters: Sequence[nn.Parameter], /) -> torch.optim.Optimizer: ...
+    def build(self, parameters: Mapping[str, nn.Parameter], /) -> torch.optim.Optimizer: ...
 
 
 @settings
@@ -36,7 +42,7 @@ class SGD:
     nesterov: bool = True
     decay: NotNegative = 5e-4
 
-    def build(self, parameters: Sequence[nn.Parameter], /) -> torch.optim.Optimizer:
+    def build(self, parameters: Mapping[str, nn.Parameter], /) -> torch.optim.Optimizer:
         nesterov = self.nesterov and self.momentum > 0
         return torch.optim.SGD(
             groups(parameters), lr=self.rate, momentum=self.momentum, nesterov=nesterov, weight_decay=self.decay
@@ -52,7 +58,7 @@ class Adam:
     epsilon: Rate = 1e-8
     decay: NotNegative = 0.0
 
-    def build(self, parameters: Sequence[nn.Parameter], /) -> torch.optim.Optimizer:
+    def build(self, parameters: Mapping[str, nn.Parameter], /) -> torch.optim.Optimizer:
         return torch.optim.Adam(
             groups(parameters), lr=self.rate, betas=self.betas, eps=self.epsilon, weight_decay=self.decay
         )
@@ -67,16 +73,16 @@ class AdamW:
     epsilon: Rate = 1e-8
     decay: NotNegative = 0.01
 
-    def build(self, parameters: Sequence[nn.Parameter], /) -> torch.optim.Optimizer:
+    def build(self, parameters: Mapping[str, nn.Parameter], /) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
             groups(parameters), lr=self.rate, betas=self.betas, eps=self.epsilon, weight_decay=self.decay
         )
 
 
-def groups(parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
+def groups(parameters: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
     """Parameters as groups of a torch optimizer: those with a decay of their own apart from the others."""
-    own = [parameter for parameter in parameters if isinstance(parameter, OwnDecay)]
-    rest = [parameter for parameter in parameters if not isinstance(parameter, OwnDecay)]
+    own = [parameter for parameter in parameters.values() if isinstance(parameter, OwnDecay)]
+    rest = [parameter for parameter in parameters.values() if not isinstance(parameter, OwnDecay)]
     decays = sorted({parameter.decay for parameter in own})
     apart = [{"params": [each for each in own if each.decay == decay], "weight_decay": decay} for decay in decays]
     return [*([{"params": rest}] if rest else []), *apart]
