@@ -1,6 +1,8 @@
 """Folding a batch normalisation changes nothing but the number of modules."""
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -83,6 +85,69 @@ def test_only_what_may_be_folded_is() -> None:
     model, x = Odd().double().eval(), torch.randn(2, 3, 4, 4, dtype=torch.float64)
     assert foldable(model, x) == [("convs.2", "norms.2")]
     assert torch.allclose(fold_batchnorm(model, x)(x)[1], model(x)[1], atol=1e-10)
+
+
+class Standardised(nn.Conv2d):
+    """Multiplies by its weight made standard: a factor in the weight does nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return F.conv2d(x, weight / weight.std((1, 2, 3), keepdim=True), self.bias)
+
+
+@dataclasses.dataclass
+class Found:
+    """What a network gives, in a class of its own."""
+
+    logits: Tensor
+    features: Tensor
+
+
+class Elsewhere(nn.Module):
+    """A pair of a convolution and a normalisation that could be folded, and what else happens to it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.first, self.first_norm = nn.Conv2d(3, 3, 1), used(nn.BatchNorm2d(3))
+        self.conv = (Standardised if what == "standardised" else nn.Conv2d)(3, 3, 1)
+        self.norm = used(nn.BatchNorm2d(3))
+        self.what = what
+
+    def forward(self, x: Tensor) -> Any:
+        x = F.relu(self.first_norm(self.first(x)))
+        between = self.conv(x)
+        out = self.norm(between)
+        return USES[self.what](self, x, between, out)
+
+
+USES: dict[str, Callable[[Any, Tensor, Tensor, Tensor], Any]] = {
+    "output": lambda self, x, between, out: (out, between),
+    "output first": lambda self, x, between, out: (between, out),
+    "output in a dict": lambda self, x, between, out: {"logits": out, "features": between},
+    "output in a class": lambda self, x, between, out: Found(out, between),
+    "view of it": lambda self, x, between, out: (out, between.flatten(1)),
+    "slice of it": lambda self, x, between, out: (out, between[:, :1]),
+    "summed": lambda self, x, between, out: out + between,
+    "weight read": lambda self, x, between, out: out + F.conv2d(x, self.conv.weight),
+    "bias read": lambda self, x, between, out: out + self.conv.bias.sum(),
+    "norm twice": lambda self, x, between, out: out + self.norm(x),
+    "conv twice": lambda self, x, between, out: out + self.conv(x),
+    "standardised": lambda self, x, between, out: out,
+    "nothing": lambda self, x, between, out: out,
+}
+
+
+@pytest.mark.parametrize("what", [use for use in USES if use != "nothing"])
+def test_a_convolution_that_is_also_used_elsewhere_is_not_folded(what: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, 4)
+    assert foldable(Elsewhere("nothing").eval(), x) == [("first", "first_norm"), ("conv", "norm")]
+    model = Elsewhere(what).eval()
+    assert foldable(model, x) == [("first", "first_norm")]
+    gave, gives = model(x), fold_batchnorm(model, x)(x)
+    each = [vars(one) if isinstance(one, Found) else one for one in (gave, gives)]
+    for before, after in zip(*(torch.utils._pytree.tree_leaves(one) for one in each), strict=True):
+        assert torch.allclose(before, after, atol=1e-5)
 
 
 def test_zeros_behind_a_mask_stay_zeros() -> None:

@@ -15,17 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lessen.core.data import Inputs, call, map_inputs
+from lessen.core.data import Inputs
 from lessen.core.errors import NetworkError, PlanError, did_you_mean
+from lessen.core.seeds import generator
 from lessen.core.settings import settings
 from lessen.core.where import Where, matches
 from lessen.operations.values import put_values
-from lessen.surgery.calls import Call, Trace, floating
+from lessen.surgery.calls import Call, Trace
 from lessen.surgery.copying import copy_network
 from lessen.surgery.fold import Pair, fold
 from lessen.surgery.modules import get_module
 from lessen.surgery.parametrised import Owners, parametrised, stored
 from lessen.surgery.plain import plain_copy
+from lessen.surgery.proof import Proof, those_that_hold
 
 LAYERS = frozenset({"conv1d", "conv2d", "conv3d", "linear"})
 NORMS = frozenset({"layer_norm", "rms_norm"})
@@ -37,7 +39,6 @@ SCALING = frozenset(
 """What scales with its input, channel by channel, and keeps channels in their order."""
 
 _KINDS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.LayerNorm, nn.RMSNorm)
-_EXACT = 1e-9
 
 
 @dataclass(frozen=True)
@@ -238,30 +239,25 @@ def said(links: Links, nothing: str) -> dict[str, str]:
 
 
 def proven(model: nn.Module, links: Links, inputs: Inputs) -> Links:
-    """The links across which a scale can be moved without a change of the outputs, tried in float64 one by one."""
-    double = map_inputs(inputs, lambda value: value.double() if value.is_floating_point() else value)
-    before = _outputs(copy_network(model).double(), double)
-    kept = Links(left=dict(links.left))
-    for link in links.found:
-        trial = copy_network(model).double()
-        weight: Tensor = get_module(trial, link.first).weight  # type: ignore[assignment]
-        scale_O = torch.linspace(0.5, 2.0, len(weight), dtype=torch.float64, device=weight.device)
+    """The links across which a scale can be moved without a change of the outputs, tried in float64.
+
+    Each link is tried with scales of its own, so that two wrong ones do not make up for each other.
+    """
+    proof = Proof(model, inputs)
+
+    def holds(some: Sequence[Link]) -> bool:
+        trial = copy_network(proof.model)
         try:
-            move(trial, link, scale_O)
-            after = _outputs(trial, double)
+            for link in some:
+                weight: Tensor = get_module(trial, link.first).weight  # type: ignore[assignment]
+                drawn = torch.rand(len(weight), generator=generator(0, "link", link.first), dtype=torch.float64)
+                move(trial, link, (0.5 + 1.5 * drawn).to(weight))
         except RuntimeError:
-            after = []
-        same = len(after) == len(before) and all(
-            float((a - b).abs().max()) <= _EXACT * max(float(b.abs().max()), 1.0)
-            for a, b in zip(after, before, strict=True)
-        )
-        if same:
-            kept.found.append(link)
-        else:
+            return False
+        return proof.holds(trial)
+
+    kept = Links(found=those_that_hold(links.found, holds), left=dict(links.left))
+    for link in links.found:
+        if link not in kept.found:
             kept.left[link.first] = "a scale that moved behind it changes the outputs"
     return kept
-
-
-def _outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
-    with torch.no_grad():
-        return list(floating(call(model.eval(), inputs)))

@@ -13,6 +13,7 @@ A place in a network is called a *site*:
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -214,9 +215,13 @@ def trace(model: nn.Module, inputs: Inputs) -> Trace:
 
 
 def floating(values: Any) -> Iterator[Tensor]:
-    """The floating tensors anywhere in nested tuples, lists and dicts, in order."""
+    """The floating tensors anywhere in nested tuples, lists, dicts and data classes, in order."""
     return (value for value in _tensors(values) if value.is_floating_point())
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
-    return (value for value in tree_leaves(values) if isinstance(value, Tensor))
+    for value in tree_leaves(values):
+        if isinstance(value, Tensor):
+            yield value
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            yield from _tensors([getattr(value, each.name) for each in dataclasses.fields(value)])

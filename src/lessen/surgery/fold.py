@@ -23,6 +23,7 @@ from lessen.surgery.masks import Mask
 from lessen.surgery.modules import get_module, set_modules
 from lessen.surgery.parametrised import Owners, parametrised, stored
 from lessen.surgery.plain import plain_copy
+from lessen.surgery.proof import Proof, those_that_hold
 
 Pair = tuple[str, str]
 """The names of a layer and of the batch normalisation that follows it."""
@@ -39,7 +40,11 @@ def fold_batchnorm(model: nn.Module, inputs: Inputs) -> nn.Module:
 
 
 def foldable(model: nn.Module, inputs: Inputs) -> list[Pair]:
-    """Which layers give their output to a batch normalisation and to nothing else, each called just once."""
+    """Which layers give their output to a batch normalisation and to nothing else, each called just once.
+
+    Each is proven: with it folded, the network gives the same outputs. A convolution that standardises its weight, or
+    whose weight another module reads, is left as it is.
+    """
     seen, owners = trace(model, inputs), Owners(model)
     consumers, pairs = seen.consumers(), []
     for one in seen.calls:
@@ -48,7 +53,10 @@ def foldable(model: nn.Module, inputs: Inputs) -> list[Pair]:
             continue
         if seen.times[one.path] == seen.times[after[0].path] == 1 and _fits(model, owners, one, after[0]):
             pairs.append((one.path, after[0].path))
-    return pairs
+    if not pairs:
+        return []
+    proof = Proof(model, inputs)
+    return those_that_hold(pairs, lambda some: proof.holds(fold(proof.model, some)))
 
 
 def fold(model: nn.Module, pairs: Sequence[Pair], *, values: bool = True) -> nn.Module:

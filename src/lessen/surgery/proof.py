@@ -1,0 +1,69 @@
+"""Proof by running: does a changed network still give what it gave?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from lessen.core.data import Inputs, call, map_inputs
+from lessen.surgery.calls import floating
+from lessen.surgery.copying import copy_network
+
+T = TypeVar("T")
+EXACT, CLOSE = 1e-9, 1e-4
+"""How far outputs may be apart, as a share of the largest, in float64 and where a network does not run in float64."""
+
+
+class Proof:
+    """The outputs of a network, in float64 if it runs there, to compare those of changed copies with.
+
+    Args:
+        model: The network; it is not changed.
+        inputs: What it is run on.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
+        try:
+            self.model = copy_network(model).double().eval()
+            self.inputs = map_inputs(inputs, lambda value: value.double() if value.is_floating_point() else value)
+            self.tolerance, self._wanted = EXACT, outputs_of(self.model, self.inputs)
+        except (RuntimeError, TypeError):  # it insists on a type of its own, or the device has no float64
+            self.model, self.inputs = copy_network(model).eval(), inputs
+            self.tolerance, self._wanted = CLOSE, outputs_of(self.model, self.inputs)
+
+    def holds(self, changed: nn.Module) -> bool:
+        """Whether a changed copy of `self.model` runs and gives the same outputs."""
+        try:
+            found = outputs_of(changed, self.inputs)
+        except (RuntimeError, TypeError, ValueError):
+            return False
+        return len(found) == len(self._wanted) and all(map(self._agree, found, self._wanted))
+
+    def _agree(self, found: Tensor, wanted: Tensor) -> bool:
+        if found.shape != wanted.shape:
+            return False
+        largest = float(wanted[wanted.isfinite()].abs().max()) if bool(wanted.isfinite().any()) else 0.0
+        return torch.allclose(found, wanted, rtol=0.0, atol=self.tolerance * max(largest, 1.0), equal_nan=True)
+
+
+def outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:
+    """The floating tensors that a network gives, in order."""
+    with torch.no_grad():
+        return list(floating(call(model, inputs)))
+
+
+def those_that_hold(changes: Sequence[T], holds: Callable[[Sequence[T]], Any]) -> list[T]:
+    """The changes that can be made, found by halving: one trial where all can, log2(n) for each that cannot.
+
+    >>> those_that_hold([1, 2, 3, 4], lambda some: 3 not in some)
+    [1, 2, 4]
+    """
+    if not changes or holds(changes):
+        return list(changes)
+    if len(changes) == 1:
+        return []
+    half = len(changes) // 2
+    return [*those_that_hold(changes[:half], holds), *those_that_hold(changes[half:], holds)]
