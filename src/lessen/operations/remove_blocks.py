@@ -145,16 +145,8 @@ class RemoveBlocks:
         influence = {path: influence[path] for path in _no_stages(chosen, influence)}
         count = len(influence) - round(self.keep * len(influence))
         order = sorted(influence, key=lambda path: influence[path])
-        removed: list[str] = []
-        place = _on_device(model, context.inputs)
-        for path in order:
-            if len(removed) == count:
-                break
-            wrong = _breaks(model, RemovedBlocks(removed=[*removed, path]), place)
-            if wrong is None:
-                removed.append(path)
-            else:
-                left[path] = wrong
+        removed, wrong = _removable(model, order, count, _on_device(model, context.inputs))
+        left |= wrong
         if not influence or (count and not removed):
             path, why = next(iter(left.items()))
             raise PlanError(f"No block can be removed. The first, {path}: {why}.")
@@ -220,23 +212,49 @@ def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _no_stages(blocks: dict[str, nn.Module], keeping: dict[str, float]) -> list[str]:
     """Of what keeps the shape, the blocks: not what holds several of one class, and not what is held by a block."""
-
-    def inside(outer: str) -> list[str]:
-        return [path for path in keeping if path.startswith(f"{outer}.")]
-
-    def stage(outer: str) -> bool:
-        kinds = [type(blocks[path]) for path in inside(outer)]
-        return len(kinds) > len(set(kinds))
-
-    whole = [path for path in keeping if not stage(path)]
-    return [path for path in whole if not any(path.startswith(f"{outer}.") for outer in whole)]
+    inside: dict[str, list[type]] = {}
+    for path in keeping:
+        for outer in _around(path):
+            inside.setdefault(outer, []).append(type(blocks[path]))
+    whole = dict.fromkeys(path for path in keeping if len(inside.get(path, [])) == len(set(inside.get(path, []))))
+    return [path for path in whole if not any(outer in whole for outer in _around(path))]
 
 
-def _breaks(model: nn.Module, plan: RemovedBlocks, inputs: Inputs) -> str | None:
+def _around(path: str) -> Iterator[str]:
+    """The paths of the modules that a module is in, without the network's."""
+    parts = path.split(".")
+    return (".".join(parts[:count]) for count in range(1, len(parts)))
+
+
+def _removable(model: nn.Module, order: list[str], count: int, inputs: Inputs) -> tuple[list[str], dict[str, str]]:
+    """The first `count` blocks in this order without which the network runs as before, and why others cannot go.
+
+    As many as are still wanted are tried together, and half of them where that fails.
+    """
+    with torch.no_grad():
+        before = call(copy_network(model).eval(), inputs)
+    removed: list[str] = []
+    left: dict[str, str] = {}
+    tried = 0
+    size = count
+    while len(removed) < count and tried < len(order):
+        some = order[tried : tried + min(size, count - len(removed))]
+        wrong = _breaks(model, RemovedBlocks(removed=[*removed, *some]), inputs, before)
+        if wrong is None:
+            removed += some
+        elif len(some) > 1:
+            size = len(some) // 2
+            continue
+        else:
+            left[some[0]] = wrong
+        tried, size = tried + len(some), max(2 * len(some), 1)
+    return removed, left
+
+
+def _breaks(model: nn.Module, plan: RemovedBlocks, inputs: Inputs, before: Any) -> str | None:
     """Why the network does not run as before without these blocks, or None."""
     try:
         with torch.no_grad():
-            before = call(copy_network(model).eval(), inputs)
             after = call(plan.apply(model).eval(), inputs)
     except Exception as error:  # noqa: BLE001  (whatever the network's own code raises is the finding)
         return f"without it the network does not run: {type(error).__name__}: {str(error).strip()[:200]}"

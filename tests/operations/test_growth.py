@@ -1,0 +1,94 @@
+"""Work for each layer does not grow with depth: counted in calls of Python functions, so that no clock decides.
+
+Three networks are as deep as an arithmetic progression. Where the work is a + b * depth, its two differences are equal;
+a walk over the whole network for each layer makes the second one larger.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lessen.core import Batch, Context, Operation
+from lessen.surgery.fold import foldable
+from lessen.surgery.modules import set_module
+from lessen.surgery.parametrised import owners
+from lessen.testing.catalogue import exported
+from lessen.zoo import residual
+
+DEPTHS = (8, 20, 32)
+SLACK = 0.01
+
+SEQUENTIAL = {
+    "PruneByReconstruction": "each layer is solved on what the layers before it give then: a pass for each layer",
+    "QuantizeWeights": "the same, for Gptq",
+    "QuantizeWeights1": "the same, for Awq",
+    "Quantize2": "rounding is learned layer by layer",
+    "PruneChannels": "most of it is torch.export; its own walks are in tests/operations/test_prune_channels.py",
+}
+LINEAR = {name: each for name, each in exported().items() if name not in SEQUENTIAL}
+
+
+def context() -> Context:
+    torch.manual_seed(0)
+    inputs = torch.randn(2, 1, 4, 4)
+    batch = Batch(inputs, torch.arange(2), torch.zeros(2, dtype=torch.long))
+    return Context(inputs=inputs, calibration=[batch], loss=lambda a, b: F.cross_entropy(a, b, reduction="none"))
+
+
+def calls_of(work: Callable[[], Any]) -> int:
+    """How many functions of Python are called."""
+    count = 0
+
+    def seen(frame: Any, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event == "call"
+
+    known = sys.getprofile()
+    sys.setprofile(seen)
+    try:
+        work()
+    finally:
+        sys.setprofile(known)
+    return count
+
+
+def bend(work: Callable[[nn.Module], Any]) -> float:
+    """By how much more the work grows from the second network to the third than from the first to the second."""
+    networks = [residual(width=2, depth=depth).eval() for depth in DEPTHS]
+    work(residual(width=2, depth=8).eval())  # what is only done once in a process
+    first, second, third = (calls_of(lambda network=network: work(network)) for network in networks)
+    return (third - second) / (second - first) - 1
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_work_for_each_layer_does_not_grow_with_depth(name: str) -> None:
+    operation: Operation = LINEAR[name] if name != "Half1" else type(LINEAR[name])(kind=LINEAR[name].kind)
+    given = context()
+
+    def work(network: nn.Module) -> None:
+        plan = operation.plan(network, given)
+        plan.apply(network)
+        plan.apply(network, values=False)
+
+    assert bend(work) <= SLACK
+
+
+def walk_for_each_layer(network: nn.Module) -> None:
+    for pair in foldable(network, context().inputs):
+        owners(network, network.get_submodule(pair[0]).weight)
+
+
+def replace_one_by_one(network: nn.Module) -> None:
+    for _, norm in foldable(network, context().inputs):
+        set_module(network, norm, nn.Identity())
+
+
+@pytest.mark.parametrize("work", [walk_for_each_layer, replace_one_by_one])
+def test_a_walk_for_each_layer_would_be_seen(work: Callable[[nn.Module], None]) -> None:
+    """The planted error: what `Quantize` did for each batch normalisation."""
+    assert bend(work) > 5 * SLACK
