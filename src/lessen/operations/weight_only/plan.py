@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -24,7 +24,7 @@ class QuantizedWeights:
     """The plan of `QuantizeWeights`.
 
     Args:
-        bits: Of a code.
+        bits: Of a code; 32 where there are none.
         groups: For each weight, by name, how many of a row share a step.
         shapes: The shape of each weight.
         scaled: Weights whose columns are multiplied by numbers of their own.
@@ -32,7 +32,7 @@ class QuantizedWeights:
         left: What was left alone, and why.
     """
 
-    bits: Annotated[int, Field(ge=1, le=8)]
+    bits: Annotated[int, Field(ge=1, le=8)] | Literal[32]
     groups: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     scaled: tuple[str, ...] = ()
