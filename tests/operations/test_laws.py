@@ -100,6 +100,19 @@ class TestSmooth(OperationLaws):
     networks = {"transformer": Example(lambda: transformer(dim=16, depth=1, heads=2, image=8, patch=4), (1, 8, 8))}
     settings = (Smooth(),)
 
+    def test_a_tighter_setting_never_writes_a_larger_file(self, network: Example, tmp_path: Path) -> None:
+        """It makes nothing smaller, and adds the scales of its multiplications alone."""
+        sizes, plan = [], Smooth().plan(network.build(), network.context())
+        for operation in (Smooth.neutral(), Smooth(before=()), Smooth()):
+            path = tmp_path / str(len(sizes))
+            self.save(operation.plan(network.build(), network.context()).apply(network.build()), network, path)
+            sizes.append(path.stat().st_size)
+        assert sizes[1] <= sizes[0]
+        numbers = sum(
+            value.numel() for name, value in plan.apply(network.build()).state_dict().items() if "scale" in name
+        )
+        assert 0 < sizes[2] - sizes[0] <= 4 * numbers + 200 * len(plan.scaled)
+
 
 class Packed:
     """The file whose size must not grow is the compressed one, which holds codes in their bits."""

@@ -1,14 +1,16 @@
 """Networks that are given numbers of words: their layers are found, exported, and computed in whole numbers."""
 
+import dataclasses
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lessen.core import Batch, Context, Operation
 from lessen.deploy import OnnxRuntime, export_onnx, read_kernels
-from lessen.operations import Equalize, Quantize, QuantizeDynamic, Smooth
+from lessen.operations import Equalize, PruneWeights, Quantize, QuantizeDynamic, Smooth
 
 
 class Words(nn.Module):
@@ -74,3 +76,98 @@ def test_scales_move_and_the_function_stays(model: nn.Module, operation: Operati
     with torch.no_grad():
         assert torch.allclose(new(*inputs), model(*inputs), atol=1e-6)
         assert not torch.equal(new.inner.weight, model.inner.weight)
+
+
+class PostNorm(nn.Module):
+    """Attention and a feed-forward layer as BERT has them: normalisations give to the residual sum, too."""
+
+    def __init__(self, *, width: int = 16) -> None:
+        super().__init__()
+        self.table, self.first = nn.Embedding(50, width), nn.LayerNorm(width)
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.second, self.inner, self.outer = nn.LayerNorm(width), nn.Linear(width, 32), nn.Linear(32, width)
+        self.third, self.head = nn.LayerNorm(width), nn.Linear(width, 5)
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        hidden = self.first(self.table(words))
+        mixed = nn.functional.scaled_dot_product_attention(
+            self.query(hidden)[:, None], self.key(hidden)[:, None], self.value(hidden)[:, None]
+        )[:, 0]
+        hidden = self.second(hidden + mixed)
+        hidden = self.third(hidden + self.outer(nn.functional.gelu(self.inner(hidden))))
+        weight = mask[:, :, None].to(hidden.dtype)
+        logits: Tensor = self.head((hidden * weight).sum(1) / weight.sum(1).clamp(min=1.0))
+        return logits
+
+
+def outlying() -> nn.Module:
+    """Two channels of a normalisation and one behind the GELU are far larger than the others, and read with less."""
+    torch.manual_seed(0)
+    model = PostNorm().eval()
+    with torch.no_grad():
+        for norm, readers in ((model.first, (model.query, model.key, model.value)), (model.second, (model.inner,))):
+            norm.weight[:2] *= 20
+            for layer in readers:
+                layer.weight[:, :2] /= 20
+                layer.weight[:, 2:] *= 10
+        model.inner.bias[3] += 100
+        model.outer.weight[:, 3] /= 100
+        model.outer.weight.mul_(10)
+    return model
+
+
+def test_a_post_norm_is_smoothed_by_a_multiplication_in_its_readers() -> None:
+    model, inputs = outlying(), sentences(16, 2)
+    plan = Smooth(strength=0.5, before=()).plan(model, CONTEXT)
+    assert plan.scaled == {"first": ("query", "key", "value"), "second": ("inner",)}
+    assert set(plan.left) == {"third"}
+    assert any("multiplied before query, key, value" in row["edit"] for row in plan.describe())
+    new = plan.apply(model)
+    assert {name for name, _ in new.named_parameters()} == {name for name, _ in model.named_parameters()}
+    with torch.no_grad():
+        assert torch.allclose(new(*inputs), model(*inputs), atol=1e-5)
+    # By hand: max(X) ** a / max(W) ** (1 - a), over all three weights that share the input.
+    with torch.no_grad():
+        largest = model.first(model.table(CONTEXT.calibration[0].inputs[0])).abs().flatten(0, 1).amax(0)
+        weights = torch.stack([getattr(model, name).weight for name in ("query", "key", "value")]).abs().amax((0, 1))
+        expected = (largest / weights).sqrt()
+        assert torch.allclose(1 / new.query.scale, expected, rtol=1e-5)
+        assert torch.allclose(new.query.weight, model.query.weight * expected, rtol=1e-5)
+    again = dataclasses.replace(plan, values=None).apply(model, values=False)
+    again.load_state_dict(new.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again(*inputs), new(*inputs))
+
+
+def test_smoothing_a_post_norm_lowers_the_error_of_eight_bits_and_the_file_says_the_same(tmp_path: Path) -> None:
+    model, inputs = outlying(), sentences(16, 2)
+
+    def quantized(network: nn.Module) -> nn.Module:
+        return Quantize(weight_bits=8).plan(network, CONTEXT).apply(network).eval()
+
+    def error(network: nn.Module) -> float:
+        with torch.no_grad():
+            return float((network(*inputs) - model(*inputs)).square().mean())
+
+    norms = quantized(Smooth(before=()).plan(model, CONTEXT).apply(model))
+    everywhere = Smooth().plan(model, CONTEXT)
+    assert everywhere.scaled["outer"] == ("outer",)
+    small = quantized(everywhere.apply(model))
+    assert error(norms) < 0.5 * error(quantized(model))
+    assert error(small) < 0.8 * error(norms)
+    path, runtime = export_onnx(small, inputs, tmp_path / "model.onnx"), OnnxRuntime()
+    with torch.no_grad():
+        said = small(*inputs)
+    assert torch.allclose(runtime.load(path, threads=1)(inputs), said, atol=float(said.std()) / 20)
+    # One multiplication and one grid for the three that read the same.
+    nodes = [node.op_type for node in onnx.load(path).graph.node]
+    assert nodes.count("QuantizeLinear") == len({"first", "second", "gelu", "head"}), nodes
+
+
+def test_what_is_shared_or_masked_gets_no_multiplication() -> None:
+    model = outlying()
+    model.key = model.query
+    plan = Smooth(before=()).plan(model, CONTEXT)
+    assert plan.scaled == {"first": ("value",), "second": ("inner",)}
+    pruned = PruneWeights(keep=0.5, where="query").plan(outlying(), CONTEXT).apply(outlying())
+    assert Smooth().plan(pruned, CONTEXT).scaled["first"] == ("key", "value")

@@ -20,6 +20,7 @@ from lessen.core.errors import NetworkError, PlanError, did_you_mean
 from lessen.core.seeds import generator
 from lessen.core.settings import settings
 from lessen.core.where import Where, matches
+from lessen.operations.scaled import give_scale
 from lessen.operations.values import put_values
 from lessen.surgery.calls import Call, Trace
 from lessen.surgery.copying import copy_network
@@ -69,6 +70,8 @@ class Rescaled:
     Args:
         folds: Layers and the batch normalisations that are folded into them before.
         links: For each layer or normalisation whose channels were divided, what multiplies instead.
+        scaled: For each input that others read too, named by its normalisation or its first layer, the linear layers
+            that multiply it by a number for each channel before they use it.
         spread: For each, the largest range of a channel as a multiple of the smallest, before and after, for people.
         left: What was left alone, and why.
         values: The tensors, by name.
@@ -76,6 +79,7 @@ class Rescaled:
 
     folds: tuple[Pair, ...] = ()
     links: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    scaled: dict[str, tuple[str, ...]] = field(default_factory=dict)
     spread: dict[str, tuple[float, float]] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] | None = None
@@ -90,21 +94,25 @@ class Rescaled:
             new = fold(model, self.folds, values=values) if self.folds else plain_copy(model)
             for path in self.links:
                 get_module(new, path)
+            for path in (path for layers in self.scaled.values() for path in layers):
+                give_scale(get_module(new, path))
         except NetworkError as error:
             raise PlanError(f"The plan does not belong to this network. {error}") from error
-        if values and self.links:
+        if values and (self.links or self.scaled):
             put_values(new, self.values)
         return new
 
     def describe(self) -> list[dict[str, Any]]:
         """One row for each layer or normalisation whose scales moved."""
         rows: list[dict[str, Any]] = []
-        for path, then in self.links.items():
+        edits = [(path, f"scales moved into {', '.join(then)}") for path, then in self.links.items()]
+        edits += [(path, f"multiplied before {', '.join(then)}") for path, then in self.scaled.items()]
+        for path, edit in edits:
             before, after = self.spread.get(path, (float("nan"), float("nan")))
             rows.append(
                 {
                     "module": path,
-                    "edit": f"scales moved into {', '.join(then)}",
+                    "edit": edit,
                     "before": f"ranges of channels differ {before:.3g} times",
                     "after": f"{after:.3g} times",
                 }
@@ -132,6 +140,40 @@ def find_links(model: nn.Module, seen: Trace, makers: frozenset[str]) -> Links:
         elif then:
             links.found.append(Link(one.path, tuple(then)))
     return links
+
+
+def find_inputs(model: nn.Module, seen: Trace, links: Links, where: Where, before: Where) -> list[Link]:
+    """The inputs of plain linear layers that no link scales: a name, and the layers that read each.
+
+    Args:
+        model: The network.
+        seen: What it computes.
+        links: Normalisations that are found scale what they give themselves. Those that are left and have an input here
+            are taken out of `left`.
+        where: Of which normalisations.
+        before: Before which layers, whatever gives them their input.
+    """
+    owners, makers = Owners(model), seen.makers()
+    linked = {path for link in links.found for path in link.then}
+    groups: dict[int, list[str]] = {}
+    for one in seen.calls:
+        number = one.inputs[0] if one.op == "linear" else None
+        if number is None or one.path in linked or type(get_module(model, one.path)) is not nn.Linear:
+            continue
+        norm = makers[number].path if number in makers and makers[number].op in NORMS else None
+        by_norm = norm is not None and matches(where, norm, get_module(model, norm))
+        if (by_norm or matches(before, one.path, get_module(model, one.path))) and _movable(
+            model, owners, seen, one.path
+        ):
+            groups.setdefault(number, []).append(one.path)
+    found = []
+    for number, layers in groups.items():
+        maker = makers.get(number)
+        norm = maker.path if maker is not None and maker.op in NORMS else ""
+        named = norm and seen.times[norm] == 1 and all(link.first != norm for link in found)
+        found.append(Link(norm if named else layers[0], tuple(layers)))
+        links.left.pop(norm, None)
+    return found
 
 
 def meant(model: nn.Module, links: Links, where: Where) -> list[Link]:

@@ -7,7 +7,7 @@ Shapes: C channels of what a normalisation gives.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from annotated_types import Ge, Le
@@ -20,7 +20,20 @@ from lessen.core.errors import PlanError
 from lessen.core.settings import settings
 from lessen.core.where import Where, check_where
 from lessen.operations.equalize import tensors_of
-from lessen.operations.rescale import NORMS, Link, Links, Rescaled, find_links, input_ranges, meant, move, proven, said
+from lessen.operations.rescale import (
+    NORMS,
+    Link,
+    Links,
+    Rescaled,
+    find_inputs,
+    find_links,
+    input_ranges,
+    meant,
+    move,
+    multiply_inputs,
+    proven,
+)
+from lessen.operations.values import write_value
 from lessen.surgery.calls import trace
 from lessen.surgery.copying import copy_network
 from lessen.surgery.modules import get_module
@@ -43,30 +56,35 @@ def smoothing_scale(values_C: Tensor, weights_C: Tensor, *, strength: float) -> 
 class Smooth:
     """Move the scale of channels with outliers from normalised activations into the linear layers that read them.
 
-    Works on the network in floating point, before it is quantized; what the network computes does not change.
+    Works on the network in floating point, before it is quantized; what the network computes does not change. Where
+    something else reads a normalisation too, as the residual sum behind a post-norm does, the linear layers multiply
+    what they are given.
 
     Args:
         strength: How much moves: 0 makes weights even, 1 activations.
         where: Which normalisations; None for all.
+        before: Before which other linear layers what they are given is multiplied, whatever made it, as a GELU; None
+            for all. Each such input costs a multiplication.
     """
 
-    strength: Annotated[float, Ge(0), Le(1)] = 0.5
+    strength: Annotated[float, Ge(0), Le(1)] = 0.8
     where: Where = None
+    before: Where = None
 
     card: ClassVar[Card] = Card(
         row="operations / quantization",
         paper="arXiv:2211.10438 (SmoothQuant)",
         says="Channels of activations with outliers are divided at the normalisation, and multiplied in the weights.",
-        costs="One pass over the calibration batches; nothing in the shipped model.",
-        fails_when="Normalisations stand behind the residual sum (post-norm), which then reads them too; attention "
-        "that hides its projections (nn.MultiheadAttention). These are left alone and named.",
-        differs="Scales move into normalisations only; between two layers, Equalize() does it without data.",
+        costs="One pass over the calibration batches. Nothing in the shipped model where a normalisation gives to "
+        "linear layers alone (pre-norm); elsewhere one multiplication for each input that is smoothed.",
+        fails_when="Attention hides its projections (nn.MultiheadAttention), or layers are shared: left alone.",
+        differs="The paper's strength is 0.5. Between two layers, Equalize() does it without data.",
     )
 
     @classmethod
     def neutral(cls) -> Self:
-        """No normalisation at all."""
-        return cls(where=())
+        """No normalisation and no layer at all."""
+        return cls(where=(), before=())
 
     def plan(self, model: nn.Module, context: Context) -> Rescaled:
         """See how large channels become on the calibration batches, and move their scales.
@@ -74,46 +92,67 @@ class Smooth:
         Raises:
             PlanError: there is no calibration batch, or `where` means nothing whose scales can move.
         """
-        if self.where == ():
+        if self.where == () and self.before == ():
             return Rescaled()
         model = plain(model)
-        check_where(model, where=self.where)
+        check_where(model, where=self.where, before=self.before)
         if not context.calibration:
             raise PlanError("Smooth needs calibration batches to see outliers in, and there are none in the context.")
         inputs = map_inputs(context.inputs, lambda value: value.to(context.device))
         own = copy_network(model).to(context.device).eval()
-        links = find_links(own, trace(own, inputs), NORMS)
+        seen = trace(own, inputs)
+        links = find_links(own, seen, NORMS)
         links = proven(own, Links(meant(own, links, self.where), links.left), inputs)
-        largest = _largest(own, links.found, context)
-        spread = {}
-        for link in links.found:
-            values_C = largest[link.first]
-            weights_C = torch.stack([input_ranges(get_module(own, path)) for path in link.then]).amax(0)
+        others = find_inputs(own, seen, links, self.where, self.before)
+        largest = _largest(own, links.found, others, context)
+        spread, values = {}, {}
+        for link in [*links.found, *others]:
+            values_C, layers = largest[link.first], [get_module(own, path) for path in link.then]
+            weights_C = torch.stack([input_ranges(layer) for layer in layers]).amax(0)
             scale_C = smoothing_scale(values_C, weights_C, strength=self.strength)
-            move(own, link, scale_C)
             spread[link.first] = (_spread(values_C), _spread(values_C / scale_C))
+            if link in links.found:
+                move(own, link, scale_C)
+                values |= tensors_of(own, [link])
+                continue
+            for path, layer in zip(link.then, layers, strict=True):
+                multiply_inputs(layer, scale_C)
+                values[f"{path}.weight"] = write_value(layer.weight)  # type: ignore[arg-type]
+                values[f"{path}.scale"] = write_value(1 / scale_C)
+        if not (links.found or others or links.left):
+            links.left[""] = "no normalisation gives to linear layers or convolutions"
         return Rescaled(
             links={link.first: link.then for link in links.found},
+            scaled={link.first: link.then for link in others},
             spread=spread,
-            left=said(links, "no normalisation gives to linear layers or convolutions alone"),
-            values=tensors_of(own, links.found) or None,
+            left=links.left,
+            values=values or None,
         )
 
 
-def _largest(model: nn.Module, links: list[Link], context: Context) -> dict[str, Tensor]:
-    """The largest magnitude of each channel that a normalisation gives on the calibration batches, shape (C,)."""
+def _largest(model: nn.Module, links: list[Link], others: list[Link], context: Context) -> dict[str, Tensor]:
+    """The largest magnitude of each channel on the calibration batches, shape (C,), by the name of the link.
+
+    Args:
+        model: The network.
+        links: Normalisations, whose outputs are looked at.
+        others: Links whose layers' input is looked at.
+        context: Calibration batches.
+    """
     found: dict[str, Tensor] = {}
 
-    def look(path: str, value: Tensor) -> None:
+    def look(name: str, value: Tensor) -> None:
         largest_C = value.detach().abs().flatten(0, -2).amax(0)
-        found[path] = torch.maximum(found[path], largest_C) if path in found else largest_C
+        found[name] = torch.maximum(found[name], largest_C) if name in found else largest_C
 
-    hooks = [
-        get_module(model, link.first).register_forward_hook(
-            lambda module, args, output, path=link.first: look(path, output)
-        )
-        for link in links
-    ]
+    def of_output(name: str) -> Any:
+        return lambda module, given, output: look(name, output)
+
+    def of_input(name: str) -> Any:
+        return lambda module, given: look(name, given[0])
+
+    hooks = [get_module(model, link.first).register_forward_hook(of_output(link.first)) for link in links]
+    hooks += [get_module(model, link.then[0]).register_forward_pre_hook(of_input(link.first)) for link in others]
     try:
         with torch.no_grad():
             for batch in context.calibration:

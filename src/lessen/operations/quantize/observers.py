@@ -188,7 +188,11 @@ class Entropy:
 
 @settings
 class MeanMagnitude:
-    """A step of 2 mean(abs(x)) / sqrt(largest code): where the training of a learned step starts."""
+    """A step of 2 mean(abs(x)) / sqrt(largest code): where the training of a learned step starts.
+
+    The range is never narrower than that of `SquaredError`: with 8 bits, and the more so the more zeros there are, the
+    formula would cut off the few values far out for nothing.
+    """
 
     needs_counts: ClassVar[bool] = True
 
@@ -200,6 +204,8 @@ class MeanMagnitude:
         below = round(levels * max(-seen.low, 0.0) / (max(seen.high, 0.0) - min(seen.low, 0.0)))
         mean = float((counts * np.abs(values)).sum() / counts.sum())
         step = 2 * mean / max(levels - below, 1) ** 0.5
+        low, high = SquaredError().range_of(seen, levels=levels)
+        step = max(step, max(high, 0.0) / max(levels - below, 1), max(-low, 0.0) / max(below, 1))
         return -below * step, (levels - below) * step
 
 
