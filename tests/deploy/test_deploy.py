@@ -8,7 +8,18 @@ import pytest
 import torch
 
 from lessen.core.errors import ExportError, NetworkError, SettingError
-from lessen.deploy import Deploy, OnnxRuntime, Stand, deploy, deploy_stands, installed, time_files
+from lessen.deploy import (
+    Deploy,
+    OnnxRuntime,
+    Stand,
+    TorchProgram,
+    deploy,
+    deploy_stands,
+    export_onnx,
+    export_pt2,
+    installed,
+    time_files,
+)
 from lessen.deploy import deployment as module
 from lessen.measure.timing import pinned_threads
 from lessen.zoo import residual
@@ -82,7 +93,7 @@ def test_one_that_passed_is_named_and_a_slower_int8_file_is_said_to_be(shipped: 
 def test_a_file_that_fails_is_reported_and_never_named(
     case: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def other(network: Any, inputs: Any, path: Path) -> Path:
+    def other(network: Any, inputs: Any, path: Path, **_: Any) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(case.file.read_bytes())
         return path
@@ -95,7 +106,7 @@ def test_a_file_that_fails_is_reported_and_never_named(
     assert row.value == 0
     assert "largest difference" in row.detail["reason"]
 
-    def unable(*_: Any) -> None:
+    def unable(*_: Any, **__: Any) -> None:
         raise ExportError("It has an operator that ONNX lacks.")
 
     monkeypatch.setattr(module, "export_onnx", unable)
@@ -103,6 +114,26 @@ def test_a_file_that_fails_is_reported_and_never_named(
     assert found.recommended is None
     assert [record.figure for record in found.records] == ["verified"]
     assert "operator that ONNX lacks" in found.notes[0]
+
+
+def test_a_network_is_traced_once_for_all_its_files_and_they_are_what_they_would_be_alone(
+    case: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced, trace = [], module.trace
+    monkeypatch.setattr(module, "trace", lambda network, inputs: traced.append(network) or trace(network, inputs))
+    settings = Deploy(runtimes=(OnnxRuntime(), TorchProgram()), threads=1, rounds=6)
+    teacher = residual(width=4, depth=8).eval()
+    stands = [Stand(name="teacher", step=0, network=teacher), Stand(name="1", step=1, network=case.model)]
+    found = deploy_stands(stands, case.data, tmp_path, settings=settings)
+    assert len(found.files) == 4
+    assert [id(network) for network in traced] == [id(case.model), id(teacher)]
+    alone = export_pt2(case.model, case.data.example(), tmp_path / "alone.pt2")
+    assert (
+        export_onnx(case.model, case.data.example(), tmp_path / "alone.onnx").read_bytes()
+        == (tmp_path / "model.onnx").read_bytes()
+    )
+    one, two = (TorchProgram().load(file, threads=1)(case.x) for file in (alone, tmp_path / "model.pt2"))
+    assert torch.equal(one, two)
 
 
 @pytest.mark.slow

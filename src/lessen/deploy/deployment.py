@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from torch import nn
 from lessen.core.data import Data, Inputs
 from lessen.core.errors import ExportError
 from lessen.core.record import Record
-from lessen.deploy.export import export_onnx, export_openvino, export_pt2
+from lessen.deploy.export import export_onnx, export_openvino, export_pt2, trace
 from lessen.deploy.kernels import read_kernels
 from lessen.deploy.planned import Deploy, DeployedFile, Stand, planned
 from lessen.deploy.recommend import Recommendation, recommend
@@ -30,6 +30,7 @@ from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Program, TorchProgram
 from lessen.deploy.timing import time_files
 from lessen.deploy.verify import failed, verify
 from lessen.measure.evaluate import evaluate
+from lessen.measure.kept import KeptOutputs
 from lessen.measure.latency import Speed
 from lessen.measure.size import file_bytes
 from lessen.measure.timings import Timings
@@ -103,10 +104,10 @@ def deploy_stands(
     files = planned(stands, folder, settings)
     inputs, classes = data.example(), data.classes is not None
     programs: dict[str, Program] = {}
-    written: set[Path] = set()
+    tracing, outputs = _Tracing(inputs), KeptOutputs()
     for file in files:
         try:
-            _write(file, inputs, written)
+            _write(file, tracing)
             program = file.runtime.load(file.path, threads=threads)
             file.kernels = read_kernels(file.runtime, file.path, inputs)
             file.bytes = file_bytes(file.path)
@@ -114,9 +115,12 @@ def deploy_stands(
             file.verified = failed(str(error))
             continue
         limits = settings.limits
-        file.verified = verify(program, file.network, data.validation, classes=classes, int8=file.int8, limits=limits)
+        file.verified = verify(
+            program, file.network, data.validation, classes=classes, int8=file.int8, limits=limits, outputs=outputs
+        )
         file.test = evaluate(program, data.test)
         programs[file.name] = program
+    del tracing, outputs  # they can be as large as a network
     first = settings.batch_sizes[0]
     timed = _time(files, programs, data, settings, seed=seed)
     named = recommend(files, first, {runtime: taken[first] for runtime, taken in timed.items()})
@@ -129,19 +133,39 @@ def deploy_stands(
     )
 
 
-def _write(file: DeployedFile, inputs: Inputs, written: set[Path]) -> None:
-    """Write one file; `written` holds the ONNX files of this run, which OpenVINO's are made from."""
+@dataclass
+class _Tracing:
+    """What one file leaves for the next: the last network's graph, and the ONNX files, which OpenVINO's are made from.
+
+    The files of one network follow each other, so it is traced once.
+    """
+
+    inputs: Inputs
+    written: set[Path] = field(default_factory=set)
+    last: tuple[nn.Module, torch.export.ExportedProgram] | None = None
+
+    def program(self, network: nn.Module) -> torch.export.ExportedProgram:
+        if self.last is None or self.last[0] is not network:
+            self.last = network, trace(network, self.inputs)
+        return self.last[1]
+
+
+def _write(file: DeployedFile, tracing: _Tracing) -> None:
+    """Write one file."""
+    inputs = tracing.inputs
     match file.runtime:
         case OnnxRuntime():
-            written.add(export_onnx(file.network, inputs, file.path))
+            program = tracing.program(file.network)
+            tracing.written.add(export_onnx(file.network, inputs, file.path, program=program))
         case OpenVino():
             source = file.path.with_suffix(".onnx")
             with tempfile.TemporaryDirectory(prefix="lessen-") as folder:
-                if source not in written:
-                    source = export_onnx(file.network, inputs, Path(folder) / source.name)
+                if source not in tracing.written:
+                    program = tracing.program(file.network)
+                    source = export_onnx(file.network, inputs, Path(folder) / source.name, program=program)
                 export_openvino(source, file.path)
         case TorchProgram():
-            export_pt2(file.network, inputs, file.path)
+            export_pt2(file.network, inputs, file.path, program=tracing.program(file.network))
         case _:
             raise ExportError(f"No way to write a file for {type(file.runtime).__name__} is known.")
 

@@ -33,7 +33,14 @@ OPSET = 21
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
-def export_onnx(model: nn.Module, inputs: Inputs, path: Path | str, *, optimize: bool = True) -> Path:
+def export_onnx(
+    model: nn.Module,
+    inputs: Inputs,
+    path: Path | str,
+    *,
+    optimize: bool = True,
+    program: torch.export.ExportedProgram | None = None,
+) -> Path:
     """Write a network as an ONNX file through `torch.export`, weights inside.
 
     Args:
@@ -42,12 +49,13 @@ def export_onnx(model: nn.Module, inputs: Inputs, path: Path | str, *, optimize:
         path: The file to write, ending in `.onnx`.
         optimize: False leaves the graph as it was traced, with each tensor of the state under its own name; what runs
             the file optimises it anyway.
+        program: The network as `trace` returns it, where that was called already.
 
     Raises:
         ExportError: the network cannot be traced or has an operator that ONNX lacks, or it is too large for one file.
     """
     path = Path(path)
-    exported = _program(model, inputs)
+    exported = program or trace(model, inputs)
     try:
         proto = _onnx(exported, optimize=optimize)
     except Exception as error:
@@ -105,14 +113,19 @@ def _attention(  # noqa: PLR0917  (the signature is PyTorch's)
     return scores.softmax(-1) @ value
 
 
-def export_pt2(model: nn.Module, inputs: Inputs, path: Path | str) -> Path:
+def export_pt2(
+    model: nn.Module, inputs: Inputs, path: Path | str, *, program: torch.export.ExportedProgram | None = None
+) -> Path:
     """Write a network as a `torch.export` program; `torch.export.load(path).module()` runs it, without lessen.
+
+    Arguments as of `export_onnx`.
 
     Raises:
         ExportError: the network cannot be traced.
     """
     path = Path(path)
-    exported, table = _program(model, inputs), decompositions() | low_bit.decompositions() | short.decompositions()
+    exported = program or trace(model, inputs)
+    table = decompositions() | low_bit.decompositions() | short.decompositions()
     with _exporting():
         if any(node.target in table for node in exported.graph.nodes):
             exported = exported.run_decompositions(table)
@@ -143,8 +156,12 @@ def export_openvino(onnx_file: Path | str, path: Path | str) -> Path:
     return path
 
 
-def _program(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
-    """The network as a graph of operators, in eval mode, for any number of examples."""
+def trace(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
+    """The network as a graph of operators, in eval mode, for any number of examples.
+
+    Raises:
+        ExportError: the network cannot be traced.
+    """
     own = bake_masks(copy_network(model).eval().cpu())
     # One example would be taken for the constant 1.
     two = map_inputs(inputs, lambda value: (value if value.shape[0] > 1 else torch.cat([value, value])).cpu())

@@ -18,6 +18,7 @@ from lessen.deploy.runtimes import Program
 from lessen.measure.classification import accuracy
 from lessen.measure.evaluate import evaluate
 from lessen.measure.fidelity import agreement
+from lessen.measure.kept import KeptOutputs
 from lessen.measure.regression import mean_squared_error
 
 NotNegative = Annotated[float, Ge(0)]
@@ -82,6 +83,7 @@ def verify(
     classes: bool = True,
     int8: bool = False,
     limits: Verification | None = None,
+    outputs: KeptOutputs | None = None,
 ) -> Verified:
     """Run a file and its network over the same held-out examples and compare.
 
@@ -92,9 +94,10 @@ def verify(
         classes: Whether the outputs are logits of classes.
         int8: Whether the file computes in whole numbers, so that values on the border of two steps may differ.
         limits: How far it may be.
+        outputs: What networks have said already, where one has several files.
     """
     limits = limits or Verification()
-    said = evaluate(network, examples, batch_size=64, most=limits.examples)
+    said = (outputs or KeptOutputs()).of(network, examples, batch_size=64, most=limits.examples)
     found = evaluate(program, examples, batch_size=64, most=limits.examples)
     return compare(found.values, said.values, said.labels, classes=classes, int8=int8, limits=limits)
 

@@ -18,6 +18,7 @@ from lessen.measure.classification import accuracy, nll
 from lessen.measure.evaluate import Outputs, evaluate, evaluating, output_of
 from lessen.measure.fidelity import accuracy_change, agreement, kl_to_teacher
 from lessen.measure.intervals import Estimate, bootstrap, mean_with_interval, median_with_interval, wilson
+from lessen.measure.kept import KeptOutputs
 from lessen.measure.latency import Speed, throughput, time_networks
 from lessen.measure.measure import measure
 from lessen.measure.memory import peak_memory
@@ -31,6 +32,7 @@ from lessen.measure.timings import Timings
 __all__ = [
     "Estimate",
     "Figure",
+    "KeptOutputs",
     "Outputs",
     "Speed",
     "Timings",

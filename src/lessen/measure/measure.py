@@ -13,7 +13,7 @@ from torch import nn
 from lessen.core.data import Data, Examples, Inputs
 from lessen.core.errors import DataError, NetworkError, SettingError
 from lessen.core.record import Record
-from lessen.measure.evaluate import Runnable, check_finite, evaluate
+from lessen.measure.evaluate import Outputs, Runnable, check_finite, evaluate
 from lessen.measure.intervals import Estimate
 from lessen.measure.latency import Speed, time_networks
 from lessen.measure.memory import peak_memory
@@ -31,6 +31,8 @@ def measure(
     data: Data | None = None,
     *,
     teacher: nn.Module | None = None,
+    told: Outputs | None = None,
+    taught: Outputs | None = None,
     run: Callable[[Inputs], Any] | None = None,
     runtime: str = "pytorch",
     batch_sizes: Sequence[int] = (1,),
@@ -52,6 +54,8 @@ def measure(
         thing: A module, or the path of a file (`.onnx`, `.xml` with its `.bin`, `.pt2`, `.safetensors`).
         data: Where inputs and labels come from. With `classes` it is classification, without it regression.
         teacher: What to compare with; None for no comparison.
+        told: What it says to the split, if that is known already.
+        taught: What the teacher says to the split, likewise.
         run: What runs the file, from inputs to outputs; loading runtimes is not done here.
         runtime: What the runtime is called in the records.
         batch_sizes: At which batch sizes to time and to look at memory.
@@ -109,11 +113,12 @@ def measure(
         settings = {"threads": used, "runtime": runtime, "repeats": repeats}
         for size in batch_sizes:
             records += _speed(runnable, teacher, examples, size, about=settings, say=say, seed=seed)
-        told = evaluate(runnable, examples, batch_size=batch_size)
+        told = told or evaluate(runnable, examples, batch_size=batch_size)
         check_finite(told, what=name, where=f"the {split} split of {data.name}")
-        reference = None if teacher is None else evaluate(teacher, examples, batch_size=batch_size)
+        if teacher is not None and taught is None:
+            taught = evaluate(teacher, examples, batch_size=batch_size)
     about = {"split": split, "examples": len(examples), "data": data.name}
-    for figure in quality(told, reference, classes=data.classes is not None, seed=seed):
+    for figure in quality(told, taught, classes=data.classes is not None, seed=seed):
         records.append(say(figure.name, figure.estimate, figure.unit, settings={**about, **figure.settings}))
     return records
 

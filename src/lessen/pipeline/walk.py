@@ -16,7 +16,7 @@ from lessen.core.seeds import derive
 from lessen.deploy import FileClock, Stand, deploy_stands
 from lessen.engine import run as train_stages
 from lessen.graph import Stage
-from lessen.measure import measure
+from lessen.measure import KeptOutputs, measure, pinned_threads
 from lessen.operations.prune_weights import masks_of
 from lessen.pipeline.folder import Kept, RunFolder, State
 from lessen.pipeline.gather import gather, write_records
@@ -54,6 +54,8 @@ class Walk:
         folder: Where.
         state: How far the run has come.
         resumed: Whether it was interrupted: the step that comes next may have been begun.
+        stands: The network after each step, and the teacher.
+        outputs: What the teacher said to the test split.
     """
 
     job: Job
@@ -61,6 +63,7 @@ class Walk:
     state: State
     resumed: bool
     stands: list[Stand] = field(default_factory=list)
+    outputs: KeptOutputs = field(default_factory=KeptOutputs)
 
     def to_the_end(self) -> Reached:
         """Do all that is left to do."""
@@ -158,12 +161,17 @@ class Walk:
 
     def _measure(self, network: nn.Module, subject: str, number: int) -> list[Record]:
         job = self.job
+        threads = job.measuring.threads or job.deploy.threads
+        with pinned_threads(threads):
+            taught = self.outputs.of(job.teacher, job.data.test)  # it changes no more, and is compared at each step
         return measure(
             network,
             job.data,
             teacher=None if number == 0 else job.teacher,
+            told=taught if number == 0 else None,
+            taught=None if number == 0 else taught,
             batch_sizes=job.measuring.batch_sizes or job.deploy.batch_sizes,
-            threads=job.measuring.threads or job.deploy.threads,
+            threads=threads,
             repeats=job.measuring.repeats,
             subject=subject,
             step=number,
