@@ -1,0 +1,24 @@
+"""One run is killed with -9 at every kind of write, is taken up each time, and ends as one that was left alone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_run_that_is_killed_at_every_kind_of_write_ends_with_the_same_bits() -> None:
+    """In a process of its own, which forks a child for each attempt: no thread and no graph of gradients is in it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.hostile.kills"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 stuck, 0 different, 0 with files left behind" in done.stdout
+    assert int(done.stdout.split("killed ")[1].split()[0]) >= 60, done.stdout
