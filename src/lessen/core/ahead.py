@@ -6,7 +6,6 @@ under a seed that comes with each part. So a run can stop anywhere and start aga
 
 from __future__ import annotations
 
-import os
 import random
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lessen.core.errors import DataError, LessenError
+from lessen.core.machine import cores
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -62,8 +62,7 @@ def loading_of(examples: Examples) -> Loading:
 
 def threads() -> int:
     """How many threads read and decode: as many as there are processors, at most 4."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(4, count)
+    return min(4, cores())
 
 
 def ahead(examples: Examples, parts: Iterable[Part]) -> Generator[Batch, None, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -69,37 +70,40 @@ class ImageFolder:
                 f"{root} has classes that the training images do not have: {', '.join(sorted(extra)[:5])}. "
                 f"Known are {', '.join(classes[:10])}."
             )
-        files = [(file, label) for label, name in enumerate(classes) for file in _images(root / name)]
+        found = [_images(root / name) for name in classes]
+        files = list(itertools.chain.from_iterable(found))
         if not files:
             raise DataError(
                 f"No images in {root}. Expected {root}/CLASS/*.png, one folder a class; "
                 f"known endings are {', '.join(sorted(SUFFIXES))}."
             )
         pil = need("PIL.Image", "data")
-        paths = [file for file, _ in files]
-        labels = torch.tensor([label for _, label in files])
-        names = [str(path) for path in paths]
-        return ImageExamples(lambda i: pil.open(paths[i]), names, labels, self.size, self.channels, held, paths)
+        labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(part) for part in found]))
+        return ImageExamples(lambda i: pil.open(files[i]), files, labels, self.size, self.channels, held, files=True)
 
 
-def _images(root: Path) -> list[Path]:
+def _images(root: Path) -> list[str]:
     """The images below a folder, in order; links to folders are not followed.
 
     Raises:
         DataError: something that is named like an image is no file: opening a named pipe would wait for ever.
     """
-    found = []
-    for folder, _, names in os.walk(root):
-        with os.scandir(folder) as entries:
-            special = {entry.name for entry in entries if not entry.is_file()}
-        for name in names:
-            path = Path(folder, name)
-            if path.suffix.lower() not in SUFFIXES:
-                continue
-            if name in special:
-                raise DataError(f"{path} is named like an image, but is no file that can be read. Take it out.")
-            found.append(path)
-    return sorted(found)
+    found, folders = [], [str(root)]
+    try:
+        while folders:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        folders += [] if entry.is_symlink() else [entry.path]
+                    elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+                        if not entry.is_file():
+                            raise DataError(
+                                f"{entry.path} is named like an image, but is no file that can be read. Take it out."
+                            )
+                        found.append(entry.path)
+    except OSError as error:
+        raise DataError(f"The folder {root} cannot be read ({error}).") from error
+    return sorted(found, key=lambda path: path.replace(os.sep, "\0"))  # folder by folder, whatever they are called
 
 
 def _folders(root: Path) -> list[Path]:

@@ -6,10 +6,10 @@ Shapes: N examples, C channels, H x W positions.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from lessen.core.examples import Examples
 Channels = Literal[1, 3]
 """Grey or colour."""
 
-HELD = 512 * 2**20
+HELD = 256 * 2**20
 """Bytes of decoded images that the splits of one folder or data set hold in memory together, at most; and never more
 than a quarter of the memory that is free when it is loaded. Images beyond that are decoded anew in every epoch."""
 
@@ -74,7 +74,7 @@ class ImageExamples:
         size: Height and width to resize to, in pixels; None expects all of them to have the size of the first.
         channels: 1 for grey, 3 for colour.
         held: Where decoded images are held; shared by the splits.
-        paths: The files, where the images are files.
+        files: Whether the names are those of files.
     """
 
     open: Callable[[int], Any]
@@ -83,7 +83,7 @@ class ImageExamples:
     size: tuple[int, int] | None
     channels: Channels
     held: Held = field(default_factory=Held, repr=False, compare=False)
-    paths: Sequence[Path] | None = field(default=None, repr=False)
+    files: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,7 +91,7 @@ class ImageExamples:
     @property
     def loading(self) -> Loading:
         """By threads: decoding leaves the interpreter free."""
-        return Loading(threads=threads() if self.paths is not None else 1)
+        return Loading(threads=threads() if self.files else 1)
 
     def fetch(self, index_N: Tensor) -> Batch:
         """The examples with these numbers, in this order.
@@ -125,16 +125,16 @@ class ImageExamples:
         inputs, labels = Content(), Content()
         inputs.text(f"{self.size} {self.channels}")
         labels.tensor(self.labels)
-        if self.paths is None:
+        if not self.files:
             inputs.text(sampled(self)[0])
             return inputs.hexdigest(), labels.hexdigest()
         try:
-            sizes = [path.stat().st_size for path in self.paths]
+            sizes = [os.stat(name).st_size for name in self.names]
             step = max(1, -(-sum(sizes) // READ))
-            for i, (path, size) in enumerate(zip(self.paths, sizes, strict=True)):
-                inputs.text(f"{path.parent.name}/{path.name} {size}")
+            for i, (name, size) in enumerate(zip(self.names, sizes, strict=True)):
+                inputs.text(f"{'/'.join(name.split(os.sep)[-2:])} {size}")
                 if i % step == 0:
-                    with path.open("rb") as stream:
+                    with open(name, "rb") as stream:
                         inputs.text(hashlib.file_digest(stream, "sha256").hexdigest())
         except OSError as error:
             raise DataError(f"The images cannot be read ({error}).") from error

@@ -32,6 +32,12 @@ StoredInputs = Stored | tuple[Stored, ...] | dict[str, Stored]
 LARGE = 64 * 2**20
 """Bytes from which a mapped file is read ahead by threads, and an array in a file is mapped at all."""
 
+MAPPED = 32 * 2**20
+"""Bytes of a file that are mapped at a time while rows are picked from it."""
+
+HUGE_PAGE = 2 * 2**20
+"""Bytes that reading one byte can map, where the cache of the file system uses huge pages."""
+
 BLOCK = 4 * 2**20
 """Bytes that are read at a time where all of an array is looked at."""
 
@@ -178,8 +184,11 @@ def pick(array: Stored, index_N: Tensor) -> Stored:
         return torch.from_numpy(found if found.dtype.isnative else found.astype(found.dtype.newbyteorder("=")))
     order = np.argsort(index)
     found = np.empty((len(index), *array.shape[1:]), array.dtype.newbyteorder("="))
-    found[order] = array[index[order]]
-    release(array)
+    step = max(1, MAPPED // (HUGE_PAGE + found.nbytes // max(1, len(index))))
+    for first in range(0, len(index), step):
+        some = order[first : first + step]
+        found[some] = array[index[some]]
+        release(array)
     return found
 
 
