@@ -144,6 +144,9 @@ def test_workers_of_a_loader_give_what_this_process_gives() -> None:
             assert torch.equal(mine.inputs, theirs.inputs)
             assert torch.equal(mine.index, theirs.index)
             assert torch.equal(mine.labels, theirs.labels)
+    examples = DatasetExamples(Augmented())
+    alone, many = examples.fetch(torch.tensor([5])), examples.fetch(torch.arange(9))
+    assert torch.equal(alone.inputs[0], many.inputs[5])  # looked at again, it is what it was
     again = [b.inputs for b in ahead(DatasetExamples(Augmented()), ((seed + 1, i) for seed, i in parts(30, 4)))]
     assert not any(torch.equal(mine.inputs, other) for mine, other in zip(found[0], again, strict=True))
 

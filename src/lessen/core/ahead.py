@@ -1,25 +1,23 @@
 """Batches fetched while the network computes: by threads that read and decode, or by the workers of a DataLoader.
 
-What is fetched never depends on how: the order is that of the parts, and someone's own dataset draws its random numbers
-under a seed that comes with each part. So a run can stop anywhere and start again there.
+What is fetched never depends on how: the order is that of the parts, and each item of someone's own dataset draws its
+random numbers from the seed of its part and its own number. So a run can stop anywhere and start again there.
 """
 
 from __future__ import annotations
 
-import random
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lessen.core.errors import DataError, LessenError
 from lessen.core.machine import cores
+from lessen.core.seeds import drawing_from
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -82,21 +80,6 @@ def ahead(examples: Examples, parts: Iterable[Part]) -> Generator[Batch, None, N
     return (fetch(part) for part in parts)
 
 
-@contextmanager
-def all_seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators of Python, NumPy and torch for a block, and give them back as they were."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed % 2**63)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-
-
 class _Fetch:
     """Fetches one part; also the dataset of a DataLoader whose items are whole batches."""
 
@@ -107,7 +90,7 @@ class _Fetch:
         seed, index_N = part
         if not self.foreign:
             return self.examples.fetch(index_N)
-        with all_seeded(seed):
+        with drawing_from(seed):
             return self.examples.fetch(index_N)
 
     def __getitem__(self, part: tuple[int, list[int]]) -> Batch | LessenError:

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lessen.core.ahead import all_seeded, loading_of
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -27,7 +25,7 @@ def examples_digest(examples: Examples, *, labels: bool = True) -> str:
 
     Arrays are read whole, in blocks: 1 to 3 s for 3 GB, and no memory. It is kept with arrays and image folders, so a
     second call costs nothing. Folders of images say what they read. Of any other dataset as many examples as `SAMPLED`
-    are looked at, evenly spaced, under a fixed seed: a dataset that draws random views has the same digest twice.
+    are looked at, evenly spaced.
 
     Args:
         examples: A split.
@@ -88,13 +86,8 @@ def sampled(examples: Examples) -> tuple[str, str]:
     count = len(examples)
     inputs, labels = Content(), Content()
     inputs.text(str(count))
-    foreign = loading_of(examples).foreign
     for part in torch.linspace(0, max(0, count - 1), min(SAMPLED, count)).round().long().split(64):
-        if foreign:
-            with all_seeded(int(part[0])):
-                batch = examples.fetch(part)
-        else:
-            batch = examples.fetch(part)
+        batch = examples.fetch(part)
         inputs.inputs(batch.inputs)
         if batch.labels is not None:
             labels.tensor(batch.labels)

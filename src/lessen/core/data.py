@@ -96,7 +96,7 @@ class Data:
         from lessen.core.seeds import generator
 
         order = torch.randperm(len(self.train), generator=generator(seed, "calibration"))[:count]
-        return list(ahead(self.train, ((int(part[0]), part) for part in order.split(batch))))
+        return list(ahead(self.train, ((0, part) for part in order.split(batch))))
 
     def check(self, *, most: int = 4096) -> None:
         """Look for what would only fail later: an empty split, numbers that are not finite, labels out of range.

@@ -14,6 +14,7 @@ from lessen.core.ahead import Loading, ahead, loading_of
 from lessen.core.batch import Batch, Inputs, map_inputs, values_of
 from lessen.core.content import Content, content_of
 from lessen.core.errors import DataError, LessenError
+from lessen.core.seeds import Drawing
 
 
 @runtime_checkable
@@ -94,7 +95,8 @@ class DatasetExamples:
         Raises:
             DataError: the dataset raises an error, or its items do not fit together.
         """
-        items = items_of(self.dataset, index_N)
+        with Drawing() as drawing:
+            items = items_of(self.dataset, index_N, drawing)
         try:
             if isinstance(items[0], tuple | list):
                 inputs = torch.stack([torch.as_tensor(item[0]) for item in items])
@@ -107,14 +109,15 @@ class DatasetExamples:
             ) from error
 
 
-def items_of(dataset: Any, index_N: Tensor) -> list[Any]:
-    """Items of a dataset, one by one.
+def items_of(dataset: Any, index_N: Tensor, drawing: Drawing) -> list[Any]:
+    """Items of a dataset, one by one, each with its own random numbers.
 
     Raises:
         DataError: the dataset raises an error; the text names the item.
     """
     items = []
     for i in index_N.tolist():
+        drawing.item(i)
         try:
             items.append(dataset[i])
         except LessenError:
@@ -168,12 +171,10 @@ class SubsetExamples:
 def batches(examples: Examples, *, size: int, most: int | None = None) -> Iterator[Batch]:
     """The examples in order, `size` at a time; at most `most` of them, or all.
 
-    A dataset that draws random views gives the same ones in each pass.
+    A dataset that draws random numbers gives the same examples in each pass, whatever the size of a batch.
     """
     total = len(examples) if most is None else min(most, len(examples))
-    yield from ahead(
-        examples, ((first, torch.arange(first, min(first + size, total))) for first in range(0, total, size))
-    )
+    yield from ahead(examples, ((0, torch.arange(first, min(first + size, total))) for first in range(0, total, size)))
 
 
 def _some(index_N: Tensor) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -36,6 +38,43 @@ def seeded(seed: int, *purpose: object) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(state)
+
+
+_drawn: ContextVar[int] = ContextVar("the seed that items of datasets draw from", default=0)
+
+
+@contextmanager
+def drawing_from(seed: int) -> Iterator[None]:
+    """Let the items of datasets that are read in this block draw from a seed (see `Drawing`); 0 outside of any."""
+    token = _drawn.set(seed)
+    try:
+        yield
+    finally:
+        _drawn.reset(token)
+
+
+class Drawing:
+    """A block in which someone's own dataset is read: what an item draws depends on the seed and its number alone.
+
+    It draws from the global generators of Python, NumPy and torch, which are given back as they were.
+    """
+
+    def __enter__(self) -> Drawing:
+        self._states = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
+        return self
+
+    def item(self, number: int) -> None:
+        """Item `number` is read next."""
+        state = (_drawn.get() + (number + 1) * 0x9E3779B97F4A7C15) & (2**64 - 1)
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+        random.seed(state)
+        np.random.seed(state >> 32)
+        torch.default_generator.manual_seed(state >> 1)
+
+    def __exit__(self, *raised: object) -> None:
+        random.setstate(self._states[0])
+        np.random.set_state(self._states[1])
+        torch.set_rng_state(self._states[2])
 
 
 def uniforms(index_N: Tensor, count: int, *, seed: int) -> Tensor:

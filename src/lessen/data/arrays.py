@@ -18,6 +18,7 @@ from lessen.core.batch import Batch
 from lessen.core.data import Data, View, check_labels
 from lessen.core.errors import DataError
 from lessen.core.examples import DatasetExamples, Examples, items_of
+from lessen.core.seeds import Drawing
 from lessen.core.settings import settings
 from lessen.data.files import read_npy, read_npz
 from lessen.data.labels import agree, class_names, known_labels
@@ -130,14 +131,15 @@ class CollatedExamples:
         Raises:
             DataError: the dataset or the function raises an error, or gives something else than arrays.
         """
-        items = items_of(self.dataset, index_N)
-        try:
-            made = self.collate(items)
-        except Exception as error:
-            raise DataError(
-                f"The collate_fn of the loader cannot put items {index_N[:4].tolist()} together "
-                f"({type(error).__name__}: {error}). It must return (inputs, labels)."
-            ) from error
+        with Drawing() as drawing:
+            items = items_of(self.dataset, index_N, drawing)
+            try:
+                made = self.collate(items)
+            except Exception as error:
+                raise DataError(
+                    f"The collate_fn of the loader cannot put items {index_N[:4].tolist()} together "
+                    f"({type(error).__name__}: {error}). It must return (inputs, labels)."
+                ) from error
         inputs, labels = _pair(made)
         return Batch(map_stored(inputs, as_input), index_N, None if labels is None else as_label(labels))
 
