@@ -1,8 +1,9 @@
 """A program that trains with everything that must survive a kill; `test_resume.py` runs it, kills it and resumes it.
 
-Usage: program.py train FOLDER [KILL_AT] | parts FILE
+Usage: program.py train FOLDER [KILL_AT] | parts FILE | agree FOLDER [RUNS]
 """
 
+import json
 import os
 import signal
 import sys
@@ -173,6 +174,35 @@ def norm(file: Path) -> None:
         torch.distributed.destroy_process_group()
 
 
+def agree(folder: Path, runs: int) -> None:
+    """Runs with batch norm, patience and the best epoch kept; each process says how it ended.
+
+    The processes are given folders, seeds and first weights of their own, and no device: those of the main one count.
+    """
+    from lessen.engine import run
+    from lessen.surgery.digest import digest
+
+    rank, told = int(os.environ.get("RANK", "0")), []
+    for number in range(runs):
+        network = make_network(6, 10 * number + rank)
+        graph = Graph(
+            nodes=[
+                Labels(),
+                Network(name="s", module=network, learns=True),
+                Snapshot(name="average", of="s", when=MovingAverage(decay=0.5)),
+            ],
+            edges=[
+                Edge(source="labels", target="s", objective=CrossEntropy()),
+                Edge(source="average", target="s", objective=SoftTargets()),
+            ],
+        )
+        fit = Fit(batch=16, patience=1, optimizer=SGD(rate=0.3))
+        stage = Stage(name="agree", graph=graph, epochs=12, fit=fit)
+        history = run([stage], make_data(), folder=folder / f"run-{number}-{rank}", seed=number + rank, progress=False)
+        told.append([digest(network), history.steps, history.best("s")])
+    (folder / f"rank-{rank}.json").write_text(json.dumps(told))
+
+
 def finish(course: Course, file: Path, *networks: nn.Module) -> None:
     """Make all steps, then let the main process write the networks."""
     rank = 0
@@ -185,8 +215,12 @@ def finish(course: Course, file: Path, *networks: nn.Module) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     what, where = sys.argv[1], Path(sys.argv[2])
+    count = int(sys.argv[3]) if len(sys.argv) > 3 else None
     if what == "train":
-        train(where, int(sys.argv[3]) if len(sys.argv) > 3 else None)
+        train(where, count)
+    elif what == "agree":
+        agree(where, count or 20)
     else:
+        agree(where.parent, 2)
         parts(where)
         norm(where)

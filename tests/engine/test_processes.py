@@ -1,5 +1,6 @@
 """Two processes and one, with the same batch over all of them, do the same."""
 
+import json
 import os
 import subprocess
 import sys
@@ -47,6 +48,12 @@ def test_two_processes_equal_one(program: ModuleType, tmp_path: Path) -> None:
         assert {name: edge["loss"] for name, edge in a["edges"].items()} == pytest.approx(
             {name: edge["loss"] for name, edge in b["edges"].items()}, abs=1e-5
         )
+
+    # Whatever is decided is decided once: both ranks end with the same weights, after as many steps, in one folder.
+    told = [json.loads((two / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+    assert told[0] == told[1]
+    assert all(steps < 72 for _, steps, _ in told[0])  # patience ended them
+    assert sorted(path.name for path in two.glob("run-*")) == ["run-0-0", "run-1-0"]
 
     # Batch norm normalises each process's part by itself, unless it is synchronised.
     together, apart = (

@@ -59,9 +59,7 @@ def use_cache(unit: NetworkUnit, examples: Examples, home: Home, *, folder: Path
         "stored": cache.stored.value,
         "top_k": cache.top_k,
     }
-    if home.main:
-        _complete(unit, examples, home, cache=cache, where=where, key=key)
-    home.wait()
+    home.decide(lambda: _complete(unit, examples, home, cache=cache, where=where, key=key))
     about = _about(where, key)
     unit.cached = _Reader(where, [(tap, about["taps"][_tap_name(tap)]) for tap in unit.taps], home.device)
 

@@ -2,19 +2,37 @@
 
 Accelerate keeps its state in class-wide dictionaries. A run has its own copies of them, put in place only while it
 computes, so runs in sequence or interleaved, and a program's own use of accelerate, do not see one another.
+
+With several processes, whatever is decided (where the run lies, how good an epoch was, whether to stop) is decided by
+the main one and told to the others, and so is what it fails with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from lessen.core.errors import SettingError
+from lessen.core import errors
+from lessen.core.errors import LessenError, SettingError
 from lessen.graph.stage import Precision
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=1)
+"""How long processes wait for one another: the main one may measure and export for hours."""
+
+
+def processes() -> int:
+    """How many processes work together, as the launcher (torchrun) says."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    return int(text) if text.isdigit() else 1
 
 
 class Home:
@@ -28,7 +46,7 @@ class Home:
     def __init__(self, *, device: torch.device | str | None, precision: Precision) -> None:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState, GradientState, PartialState
-        from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+        from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 
         wanted = None if device is None else torch.device(device)
         if precision is Precision.FLOAT16 and not (
@@ -37,18 +55,25 @@ class Home:
             raise SettingError("Precision FLOAT16 needs a CUDA device. Use BFLOAT16 or FULL on this machine.")
         self._shared = [PartialState._shared_state, AcceleratorState._shared_state, GradientState._shared_state]
         self._own: list[dict[str, Any]] = [{}, {}, {}]
+        # Without an accelerator, accelerate takes the processes of a launcher for one another only when it is told so.
+        alone = wanted is None and processes() > 1 and not torch.accelerator.is_available()
         with self.inside():
             self.accelerator = Accelerator(
-                cpu=wanted is not None and wanted.type == "cpu",
+                cpu=alone or (wanted is not None and wanted.type == "cpu"),
                 mixed_precision=precision.value,
                 gradient_accumulation_steps=1,
-                kwargs_handlers=[DistributedDataParallelKwargs()],
+                kwargs_handlers=[DistributedDataParallelKwargs(), InitProcessGroupKwargs(timeout=PATIENCE)],
             )
             self.device = torch.device(self.accelerator.device)
             self.processes = int(self.accelerator.num_processes)
             self.rank = int(self.accelerator.process_index)
             # One process that torchrun started is distributed too: its module is wrapped as those of several are.
             self.distributed = self.accelerator.distributed_type != DistributedType.NO
+        if processes() not in {1, self.processes}:
+            raise SettingError(
+                f"The launcher started {processes()} processes, but accelerate found {self.processes}. Unset "
+                "ACCELERATE_USE_CPU and what else sets up accelerate, or start one process."
+            )
         if wanted is not None and wanted.type != self.device.type:
             raise SettingError(f"The device {wanted} was asked for, but accelerate found {self.device}.")
         self.main = self.rank == 0
@@ -102,6 +127,59 @@ class Home:
         with self.inside():
             reduced: Tensor = self.accelerator.reduce(values, reduction="mean")
         return reduced
+
+    def decide(self, work: Callable[[], T]) -> T:
+        """Let the main process do something, and give what came out of it to all: JSON data.
+
+        Raises:
+            LessenError: what the main process failed with, in every process.
+        """
+        if self.processes == 1:
+            return work()
+        answer: dict[str, Any] = {}
+        failed: BaseException | None = None
+        if self.main:
+            try:
+                answer = {"gave": work()}
+            except BaseException as error:  # noqa: BLE001  # it is raised again, once the others know
+                failed = error
+                answer = {"failed": type(error).__name__, "says": str(error)}
+        answer = json.loads(self._from_main(json.dumps(answer).encode()))
+        if failed is not None:
+            raise failed
+        if "failed" in answer:
+            kind = getattr(errors, answer["failed"], None)
+            own = isinstance(kind, type) and issubclass(kind, LessenError)
+            raise (
+                kind(answer["says"])
+                if own
+                else errors.RunError(f"The main process failed: {answer['failed']}: {answer['says']}")
+            )
+        result: T = answer["gave"]
+        return result
+
+    def _from_main(self, content: bytes) -> bytes:
+        """The bytes that the main process has."""
+        with self.inside():
+            length = torch.tensor([len(content)], device=self.device)
+            torch.distributed.broadcast(length, src=0)
+            sent = torch.empty(int(length), dtype=torch.uint8, device=self.device)
+            if self.main:
+                sent.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+            torch.distributed.broadcast(sent, src=0)
+        return sent.cpu().numpy().tobytes()
+
+    @torch.no_grad()
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes the values that the main one has, in place."""
+        if self.processes == 1:
+            return
+        with self.inside():
+            for value in tensors:
+                whole = value.detach().contiguous()
+                torch.distributed.broadcast(whole, src=0)
+                if whole.data_ptr() != value.data_ptr():
+                    value.copy_(whole)
 
     def wait(self) -> None:
         """Wait for all processes."""

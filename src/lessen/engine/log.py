@@ -156,10 +156,10 @@ class Log:
     def _write(self, rows: list[dict[str, Any]]) -> None:
         if self.keep:
             self._kept += rows
-        if self._path is None or not self._home.main:
+        if (path := self._path) is None:
             return
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-        append_text(self._path, text)
+        self._home.decide(lambda: append_text(path, text))
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

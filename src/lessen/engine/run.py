@@ -17,6 +17,7 @@ from lessen.core.identity import identify
 from lessen.engine.bar import Bar
 from lessen.engine.checkpoint import Checkpoints, Saved
 from lessen.engine.history import History
+from lessen.engine.home import Home, processes
 from lessen.engine.keeping import load, load_networks, networks_of, save
 from lessen.engine.log import cut_log, read_log
 from lessen.engine.stopping import Asked, Stopped
@@ -25,7 +26,7 @@ from lessen.engine.training import Training
 from lessen.graph.check import check
 from lessen.graph.draw import draw
 from lessen.graph.node import Branch, Network
-from lessen.graph.stage import Stage
+from lessen.graph.stage import Precision, Stage
 
 _FLUSH_EVERY = 50
 
@@ -93,27 +94,36 @@ class Course:
         for stage in stages:
             check(stage)
         self.stages, self.data, self.seed, self.device, self.track = list(stages), data, seed, device, track
+        # Several processes agree on what the main one was given, and on whether it can go on.
+        home = Home(device=device, precision=Precision.FULL) if processes() > 1 else None
+        if home is not None:
+            folder, self.seed = home.decide(lambda: [None if folder is None else str(folder), seed])
         self.folder = None if folder is None else Path(folder)
         self.history = History(folder=self.folder)
         self.learned = _learners(self.stages)
         self._checkpoints: Checkpoints | None = None
         self._resumed: Saved | None = None
         if self.folder is not None:
-            told = _told(self.stages, data, seed, self.learned)
-            self._checkpoints = Checkpoints(self.folder / "checkpoints", told)
-            self._resumed = self._pick_up(self._checkpoints, self.folder, resume=resume)
+            told = _told(self.stages, data, self.seed, self.learned)
+            self._checkpoints = checkpoints = Checkpoints(self.folder / "checkpoints", told)
+            if home is not None:
+                checkpoints.fingerprint = home.decide(lambda: checkpoints.fingerprint)
+                home.decide(lambda: self._look_up(checkpoints, resume=resume) and None)
+            self._resumed = self._look_up(checkpoints, resume=resume)
+            if self._resumed is not None:
+                self._pick_up(self._resumed, self.folder)
 
-    def _pick_up(self, checkpoints: Checkpoints, folder: Path, *, resume: bool) -> Saved | None:
+    def _look_up(self, checkpoints: Checkpoints, *, resume: bool) -> Saved | None:
         if not resume:
             if checkpoints.folder.is_dir() and any(checkpoints.folder.glob("checkpoint-*")):
-                raise RunError(f"{folder} holds a run already. Resume it, or choose another folder.")
+                raise RunError(f"{self.folder} holds a run already. Resume it, or choose another folder.")
             return None
-        saved = checkpoints.newest()
-        if saved is not None:
-            load_networks(self.learned, saved)
-            rows = read_log(folder / "log.jsonl")
-            self.history.validations = [row for row in rows if row["kind"] == "validation" and _before(row, saved)]
-        return saved
+        return checkpoints.newest()
+
+    def _pick_up(self, saved: Saved, folder: Path) -> None:
+        load_networks(self.learned, saved)
+        rows = read_log(folder / "log.jsonl")
+        self.history.validations = [row for row in rows if row["kind"] == "validation" and _before(row, saved)]
 
     def steps(self, asked: Asked | None = None) -> Generator[Training, None, None]:
         """Run, and give the stage after every optimizer step. Files are written only from here on.
@@ -125,9 +135,9 @@ class Course:
         for number in range(first, len(self.stages)):
             saved = self._resumed if number == first else None
             training = self._start(number, saved)
-            if not started:
-                self._open_folder(training)
-                started = True
+            if not started and (folder := self.folder) is not None:
+                training.home.decide(lambda: self._open_folder(training, folder))  # noqa: B023  # called at once
+            started = True
             try:
                 yield from self._walk(training, asked)
                 training.finish()
@@ -154,13 +164,11 @@ class Course:
             training.compare(saved.about["gives"])
         return training
 
-    def _open_folder(self, training: Training) -> None:
-        if self.folder is None or not training.home.main:
-            return
+    def _open_folder(self, training: Training, folder: Path) -> None:
         if self._checkpoints is not None and self._resumed is None:
             self._checkpoints.begin()
-        write_json(self.folder / "graph.json", draw(self.stages))
-        cut_log(self.folder / "log.jsonl", stage=training.number, step=training.step)
+        write_json(folder / "graph.json", draw(self.stages))
+        cut_log(folder / "log.jsonl", stage=training.number, step=training.step)
 
     def _walk(self, training: Training, asked: Asked | None) -> Iterator[Training]:
         trackers = Trackers(self.track, training.stage.name, self.folder, training.home)
@@ -207,21 +215,22 @@ class Course:
             return bool(training.home.mean(said) > 0)
 
     def _keep(self, training: Training) -> None:
-        if self._checkpoints is None:
+        if (checkpoints := self._checkpoints) is None:
             return
         training.log.flush()
         training.check_weights()
-        if training.home.main:
-            saved = save(training, self.learned, self._checkpoints)
-            self._checkpoints.write(training.number, training.step, saved)
-        training.home.wait()
+
+        def write() -> None:
+            checkpoints.write(training.number, training.step, save(training, self.learned, checkpoints))
+
+        training.home.decide(write)
 
     def _keep_between(self, training: Training) -> None:
         """After a stage only its networks matter: the next one starts from them."""
-        if self._checkpoints is not None and training.home.main:
-            about = {"best": training.best, "best_files": {}}
-            self._checkpoints.write(training.number + 1, 0, Saved(networks_of(self.learned), about))
-        training.home.wait()
+        if (checkpoints := self._checkpoints) is None:
+            return
+        saved = Saved(networks_of(self.learned), {"best": training.best, "best_files": {}})
+        training.home.decide(lambda: checkpoints.write(training.number + 1, 0, saved))
 
 
 def _told(stages: Sequence[Stage], data: Data, seed: int, learned: Collection[nn.Module]) -> Any:

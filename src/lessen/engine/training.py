@@ -68,6 +68,9 @@ class Training:
                 task=data.task,
             )
             self.sparsifiers = self._own(started)
+            for unit in self.flow.units.values():
+                if unit.module is not None:
+                    self.home.share([*unit.module.parameters(), *unit.module.buffers()])
             self.flow.set_mode(training=True)
             if stage.fit.channels_last:
                 self._lay_out(torch.channels_last)
@@ -171,7 +174,8 @@ class Training:
             rates = self._move(progress)
         except LessenError as error:
             self._stop_fetching()
-            self.log.flush()
+            if self.home.processes == 1:  # the others are not here to take a mean with
+                self.log.flush()
             raise type(error)(f"Stage {self.stage.name!r}, step {self.step}: {error}") from error
         finally:
             self.flow.forget()
@@ -270,6 +274,20 @@ class Training:
         epoch, fit = (self.step - 1) // self.epoch_steps, self.stage.fit
         if (epoch + 1) % fit.validate_every and self.step < self.steps:
             return None
+        self.home.share(self._buffers())
+        figures = self.home.decide(self._look)
+        settled = [sparsifier.settled(self.step / self.steps) for sparsifier in self.sparsifiers.values()]
+        improved = self._remember(figures)
+        # Where nothing can be judged, nothing is said against going on.
+        self.waited = 0 if improved or not figures or not all(settled) else self.waited + 1
+        return self.log.validation(epoch, self.step, figures, improved)
+
+    def _look(self) -> Figures:
+        """The figures on the validation split.
+
+        Raises:
+            DataError: one is not finite.
+        """
         with self.home.inside():
             figures = evaluate(self.flow, self.data, self.home.device)
             self.flow.set_mode(training=True)
@@ -277,11 +295,12 @@ class Training:
             for figure, value in found.items():
                 if not math.isfinite(value):
                     raise diverged(self.stage, self.step - 1, f"the {figure} of {node!r} on the validation split")
-        settled = [sparsifier.settled(self.step / self.steps) for sparsifier in self.sparsifiers.values()]
-        improved = self._remember(figures)
-        # Where nothing can be judged, nothing is said against going on.
-        self.waited = 0 if improved or not figures or not all(settled) else self.waited + 1
-        return self.log.validation(epoch, self.step, figures, improved)
+        return figures
+
+    def _buffers(self) -> list[Tensor]:
+        """What moves with the batches of each process by itself: running statistics, and what follows them."""
+        modules = [*self.flow.learning, *(copy for _, copy, _ in self.snapshots)]
+        return list({id(value): value for module in modules for value in module.buffers()}.values())
 
     def check_weights(self) -> None:
         """Look for weights that are not finite; the loss that they give would be seen in the next step only.
@@ -355,6 +374,7 @@ class Training:
     def finish(self) -> None:
         """Put the best states back, leave all networks in eval mode, and take the hooks away."""
         self.log.flush()
+        self.home.share(self._buffers())
         for name, parts in self.networks().items():
             if name in self.best_states:
                 for part, module in parts.items():
