@@ -149,12 +149,9 @@ class Home:
             raise failed
         if "failed" in answer:
             kind = getattr(errors, answer["failed"], None)
-            own = isinstance(kind, type) and issubclass(kind, LessenError)
-            raise (
-                kind(answer["says"])
-                if own
-                else errors.RunError(f"The main process failed: {answer['failed']}: {answer['says']}")
-            )
+            if isinstance(kind, type) and issubclass(kind, LessenError):
+                raise kind(answer["says"])
+            raise errors.RunError(f"The main process failed: {answer['failed']}: {answer['says']}")
         result: T = answer["gave"]
         return result
 

@@ -97,7 +97,8 @@ class Course:
         # Several processes agree on what the main one was given, and on whether it can go on.
         home = Home(device=device, precision=Precision.FULL) if processes() > 1 else None
         if home is not None:
-            folder, self.seed = home.decide(lambda: [None if folder is None else str(folder), seed])
+            given: list[Any] = [None if folder is None else str(folder), seed]
+            folder, self.seed = home.decide(lambda: given)
         self.folder = None if folder is None else Path(folder)
         self.history = History(folder=self.folder)
         self.learned = _learners(self.stages)
