@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import lessen
 from lessen.core.errors import NetworkError
@@ -15,6 +16,7 @@ from lessen.surgery.copying import copy_network
 from lessen.surgery.masks import mask_of, mask_parameter
 from lessen.surgery.modules import copy_structure, copy_with
 from lessen.testing import EXAMPLES
+from lessen.testing.catalogue import LITTLE, Little, exported, outputs
 
 
 class Remembers(nn.Module):
@@ -48,6 +50,28 @@ def test_what_a_network_remembers_is_copied_without_its_graph(copied: object) ->
     assert gave.requires_grad
     assert torch.equal(torch.rand(2, generator=new.generator), torch.rand(2, generator=model.generator))
     handle.remove()
+
+
+class RemembersFeatures(Little):
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        self.features = F.relu(self.conv(F.relu(self.bn(self.stem(x_NCHW)))))
+        out = self.blocks(self.features.mean((2, 3)))
+        logits_NC: Tensor = self.head(F.relu(self.same(F.relu(self.tied(out)))))
+        return logits_NC
+
+
+@pytest.mark.parametrize("name", exported())
+def test_every_operation_works_on_a_network_that_was_just_trained_and_remembers(name: str) -> None:
+    network, known = RemembersFeatures().eval(), Little().eval()
+    known.load_state_dict(network.state_dict())
+    network(LITTLE.inputs(3)).sum().backward()
+    features, gradient = network.features, network.stem.weight.grad
+    plan = exported()[name].plan(network, LITTLE.context())
+    small = plan.apply(network)
+    assert network.features is features
+    assert network.stem.weight.grad is gradient
+    assert features.grad_fn is not None
+    assert torch.equal(outputs(small, LITTLE), outputs(plan.apply(known), LITTLE))
 
 
 def test_what_cannot_be_copied_is_named() -> None:

@@ -22,6 +22,7 @@ from lessen.pipeline.networks import carry_frozen, freeze
 from lessen.pipeline.plans import decode_plans, follow
 from lessen.schemes import Scheme
 from lessen.surgery.copying import copy_network
+from lessen.surgery.plain import folded_rows, pytorch_masks
 from lessen.zoo import load_tensors
 
 Step = Operation | Scheme
@@ -102,10 +103,16 @@ def loss_for(data: Data) -> Callable[[Any, Tensor], Tensor]:
 
 
 def operate(course: Course, operation: Operation, context: Context, number: int) -> Course:
-    """Plan and apply one operation."""
+    """Plan and apply one operation. Masks of PyTorch that the network came with become masks of the run first."""
+    folded = folded_rows(course.network)
+    masks = PrunedWeights.of(pytorch_masks(course.network))
+    if masks.masks:
+        row = {"step": number, "operation": "torch.nn.utils.prune", "rows": masks.describe()}
+        network = carry_frozen(course.network, masks.apply(course.network))
+        course = Course(network, [*course.plans, masks], [*course.rows, row])
     plan = operation.plan(course.network, context)
     network = carry_frozen(course.network, plan.apply(course.network))
-    row = {"step": number, "operation": title(operation), "rows": plan.describe()}
+    row = {"step": number, "operation": title(operation), "rows": [*folded, *plan.describe()]}
     return Course(network, [*course.plans, plan], [*course.rows, row])
 
 

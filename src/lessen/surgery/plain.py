@@ -3,7 +3,7 @@
 Operations work on plain weights. `plain` evaluates each such weight once, in eval mode, and puts the result in its
 place: the outputs in eval mode stay the same, bit for bit. What the parametrisation did *in training* ends: a weight
 with weight norm is then trained directly, one with spectral norm or orthogonality is no longer held there, and zeros
-of `torch.nn.utils.prune` may move (`PruneWeights` takes them first and keeps them).
+of `torch.nn.utils.prune` may move. `lessen.compress` therefore makes masks of its own of these first.
 """
 
 from __future__ import annotations
@@ -93,6 +93,15 @@ def folded_rows(model: nn.Module) -> list[dict[str, Any]]:
         {"module": each.full, "edit": "fold", "before": f"computed by {each.kind}", "after": "a plain tensor"}
         for each in foreign(model)
     ]
+
+
+def pytorch_masks(model: nn.Module) -> dict[str, Tensor]:
+    """The masks of `torch.nn.utils.prune` on a network, by the full name of the tensor; True where a weight stays."""
+    return {
+        each.full: each.module._buffers[f"{each.name}_mask"].bool()  # type: ignore[union-attr]
+        for each in foreign(model)
+        if isinstance(each.hook, prune.BasePruningMethod)
+    }
 
 
 def _fold(each: Foreign, times: Counter[int]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any
@@ -127,7 +128,13 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     try:
         logging.disable(logging.CRITICAL)
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            # A network may remember its features; what it remembers during the export is undone by PyTorch.
+            warnings.filterwarnings("ignore", "The tensor attribute", UserWarning)
             yield
     finally:
         logging.disable(before)
