@@ -152,9 +152,12 @@ def test_entropy_cuts_outliers_off_and_keeps_the_best_of_its_ranges(signed: bool
 def test_mean_magnitude_starts_where_the_paper_starts() -> None:
     torch.manual_seed(0)
     weight = torch.randn(3, 5000)
-    found = weight_steps(weight, MeanMagnitude(), limit=7, axis=0)
-    assert torch.allclose(found, 2 * weight.abs().mean(1) / math.sqrt(7), rtol=1e-3)
-    assert not torch.allclose(found, 2 * weight.abs().mean(1) / math.sqrt(8), rtol=1e-3)
+    for limit in (1, 3):
+        found = weight_steps(weight, MeanMagnitude(), limit=limit, axis=0)
+        assert torch.allclose(found, 2 * weight.abs().mean(1) / math.sqrt(limit), rtol=1e-3)
+        assert not torch.allclose(found, 2 * weight.abs().mean(1) / math.sqrt(limit + 1), rtol=1e-3)
+    # With 8 bits the formula's range is five times as wide as the weights: codes that nothing would use.
+    assert torch.allclose(weight_steps(weight, MeanMagnitude(), limit=127, axis=0), weight.abs().amax(1) / 127)
 
 
 # Gradients

@@ -166,7 +166,7 @@ def find_inputs(model: nn.Module, seen: Trace, links: Links, where: Where, befor
             model, owners, seen, one.path
         ):
             groups.setdefault(number, []).append(one.path)
-    found = []
+    found: list[Link] = []
     for number, layers in groups.items():
         maker = makers.get(number)
         norm = maker.path if maker is not None and maker.op in NORMS else ""

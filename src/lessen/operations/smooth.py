@@ -105,7 +105,8 @@ class Smooth:
         links = proven(own, Links(meant(own, links, self.where), links.left), inputs)
         others = find_inputs(own, seen, links, self.where, self.before)
         largest = _largest(own, links.found, others, context)
-        spread, values = {}, {}
+        spread: dict[str, tuple[float, float]] = {}
+        values: dict[str, str] = {}
         for link in [*links.found, *others]:
             values_C, layers = largest[link.first], [get_module(own, path) for path in link.then]
             weights_C = torch.stack([input_ranges(layer) for layer in layers]).amax(0)

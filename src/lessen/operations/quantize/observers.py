@@ -190,8 +190,8 @@ class Entropy:
 class MeanMagnitude:
     """A step of 2 mean(abs(x)) / sqrt(largest code): where the training of a learned step starts.
 
-    The range is never narrower than that of `SquaredError`: with 8 bits, and the more so the more zeros there are, the
-    formula would cut off the few values far out for nothing.
+    The range is never wider than what was seen, nor narrower than that of `SquaredError`. With 2 and 3 bits it is the
+    paper's; with 8 bits the formula leaves most codes unused or, where there are many zeros, cuts off for nothing.
     """
 
     needs_counts: ClassVar[bool] = True
@@ -205,7 +205,9 @@ class MeanMagnitude:
         mean = float((counts * np.abs(values)).sum() / counts.sum())
         step = 2 * mean / max(levels - below, 1) ** 0.5
         low, high = SquaredError().range_of(seen, levels=levels)
-        step = max(step, max(high, 0.0) / max(levels - below, 1), max(-low, 0.0) / max(below, 1))
+        ends = ((low, high), (seen.low, seen.high))
+        least, most = (max(max(b, 0.0) / max(levels - below, 1), max(-a, 0.0) / max(below, 1)) for a, b in ends)
+        step = min(max(step, least), most)
         return -below * step, (levels - below) * step
 
 
