@@ -10,6 +10,7 @@ from lessen.operations.factorization import Channel, Spatial
 from lessen.operations.half import BFloat16, Float16, Half, Halved
 from lessen.operations.isomorphic import Isomorphic
 from lessen.operations.knapsack import Knapsack
+from lessen.operations.layer_bits import LayerBits
 from lessen.operations.low_rank import Factorized, LowRank
 from lessen.operations.pattern import NM, Anywhere, PerRow
 from lessen.operations.prune_channels import PruneChannels, PrunedChannels
@@ -89,6 +90,7 @@ __all__ = [
     "Isomorphic",
     "Knapsack",
     "LayerAdaptive",
+    "LayerBits",
     "LearnedClip",
     "LearnedStep",
     "LearnedStepAndOffset",

@@ -21,6 +21,7 @@ from lessen.core.errors import PlanError
 from lessen.core.machine import saturates_int8
 from lessen.core.settings import settings
 from lessen.core.where import Where, check_where, matches
+from lessen.operations.layer_bits import LayerBits, bits_by_name
 from lessen.operations.quantize.biases import correctable, corrected_biases
 from lessen.operations.quantize.edges import find_edges
 from lessen.operations.quantize.grids import weight_grid_name
@@ -32,6 +33,7 @@ from lessen.operations.quantize.observing import layer_weights, observe, weight_
 from lessen.operations.quantize.plan import FULL, Quantized
 from lessen.operations.quantize.reconstruction import reconstruct
 from lessen.operations.quantize.rounding import Learning
+from lessen.operations.quantize.tables import find_tables
 from lessen.operations.values import write_value
 from lessen.surgery.calls import Call, trace
 from lessen.surgery.copying import copy_network
@@ -54,6 +56,9 @@ class Quantize:
         observer: Chooses the range of each edge from what passes it on the calibration batches.
         weight_bits: Of the weights, 2 to 8, or `Mixed` for as many as each layer needs; None takes 8, or 7 where the
             processor adds 8-bit products in 16 bits and could overflow (x86 without VNNI).
+        embedding_bits: Of the tables of embeddings, stored in codes with a step for each row; None leaves them.
+        layer_bits: Layers and embeddings, by name, whose weights get other bits than the rest, as the first and last.
+            With `Mixed` the budget is that of all others.
         weight_observer: Chooses a step for each channel from its weights, which is then kept; None lets the step follow
             the largest weight, also in training. Where steps or the rounding learn, None is `SquaredError()`.
         rounding: How to learn which way each weight is rounded, up or down; None takes the nearest.
@@ -69,6 +74,8 @@ class Quantize:
     bits: Bits | Literal[32] = 8
     observer: Observer = MinMax()
     weight_bits: Bits | Mixed | None = None
+    embedding_bits: Bits | None = 8
+    layer_bits: tuple[LayerBits, ...] = ()
     weight_observer: Observer | None = None
     rounding: Learning | None = None
     correct_biases: bool = False
@@ -93,7 +100,7 @@ class Quantize:
     )
 
     def __post_init__(self) -> None:
-        idle = [name for name in ("weight_bits", "rounding", "learned") if getattr(self, name) is not None]
+        idle = [name for name in ("weight_bits", "layer_bits", "rounding", "learned") if getattr(self, name)]
         if self.bits == FULL and idle:
             raise ValueError(
                 f"with bits=32 nothing is rounded, so {' and '.join(idle)} would change nothing; for weights alone "
@@ -141,18 +148,25 @@ class Quantize:
             narrowed = self.where is not None or self.exclude not in ((), None)
             by = " that `where` and `exclude` leave" if narrowed else ""
             raise PlanError(f"This network has no convolution or linear layer to quantize{by}.")
-        weights = self._bits(own, list(reversed(layers)), context, inputs)
+        tables, floating_tables = list[str](), dict[str, str]()
+        if self.embedding_bits is not None:
+            tables, floating_tables = find_tables(own, self._chooses)
+        own_bits = bits_by_name(own, self.layer_bits, [*layers, *tables])
+        rest = [path for path in reversed(layers) if path not in own_bits]
+        bits = own_bits | (self._bits(own, rest, context, inputs) if rest else {})
+        weights = {path: bits[path] for path in reversed(layers)}
         steps, left = self._steps(own, inputs, weights)
         values = {f"{GRIDS}.{weight_grid_name(path)}.step": write_value(step) for path, step in steps.items()}
         plan = Quantized(
             bits=self.bits,
             folds=tuple(folds),
             weights=weights,
+            tables={path: own_bits.get(path, self.embedding_bits or FULL) for path in tables},
             edges=observe(own, sites, context, self.observer, levels=2**self.bits - 1),
             learned=self.learned,
             moved={} if self.learned is None else {site: source for site, source in sites.items() if site != source},
             channels={path: len(step) for path, step in steps.items()},
-            left=left,
+            left=floating_tables | left,
             values=values or None,
         )
         if self.rounding is not None:
@@ -172,7 +186,9 @@ class Quantize:
         return plan
 
     def _means(self, model: nn.Module, path: str) -> bool:
-        module = get_module(model, path)
+        return self._chooses(path, get_module(model, path))
+
+    def _chooses(self, path: str, module: nn.Module) -> bool:
         return matches(self.where, path, module) and not matches(self.exclude, path, module)
 
     def _bits(self, model: nn.Module, layers: list[str], context: Context, inputs: Inputs) -> dict[str, int]:

@@ -14,6 +14,7 @@ from lessen.core.settings import settings
 from lessen.operations.quantize.grids import Grids, WeightGrid
 from lessen.operations.quantize.learned import Learned
 from lessen.operations.quantize.network import is_quantized, with_grids
+from lessen.operations.quantize.tables import code_tables
 from lessen.operations.values import put_values
 from lessen.surgery.fold import Pair, fold
 from lessen.surgery.modules import get_module
@@ -32,6 +33,7 @@ class Quantized:
         bits: Of the activations; 32 changes nothing.
         folds: Layers and the normalisations that are folded into them.
         weights: For each layer, by name, the bits of its weights.
+        tables: For each embedding whose table is stored in codes, by name, their bits.
         edges: For each site (see `lessen.surgery.calls`) the step of its grid and the code of zero.
         learned: Which of these numbers learn when the network is trained.
         moved: Of sites that keep the grid of another one, that other; noted where grids learn.
@@ -47,6 +49,7 @@ class Quantized:
     bits: WidthOfPlan
     folds: tuple[Pair, ...] = ()
     weights: dict[str, WidthOfPlan] = field(default_factory=dict)
+    tables: dict[str, Annotated[int, Ge(2), Le(8)]] = field(default_factory=dict)
     edges: dict[str, tuple[float, int]] = field(default_factory=dict)
     learned: Learned | None = None
     moved: dict[str, str] = field(default_factory=dict)
@@ -67,7 +70,7 @@ class Quantized:
         if is_quantized(model):
             raise PlanError(f"{type(model).__name__} is quantized already. Quantize the network it came from.")
         names = {name for name, _ in model.named_modules()}
-        for name in (*self.weights, *(_module_of(site) for site in self.edges)):
+        for name in (*self.weights, *self.tables, *(_module_of(site) for site in self.edges)):
             if name not in names:
                 raise PlanError(
                     f"The plan quantizes {name!r}, which {type(model).__name__} does not have: "
@@ -81,6 +84,7 @@ class Quantized:
             weight = getattr(get_module(new, name), "weight", None)
             if name not in self.weights or not isinstance(weight, Tensor) or count not in weight.shape[:2]:
                 raise PlanError(f"The plan gives {name!r} {count} steps, which it has no channels for.")
+        code_tables(new, self.tables, values=values)
         place = next((value.device for value in (*new.parameters(), *new.buffers())), torch.device("cpu"))
         new = with_grids(new, self._grids().to(place))
         for path in self.corrected:
@@ -124,6 +128,15 @@ class Quantized:
                     "after": f"{bits}-bit weights, {steps}",
                 }
             )
+        rows += [
+            {
+                "module": name,
+                "edit": "table in codes",
+                "before": "32-bit table",
+                "after": f"{bits}-bit table, a step for each row",
+            }
+            for name, bits in self.tables.items()
+        ]
         rows += [
             {
                 "module": site,

@@ -8,6 +8,7 @@ Shapes: O rows, I inputs of a row.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -17,6 +18,7 @@ from torch import nn
 from lessen.core import Card, Context, Where, check_where, matches, settings
 from lessen.core.errors import PlanError, did_you_mean
 from lessen.operations.hessian import Layer, gram_of, layers_of, rows_of
+from lessen.operations.layer_bits import LayerBits, bits_by_name
 from lessen.operations.prune_weights.candidates import other_matrices, prunable
 from lessen.operations.weight_only.awq import Awq
 from lessen.operations.weight_only.gptq import Gptq
@@ -40,6 +42,7 @@ class QuantizeWeights:
 
     Args:
         bits: Of a weight, 2 to 8; 32 changes nothing.
+        layer_bits: Layers, by name, whose weights get other bits than the rest, as the first and the last.
         group: How many weights along a row share a step; None for a whole row.
         method: How weights are rounded.
         symmetric: Whether the code of zero is in the middle of every grid; otherwise each group has its own.
@@ -48,6 +51,7 @@ class QuantizeWeights:
     """
 
     bits: Annotated[int, Ge(2), Le(8)] | Literal[32] = 4
+    layer_bits: tuple[LayerBits, ...] = ()
     group: Annotated[int, Ge(2)] | None = 32
     method: Nearest | Gptq | Awq | Hqq = Nearest()
     symmetric: bool = False
@@ -86,6 +90,9 @@ class QuantizeWeights:
                 f"{type(self.method).__name__} needs calibration batches to see what each layer is given, and there "
                 "are none in the context. Nearest() and Hqq() need none."
             )
+        paths = {name: name.rpartition(".")[0] for name in weights}
+        own_bits = bits_by_name(model, self.layer_bits, dict.fromkeys(paths.values()))
+        bits = {name: own_bits.get(path, int(self.bits)) for name, path in paths.items()}
         own = copy_network(model).to(context.device).eval()
         layers = layers_of(own, context.inputs, weights) if self.method.needs_inputs else {}
         values: dict[str, str] = {}
@@ -93,7 +100,8 @@ class QuantizeWeights:
         for name in [*layers, *(name for name in weights if name not in layers)]:
             path, _, last = name.rpartition(".")
             module = own.get_submodule(path)
-            coded = self._round(own, module, last, layers.get(name), context)
+            one = dataclasses.replace(self, bits=bits[name])
+            coded = one._round(own, module, last, layers.get(name), context)
             groups[name] = coded.group
             scaled += [name] if coded.columns is not None else []
             values |= values_of(name, coded)
@@ -101,7 +109,13 @@ class QuantizeWeights:
             stored(module, last).data = coded.weight().reshape(getattr(module, last).shape).to(stored(module, last))
         shapes = {name: tuple(getattr(*weights[name]).shape) for name in groups}
         return QuantizedWeights(
-            bits=self.bits, groups=groups, shapes=shapes, scaled=tuple(scaled), values=values, left=left
+            bits=self.bits,
+            widths={name: width for name, width in bits.items() if width != self.bits},
+            groups=groups,
+            shapes=shapes,
+            scaled=tuple(scaled),
+            values=values,
+            left=left,
         )
 
     def _round(self, model: nn.Module, module: nn.Module, last: str, layer: Layer | None, context: Context) -> Coded:

@@ -25,6 +25,7 @@ class QuantizedWeights:
 
     Args:
         bits: Of a code; 32 where there are none.
+        widths: For each weight that has other bits, by name, these.
         groups: For each weight, by name, how many of a row share a step.
         shapes: The shape of each weight.
         scaled: Weights whose columns are multiplied by numbers of their own.
@@ -33,6 +34,7 @@ class QuantizedWeights:
     """
 
     bits: Annotated[int, Field(ge=1, le=8)] | Literal[32]
+    widths: dict[str, Annotated[int, Field(ge=1, le=8)]] = Field(default_factory=dict)
     groups: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     scaled: tuple[str, ...] = ()
@@ -60,7 +62,7 @@ class QuantizedWeights:
             coded = _empty(shape, group, scaled=name in self.scaled, like=tensor)
             if values:
                 coded = self._coded(name, coded)
-            code_parameter(owners, module, last, coded, bits=self.bits)
+            code_parameter(owners, module, last, coded, bits=self.widths.get(name, self.bits))
         return network
 
     def _coded(self, name: str, empty: Coded) -> Coded:
@@ -90,7 +92,7 @@ class QuantizedWeights:
                     "module": name,
                     "edit": "weights in codes",
                     "before": f"{math.prod(self.shapes[name])} weights of 32 bits",
-                    "after": f"{self.bits} bits, a step for each {group}{columns}",
+                    "after": f"{self.widths.get(name, self.bits)} bits, a step for each {group}{columns}",
                 }
             )
         rows += [{"module": name, "edit": "left alone", "before": why, "after": ""} for name, why in self.left.items()]
