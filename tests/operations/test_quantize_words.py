@@ -143,7 +143,7 @@ def test_smoothing_a_post_norm_lowers_the_error_of_eight_bits_and_the_file_says_
     model, inputs = outlying(), sentences(16, 2)
 
     def quantized(network: nn.Module) -> nn.Module:
-        return Quantize(weight_bits=8).plan(network, CONTEXT).apply(network).eval()
+        return Quantize(weight_bits=8, embedding_bits=None).plan(network, CONTEXT).apply(network).eval()
 
     def error(network: nn.Module) -> float:
         with torch.no_grad():
