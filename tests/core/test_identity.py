@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lessen.core.data import ArrayExamples, Batch, SubsetExamples
-from lessen.core.identity import differences, examples_digest, identify, identity
+from lessen.core.data import ArrayExamples, Batch, SubsetExamples, examples_digest
+from lessen.core.identity import differences, identify, identity
 
 SCALE = 2.0
 

@@ -24,11 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lessen.core.data import ArrayExamples, Batch, Examples, SubsetExamples, map_inputs
+from lessen.core.content import bytes_of, examples_digest
+from lessen.core.examples import Examples
 
-_WHOLE = 1 << 28
-"""Bytes of examples in memory that are looked at in full."""
-_SAMPLED = 64
 _DEEPEST = 24
 
 
@@ -72,52 +70,6 @@ def differences(one: Any, two: Any, path: str = "") -> Iterator[str]:
             yield from differences(mine, other, f"{path}.{number}" if path else str(number))
     elif one != two:
         yield f"{path}: {_short(one)} and {_short(two)}"
-
-
-def examples_digest(examples: Examples) -> str:
-    """A digest of a set of examples: how many there are, and what is in them, labels included.
-
-    Examples in memory are read in full up to 256 MiB. Of more, and of examples that are read from files, 64 are
-    looked at, evenly spaced. Inputs that come out differently at a second look (a data set that augments itself) are
-    told by their shapes alone.
-    """
-    count = len(examples)
-    total = hashlib.sha256(str(count).encode())
-    if count == 0:
-        return total.hexdigest()
-    few = torch.arange(min(4, count))
-    first, again = _content(examples.fetch(few)), _content(examples.fetch(few))
-    steady = all(np.array_equal(one, two, equal_nan=False) for one, two in zip(first, again, strict=True))
-    size = sum(value.nbytes for value in first) // len(few) * count
-    whole = _in_memory(examples) and size <= _WHOLE
-    chosen = torch.arange(count) if whole else torch.linspace(0, count - 1, min(_SAMPLED, count)).round().long()
-    for index in chosen.split(1024):
-        batch = examples.fetch(index)
-        for value in _content(batch if steady else Batch(batch.index, batch.index, batch.labels)):
-            total.update(value.data)
-        map_inputs(batch.inputs, lambda value: total.update(f"{tuple(value.shape)}|{value.dtype}".encode()))
-    return total.hexdigest()
-
-
-def _content(batch: Batch) -> list[np.ndarray[Any, Any]]:
-    """The bytes of all inputs and labels."""
-    values: list[Tensor] = []
-    map_inputs(batch.inputs, values.append)
-    return [_bytes(value) for value in (*values, *(() if batch.labels is None else (batch.labels,)))]
-
-
-def _bytes(value: Tensor) -> np.ndarray[Any, Any]:
-    whole = value.detach().cpu()
-    if whole.layout is not torch.strided:
-        whole = whole.to_dense()
-    flat = whole.resolve_conj().resolve_neg().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
-
-
-def _in_memory(examples: Examples) -> bool:
-    while isinstance(examples, SubsetExamples):
-        examples = examples.examples
-    return isinstance(examples, ArrayExamples)
 
 
 def _short(value: Any) -> str:
@@ -182,7 +134,7 @@ class _Teller:
 
     def _tensor(self, value: Tensor) -> list[Any]:
         about = [list(value.shape), str(value.dtype)]
-        return about if value.is_meta else [*about, hashlib.sha256(_bytes(value).data).hexdigest()]
+        return about if value.is_meta else [*about, hashlib.sha256(bytes_of(value).data).hexdigest()]
 
     def _array(self, value: np.ndarray[Any, Any], path: str) -> list[Any]:
         if value.dtype.hasobject:

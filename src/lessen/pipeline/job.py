@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from lessen.core.data import Data
+from lessen.core.data import Data, examples_digest
 from lessen.core.errors import RunError
-from lessen.core.identity import differences, examples_digest, identify
+from lessen.core.identity import differences, identify
 from lessen.core.machine import versions
 from lessen.core.settings import encode
 from lessen.data import load as load_data
