@@ -1,6 +1,7 @@
 """A simulated scheduler: calls shorter than a slice escape it, and the clock must not be fooled."""
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -258,7 +259,22 @@ def test_a_busy_speed_has_its_cpu_time_and_the_reason() -> None:
     } == set(detail["conditions"])
 
 
-def test_the_system_counts() -> None:
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+def test_a_process_with_some_of_the_cores_does_not_count_who_runs_on_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    meter, allowed = SystemMeter(), os.sched_getaffinity(0)
+    every = meter.counters().busy
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(sorted(allowed)[:1]))
+    monkeypatch.setattr(module, "cores", lambda: 1)
+    monkeypatch.setattr(module.psutil, "cpu_count", lambda: 64)
+    assert meter.others() is None
+    if len(allowed) > 1:
+        assert meter.counters().busy < every
+
+
+def test_the_system_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "cores", lambda: module.psutil.cpu_count())
     meter = SystemMeter()
     meter.start()
     try:

@@ -38,6 +38,8 @@ STOLEN = 0.05
 NOBODY = 0.05
 """Below this share of the cores nobody else was there: a thread that waited, waited for its own siblings."""
 
+_NOT_BUSY = ("idle", "iowait", "guest", "guest_nice")  # guests are counted in user and nice as well
+
 LONG_ENOUGH = 0.2
 """Seconds over which the machine's own counters, which move in steps of 10 ms, can be believed."""
 
@@ -64,7 +66,7 @@ class Counters:
     Args:
         at: Wall clock, s.
         switches: How often a thread of this process was made to give its core away; None where nobody counts.
-        busy: Seconds that all cores worked, for anyone.
+        busy: Seconds that the cores this process may use worked, for anyone.
         own: Seconds of CPU time of this process.
         stolen: Seconds that the hypervisor took.
     """
@@ -132,6 +134,8 @@ class SystemMeter:
         return Reading(wall, time.process_time_ns(), waited)
 
     def others(self) -> float | None:
+        if cores() < (psutil.cpu_count() or 1):  # the count below is of all cores, and this process has only some
+            return None
         try:
             runnable = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
             own = sum(_runs(path) for path in Path("/proc/self/task").glob("*/stat"))
@@ -140,15 +144,14 @@ class SystemMeter:
         return float(max(0, runnable - own))
 
     def counters(self) -> Counters:
-        taken = psutil.cpu_times()
-        idle = taken.idle + getattr(taken, "iowait", 0.0)
-        guest = getattr(taken, "guest", 0.0) + getattr(taken, "guest_nice", 0.0)  # counted in user and nice as well
+        mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+        taken = [each for core, each in enumerate(psutil.cpu_times(percpu=True)) if mine is None or core in mine]
         return Counters(
             at=time.perf_counter(),
             switches=_switches(),
-            busy=sum(taken) - guest - idle,
+            busy=sum(sum(each) - sum(getattr(each, name, 0.0) for name in _NOT_BUSY) for each in taken),
             own=time.process_time(),
-            stolen=getattr(taken, "steal", 0.0),
+            stolen=sum(getattr(each, "steal", 0.0) for each in taken),
         )
 
     def rest(self, seconds: float) -> None:
