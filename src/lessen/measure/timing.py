@@ -98,7 +98,8 @@ def interleave(
             for attempt in range(ATTEMPTS):
                 if attempt:
                     meter.rest(REST)
-                timings = _attempt(runs, rounds, order, meter, least=rounds if insist else FEWEST_ROUNDS)
+                last = attempt == ATTEMPTS - 1
+                timings = _attempt(runs, rounds, order, meter, least=rounds if insist and last else FEWEST_ROUNDS)
                 if timings.busy is None:
                     break
     finally:
