@@ -1,13 +1,24 @@
 """Files are written whole or not at all."""
 
+import contextlib
 import errno
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lessen.core.errors import RunError, WeightsError
-from lessen.core.files import append_line, read_lines, read_tensors, write_json, write_tensors, write_text, write_whole
+from lessen.core.files import (
+    append_line,
+    read_described,
+    read_lines,
+    read_tensors,
+    write_json,
+    write_tensors,
+    write_text,
+    write_whole,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
@@ -60,3 +71,30 @@ def test_a_last_line_cut_short_is_left_out_but_a_broken_one_inside_is_not(tmp_pa
     path.write_text('{"a": \n{"a": 2}\n')
     with pytest.raises(ValueError, match="Expecting value"):
         read_lines(path)
+
+
+def test_every_bit_of_a_tensor_file_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    tensors = {
+        "a": torch.arange(6.0).reshape(2, 3),
+        "b": torch.tensor(True),
+        "c": torch.zeros(0),
+        "d": torch.ones(2).half(),
+    }
+    write_tensors(path, tensors, {"about": "this"})
+    found, about = read_described(path)
+    assert about == {"about": "this"}
+    assert all(torch.equal(value, found[name]) for name, value in tensors.items())
+    whole = path.read_bytes()
+    for place in range(8, len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with contextlib.suppress(WeightsError):
+            found, about = read_described(path)
+            # Spaces in the header, and the name of the checksum, carry nothing.
+            assert {"about": "this"}.items() <= about.items(), place
+            assert all(torch.equal(value, found[name]) for name, value in tensors.items()), place
+
+
+def test_tensor_files_of_other_programs_carry_no_checksum(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors")
+    assert torch.equal(read_tensors(tmp_path / "x.safetensors")["a"], torch.ones(2))

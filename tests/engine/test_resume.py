@@ -234,5 +234,5 @@ def test_a_checkpoint_is_tensors_and_json(tmp_path: Path) -> None:
     for _ in course.steps():
         (path,) = (tmp_path / "checkpoints").glob("checkpoint-*")
         with safe_open(path, framework="pt") as file:
-            assert set(file.metadata()) == {"about"}
+            assert set(file.metadata()) == {"about", "lessen.sha256"}
             assert any(name.startswith("optimizer/student/0/momentum_buffer") for name in file.keys())  # noqa: SIM118

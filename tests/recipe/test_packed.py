@@ -148,7 +148,7 @@ def finished(folder: Path, network: str) -> Path:
     (folder / "given.yaml").write_text(f'network: {{build: "{network}"}}\ndata: Digits\nsteps: []\n')
     run = RunFolder(folder / "run")
     asked = as_recipe(as_data(read_recipe(folder / "given.yaml")))
-    run.begin(State(job={}, asked=asked, given={}, frozen={}), {})
+    run.begin(State.new(job={}, asked=asked, given={}, frozen={}), {})
     model = build("zoo:mlp", seed=3)
     run.write_network(0, model.state_dict(), Kept(plans=[], layers=[], records=[], frozen=[]))
     plan = PruneWeights(keep=0.1).plan(model, EXAMPLES["perceptron"].context())

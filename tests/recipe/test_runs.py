@@ -30,7 +30,7 @@ def finished(folder: Path, recipe: str) -> Path:
     (folder / "given.yaml").write_text(recipe)
     run = RunFolder(folder / "run")
     asked = as_recipe(as_data(read_recipe(folder / "given.yaml")))
-    run.begin(State(job={}, asked=asked, given={}, frozen={}), {})
+    run.begin(State.new(job={}, asked=asked, given={}, frozen={}), {})
     write_tensors(run.weights, build("zoo:mlp", seed=3).state_dict())
     run.plan.write_text("[]")
     return run.path

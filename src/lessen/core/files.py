@@ -7,6 +7,7 @@ the error that the caller names.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -21,6 +22,8 @@ from lessen.core.errors import LessenError, RunError, WeightsError
 
 MOST = 64 << 20
 """Bytes of the longest text that is read whole: what JSON makes of it in memory is about 25 times as much."""
+
+_CHECKSUM = "lessen.sha256"
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -93,14 +96,19 @@ def write_json(path: Path, content: object) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write named tensors to a safetensors file, whole or not at all.
+    """Write named tensors to a safetensors file, whole or not at all, with a checksum over them and the metadata.
 
     Tensors that share memory are written once each, contiguous: a file never depends on how memory was laid out.
+
+    Raises:
+        RunError: the disk is full or read-only, or the path cannot be a file.
     """
     from safetensors.torch import save_file
 
     own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    write_whole(path, lambda part: save_file(own, part, dict(metadata) if metadata else None))
+    about = dict(metadata or {})
+    about[_CHECKSUM] = _checksum(own, about)
+    write_whole(path, lambda part: save_file(own, part, about))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -109,17 +117,46 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: there is no such file, or it is damaged or of another format.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    return read_described(path)[0]
+
+
+def read_described(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file; nothing in it is executed.
+
+    Of a file that `write_tensors` wrote, every bit is checked; those of other programs carry no checksum.
+
+    Raises:
+        WeightsError: there is no such file, or it is damaged or of another format.
+    """
+    from safetensors import SafetensorError, safe_open
 
     check_regular(path, error=WeightsError, expected="a .safetensors file")
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            about = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
     except (SafetensorError, OSError, KeyError, ValueError) as error:  # KeyError: a type that this torch does not have
         raise WeightsError(
             f"{path} is not a whole safetensors file ({error}). It may be cut short, or of another format; "
             "write it again with safetensors.torch.save_file."
         ) from error
+    kept = about.pop(_CHECKSUM, None)
+    if kept is not None and kept != _checksum(tensors, about):
+        raise WeightsError(
+            f"{path} is damaged: its checksum does not fit the tensors in it. Restore it from a copy, or make it again."
+        )
+    return tensors, about
+
+
+def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    import torch
+
+    total = hashlib.sha256(json.dumps(sorted(about.items())).encode())
+    for name, value in sorted(tensors.items()):
+        total.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        if value.numel():
+            total.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def check_regular(path: Path, *, error: type[LessenError] = RunError, expected: str) -> None:

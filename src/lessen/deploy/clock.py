@@ -7,7 +7,6 @@ their file is proven by running it beside the network; where it is not, the netw
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from lessen.core.contracts import Times
 from lessen.core.data import Inputs, call, map_inputs
 from lessen.core.files import write_bytes
+from lessen.core.scratch import scratch
 from lessen.core.settings import settings
 from lessen.deploy.export import export_onnx
 from lessen.deploy.runtimes import OnnxRuntime, Program
@@ -80,9 +80,9 @@ class FileClock:
         import onnx
 
         programs: list[Program] = []
-        with tempfile.TemporaryDirectory(prefix="lessen-") as folder:
-            first = export_onnx(networks[0], inputs, Path(folder) / "first.onnx", optimize=False)
-            written, other = onnx.load(first), Path(folder) / "other.onnx"
+        with scratch() as folder:
+            first = export_onnx(networks[0], inputs, folder / "first.onnx", optimize=False)
+            written, other = onnx.load(first), folder / "other.onnx"
             _free_last_axes(written.graph)
             programs.append(OnnxRuntime().load(first, threads=self.threads))
             for network in networks[1:]:

@@ -10,7 +10,6 @@ cannot be written, or that says something else than its network, is reported wit
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import nn
 from lessen.core.data import Data, Inputs
 from lessen.core.errors import ExportError
 from lessen.core.record import Record
+from lessen.core.scratch import scratch
 from lessen.deploy.export import export_onnx, export_openvino, export_pt2, trace
 from lessen.deploy.kernels import read_kernels
 from lessen.deploy.planned import Deploy, DeployedFile, Stand, planned
@@ -159,10 +159,10 @@ def _write(file: DeployedFile, tracing: _Tracing) -> None:
             tracing.written.add(export_onnx(file.network, inputs, file.path, program=program))
         case OpenVino():
             source = file.path.with_suffix(".onnx")
-            with tempfile.TemporaryDirectory(prefix="lessen-") as folder:
+            with scratch() as folder:
                 if source not in tracing.written:
                     program = tracing.program(file.network)
-                    source = export_onnx(file.network, inputs, Path(folder) / source.name, program=program)
+                    source = export_onnx(file.network, inputs, folder / source.name, program=program)
                 export_openvino(source, file.path)
         case TorchProgram():
             export_pt2(file.network, inputs, file.path, program=tracing.program(file.network))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import ExportError, need
 from lessen.core.files import write_bytes, write_whole
+from lessen.core.scratch import scratch
 from lessen.deploy import low_bit, short
 from lessen.deploy.pairs import store_integers, translations
 from lessen.deploy.runtimes import trust_pt2
@@ -145,8 +145,8 @@ def export_openvino(onnx_file: Path | str, path: Path | str) -> Path:
     """
     openvino = need("openvino", "openvino")
     path = Path(path)
-    with tempfile.TemporaryDirectory(prefix="lessen-") as folder:
-        part = Path(folder) / path.name
+    with scratch() as folder:
+        part = folder / path.name
         try:
             openvino.save_model(openvino.convert_model(str(onnx_file)), str(part), compress_to_fp16=False)
         except RuntimeError as error:

@@ -7,7 +7,6 @@ multiply-adds that are done by integer kernels, and that can only be seen after 
 from __future__ import annotations
 
 import math
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import ExportError
+from lessen.core.scratch import scratch
 from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Runtime, compile_openvino, named, open_session
 
 _INTEGER = frozenset(
@@ -69,8 +69,8 @@ def read_kernels(runtime: Runtime, file: Path | str, inputs: Inputs) -> Kernels:
 def _read_onnxruntime(file: Path, inputs: Inputs) -> Kernels:
     import onnx
 
-    with tempfile.TemporaryDirectory(prefix="lessen-") as folder:
-        whole, plain, probe = (Path(folder) / f"{name}.onnx" for name in ("whole", "plain", "probe"))
+    with scratch() as folder:
+        whole, plain, probe = (folder / f"{name}.onnx" for name in ("whole", "plain", "probe"))
         open_session(file, threads=1, optimized=whole)
         counts = Counter(node.op_type for node in onnx.load(str(whole), load_external_data=False).graph.node)
         # The last optimisation pads channels to the width of a register; before it, shapes are those of the network.

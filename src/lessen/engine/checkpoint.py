@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lessen.core.errors import RunError, WeightsError
-from lessen.core.files import read_json, read_tensors, write_json, write_tensors
+from lessen.core.files import parse_json, read_described, read_json, write_json, write_tensors
 from lessen.core.identity import differences
 
 _VERSION = 1
@@ -81,7 +80,7 @@ class Checkpoints:
 
     def read_best(self, name: str) -> dict[str, Tensor]:
         """The best state in a file that a checkpoint names."""
-        return self._get(self.folder / name)
+        return self._get(self.folder / name)[0]
 
     def newest(self) -> Saved | None:
         """The newest checkpoint, or None where there is none.
@@ -93,12 +92,10 @@ class Checkpoints:
         if not found:
             return None
         path = found[-1]
-        tensors = self._get(path)
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})["about"])
-        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise RunError(f"{path} is not a checkpoint of lessen. Move it away, or choose another folder.") from error
+        tensors, held = self._get(path)
+        about = parse_json(held.get("about", "null"), f"The header of {path}")
+        if not isinstance(about, dict):
+            raise RunError(f"{path} is not a checkpoint of lessen. Move it away, or choose another folder.")
         if about.get("version") != _VERSION:
             raise RunError(f"{path} was written by another version of lessen, which this one cannot continue.")
         if about.get("fingerprint") != self.fingerprint:
@@ -118,11 +115,13 @@ class Checkpoints:
         more = f" and {len(found) - most} more" if len(found) > most else ""
         return f" (before and now: {'; '.join(found[:most])}{more})" if found else ""
 
-    def _get(self, path: Path) -> dict[str, Tensor]:
+    def _get(self, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         try:
-            return read_tensors(path)
+            return read_described(path)
         except WeightsError as error:
-            raise RunError(f"The checkpoint cannot be read: {error}") from error
+            raise RunError(
+                f"The checkpoint cannot be read: {error} Or move it away, and resume: the training then begins again."
+            ) from error
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,14 +10,19 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lessen.core.errors import NetworkError
-from lessen.core.files import write_tensors
+from lessen.core.files import writing
+from lessen.core.scratch import scratch
 
 
 def state_bytes(model: nn.Module) -> int:
-    """Bytes of the network's state as a safetensors file: the file is written, looked at and removed."""
-    with tempfile.TemporaryDirectory(prefix="lessen-") as folder:
-        path = Path(folder) / "weights.safetensors"
-        write_tensors(path, model.state_dict())
+    """Bytes of the network's state as a plain safetensors file: the file is written, looked at and removed."""
+    from safetensors.torch import save_file
+
+    own = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    with scratch() as folder:
+        path = folder / "weights.safetensors"
+        with writing(path):
+            save_file(own, path)
         return path.stat().st_size
 
 

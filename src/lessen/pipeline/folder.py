@@ -29,6 +29,8 @@ T = TypeVar("T", bound=BaseModel)
 RESTORE = "Restore it from a copy of the run, or start the run again in another folder."
 _LEFT_BEHIND = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
 _FILLING = ".filling-*"
+_UNREADABLE = (yaml.YAMLError, ValueError, OverflowError, RecursionError)
+"""What the reader of YAML raises."""
 
 
 class State(BaseModel):
@@ -46,13 +48,18 @@ class State(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    kind: Literal["lessen run, version 2"] = KIND
+    kind: Literal["lessen run, version 2"]
     job: dict[str, Any]
     asked: str
     given: dict[str, str]
     frozen: dict[str, list[str]]
-    completed: int = Field(default=-1, ge=-1)
-    finished: bool = False
+    completed: int = Field(ge=-1)
+    finished: bool
+
+    @classmethod
+    def new(cls, **fields: Any) -> State:
+        """The state of a run that has done nothing yet."""
+        return cls(kind=KIND, completed=-1, finished=False, **fields)
 
     def advanced(self, **changes: Any) -> State:
         """The state with some fields changed."""
@@ -182,13 +189,10 @@ class RunFolder:
         """
         advice = f"Delete it and resume the run: it is then written again from {self.state}."
         try:
-            found = yaml.safe_load(read_text(self.recipe, expected="a YAML file"))
-        except (RunError, yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+            return _as_settings(read_text(self.recipe, expected="a YAML file"))
+        except (RunError, *_UNREADABLE) as error:
             said = " ".join(str(error).split())
             raise RunError(f"The recipe of the run, {self.recipe}, cannot be read ({said}). {advice}") from error
-        if not isinstance(found, dict):
-            raise RunError(f"The recipe of the run, {self.recipe}, is damaged: it holds no settings. {advice}")
-        return found
 
     def check_recipe(self, state: State) -> None:
         """Whether `recipe.yaml` is what the run was started from; where it is missing, it is written again.
@@ -197,15 +201,22 @@ class RunFolder:
             RunError: it was edited, or is damaged; the text names what differs.
         """
         if not self.recipe.exists():
+            self._asked(state)
             write_text(self.recipe, state.asked)
             return
-        differs = list(differences(identify(yaml.safe_load(state.asked)), identify(self.read_recipe())))
+        differs = list(differences(identify(self._asked(state)), identify(self.read_recipe())))
         if differs:
             raise RunError(
                 f"{self.recipe} was edited since the run was started, and a run goes on only as it began. As it was, "
                 f"and as it is: {listed(differs)}. Put it back (or delete it and resume the run, which writes it "
                 "again), or start another run."
             )
+
+    def _asked(self, state: State) -> dict[str, Any]:
+        try:
+            return _as_settings(state.asked)
+        except _UNREADABLE as error:
+            raise RunError(f"{self.state} is damaged: it holds no recipe that can be read. {RESTORE}") from error
 
     # Steps
 
@@ -275,6 +286,13 @@ class RunFolder:
 def as_recipe(asked: Mapping[str, Any]) -> str:
     """The text of a recipe."""
     return yaml.safe_dump(dict(asked), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _as_settings(text: str) -> dict[str, Any]:
+    found = yaml.safe_load(text)
+    if not isinstance(found, dict):
+        raise ValueError("it holds no settings")
+    return found
 
 
 def listed(differs: list[str], *, most: int = 6) -> str:

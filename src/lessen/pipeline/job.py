@@ -15,7 +15,7 @@ from lessen.core.machine import versions
 from lessen.core.settings import encode
 from lessen.data import load as load_data
 from lessen.deploy import Deploy
-from lessen.pipeline.folder import RunFolder, State, as_recipe, listed
+from lessen.pipeline.folder import RESTORE, RunFolder, State, as_recipe, listed
 from lessen.pipeline.measuring import Measuring
 from lessen.pipeline.networks import freeze, frozen_names, own_copy
 from lessen.pipeline.steps import Step, check_steps, describe_network, encode_steps
@@ -94,7 +94,7 @@ class Job:
         }
 
     def check_same(self, state: State, folder: RunFolder) -> None:
-        """Whether a run was started as this one.
+        """Whether a run was started as this one, and has come as far as it says.
 
         Raises:
             RunError: it was not; the text names what differs, as it was and as it is now.
@@ -105,6 +105,13 @@ class Job:
             raise RunError(
                 f"{folder.path} was started with something else, and a run goes on only as it began. As it was, and as "
                 f"it is now: {listed(differs)}. Give what the run was started with, or start another run."
+            )
+        last, networks = len(self.steps), self.networks().keys()
+        too_far = state.completed > last or (state.finished and state.completed != last)
+        if too_far or state.given.keys() != networks or state.frozen.keys() != networks:
+            raise RunError(
+                f"{folder.state} is damaged: it says that {state.completed} of {last} steps are done, with "
+                f"{', '.join(state.given) or 'no'} weights. {RESTORE}"
             )
 
     def recipe(self) -> dict[str, Any]:
@@ -127,7 +134,7 @@ class Job:
         Args:
             asked: The recipe that it comes from; None: written from the arguments.
         """
-        return State(
+        return State.new(
             job=self.identity(),
             asked=as_recipe(asked if asked is not None else self.recipe()),
             given={name: digest(network) for name, network in self.networks().items()},

@@ -71,7 +71,10 @@ def read_plans(path: Path) -> list[Plan]:
     Raises:
         PlanError: the file is missing, damaged or not a list of plans.
     """
-    return decode_plans(read_json(path, error=PlanError, most=LONGEST_FILE))
+    try:
+        return decode_plans(read_json(path, error=PlanError, most=LONGEST_FILE))
+    except PlanError as error:
+        raise PlanError(f"{path} is damaged, or was not written by lessen. {error}") from error
 
 
 def follow(network: nn.Module, plans: Sequence[Plan], source: str) -> nn.Module:
