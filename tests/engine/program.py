@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core import ArrayExamples, Data, settings
+from lessen.core.errors import RunError
 from lessen.core.files import write_tensors
 from lessen.engine import Course
 from lessen.graph import (
@@ -200,6 +201,10 @@ def agree(folder: Path, runs: int) -> None:
         stage = Stage(name="agree", graph=graph, epochs=12, fit=fit)
         history = run([stage], make_data(), folder=folder / f"run-{number}-{rank}", seed=number + rank, progress=False)
         told.append([digest(network), history.steps, history.best("s")])
+    try:  # the folder of the main process holds a run, that of the other none
+        run([stage], make_data(), folder=folder / f"run-0-{rank}", progress=False)
+    except RunError as error:
+        told.append(str(error))
     (folder / f"rank-{rank}.json").write_text(json.dumps(told))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +31,9 @@ Imports = Annotated[
         "--allow-import",
         help="Run the Python module that the recipe names, or the program in a .pt2 file; only for files you trust.",
     ),
+]
+Device = Annotated[
+    str | None, typer.Option(help='Where to train: "cpu", "cuda" or "mps"; without it, as the recipe says.')
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
 
@@ -64,21 +69,22 @@ def run(
     run: RunOption = None,
     *,
     allow_import: Imports = False,
+    device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Do what a recipe says."""
     folder = run if run is not None else Path("runs") / recipe.stem
-    _start(recipe, folder, allow_import=allow_import, quiet=quiet)
+    _start(recipe, folder, allow_import=allow_import, quiet=quiet, device=device)
 
 
 @app.command()
-def resume(run: RunArgument, *, allow_import: Imports = False, quiet: Quiet = False) -> None:
+def resume(run: RunArgument, *, allow_import: Imports = False, device: Device = None, quiet: Quiet = False) -> None:
     """Continue a run that was interrupted; it ends with the same numbers as one that was not."""
     from lessen.pipeline import RunFolder
     from lessen.recipe import resume
 
     complete = RunFolder(run).open().finished
-    made = resume(run, allow_import=allow_import, progress=not quiet)
+    made = resume(run, allow_import=allow_import, progress=not quiet, device=device)
     if complete:
         typer.echo(f"{run} is complete; there was nothing to do.")
     _finish(made)
@@ -241,16 +247,19 @@ def docs(
     typer.echo(f"{len(made)} pages: {out}")
 
 
-def _start(recipe: Path, folder: Path, *, allow_import: bool, quiet: bool) -> None:
+def _start(recipe: Path, folder: Path, *, allow_import: bool, quiet: bool, device: str | None = None) -> None:
     from lessen.pipeline import compress
     from lessen.recipe import as_data, check_imports, read_recipe
 
     asked = read_recipe(recipe)
+    asked = asked if device is None else dataclasses.replace(asked, device=device)
     check_imports(asked, recipe, allow_import=allow_import)
     _finish(compress(**asked.arguments(), run=folder, asked=as_data(asked), progress=not quiet))
 
 
 def _finish(made: Any) -> None:
+    if os.environ.get("RANK", "0") != "0":  # torchrun started several processes: one of them says it
+        return
     typer.echo(str(made))
     for record in made.records:
         if record.figure.startswith("target_") and record.value:  # the table's warnings name those that were missed

@@ -35,6 +35,38 @@ def processes() -> int:
     return int(text) if text.isdigit() else 1
 
 
+class Alone:
+    """The only process: what it decides is decided."""
+
+    main = True
+    processes = 1
+
+    def decide(self, work: Callable[[], T]) -> T:
+        """Do something, and give what came out of it."""
+        return work()
+
+
+def meet(device: torch.device | str | None) -> Home | Alone:
+    """This process among those that a launcher has started, ready to decide together.
+
+    Args:
+        device: As for `Home`.
+    """
+    return Home(device=device, precision=Precision.FULL) if processes() > 1 else Alone()
+
+
+def as_device(device: torch.device | str | None) -> torch.device | None:
+    """A device by its name; None stays None: what accelerate finds.
+
+    Raises:
+        SettingError: there is no such kind of device.
+    """
+    try:
+        return None if device is None else torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise SettingError(f'There is no device {device!r}. Give "cpu", "cuda" or "mps", or leave it out.') from error
+
+
 class Home:
     """One accelerator, for one stage of one run.
 
@@ -48,7 +80,7 @@ class Home:
         from accelerate.state import AcceleratorState, GradientState, PartialState
         from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 
-        wanted = None if device is None else torch.device(device)
+        wanted = as_device(device)
         if precision is Precision.FLOAT16 and not (
             torch.cuda.is_available() and (wanted is None or wanted.type == "cuda")
         ):
@@ -74,7 +106,7 @@ class Home:
                 f"The launcher started {processes()} processes, but accelerate found {self.processes}. Unset "
                 "ACCELERATE_USE_CPU and what else sets up accelerate, or start one process."
             )
-        if wanted is not None and wanted.type != self.device.type:
+        if wanted is not None and (wanted.type != self.device.type or wanted.index not in {None, self.device.index}):
             raise SettingError(f"The device {wanted} was asked for, but accelerate found {self.device}.")
         self.main = self.rank == 0
 

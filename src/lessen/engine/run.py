@@ -17,7 +17,7 @@ from lessen.core.identity import identify
 from lessen.engine.bar import Bar
 from lessen.engine.checkpoint import Checkpoints, Saved
 from lessen.engine.history import History
-from lessen.engine.home import Home, processes
+from lessen.engine.home import meet
 from lessen.engine.keeping import load, load_networks, networks_of, save
 from lessen.engine.log import cut_log, read_log
 from lessen.engine.stopping import Asked, Stopped
@@ -26,7 +26,7 @@ from lessen.engine.training import Training
 from lessen.graph.check import check
 from lessen.graph.draw import draw
 from lessen.graph.node import Branch, Network
-from lessen.graph.stage import Precision, Stage
+from lessen.graph.stage import Stage
 
 _FLUSH_EVERY = 50
 
@@ -95,10 +95,9 @@ class Course:
             check(stage)
         self.stages, self.data, self.seed, self.device, self.track = list(stages), data, seed, device, track
         # Several processes agree on what the main one was given, and on whether it can go on.
-        home = Home(device=device, precision=Precision.FULL) if processes() > 1 else None
-        if home is not None:
-            given: list[Any] = [None if folder is None else str(folder), seed]
-            folder, self.seed = home.decide(lambda: given)
+        home = meet(device)
+        given: list[Any] = [None if folder is None else str(folder), seed, resume]
+        folder, self.seed, resume = home.decide(lambda: given)
         self.folder = None if folder is None else Path(folder)
         self.history = History(folder=self.folder)
         self.learned = _learners(self.stages)
@@ -107,8 +106,8 @@ class Course:
         if self.folder is not None:
             told = _told(self.stages, data, self.seed, self.learned)
             self._checkpoints = checkpoints = Checkpoints(self.folder / "checkpoints", told)
-            if home is not None:
-                checkpoints.fingerprint = home.decide(lambda: checkpoints.fingerprint)
+            checkpoints.fingerprint = home.decide(lambda: checkpoints.fingerprint)
+            if home.processes > 1:
                 home.decide(lambda: self._look_up(checkpoints, resume=resume) and None)
             self._resumed = self._look_up(checkpoints, resume=resume)
             if self._resumed is not None:

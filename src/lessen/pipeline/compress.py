@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from torch import nn
 
 from lessen.core.record import Record
 from lessen.deploy import Deploy
-from lessen.pipeline.folder import RunFolder
+from lessen.engine.home import meet
+from lessen.pipeline.folder import RunFolder, State
 from lessen.pipeline.job import Job
 from lessen.pipeline.load import load_given
 from lessen.pipeline.measuring import Measuring
@@ -61,12 +63,15 @@ def compress(
     measuring: Measuring | None = None,
     seed: int = 0,
     progress: bool = True,
+    device: str | None = None,
     asked: Mapping[str, Any] | None = None,
 ) -> Compressed:
     """Make a network smaller, step by step, and leave behind files that run and a report.
 
     Everything is checked before anything long starts and before anything is written: the data, the number of classes,
     every tap and bridge, and whether each operation can reach its target on this network.
+
+    Started by `torchrun`, several processes train together in one folder; the main one does everything else.
 
     Neither network is changed: the run works on copies. Weights that are frozen (`requires_grad` is False) stay as they
     are in every training, and in the network that comes out. A network that is frozen as a whole learns in all of them.
@@ -83,13 +88,15 @@ def compress(
         measuring: How the network is measured after every step.
         seed: Of everything that is drawn.
         progress: Whether to show progress bars.
+        device: Where to train: "cpu", "cuda", "mps". None: what accelerate finds. Everything else runs on the CPU.
         asked: The recipe this came from, to be kept in the run; None: written from the arguments.
 
     Raises:
         LessenError: bad input, with a text that says what came, what was expected and what to do.
     """
-    folder = RunFolder(run if run is not None else _new_folder(teacher))
-    folder.check_free()
+    together = meet(device)
+    folder = RunFolder(together.decide(lambda: str(run if run is not None else _new_folder(teacher))))
+    together.decide(folder.check_free)
     job = Job.of(
         teacher=teacher,
         data=data,
@@ -101,12 +108,23 @@ def compress(
         measuring=measuring,
         seed=seed,
         progress=progress,
+        device=device,
     )
-    state = job.state(asked)
-    preflight(job)
-    with folder.locked():
-        folder.begin(state, {folder.given(name): network.state_dict() for name, network in job.networks().items()})
-        return _compressed(job, folder, Walk(job=job, folder=folder, state=state, resumed=False).to_the_end())
+
+    def check() -> dict[str, Any]:
+        state = job.state(asked)
+        preflight(job)
+        return state.model_dump(mode="json")
+
+    state = State.model_validate(together.decide(check))
+    with ExitStack() as held:
+        given = {folder.given(name): network.state_dict() for name, network in job.networks().items()}
+        together.decide(lambda: held.enter_context(folder.locked()))
+        together.decide(lambda: folder.begin(state, given))
+        if not together.main:
+            load_given(folder, state, job.networks())
+        walk = Walk(job=job, folder=folder, state=state, resumed=False, together=together)
+        return _compressed(job, folder, walk.to_the_end())
 
 
 def resume(run: str | Path, **arguments: Any) -> Compressed:
@@ -123,17 +141,25 @@ def resume(run: str | Path, **arguments: Any) -> Compressed:
         RunError: the folder is not a run or is damaged, another process works on it, or it was started with something
             else: another network, other data, steps, settings or seed, or another version of lessen, torch or Python.
     """
-    folder = RunFolder(run)
-    state = folder.open()
-    folder.check_recipe(state)
+    together = meet(arguments.get("device"))
+    folder = RunFolder(together.decide(lambda: str(run)))
+    together.decide(lambda: folder.check_recipe(folder.open()))
     job = Job.of(**arguments)
-    job.check_same(state, folder)
+
+    def check() -> dict[str, Any]:
+        state = folder.open()
+        job.check_same(state, folder)
+        return state.model_dump(mode="json")
+
+    state = State.model_validate(together.decide(check))
     load_given(folder, state, job.networks())
     if state.finished:
         return _compressed(job, folder, Walk(job=job, folder=folder, state=state, resumed=True).reached())
-    with folder.locked():
-        folder.clean()
-        walk = Walk(job=job, folder=folder, state=folder.open(), resumed=True)
+    with ExitStack() as held:
+        together.decide(lambda: held.enter_context(folder.locked()))
+        together.decide(folder.clean)
+        state = State.model_validate(together.decide(lambda: folder.open().model_dump(mode="json")))
+        walk = Walk(job=job, folder=folder, state=state, resumed=True, together=together)
         return _compressed(job, folder, walk.to_the_end())
 
 

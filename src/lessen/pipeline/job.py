@@ -15,6 +15,7 @@ from lessen.core.machine import versions
 from lessen.core.settings import encode
 from lessen.data import load as load_data
 from lessen.deploy import Deploy
+from lessen.engine.home import as_device
 from lessen.pipeline.folder import RESTORE, RunFolder, State, as_recipe, listed
 from lessen.pipeline.measuring import Measuring
 from lessen.pipeline.networks import freeze, frozen_names, own_copy
@@ -22,6 +23,8 @@ from lessen.pipeline.steps import Step, check_steps, describe_network, encode_st
 from lessen.pipeline.targets import Targets
 from lessen.schemes import Scheme
 from lessen.surgery.digest import digest
+
+_NOT_PLAIN = {"teacher", "student", "data", "progress", "device"}
 
 
 @dataclass(kw_only=True)
@@ -38,7 +41,8 @@ class Job:
         deploy: Which files are made.
         measuring: How the network is measured after every step.
         seed: Of everything that is drawn.
-        progress: Whether to show progress bars; the one field that two equal runs need not share.
+        progress: Whether to show progress bars. Two equal runs need not share it, nor the device.
+        device: Where to train; None: what accelerate finds.
 
     Raises:
         LessenError: bad input.
@@ -54,10 +58,12 @@ class Job:
     measuring: Measuring = field(default_factory=Measuring)
     seed: int = 0
     progress: bool = True
+    device: str | None = None
 
     def __post_init__(self) -> None:
         self.teacher = own_copy(self.teacher, what="The teacher")
         self.student = None if self.student is None else own_copy(self.student, what="The student")
+        as_device(self.device)
         self.data = load_data(self.data)
         self.steps, self.train = check_steps(self.steps), tuple(self.train)
 
@@ -85,7 +91,7 @@ class Job:
             names = frozen_names(network)
             told[name] = identify(freeze(network, ()), moving=[network])
             freeze(network, names)
-        plain = [one.name for one in fields(self) if one.name not in {"teacher", "student", "data", "progress"}]
+        plain = [one.name for one in fields(self) if one.name not in _NOT_PLAIN]
         return {
             **told,
             **{name: identify(getattr(self, name)) for name in plain},

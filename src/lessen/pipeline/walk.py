@@ -15,7 +15,8 @@ from lessen.core.record import Record
 from lessen.core.seeds import derive
 from lessen.deploy import FileClock, Stand, deploy_stands
 from lessen.engine import run as train_stages
-from lessen.graph import Stage
+from lessen.engine.home import Alone, Home
+from lessen.graph import Network, Stage
 from lessen.measure import KeptOutputs, measure, pinned_threads
 from lessen.operations.prune_weights import masks_of
 from lessen.pipeline.folder import Kept, RunFolder, State
@@ -56,6 +57,8 @@ class Walk:
         resumed: Whether it was interrupted: the step that comes next may have been begun.
         stands: The network after each step, and the teacher.
         outputs: What the teacher said to the test split.
+        together: The processes that the run is shared by. All of them train; the main one does all else, writes, and
+            tells the others, which read from the folder what it made.
     """
 
     job: Job
@@ -64,16 +67,13 @@ class Walk:
     resumed: bool
     stands: list[Stand] = field(default_factory=list)
     outputs: KeptOutputs = field(default_factory=KeptOutputs)
+    together: Home | Alone = field(default_factory=Alone)
 
     def to_the_end(self) -> Reached:
         """Do all that is left to do."""
         course = self._begin()
         for number, step in enumerate(self.job.steps, start=1):
-            if number <= self.state.completed:
-                course = self.restored(number)
-            else:
-                course = self._step(course, number, step)
-                self._keep(course, number, f"{number} {title(step)}")
+            course = self.restored(number) if number <= self.state.completed else self._step(course, number, step)
             self._stand(course.network, number, f"{number} {title(step)}")
         return self._finish(course)
 
@@ -106,7 +106,8 @@ class Walk:
             for count, scheme in enumerate(job.train):
                 where = self.folder.step(0) / f"training-{count}"
                 self._train(scheme.stages(cast_for(teacher, teacher)), where, derive(job.seed, "train", count))
-            self._keep(Course(teacher), 0, "teacher")
+            self.together.decide(lambda: self._keep(Course(teacher), 0, "teacher"))
+            self._completed(0)
         teacher.eval().requires_grad_(False)
         self._stand(teacher, 0, "teacher")
         return Course(self._origin())
@@ -117,14 +118,28 @@ class Walk:
         return freeze(copy_network(self.job.origin).eval(), self.state.frozen[name])
 
     def _step(self, course: Course, number: int, step: Step) -> Course:
-        if isinstance(step, Operation):
-            made = operate(course, step, self._context(number), number)
-            check_classes(made.network, self.job.data, what=f"The network after step {number} ({title(step)})")
-            return made
-        before = masks_of(course.network)
-        stages = step.stages(cast_for(self.job.teacher, course.network))
-        self._train(stages, self.folder.step(number) / "training", derive(self.job.seed, "step", number))
-        return with_masks(course, before, step, number)
+        """Carry a step out and keep what it made: all processes train, and the main one alone operates."""
+        made = [course]
+        if not isinstance(step, Operation):
+            before = masks_of(course.network)
+            stages = step.stages(cast_for(self.job.teacher, course.network))
+            self._train(stages, self.folder.step(number) / "training", derive(self.job.seed, "step", number))
+            made = [with_masks(course, before, step, number)]
+
+        def keep() -> None:
+            if isinstance(step, Operation):
+                made[0] = operate(course, step, self._context(number), number)
+                what = f"The network after step {number} ({title(step)})"
+                check_classes(made[0].network, self.job.data, what=what)
+            self._keep(made[0], number, f"{number} {title(step)}")
+
+        self.together.decide(keep)
+        self._completed(number)
+        return made[0] if self.together.main else self.restored(number)
+
+    def _completed(self, number: int) -> None:
+        self.state = self.state.advanced(completed=number)
+        self.resumed = False  # the steps after this one have not begun
 
     def _context(self, number: int) -> Any:
         deploy = self.job.deploy
@@ -138,10 +153,21 @@ class Walk:
 
     def _train(self, stages: list[Stage], where: Path, seed: int) -> None:
         resume = self.resumed and where.is_dir()
-        train_stages(stages, self.job.data, folder=where, seed=seed, resume=resume, progress=self.job.progress)
+        train_stages(
+            stages,
+            self.job.data,
+            folder=where,
+            seed=seed,
+            resume=resume,
+            progress=self.job.progress and self.together.main,
+            device=self.job.device,
+        )
+        for network in (node.module for stage in stages for node in stage.graph.nodes if isinstance(node, Network)):
+            network.cpu()  # everything but training is done there
 
     def _stand(self, network: nn.Module, number: int, name: str) -> None:
-        self.stands.append(Stand(name=name, step=number, network=copy_network(network).eval()))
+        if self.together.main:
+            self.stands.append(Stand(name=name, step=number, network=copy_network(network).eval()))
 
     # What is kept of them
 
@@ -154,10 +180,8 @@ class Walk:
             frozen=frozen_names(course.network),
         )
         self.folder.write_network(number, course.network.state_dict(), kept)
-        self.state = self.state.advanced(completed=number)
-        self.folder.write_state(self.state)
+        self.folder.write_state(self.state.advanced(completed=number))
         gather(self.folder, number)
-        self.resumed = False  # the steps after this one have not begun
 
     def _measure(self, network: nn.Module, subject: str, number: int) -> list[Record]:
         job = self.job
@@ -181,13 +205,18 @@ class Walk:
     def _finish(self, course: Course) -> Reached:
         """Write the files and the report; the records are replaced when all of them are there."""
         job, folder, model = self.job, self.folder, course.network.eval()
-        records = gather(folder, len(job.steps))
-        write_tensors(folder.weights, model.state_dict())
-        deployed = deploy_stands(self.stands, job.data, folder.path, settings=job.deploy, seed=job.seed)
-        records += deployed.records
-        records += job.targets.judge(records, deployed.recommended)
-        write_records(folder, records)
-        write_report(folder.path)
-        folder.clean()
-        folder.write_state(self.state.advanced(finished=True))
-        return Reached(model, deployed.recommended, records)
+
+        def write() -> dict[str, Any]:
+            records = gather(folder, len(job.steps))
+            write_tensors(folder.weights, model.state_dict())
+            deployed = deploy_stands(self.stands, job.data, folder.path, settings=job.deploy, seed=job.seed)
+            records += deployed.records
+            records += job.targets.judge(records, deployed.recommended)
+            write_records(folder, records)
+            write_report(folder.path)
+            folder.clean()
+            folder.write_state(self.state.advanced(finished=True))
+            return {"file": deployed.recommended, "records": [record.to_json() for record in records]}
+
+        made = self.together.decide(write)
+        return Reached(model, made["file"], [Record.from_json(row) for row in made["records"]])

@@ -82,6 +82,7 @@ class Recipe:
         deploy: Which files are made, how they are verified and timed.
         measuring: How the network is measured after every step.
         seed: Of everything that is drawn.
+        device: Where to train: "cpu", "cuda", "mps"; null: what accelerate finds.
     """
 
     network: Build
@@ -93,6 +94,7 @@ class Recipe:
     deploy: Deploy = Deploy()
     measuring: Measuring = Measuring()
     seed: NonNegativeInt = 0
+    device: str | None = None
 
     def networks(self, *, weights: bool = True) -> tuple[nn.Module, nn.Module | None]:
         """The network and the student, if there is one.
@@ -112,7 +114,9 @@ class Recipe:
             LessenError: the data or a network cannot be had.
         """
         network, student = self.networks(weights=weights)
-        own = {name: getattr(self, name) for name in ("steps", "train", "targets", "deploy", "measuring", "seed")}
+        own = {
+            name: getattr(self, name) for name in ("steps", "train", "targets", "deploy", "measuring", "seed", "device")
+        }
         return {"teacher": network, "student": student, "data": self.data.load(), **own}
 
 

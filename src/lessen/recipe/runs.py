@@ -82,7 +82,14 @@ def pack(
     return pipeline.pack_run(run, _fresh(run, allow_import) if network is None else network, out)
 
 
-def resume(run: str | Path, *, allow_import: bool = False, progress: bool = True, **arguments: Any) -> Compressed:
+def resume(
+    run: str | Path,
+    *,
+    allow_import: bool = False,
+    progress: bool = True,
+    device: str | None = None,
+    **arguments: Any,
+) -> Compressed:
     """Continue a run that was interrupted, and end with the same numbers as one that was not.
 
     A run that is complete is read, and nothing in its folder is changed.
@@ -91,6 +98,7 @@ def resume(run: str | Path, *, allow_import: bool = False, progress: bool = True
         run: The folder of the run.
         allow_import: Whether a `module:factory` named in the folder may be imported, which executes that module.
         progress: Whether to show progress bars.
+        device: Where to train; it may be another one than before. None: as the recipe says, or what accelerate finds.
         arguments: For a run that was started from Python: those `lessen.compress` was called with, as
             `teacher=`, `data=` and `steps=`. Without them the recipe of the run says it all.
 
@@ -103,7 +111,8 @@ def resume(run: str | Path, *, allow_import: bool = False, progress: bool = True
         folder = RunFolder(run)
         folder.check_recipe(folder.open())
         arguments = _trusted(run, read_run(run), allow_import).arguments(weights=False)
-    return pipeline.resume(run, progress=progress, **arguments)
+    device = device if device is not None else arguments.get("device")
+    return pipeline.resume(run, **{**arguments, "progress": progress, "device": device})
 
 
 def check_imports(recipe: Recipe, source: str | Path, *, allow_import: bool) -> None:
