@@ -58,15 +58,16 @@ def test_openvino_computes_in_whole_numbers(case: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [7, 4])
-def test_narrow_weights_are_stored_as_int8(case: Any, tmp_path: Path, bits: int) -> None:
+def test_narrow_weights_are_stored_narrow_and_computed_in_whole_numbers(case: Any, tmp_path: Path, bits: int) -> None:
     small = Quantize(bits=8, weight_bits=bits).plan(case.model, case.context).apply(case.model)
     path = export_onnx(small, case.x[:1], tmp_path / "narrow.onnx")
     graph = onnx.load(str(path)).graph
-    weights = [onnx.numpy_helper.to_array(value) for value in graph.initializer if len(value.dims) in {2, 4}]
-    assert {value.dtype for value in weights if value.size > 8} == {np.dtype("int8")}
-    assert (
-        max(int(np.abs(value.astype(int)).max()) for value in weights if value.dtype == np.int8) == 2 ** (bits - 1) - 1
-    )
+    codes = onnx.TensorProto.INT4 if bits == 4 else onnx.TensorProto.INT8
+    tensors = [tensor for tensor in graph.initializer if len(tensor.dims) in {2, 4} and np.prod(tensor.dims) > 8]
+    assert {tensor.data_type for tensor in tensors} == {codes}
+    values = [np.abs(onnx.numpy_helper.to_array(tensor).astype(int)) for tensor in tensors]
+    assert max(int(value.max()) for value in values) == 2 ** (bits - 1) - 1
+    assert read_kernels(OnnxRuntime(), path, case.x).integer_share == 100
     assert verify(OnnxRuntime().load(path, threads=1), small, case.data.validation, int8=True).passed
 
 

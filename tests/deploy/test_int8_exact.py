@@ -8,6 +8,7 @@ import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -61,6 +62,9 @@ def in_integers(graph: Any, x: Array, said: dict[str, Array]) -> dict[str, Array
             made = product(node.op_type, given, about)
         elif node.op_type == "Clip":
             made = np.clip(given[0], *given[1:])
+        elif node.op_type == "Cast":  # codes of 4 bits
+            assert given[0].dtype == ml_dtypes.int4
+            made = given[0].astype(np.int8)
         elif node.op_type in {"Reshape", "Flatten"}:
             made = (
                 given[0]._replace(codes=given[0].codes.reshape(len(x), -1))
@@ -125,11 +129,10 @@ def check(path: Path, x: Array, folder: Path, *, layers: int) -> None:
         assert off.max() <= 1, name
         assert (off > 0).mean() < 0.01, name
     wrong = copy.deepcopy(graph)
-    tensor = next(each for each in wrong.initializer if each.data_type == onnx.TensorProto.INT8 and len(each.dims) > 1)
+    kinds = {onnx.TensorProto.INT8, onnx.TensorProto.INT4}
+    tensor = next(each for each in wrong.initializer if each.data_type in kinds and len(each.dims) > 1)
     codes = onnx.numpy_helper.to_array(tensor)
-    tensor.CopyFrom(
-        onnx.numpy_helper.from_array(np.clip(codes.astype(int) + 9, -127, 127).astype(np.int8), tensor.name)
-    )
+    tensor.CopyFrom(onnx.numpy_helper.from_array((-codes.astype(int)).astype(codes.dtype), tensor.name))
     assert max(np.abs(codes - said[name].astype(int)).max() for name, codes in in_integers(wrong, x, said).items()) > 1
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lessen.deploy.export import export_onnx, export_openvino, export_pt2
 from lessen.deploy.kernels import read_kernels
-from lessen.deploy.low_bit import _packed
+from lessen.deploy.low_bit import packed
 from lessen.deploy.runtimes import OnnxRuntime, OpenVino, open_session
 from lessen.operations import Awq, BFloat16, Float16, Half, Nearest, QuantizeWeights
 from lessen.testing import EXAMPLES, Example
@@ -59,7 +59,7 @@ def test_codes_in_the_wrong_order_would_be_seen(tmp_path: Path, monkeypatch: pyt
 
     model = QuantizeWeights(group=16).plan(WIDE.build(), WIDE.context()).apply(WIDE.build())
     monkeypatch.setattr(
-        module, "_packed", lambda values, bits: (_packed(values, bits) << 4) | (_packed(values, bits) >> 4)
+        module, "packed", lambda values, bits: (packed(values, bits) << 4) | (packed(values, bits) >> 4)
     )
     path = export_onnx(model, WIDE.inputs(), tmp_path / "model.onnx")
     assert np.abs(ran(path, WIDE.inputs(5)) - outputs(model, WIDE.inputs(5))).max() > 1e-2
@@ -69,7 +69,7 @@ def test_codes_are_packed_as_one_large_number() -> None:
     for bits in (2, 4, 8):
         codes = np.random.default_rng(bits).integers(0, 2**bits, 11).astype(np.uint8)
         whole = sum(int(code) << (bits * place) for place, code in enumerate(codes))
-        assert _packed(codes, bits).tobytes() == whole.to_bytes(-(-11 * bits // 8), "little")
+        assert packed(codes, bits).tobytes() == whole.to_bytes(-(-11 * bits // 8), "little")
 
 
 def test_convolutions_are_stored_in_few_bits_and_run_as_ever(tmp_path: Path) -> None:

@@ -21,8 +21,10 @@ from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import ExportError, need
 from lessen.core.files import write_bytes, write_whole
 from lessen.core.scratch import scratch
-from lessen.deploy import low_bit, short
-from lessen.deploy.pairs import store_integers, translations
+from lessen.deploy import low_bit, pairs, short
+from lessen.deploy.constants import Constants
+from lessen.deploy.integers import store_integers
+from lessen.deploy.narrow import narrow
 from lessen.deploy.runtimes import trust_pt2
 from lessen.measure.timing import no_collection
 from lessen.operations.quantize.operators import decompositions
@@ -67,26 +69,43 @@ def export_onnx(
             proto = _onnx(exported, optimize=optimize)
         except Exception as again:
             raise ExportError(f"{type(model).__name__} cannot be written as ONNX. {_last_line(again)}") from again
-    low_bit.store_low_bits(proto)
-    short.store_short(proto)
-    store_integers(proto)
-    _strip(proto)
     write_bytes(path, _serialized(proto, type(model).__name__))
     return path
 
 
 def _onnx(exported: torch.export.ExportedProgram, *, optimize: bool) -> Any:
+    """The program as an ONNX model, everything stored in as many bits as it has."""
+    import onnx_ir as ir
+    from onnx_ir.passes import Sequential
+    from onnx_ir.passes import common as passes
+
     with _exporting():
         program = torch.onnx.export(
             exported,
             dynamo=True,
             opset_version=OPSET,
             optimize=optimize,
-            custom_translation_table=translations() | low_bit.translations() | short.translations(),
+            custom_translation_table=pairs.translations() | low_bit.translations() | short.translations(),
             verbose=False,
         )
         assert program is not None  # it returns a program when it gets no file
-        return program.model_proto
+        model = program.model
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        constants = Constants(model, low_bit.stored() | short.stored())
+        store_integers(constants)
+        low_bit.store_low_bits(constants)
+        short.store_short(constants)
+        # What only tells where nodes come from goes too (stack traces, shapes): small networks are mostly that.
+        Sequential(
+            passes.RemoveUnusedNodesPass(),
+            passes.RemoveUnusedOpsetsPass(),
+            passes.DeduplicateInitializersPass(),
+            passes.NameFixPass(),
+            passes.ClearMetadataAndDocStringPass(),
+        )(model)
+        proto = ir.to_proto(model)
+        del proto.graph.value_info[:]
+        return proto
 
 
 def _attention(  # noqa: PLR0917  (the signature is PyTorch's)
@@ -148,7 +167,9 @@ def export_openvino(onnx_file: Path | str, path: Path | str) -> Path:
     with scratch() as folder:
         part = folder / path.name
         try:
-            openvino.save_model(openvino.convert_model(str(onnx_file)), str(part), compress_to_fp16=False)
+            model = openvino.convert_model(str(onnx_file))
+            narrow(openvino, model)
+            openvino.save_model(model, str(part), compress_to_fp16=False)
         except RuntimeError as error:
             raise ExportError(f"OpenVINO does not read {onnx_file}. {_last_line(error)}") from error
         write_whole(path.with_suffix(".bin"), lambda to: to.write_bytes(part.with_suffix(".bin").read_bytes()))
@@ -199,21 +220,6 @@ def _serialized(proto: Any, name: str) -> bytes:
             f"{name} does not fit into one ONNX file, which ends at 2 GiB. Make the network smaller first."
         ) from error
     return content
-
-
-def _strip(proto: Any) -> None:
-    """Take out what only tells where nodes come from (stack traces, shapes); small networks are mostly that."""
-    del proto.graph.value_info[:]
-    for part in (
-        proto,
-        proto.graph,
-        *proto.graph.node,
-        *proto.graph.input,
-        *proto.graph.output,
-        *proto.graph.initializer,
-    ):
-        del part.metadata_props[:]
-        part.ClearField("doc_string")
 
 
 @contextlib.contextmanager

@@ -1,26 +1,28 @@
 """Weights of a few bits in an ONNX file: stored in their bits, and given to the kernels that a runtime has for them.
 
-The exporter writes `dequantize` as a DequantizeLinear of blocks. Here the codes become 2, 4 or 8 bits wide, and a
-product with such a weight becomes ONNX Runtime's MatMulNBits, which multiplies with 2, 4 or 8 bits in blocks of 16, 32,
-64 … without making the whole weight first. What it cannot do (convolutions, other blocks) is written as codes of 4 or 8
-bits that are cast, shifted and multiplied: the file is small, and a runtime that carries out constants computes these
-once, when it loads the file. ONNX Runtime would carry out a DequantizeLinear again and again.
+The exporter writes `dequantize` as an operator of our own. Here the codes become 2, 4 or 8 bits wide, and a product
+with such a weight becomes ONNX Runtime's MatMulNBits, which multiplies with 2, 4 or 8 bits in blocks of 16, 32, 64 …
+without making the whole weight first. What it cannot do (convolutions, embeddings, other blocks) is written as codes
+that are cast, shifted and multiplied: the file is small, and a runtime that carries out constants computes these once,
+when it loads the file. ONNX Runtime would carry out a DequantizeLinear again and again.
 
 Shapes: O rows, I inputs of a row, G groups of a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 
+from lessen.deploy import short
+from lessen.deploy.constants import DOMAIN, Array, Constants, Stored, attribute, own_operator, replace
 from lessen.surgery import codes as surgery_codes
 
-Array = np.ndarray[Any, Any]
 MICROSOFT = "com.microsoft"
 _BLOCKS = (16, 128)
 """The smallest block of MatMulNBits, and the one that is written where a row has one step."""
@@ -28,13 +30,13 @@ _BLOCKS = (16, 128)
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """How the exporter writes our operator."""
-    from onnxscript import opset21
+    from onnx.defs import OpSchema
 
-    op: Any = opset21
+    op = own_operator("Dequantize", 3, group=OpSchema.AttrType.INT)
 
     def dequantize(codes: Any, steps: Any, zeros: Any, *, group: int, gain: float = 1.0) -> Any:
         del gain  # of training
-        return op.DequantizeLinear(codes, steps, zeros, axis=1, block_size=group)
+        return op(codes, steps, zeros, group=group)
 
     return {torch.ops.lessen_codes.dequantize.default: dequantize}
 
@@ -44,72 +46,92 @@ def decompositions() -> dict[Any, Any]:
     return {torch.ops.lessen_codes.dequantize.default: surgery_codes.plain_dequantize}
 
 
+def stored() -> dict[str, Stored]:
+    """The operator of our domain, its values and bits."""
+    return {"Dequantize": (_value, _bits)}
+
+
+def _value(node: ir.Node, given: list[Array]) -> Array:
+    codes, steps, zeros = (torch.from_numpy(np.array(each)) for each in given)
+    made = surgery_codes.plain_dequantize(codes, steps, zeros, group=attribute(node, "group"))
+    return np.asarray(made.numpy())
+
+
+def _bits(node: ir.Node) -> int:
+    """The width of the codes in the file."""
+    tensors = (value.const_value for value in (node.inputs[0], node.inputs[2]) if value is not None)
+    return width(max((int(tensor.numpy().max(initial=0)) for tensor in tensors if tensor is not None), default=255))
+
+
+def width(largest: int) -> int:
+    """How many bits a code takes in a file: ONNX has none of 3 bits, and of 5 to 7.
+
+    >>> [width(2**bits - 1) for bits in range(2, 9)]
+    [2, 4, 4, 8, 8, 8, 8]
+    """
+    return next(bits for bits in (2, 4, 8) if largest < 2**bits)
+
+
 @dataclass
 class _Weight:
-    """A weight in codes: its DequantizeLinear, and its tensors."""
+    """A weight in codes: its operator, and its tensors."""
 
-    node: Any
+    node: ir.Node
     codes: Array
     steps: Array
     zeros: Array
     group: int
+    bits: int
+    halves: np.dtype[Any] | None
 
-    def bits(self) -> int:
-        """The width of the codes in the file."""
-        largest = max(int(self.codes.max(initial=0)), int(self.zeros.max(initial=0)))
-        return 2 if largest < 4 else 4 if largest < 16 else 8
-
-
-def store_low_bits(model: Any) -> None:
-    """Store codes in their bits and use the kernels for them, in place; without codes nothing is done.
-
-    Args:
-        model: As the exporter wrote it.
-    """
-    graph = model.graph
-    weights = list(_weights(graph))
-    if not weights:
-        return
-    for weight in weights:
-        _store(graph, weight)
-    _drop_unused(graph)
-    if any(node.domain == MICROSOFT for node in graph.node) and all(
-        each.domain != MICROSOFT for each in model.opset_import
-    ):
-        import onnx
-
-        model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
+    @property
+    def name(self) -> str:
+        return self.node.outputs[0].name or "weight"
 
 
-def _weights(graph: Any) -> Iterator[_Weight]:
-    from onnx import numpy_helper
+def store_low_bits(constants: Constants) -> None:
+    """Store codes in their bits and use the kernels for them, in place; without codes nothing is done."""
+    for node in [node for node in constants.graph if node.domain == DOMAIN and node.op_type == "Dequantize"]:
+        codes, steps, zeros = (constants.value(value) for value in node.inputs)
+        group = attribute(node, "group")
+        if codes is None or steps is None or zeros is None:  # somebody computes them: the runtime does the rest
+            made = constants.before(
+                node, "DequantizeLinear", list(node.inputs), name="dequantized", axis=1, block_size=group
+            )
+            replace(node, made)
+            continue
+        steps_value = node.inputs[1]
+        assert steps_value is not None
+        weight = _Weight(node, codes, steps, zeros, group, _bits(node), _halves(constants, steps_value, steps))
+        _store(constants, weight)
+        if any(each.domain == MICROSOFT for each in constants.graph):
+            constants.graph.opset_imports.setdefault(MICROSOFT, 1)
 
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        group = next((each.i for each in node.attribute if each.name == "block_size"), 0)
-        if node.op_type == "DequantizeLinear" and group and all(name in tensors for name in node.input):
-            codes, steps, zeros = (numpy_helper.to_array(tensors[name]) for name in node.input)
-            yield _Weight(node, codes, steps, zeros, group)
+
+def _halves(constants: Constants, value: ir.Value, steps: Array) -> np.dtype[Any] | None:
+    """The 16 bits that hold the steps without a loss, or None. Steps are chosen so; training moves them."""
+    found = short.halves(constants, value)
+    exact = found is None and bool((steps.astype(np.float16).astype(steps.dtype) == steps).all())
+    return np.dtype(np.float16) if exact else found
 
 
-def _store(graph: Any, weight: _Weight) -> None:
-    readers = _readers(graph, weight.node.output[0])
-    columns, made = None, weight.node.output[0]
+def _store(constants: Constants, weight: _Weight) -> None:
+    made, columns = weight.node.outputs[0], None
+    readers = [use.node for use in made.uses()]
     if len(readers) == 1 and readers[0].op_type == "Mul":
         # Columns that were scaled: the inputs are multiplied instead.
-        scale = _constant(graph, next(name for name in readers[0].input if name != made))
+        other = next((value for value in readers[0].inputs if value is not made), None)
+        scale = constants.value(other)
         if scale is not None and scale.ndim == 1:
-            columns, made = scale, readers[0].output[0]
-            readers = _readers(graph, made)
+            columns, made = other, readers[0].outputs[0]
+            readers = [use.node for use in made.uses()]
     block = _block(weight)
-    left = False
-    for reader in readers:
-        products = _products(graph, reader, made) if block else []
-        left |= not products
-        for product in products:
-            _multiply(graph, product, weight, columns, block)
-    if left:
-        _spell_out(graph, weight)
+    found = {reader: _products(reader, made) if block else [] for reader in readers}
+    products = list(dict.fromkeys(each for some in found.values() for each in some))
+    if products:
+        _multiply(constants, products, weight, columns, block)
+    if weight.node.outputs[0].is_graph_output() or made.is_graph_output() or not all(found.values()):
+        _spell_out(constants, weight)
 
 
 def _block(weight: _Weight) -> int:
@@ -121,136 +143,116 @@ def _block(weight: _Weight) -> int:
     return block if block >= smallest else 0
 
 
-def _products(graph: Any, reader: Any, name: str) -> list[Any]:
+def _products(reader: ir.Node, weight: ir.Value) -> list[ir.Node]:
     """The products that a reader of a weight (O, I) is or leads to; none where it is something else."""
-    if reader.op_type == "Gemm" and reader.input[1] == name:
-        about = {each.name: each for each in reader.attribute}
-        plain = all(abs(about[key].f - 1) == 0 for key in ("alpha", "beta") if key in about)
-        turned = "transB" in about and about["transB"].i == 1 and not ("transA" in about and about["transA"].i)
+    if reader.op_type == "Gemm" and reader.inputs[1] is weight:
+        plain = all(attribute(reader, key, 1.0) == 1 for key in ("alpha", "beta"))
+        turned = attribute(reader, "transB", 0) == 1 and not attribute(reader, "transA", 0)
         return [reader] if plain and turned else []
-    if reader.op_type == "Transpose" and len(reader.output[0]) and _is_matrix_transpose(reader):
-        after = _readers(graph, reader.output[0])
-        fits = all(each.op_type == "MatMul" and each.input[1] == reader.output[0] for each in after)
-        return after if fits else []
+    if reader.op_type == "Transpose" and list(attribute(reader, "perm", ())) == [1, 0]:
+        turned_weight = reader.outputs[0]
+        after = [use.node for use in turned_weight.uses()]
+        fits = all(each.op_type == "MatMul" and each.inputs[1] is turned_weight for each in after)
+        return after if fits and not turned_weight.is_graph_output() else []
     return []
 
 
-def _is_matrix_transpose(node: Any) -> bool:
-    return any(each.name == "perm" and list(each.ints) == [1, 0] for each in node.attribute)
-
-
-def _multiply(graph: Any, product: Any, weight: _Weight, columns: Array | None, block: int) -> None:
-    """Put MatMulNBits in the place of a product."""
-    import onnx
-
+def _multiply(
+    constants: Constants, products: list[ir.Node], weight: _Weight, columns: ir.Value | None, block: int
+) -> None:
+    """Put MatMulNBits in the place of all products with a weight."""
     rows, inputs = weight.codes.shape
-    bits, blocks = weight.bits(), -(-inputs // block)
-    name = weight.node.output[0]
+    bits, blocks = weight.bits, -(-inputs // block)
     # Blocks are filled up with codes of zero; a group of several blocks gives each its step.
     spread = np.arange(blocks) * block // weight.group
     steps, zeros = weight.steps[:, spread], weight.zeros[:, spread]
     padded = np.repeat(zeros, block, axis=1)
     padded[:, :inputs] = weight.codes
-    own = {
-        f"{name}_codes_{bits}": _packed(padded.reshape(rows, blocks, block), bits),
-        f"{name}_steps": np.ascontiguousarray(steps),
-        f"{name}_zeros_{bits}": _packed(zeros, bits),
-    }
-    given, nodes = product.input[0], []
-    if columns is not None:
-        own[f"{name}_columns"] = columns
-        given = f"{product.output[0]}_scaled"
-        nodes.append(onnx.helper.make_node("Mul", [product.input[0], f"{name}_columns"], [given]))
-    bias = product.input[2] if product.op_type == "Gemm" and len(product.input) > 2 else ""
-    result = f"{product.output[0]}_product" if bias else product.output[0]
-    about: dict[str, Any] = {"K": inputs, "N": rows, "bits": bits, "block_size": block}
-    names = [given, f"{name}_codes_{bits}", f"{name}_steps", f"{name}_zeros_{bits}"]
-    about |= {"domain": MICROSOFT, "name": result}
-    nodes.append(onnx.helper.make_node("MatMulNBits", names, [result], **about))
-    if bias:
-        nodes.append(onnx.helper.make_node("Add", [result, bias], list(product.output)))
-    _replace(graph, product, nodes, own)
-
-
-def _spell_out(graph: Any, weight: _Weight) -> None:
-    """Write the weight as arithmetic on constants."""
-    from onnx import helper
-
-    name, (rows, inputs), group = weight.node.output[0], weight.codes.shape, weight.group
-    groups = weight.steps.shape[1]
-    kind = np.uint8 if weight.bits() == 8 else _uint4()
-    padded = np.pad(weight.codes, [(0, 0), (0, groups * group - inputs)]).reshape(rows, groups, group)
-    tensors = {
-        f"{name}_codes": padded.astype(kind),
-        f"{name}_zeros": weight.zeros[:, :, None].astype(kind),
-        f"{name}_steps": weight.steps[:, :, None],
-        f"{name}_shape": np.array([rows, groups * group]),
-    }
-    floating = helper.np_dtype_to_tensor_dtype(weight.steps.dtype)
-    nodes = [
-        helper.make_node("Cast", [f"{name}_codes"], [f"{name}_codes_cast"], to=floating),
-        helper.make_node("Cast", [f"{name}_zeros"], [f"{name}_zeros_cast"], to=floating),
-        helper.make_node("Sub", [f"{name}_codes_cast", f"{name}_zeros_cast"], [f"{name}_shifted"]),
-        helper.make_node("Mul", [f"{name}_shifted", f"{name}_steps"], [f"{name}_scaled"]),
+    operands = [
+        constants.add(f"{weight.name}_codes_{bits}", packed(padded.reshape(rows, blocks, block), bits)),
+        _steps(constants, weight.node, weight, steps),
+        constants.add(f"{weight.name}_zeros_{bits}", packed(zeros, bits)),
     ]
-    whole = f"{name}_whole" if groups * group != inputs else name
-    nodes.append(helper.make_node("Reshape", [f"{name}_scaled", f"{name}_shape"], [whole]))
-    if whole != name:
-        tensors |= {f"{name}_{key}": np.array([value]) for key, value in (("from", 0), ("to", inputs), ("axis", 1))}
-        nodes.append(helper.make_node("Slice", [whole, *(f"{name}_{key}" for key in ("from", "to", "axis"))], [name]))
-    _replace(graph, weight.node, nodes, tensors)
+    about: dict[str, Any] = {"K": inputs, "N": rows, "bits": bits, "block_size": block, "domain": MICROSOFT}
+    for product in products:
+        name, given = product.outputs[0].name or weight.name, product.inputs[0]
+        if columns is not None:
+            given = constants.before(product, "Mul", [given, columns], name=f"{name}_scaled")
+        result = constants.before(product, "MatMulNBits", [given, *operands], name=f"{name}_product", **about)
+        bias = product.inputs[2] if product.op_type == "Gemm" and len(product.inputs) > 2 else None
+        if bias is not None:
+            result = constants.before(product, "Add", [result, bias], name=f"{name}_sum")
+        replace(product, result)
 
 
-def _packed(values: Array, bits: int) -> Array:
+def _steps(constants: Constants, node: ir.Node, weight: _Weight, steps: Array) -> ir.Value:
+    """The steps as a tensor of 32 bits in front of a node, stored in 16 where nothing is lost."""
+    steps = np.ascontiguousarray(steps)
+    if weight.halves is None:
+        return constants.add(f"{weight.name}_steps", steps)
+    stored = constants.add(f"{weight.name}_steps", steps.astype(weight.halves))
+    return constants.before(node, "Cast", [stored], name=f"{stored.name}_cast", to=ir.DataType.FLOAT.value)
+
+
+def _spell_out(constants: Constants, weight: _Weight) -> None:
+    """Write the weight as arithmetic on constants."""
+    node, name, (rows, inputs), group = weight.node, weight.name, weight.codes.shape, weight.group
+    groups = weight.steps.shape[1]
+    padded = np.pad(weight.codes, [(0, 0), (0, groups * group - inputs)]).reshape(rows, groups, group)
+    shifted = constants.before(
+        node,
+        "Sub",
+        [
+            _codes(constants, node, f"{name}_codes", padded, weight.bits),
+            _codes(constants, node, f"{name}_zeros", weight.zeros[:, :, None], max(weight.bits, 4)),
+        ],
+        name=f"{name}_shifted",
+    )
+    steps = _steps(constants, node, weight, weight.steps[:, :, None])
+    scaled = constants.before(node, "Mul", [shifted, steps], name=f"{name}_scaled")
+    shape = constants.add(f"{name}_shape", np.array([rows, groups * group]))
+    whole = constants.before(node, "Reshape", [scaled, shape], name=f"{name}_whole")
+    if groups * group != inputs:
+        ends = [
+            constants.add(f"{name}_{key}", np.array([at])) for key, at in (("from", 0), ("to", inputs), ("axis", 1))
+        ]
+        whole = constants.before(node, "Slice", [whole, *ends], name=f"{name}_cut")
+    replace(node, whole)
+
+
+def _codes(constants: Constants, node: ir.Node, name: str, codes: Array, bits: int) -> ir.Value:
+    """Codes as a tensor of 32 bits in front of a node."""
+    import ml_dtypes
+
+    if bits == 2:
+        return _unpacked(constants, node, name, codes)
+    stored = constants.add(name, codes.astype(ml_dtypes.uint4 if bits == 4 else np.uint8))
+    return constants.before(node, "Cast", [stored], name=f"{stored.name}_cast", to=ir.DataType.FLOAT.value)
+
+
+def _unpacked(constants: Constants, node: ir.Node, name: str, codes: Array) -> ir.Value:
+    """Codes of 2 bits, four in a byte: ONNX has no such type before version 25, and OpenVINO reads none."""
+    flat = packed(codes.reshape(1, -1), 2).reshape(-1, 1)
+    shifts = constants.add("shifts", np.array([[0, 2, 4, 6]], np.uint8))
+    parts = constants.before(
+        node, "BitShift", [constants.add(name, flat), shifts], name=f"{name}_parts", direction="RIGHT"
+    )
+    low = constants.before(node, "BitwiseAnd", [parts, constants.add("three", np.uint8(3))], name=f"{name}_low")
+    cast = constants.before(node, "Cast", [low], name=f"{name}_cast", to=ir.DataType.FLOAT.value)
+    line = constants.before(node, "Reshape", [cast, constants.add(f"{name}_line", np.array([-1]))], name=f"{name}_all")
+    if codes.size % 4:
+        ends = [constants.add(f"{name}_{key}", np.array([at])) for key, at in (("from", 0), ("to", codes.size))]
+        line = constants.before(node, "Slice", [line, *ends], name=f"{name}_cut")
+    return constants.before(
+        node, "Reshape", [line, constants.add(f"{name}_shape", np.array(codes.shape))], name=f"{name}_shaped"
+    )
+
+
+def packed(values: Array, bits: int) -> Array:
     """Codes side by side in bytes, the first in the lowest bits; the last byte of a row is filled up with zeros."""
     each = 8 // bits
-    short = -values.shape[-1] % each
-    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, short)])
+    missing = -values.shape[-1] % each
+    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])
     parts = padded.reshape(*padded.shape[:-1], -1, each).astype(np.uint32)
     made: Array = (parts << (bits * np.arange(each, dtype=np.uint32))).sum(-1).astype(np.uint8)
     return made
-
-
-def _uint4() -> Any:
-    import ml_dtypes
-
-    return ml_dtypes.uint4
-
-
-def _readers(graph: Any, name: str) -> list[Any]:
-    return [node for node in graph.node if name in node.input]
-
-
-def _constant(graph: Any, name: str) -> Array | None:
-    from onnx import numpy_helper
-
-    found = next((tensor for tensor in graph.initializer if tensor.name == name), None)
-    return None if found is None else numpy_helper.to_array(found)
-
-
-def _replace(graph: Any, node: Any, new: list[Any], tensors: dict[str, Array]) -> None:
-    """Put nodes in the place of one, and add the constants that they read."""
-    from onnx import numpy_helper
-
-    known = {tensor.name for tensor in graph.initializer}
-    for name, value in tensors.items():
-        if name not in known:
-            graph.initializer.append(numpy_helper.from_array(value, name))
-    place = next(i for i, each in enumerate(graph.node) if each.output == node.output)
-    after = [type(each).FromString(each.SerializeToString()) for each in graph.node[place + 1 :]]
-    del graph.node[place:]
-    graph.node.extend([*new, *after])
-
-
-def _drop_unused(graph: Any) -> None:
-    kept = {value.name for value in graph.output}
-    nodes = []
-    for node in reversed(graph.node):
-        if kept & set(node.output):
-            kept.update(node.input)
-            nodes.append(type(node).FromString(node.SerializeToString()))
-    del graph.node[:]
-    graph.node.extend(nodes[::-1])
-    tensors = [tensor for tensor in graph.initializer if tensor.name in kept]
-    del graph.initializer[:]
-    graph.initializer.extend(tensors)

@@ -9,25 +9,27 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 
+from lessen.deploy.constants import DOMAIN, Array, Constants, Stored, own_operator, replace
 from lessen.surgery import short
+
+BITS = 16
+_KINDS = {"Float16": ir.DataType.FLOAT16, "BFloat16": ir.DataType.BFLOAT16}
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """How the exporter writes our operators."""
-    from onnx import TensorProto
-    from onnxscript import opset21
-
-    op: Any = opset21
+    ours: Any = torch.ops.lessen
+    float16_op, bfloat16_op = (own_operator(name, 1) for name in _KINDS)
 
     def float16(x: Any) -> Any:
-        return op.CastLike(op.Cast(x, to=TensorProto.FLOAT16), x)
+        return float16_op(x)
 
     def bfloat16(x: Any) -> Any:
-        return op.CastLike(op.Cast(x, to=TensorProto.BFLOAT16), x)
+        return bfloat16_op(x)
 
-    ours: Any = torch.ops.lessen
     return {ours.float16.default: float16, ours.bfloat16.default: bfloat16}
 
 
@@ -37,33 +39,31 @@ def decompositions() -> dict[Any, Any]:
     return {ours.float16.default: short.plain_float16, ours.bfloat16.default: short.plain_bfloat16}
 
 
-def store_short(model: Any) -> None:
-    """Store what is cast to 16 bits in them, in an ONNX model, in place; without any nothing changes."""
-    import ml_dtypes
-    import onnx
+def stored() -> dict[str, Stored]:
+    """The operators of our domain, their values and bits."""
+    return {name: (_value, lambda node: BITS) for name in _KINDS}
 
-    graph = model.graph
-    kinds: dict[int, Any] = {onnx.TensorProto.FLOAT16: np.float16, onnx.TensorProto.BFLOAT16: ml_dtypes.bfloat16}
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    made: dict[str, Any] = {}
-    for node in graph.node:
-        to = next((each.i for each in node.attribute if each.name == "to"), 0)
-        if node.op_type == "Cast" and to in kinds and node.input[0] in tensors:
-            value = onnx.numpy_helper.to_array(tensors[node.input[0]]).astype(kinds[to])
-            made[node.output[0]] = onnx.numpy_helper.from_array(value, node.output[0])
-    if not made:
-        return
-    nodes = []
-    for node in graph.node:
-        if node.output[0] in made and node.op_type == "Cast":
-            continue
-        if node.op_type == "CastLike" and node.input[0] in made:
-            to = tensors[node.input[1]].data_type if node.input[1] in tensors else onnx.TensorProto.FLOAT
-            node = onnx.helper.make_node("Cast", [node.input[0]], list(node.output), to=to)
-        nodes.append(type(node).FromString(node.SerializeToString()))
-    del graph.node[:]
-    graph.node.extend(nodes)
-    used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend([*kept, *made.values()])
+
+def store_short(constants: Constants) -> None:
+    """Store what is rounded to 16 bits in them, in place."""
+    for node in [node for node in constants.graph if node.domain == DOMAIN and node.op_type in _KINDS]:
+        (given,) = node.inputs
+        assert given is not None
+        value = constants.value(given)
+        name = node.outputs[0].name or "short"
+        if value is None:
+            halves = constants.before(node, "Cast", [given], name=f"{name}_short", to=_KINDS[node.op_type].value)
+        else:
+            halves = constants.add(f"{name}_short", value.astype(_KINDS[node.op_type].numpy()))
+        replace(node, constants.before(node, "Cast", [halves], name=f"{name}_cast", to=ir.DataType.FLOAT.value))
+
+
+def halves(constants: Constants, value: ir.Value) -> np.dtype[Any] | None:
+    """The 16 bits that a constant is rounded to, or None."""
+    node = value.producer()
+    ours = node is not None and node.domain == DOMAIN and node.op_type in _KINDS
+    return np.dtype(_KINDS[node.op_type].numpy()) if ours and node is not None else None
+
+
+def _value(node: ir.Node, given: list[Array]) -> Array:
+    return given[0].astype(_KINDS[node.op_type].numpy()).astype(np.float32)

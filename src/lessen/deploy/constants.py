@@ -1,0 +1,185 @@
+"""Constants of an ONNX graph: what is known before it runs, and what of it is carried out when the file is written.
+
+A tensor that is stored small (codes of a few bits, halves) is made a weight by an operator of our own domain, `DOMAIN`.
+No optimiser knows how to compute such an operator, so none can fold it back to 32 bits. The operators are replaced by
+the stored form at the very end (`low_bit`, `short`). There is one rule, and it is here: a constant is carried out only
+if its numbers take no more bits than those it is made from.
+
+ONNX Runtime itself carries out what is left when it loads a file. The file is small then, and the memory is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+DOMAIN = "lessen"
+Array = np.ndarray[Any, Any]
+Stored = tuple[Callable[[ir.Node, list[Array]], Array], Callable[[ir.Node], int]]
+"""Of an operator of ours: its values from its node and what it is given, and the bits of a number it is made from."""
+
+_KEPT = frozenset({"DequantizeLinear", "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"})
+_KEPT |= frozenset({"Multinomial", "Bernoulli", "If", "Loop", "Scan"})
+_FULL = 32
+
+
+def own_operator(name: str, inputs: int, **attributes: Any) -> Any:
+    """An operator of our domain, to be called in a translation of the exporter; it gives float32.
+
+    Args:
+        name: The operator.
+        inputs: How many tensors it takes.
+        attributes: Its attributes, each with the type of `onnx.defs.OpSchema.AttrType`.
+    """
+    import onnx
+    from onnxscript.values import Op, Opset
+
+    schema = onnx.defs.OpSchema
+    types = [(f"T{place}", ["tensor(float)", "tensor(uint8)"], "") for place in range(inputs)]
+    made = schema(
+        name,
+        DOMAIN,
+        1,
+        inputs=[schema.FormalParameter(f"x{place}", f"T{place}") for place in range(inputs)],
+        outputs=[schema.FormalParameter("y", "tensor(float)")],
+        type_constraints=types,
+        attributes=[schema.Attribute(key, kind, required=True) for key, kind in attributes.items()],
+    )
+    return Op(Opset(DOMAIN, 1), name, made)
+
+
+class Constants:
+    """The constants of a graph, by value. Values are computed when they are asked for.
+
+    Args:
+        model: The model; its functions are inlined, and constants are initializers.
+        stored: The operators of our domain, by name.
+    """
+
+    def __init__(self, model: ir.Model, stored: dict[str, Stored]) -> None:
+        self.graph = model.graph
+        self._opset = model.opset_imports[""]
+        self._stored = stored
+        self._bits: dict[ir.Value, int | None] = {}
+        """Every constant, with the bits of the stored form that it is made from; None where there is none."""
+        self._values: dict[ir.Value, Array] = {}
+        for node in self.graph:
+            ours = node.domain == DOMAIN
+            if ours or not (node.domain or node.op_type in _KEPT):
+                self._look_at(node, ours=ours)
+
+    def known(self, value: ir.Value | None) -> bool:
+        """Whether a value is a constant."""
+        return value is not None and (value in self._bits or _initializer(value) is not None)
+
+    def _look_at(self, node: ir.Node, *, ours: bool) -> None:
+        given = [value for value in node.inputs if value is not None]
+        if not all(map(self.known, given)):
+            return
+        sources = [self._bits[value] for value in given if self._bits.get(value) is not None]
+        sources += [self._stored[node.op_type][1](node)] if ours else []
+        bits = min((each for each in sources if each is not None), default=None)
+        self._bits |= dict.fromkeys(node.outputs, bits)
+
+    def value(self, value: ir.Value | None) -> Array | None:
+        """The value of a constant, or None if it is not one."""
+        if value is None:
+            return None
+        tensor = _initializer(value)
+        if tensor is not None:
+            return np.asarray(tensor.numpy())
+        if value not in self._bits:
+            return None
+        if value not in self._values:
+            node = value.producer()
+            assert node is not None  # a constant that is no initializer was computed
+            self._values |= zip(node.outputs, self._computed(node), strict=True)
+        return self._values[value]
+
+    def _computed(self, node: ir.Node) -> list[Array]:
+        import onnx
+        from onnx.reference import ReferenceEvaluator
+
+        given = {value.name: self.value(value) for value in node.inputs if value is not None}
+        if node.domain == DOMAIN:
+            return [self._stored[node.op_type][0](node, [value for value in given.values() if value is not None])]
+        proto = ir.to_proto(node)
+        asked, wanted = (
+            [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name]
+            for names in (proto.input, proto.output)
+        )
+        alone = onnx.helper.make_graph([proto], "constant", asked, wanted)
+        made: list[Array] = ReferenceEvaluator(alone, opsets={"": self._opset}).run(None, given)
+        return [np.asarray(value) for value in made]
+
+    def carry_out(self, value: ir.Value | None, *, step: bool = False) -> None:
+        """Replace a constant by its result; where that would take more bits than what it is made from, its parts.
+
+        Args:
+            value: Anything; what is no constant is left alone.
+            step: Whether it is the step or the zero of a grid. These are stored as they are.
+        """
+        if value is None or value not in self._bits:
+            return
+        bits, node = self._bits[value], value.producer()
+        assert node is not None
+        dtype = value.dtype or ir.DataType(ir.tensor(self.value(value)).dtype)
+        if bits is None or step or dtype.bitwidth <= bits:
+            value.replace_all_uses_with(self.add(value.name or "constant", self.value(value)))
+            return
+        if node.op_type == "Clip" and np.array_equal(self.value(node.inputs[0]), self.value(value)):
+            assert node.inputs[0] is not None
+            value.replace_all_uses_with(node.inputs[0])  # OpenVINO does not look through it
+        pair = node.op_type == "QuantizeLinear"
+        for place, each in enumerate(node.inputs):
+            self.carry_out(each, step=pair and place > 0)
+
+    def before(self, node: ir.Node, op: str, given: list[ir.Value | None], *, name: str, **how: Any) -> ir.Value:
+        """Put a new operator in front of a node, and return what it gives.
+
+        Args:
+            node: The node.
+            op: The operator.
+            given: What it takes.
+            name: What the value is called.
+            how: Its attributes, and its domain.
+        """
+        domain = how.pop("domain", "")
+        made = ir.node(op, given, how, domain=domain, outputs=[ir.Value(name=name)])
+        node.prepend(made)
+        if not (domain or op in _KEPT):
+            self._look_at(made, ours=False)
+        return made.outputs[0]
+
+    def add(self, name: str, content: Any) -> ir.Value:
+        """A new initializer, whose name is changed where it is taken."""
+        known = self.graph.initializers
+        fresh, count = f"{name}_value", 0
+        while fresh in known:
+            count += 1
+            fresh = f"{name}_value_{count}"
+        tensor = ir.tensor(np.ascontiguousarray(content), name=fresh)
+        value = ir.Value(name=fresh, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.graph.register_initializer(value)
+        return value
+
+
+def replace(node: ir.Node, value: ir.Value) -> None:
+    """Let everything read `value` in the place of what a node with one output gives; outputs keep their names."""
+    old = node.outputs[0]
+    if old.is_graph_output():
+        value.name, old.name = old.name, f"{old.name}_before"
+    old.replace_all_uses_with(value, replace_graph_outputs=True)
+
+
+def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
+    """The value of an attribute of a node."""
+    found = node.attributes.get(name)
+    return default if found is None else found.value
+
+
+def _initializer(value: ir.Value) -> Any:
+    return value.const_value if value.is_initializer() and not value.is_graph_input() else None
