@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from lessen.core import Batch, Context, decode, encode
 from lessen.core.errors import PlanError, SettingError
 from lessen.core.files import write_json, write_tensors
-from lessen.core.machine import saturates_int8
 from lessen.operations.quantize import MinMax, Percentile, Quantize, Quantized, SquaredError, is_quantized
 from lessen.operations.quantize.edges import find_edges
 from lessen.surgery.calls import trace
@@ -219,17 +218,6 @@ def test_layers_that_are_left_out_keep_their_weights(model: nn.Module, context: 
     with capture(new, [Tap(path="stem")]) as seen, torch.no_grad():
         new(x)
     assert torch.equal(seen[Tap(path="stem")], new.stem(x))
-
-
-def test_seven_bits_where_the_processor_would_overflow(
-    model: nn.Module, context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert set(Quantize().plan(model, context).weights.values()) == {7 if saturates_int8() else 8}
-    for saturates, bits in ((True, 7), (False, 8)):
-        monkeypatch.setattr(
-            "lessen.operations.quantize.operation.saturates_int8", lambda saturates=saturates: saturates
-        )
-        assert set(Quantize().plan(model, context).weights.values()) == {bits}
 
 
 def test_what_cannot_be_done_is_said(model: nn.Module, context: Context, plan: Quantized, x: Tensor) -> None:

@@ -127,7 +127,7 @@ class Constants:
         bits, node = self._bits[value], value.producer()
         assert node is not None
         dtype = value.dtype or ir.DataType(ir.tensor(self.value(value)).dtype)
-        if bits is None or step or dtype.bitwidth <= bits:
+        if bits is None or step or self.narrower(dtype.bitwidth, bits):
             value.replace_all_uses_with(self.add(value.name or "constant", self.value(value)))
             return
         if node.op_type == "Clip" and np.array_equal(self.value(node.inputs[0]), self.value(value)):
@@ -136,6 +136,11 @@ class Constants:
         pair = node.op_type == "QuantizeLinear"
         for place, each in enumerate(node.inputs):
             self.carry_out(each, step=pair and place > 0)
+
+    @staticmethod
+    def narrower(bits: int, source: int) -> bool:
+        """The rule: whether a result of so many bits a number may take the place of a form of `source` bits."""
+        return bits <= source
 
     def before(self, node: ir.Node, op: str, given: list[ir.Value | None], *, name: str, **how: Any) -> ir.Value:
         """Put a new operator in front of a node, and return what it gives.

@@ -211,6 +211,10 @@ def _notes(files: Sequence[DeployedFile], named: Recommendation | None, size: in
             notes.append(
                 f"{file.name} holds int8 weights, but {file.runtime.name} computes most of it in floating point."
             )
+        if file.target == "vnni":
+            notes.append(
+                f"{file.name} holds 8-bit weights: it is for processors with VNNI (target='any' takes 7 bits)."
+            )
         was, now = plain.speed[size].latency, file.speed[size].latency
         if was is not None and now is not None and was.value < now.value:
             ratio = was.value / now.value

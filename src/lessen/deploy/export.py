@@ -25,8 +25,9 @@ from lessen.deploy import low_bit, pairs, short
 from lessen.deploy.constants import Constants
 from lessen.deploy.integers import store_integers
 from lessen.deploy.narrow import narrow
-from lessen.deploy.runtimes import trust_pt2
+from lessen.deploy.runtimes import TARGET, trust_pt2
 from lessen.measure.timing import no_collection
+from lessen.operations.quantize.network import target_of
 from lessen.operations.quantize.operators import decompositions
 from lessen.surgery.copying import copy_network
 from lessen.surgery.masks import bake_masks
@@ -69,6 +70,9 @@ def export_onnx(
             proto = _onnx(exported, optimize=optimize)
         except Exception as again:
             raise ExportError(f"{type(model).__name__} cannot be written as ONNX. {_last_line(again)}") from again
+    target = target_of(model)
+    if target is not None:
+        proto.metadata_props.add(key=TARGET, value=target)
     write_bytes(path, _serialized(proto, type(model).__name__))
     return path
 

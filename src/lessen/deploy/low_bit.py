@@ -60,16 +60,8 @@ def _value(node: ir.Node, given: list[Array]) -> Array:
 def _bits(node: ir.Node) -> int:
     """The width of the codes in the file."""
     tensors = (value.const_value for value in (node.inputs[0], node.inputs[2]) if value is not None)
-    return width(max((int(tensor.numpy().max(initial=0)) for tensor in tensors if tensor is not None), default=255))
-
-
-def width(largest: int) -> int:
-    """How many bits a code takes in a file: ONNX has none of 3 bits, and of 5 to 7.
-
-    >>> [width(2**bits - 1) for bits in range(2, 9)]
-    [2, 4, 4, 8, 8, 8, 8]
-    """
-    return next(bits for bits in (2, 4, 8) if largest < 2**bits)
+    largest = max((int(tensor.numpy().max(initial=0)) for tensor in tensors if tensor is not None), default=255)
+    return surgery_codes.file_bits(largest.bit_length())
 
 
 @dataclass

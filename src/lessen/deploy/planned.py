@@ -20,6 +20,7 @@ from lessen.measure.evaluate import Outputs
 from lessen.measure.latency import Speed
 from lessen.measure.timings import FEWEST_ROUNDS
 from lessen.operations.quantize import is_quantized
+from lessen.operations.quantize.network import target_of
 
 REFERENCE = "reference"
 
@@ -104,6 +105,11 @@ class DeployedFile:
     against: str | None = None
     speed: dict[int, Speed] = field(default_factory=dict)
     test: Outputs | None = None
+
+    @property
+    def target(self) -> str | None:
+        """Which processors an int8 file computes right on, "any" or "vnni"; None for other files."""
+        return target_of(self.network)
 
 
 def planned(stands: Sequence[Stand], folder: Path, settings: Deploy) -> list[DeployedFile]:

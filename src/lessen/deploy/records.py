@@ -58,7 +58,8 @@ def records_of(
     if found.agreement is not None:
         records.append(say("agreement_with_pytorch", found.agreement, "%", settings=how))
     detail = {"kernels": dict(file.kernels.counts), "multiply_adds": dict(file.kernels.multiply_adds)}
-    records.append(say("integer_share", file.kernels.integer_share, "%", detail=detail))
+    made_for = {} if file.target is None else {"target": file.target}
+    records.append(say("integer_share", file.kernels.integer_share, "%", settings=made_for, detail=detail))
     records += [*_times(file, about, say), *_quality(file, files, data, say)]
     if recommended is not None and file is recommended.file:
         records.append(say("recommended", 1, "1", detail=recommended.detail()))

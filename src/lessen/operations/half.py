@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from lessen.core import Card, Context, Where, check_where, matches, settings
 from lessen.core.errors import NetworkError, PlanError, did_you_mean
+from lessen.operations.quantize.grids import Grid, WeightGrid
+from lessen.operations.quantize.network import computes_in_integers
 from lessen.surgery.codes import codes_of
 from lessen.surgery.modules import get_module
 from lessen.surgery.parametrised import Owners, is_list, parametrised, stored
@@ -74,7 +76,13 @@ class Halved:
     def describe(self) -> list[dict[str, Any]]:
         """One row for each parameter."""
         rows: list[dict[str, Any]] = [
-            {"module": name, "edit": "halved", "before": "full precision", "after": type(self.kind).__name__}
+            {
+                "module": name,
+                "edit": "halved",
+                "before": "full precision",
+                "after": type(self.kind).__name__,
+                "stored": 16,
+            }
             for name in self.parameters
         ]
         rows += [{"module": name, "edit": "left alone", "before": why, "after": ""} for name, why in self.left.items()]
@@ -98,8 +106,9 @@ class Half:
     card: ClassVar[Card] = Card(
         row="operations / quantization",
         paper="arXiv:1710.03740 (float16), arXiv:1905.12322 (bfloat16)",
-        says="Every parameter is a number of 16 bits: the files that run and the compressed file are half as large.",
-        costs="No time is saved on a CPU: ONNX Runtime and OpenVINO make the parameters 32 bits wide when they load.",
+        says="Every parameter is a number of 16 bits: ONNX, OpenVINO and packed files are half as large.",
+        costs="No time is saved on a CPU: ONNX Runtime and OpenVINO make the parameters 32 bits wide when they load. "
+        "A torch.export program (.pt2) and weights.safetensors hold 32 bits.",
         fails_when="A parameter is beyond 65,504 (an error; take BFloat16()), or differences far below a thousandth of "
         "the parameters matter.",
         differs="Inputs, activations and outputs keep their type. Training moves the parameters in full behind the "
@@ -132,7 +141,7 @@ class Half:
                 if tensor is None or id(stored(module, last)) in seen:
                     continue
                 seen.add(id(stored(module, last)))
-                reason = self._unfit(module, last, tensor)
+                reason = self._unfit(module, last, tensor) or self._of_whole_numbers(model, path, module, last)
                 if reason:
                     left[name] = reason
                     continue
@@ -153,4 +162,12 @@ class Half:
             return "it has 16 bits already"
         if not tensor.is_floating_point() or tensor.element_size() <= 2:
             return f"it is of {tensor.dtype} as it is"
+        return ""
+
+    def _of_whole_numbers(self, model: nn.Module, path: str, module: nn.Module, last: str) -> str:
+        """Why a parameter of a quantized network needs all its digits, or nothing."""
+        if isinstance(module, Grid | WeightGrid):
+            return "it is the step of a grid, which kernels read in 32 bits"
+        if last == "bias" and computes_in_integers(model, path):
+            return "it is added as a whole number of 32 bits"
         return ""

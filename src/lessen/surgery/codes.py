@@ -72,6 +72,15 @@ def plain_dequantize(codes: Tensor, steps: Tensor, zeros: Tensor, *, group: int,
     return (codes.to(steps.dtype) - spread(zeros.to(steps.dtype), codes, group)) * spread(steps, codes, group)
 
 
+def file_bits(bits: int) -> int:
+    """The bits that a code takes in an ONNX or OpenVINO file, which have codes of 2, 4 and 8.
+
+    >>> [file_bits(bits) for bits in range(2, 9)]
+    [2, 4, 4, 8, 8, 8, 8]
+    """
+    return next(width for width in (2, 4, 8) if bits <= width)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Coded:
     """A weight in a few bits.

@@ -142,5 +142,5 @@ def _at_most_masked(layer: nn.Module) -> bool:
 
 
 def _rest_of(norm: nn.Module) -> nn.Module:
-    children = OrderedDict(norm.named_children())
+    children = OrderedDict((name, child) for name, child in norm.named_children() if name != "parametrizations")
     return nn.Sequential(children) if children else nn.Identity()

@@ -7,7 +7,7 @@ it to 8 bits; its weights are rounded once. This is DynamicQuantizeLinear and Ma
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Le
 from torch import nn
@@ -16,13 +16,13 @@ from lessen.core.card import Card
 from lessen.core.contracts import Context
 from lessen.core.data import map_inputs
 from lessen.core.errors import PlanError, did_you_mean
-from lessen.core.machine import saturates_int8
 from lessen.core.settings import settings
 from lessen.core.where import Where, check_where, matches
 from lessen.operations.quantize.edges import LAYERS
 from lessen.operations.quantize.found import LEVELS
 from lessen.operations.quantize.grids import Grids
 from lessen.operations.quantize.network import is_quantized, with_grids
+from lessen.operations.quantize.target import Target, chosen, named, row, said, stored_bits
 from lessen.surgery.calls import trace
 from lessen.surgery.copying import copy_network
 from lessen.surgery.modules import get_module
@@ -35,9 +35,13 @@ class QuantizedDynamically:
 
     Args:
         weights: For each layer, by name, the bits of its weights.
+        target: Which processors the weights add up right on: any, or those with VNNI.
+        why: Why that target, for people.
     """
 
     weights: dict[str, Annotated[int, Ge(1), Le(32)]] = field(default_factory=dict)
+    target: Literal["any", "vnni"] = "any"
+    why: str = ""
 
     def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
         """A new network that computes so; `model` is not changed, and `values` changes nothing.
@@ -62,15 +66,17 @@ class QuantizedDynamically:
 
     def describe(self) -> list[dict[str, Any]]:
         """One row for each layer."""
-        return [
+        rows: list[dict[str, Any]] = [
             {
                 "module": name,
                 "edit": "rounded, its input while it runs",
                 "before": "32-bit weights",
-                "after": f"{bits}-bit weights, a step for each channel",
+                "after": f"{said(bits)}, a step for each channel",
+                "stored": stored_bits(bits),
             }
             for name, bits in self.weights.items()
         ]
+        return [*rows, row(self.target, self.why)] if self.weights else rows
 
 
 @settings
@@ -80,13 +86,14 @@ class QuantizeDynamic:
     Needs no data. The network that comes out rounds as the runtime will, and its file holds int8 weights.
 
     Args:
-        weight_bits: Of the weights, 2 to 8; None takes 8, or 7 where the processor adds 8-bit products in 16 bits and
-            could overflow (x86 without VNNI).
+        weight_bits: Of the weights, 2 to 8; None takes what `target` says.
+        target: Which processors the file is for, as of `Quantize`.
         where: Which layers; None is every linear layer.
         exclude: Which of them to leave in floating point.
     """
 
     weight_bits: Annotated[int, Ge(2), Le(8)] | None = None
+    target: Target = "any"
     where: Where = None
     exclude: Where = ()
 
@@ -100,6 +107,13 @@ class QuantizeDynamic:
         "batch: one outlier coarsens all examples, and what an example gets depends on the others.",
         differs="As ONNX Runtime computes it, with a step for each output channel of the weights.",
     )
+
+    def __post_init__(self) -> None:
+        if self.weight_bits is not None and self.target != "any":
+            raise ValueError(
+                f"target={self.target!r} chooses the bits of weights, and weight_bits={self.weight_bits} does so as "
+                "well; give one of them"
+            )
 
     @classmethod
     def neutral(cls) -> Self:
@@ -122,11 +136,11 @@ class QuantizeDynamic:
         seen = trace(own, map_inputs(context.inputs, lambda value: value.to(context.device)))
         paths = dict.fromkeys(one.path for one in seen.calls if one.op == "linear" and one.inputs[0] is not None)
         mixed = {one.path for one in seen.calls if one.op in LAYERS and one.op != "linear"}
-        bits = self.weight_bits or (7 if saturates_int8() else 8)
-        weights = {path: bits for path in paths if path not in mixed and self._means(own, path)}
+        made_for = chosen(self.target) if self.weight_bits is None else named(self.weight_bits)
+        weights = {path: made_for.bits for path in paths if path not in mixed and self._means(own, path)}
         if not weights:
             raise PlanError("No linear layer to quantize: check `where` and `exclude`; convolutions need Quantize().")
-        return QuantizedDynamically(weights=weights)
+        return QuantizedDynamically(weights=weights, target=made_for.target, why=made_for.why)
 
     def _means(self, model: nn.Module, path: str) -> bool:
         module = get_module(model, path)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
@@ -25,6 +25,7 @@ from lessen.operations.quantize.edges import LAYERS
 from lessen.operations.quantize.fake import quantize_weight
 from lessen.operations.quantize.found import quantize_dynamically
 from lessen.operations.quantize.grids import Grid, Grids
+from lessen.operations.quantize.target import SAFE
 from lessen.surgery.calls import Place, Watch, floating
 
 GRIDS = "grids"
@@ -86,6 +87,29 @@ def with_grids(model: N, grids: Grids) -> N:
 def is_quantized(model: nn.Module) -> bool:
     """Whether a network, or a part of it, was made by `with_grids`."""
     return any(isinstance(getattr(part, GRIDS, None), Grids) for part in model.modules())
+
+
+def target_of(model: nn.Module) -> Literal["any", "vnni"] | None:
+    """Which processors a quantized network computes right on (see `target`); None for one that is not quantized."""
+    grids = [part for part in model.modules() if isinstance(part, Grids)]
+    if not grids:
+        return None
+    largest = max((limit for each in grids for limit in each.limits.values()), default=0)
+    return "vnni" if largest >= 2 ** (SAFE - 1) else "any"
+
+
+def computes_in_integers(model: nn.Module, path: str) -> bool:
+    """Whether a layer multiplies whole numbers and adds its bias as one, in a network made by `with_grids`."""
+    names = path.split(".")
+    for count in range(len(names) + 1):
+        above = ".".join(names[:count])
+        try:
+            grids = getattr(model.get_submodule(above), GRIDS, None)
+        except AttributeError:
+            return False
+        if isinstance(grids, Grids) and not grids.dynamic:
+            return grids.limit(".".join(names[count:])) is not None
+    return False
 
 
 def with_weight(

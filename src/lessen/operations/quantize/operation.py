@@ -18,7 +18,6 @@ from lessen.core.card import Card
 from lessen.core.contracts import Context
 from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import PlanError
-from lessen.core.machine import saturates_int8
 from lessen.core.settings import settings
 from lessen.core.where import Where, check_where, matches
 from lessen.operations.layer_bits import LayerBits, bits_by_name
@@ -34,6 +33,7 @@ from lessen.operations.quantize.plan import FULL, Quantized
 from lessen.operations.quantize.reconstruction import reconstruct
 from lessen.operations.quantize.rounding import Learning
 from lessen.operations.quantize.tables import find_tables
+from lessen.operations.quantize.target import Chosen, Target, chosen, named
 from lessen.operations.values import write_value
 from lessen.surgery.calls import Call, trace
 from lessen.surgery.copying import copy_network
@@ -54,8 +54,10 @@ class Quantize:
     Args:
         bits: Of the activations, 2 to 8; 32 changes nothing (for weights alone there is `QuantizeWeights`).
         observer: Chooses the range of each edge from what passes it on the calibration batches.
-        weight_bits: Of the weights, 2 to 8, or `Mixed` for as many as each layer needs; None takes 8, or 7 where the
-            processor adds 8-bit products in 16 bits and could overflow (x86 without VNNI).
+        weight_bits: Of the weights, 2 to 8, or `Mixed` for as many as each layer needs; None takes what `target` says.
+        target: Which processors the file is for. x86 without VNNI adds 8-bit products in 16 bits, where sums with 8-bit
+            weights are cut off. "any" takes at most 7 bits, which are right everywhere; "vnni" takes up to 8; "this"
+            takes what is right on the machine that makes the plan. The plan keeps the result.
         embedding_bits: Of the tables of embeddings, stored in codes with a step for each row; None leaves them.
         layer_bits: Layers and embeddings, by name, whose weights get other bits than the rest, as the first and last.
             With `Mixed` the budget is that of all others.
@@ -76,6 +78,7 @@ class Quantize:
     weight_bits: Bits | Mixed | None = None
     embedding_bits: Bits | None = 8
     layer_bits: tuple[LayerBits, ...] = ()
+    target: Target = "any"
     weight_observer: Observer | None = None
     rounding: Learning | None = None
     correct_biases: bool = False
@@ -105,6 +108,11 @@ class Quantize:
             raise ValueError(
                 f"with bits=32 nothing is rounded, so {' and '.join(idle)} would change nothing; for weights alone "
                 "use QuantizeWeights"
+            )
+        if isinstance(self.weight_bits, int) and self.target != "any":
+            raise ValueError(
+                f"target={self.target!r} chooses the bits of weights, and weight_bits={self.weight_bits} does so as "
+                "well; give one of them"
             )
 
     @classmethod
@@ -155,6 +163,8 @@ class Quantize:
         rest = [path for path in reversed(layers) if path not in own_bits]
         bits = own_bits | (self._bits(own, rest, context, inputs) if rest else {})
         weights = {path: bits[path] for path in reversed(layers)}
+        made_for, widest = self._target(), max(weights.values())
+        made_for = named(widest) if widest > made_for.bits else made_for
         steps, left = self._steps(own, inputs, weights)
         values = {f"{GRIDS}.{weight_grid_name(path)}.step": write_value(step) for path, step in steps.items()}
         plan = Quantized(
@@ -167,6 +177,8 @@ class Quantize:
             moved={} if self.learned is None else {site: source for site, source in sites.items() if site != source},
             channels={path: len(step) for path, step in steps.items()},
             left=floating_tables | left,
+            target=made_for.target,
+            why=made_for.why,
             values=values or None,
         )
         if self.rounding is not None:
@@ -193,13 +205,17 @@ class Quantize:
 
     def _bits(self, model: nn.Module, layers: list[str], context: Context, inputs: Inputs) -> dict[str, int]:
         """The bits of each layer's weights."""
-        most = 7 if saturates_int8() else 8
+        most = self._target().bits
         if not isinstance(self.weight_bits, Mixed):
-            return dict.fromkeys(layers, self.weight_bits or most)
+            return dict.fromkeys(layers, most)
         mixed, seen = self.weight_bits, layer_weights(model, inputs)
         losses = mixed.sensitivity.losses(model, layers, mixed.options, rounder(self._weight_observer()), context)
         sizes = {path: seen[path].numel() if path in seen else _size(model, path) for path in layers}
         return {path: min(bits, most) for path, bits in mixed.assign(losses, sizes).items()}
+
+    def _target(self) -> Chosen:
+        """Which processors the plan is for, and the most bits of a weight."""
+        return named(self.weight_bits) if isinstance(self.weight_bits, int) else chosen(self.target)
 
     def _weight_observer(self) -> Observer | None:
         learns = self.learned is not None and self.learned.weights

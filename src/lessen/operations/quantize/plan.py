@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Le
@@ -15,7 +15,9 @@ from lessen.operations.quantize.grids import Grids, WeightGrid
 from lessen.operations.quantize.learned import Learned
 from lessen.operations.quantize.network import is_quantized, with_grids
 from lessen.operations.quantize.tables import code_tables
+from lessen.operations.quantize.target import row, said, stored_bits
 from lessen.operations.values import put_values
+from lessen.surgery.codes import file_bits
 from lessen.surgery.fold import Pair, fold
 from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain_copy
@@ -42,6 +44,8 @@ class Quantized:
             is than that of rounding to the nearest, in percent, for people.
         corrected: Layers whose biases take back what rounding did to the mean of each channel.
         left: What was left as it is, and why.
+        target: Which processors the weights add up right on: any, or those with VNNI.
+        why: Why that target, for people.
         values: Steps, and weights on their grids, by name; None where there are none, or where they are in the file of
             the weights.
     """
@@ -57,6 +61,8 @@ class Quantized:
     rounded: dict[str, float] = field(default_factory=dict)
     corrected: tuple[str, ...] = ()
     left: dict[str, str] = field(default_factory=dict)
+    target: Literal["any", "vnni"] = "any"
+    why: str = ""
     values: dict[str, str] | None = None
 
     def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
@@ -125,7 +131,8 @@ class Quantized:
                     "module": name,
                     "edit": edit,
                     "before": "32-bit weights",
-                    "after": f"{bits}-bit weights, {steps}",
+                    "after": f"{said(bits)}, {steps}; biases of 32 bits",
+                    "stored": stored_bits(bits),
                 }
             )
         rows += [
@@ -134,6 +141,7 @@ class Quantized:
                 "edit": "table in codes",
                 "before": "32-bit table",
                 "after": f"{bits}-bit table, a step for each row",
+                "stored": file_bits(bits),
             }
             for name, bits in self.tables.items()
         ]
@@ -146,9 +154,8 @@ class Quantized:
             }
             for site, (scale, zero) in self.edges.items()
         ]
-        return rows + [
-            {"module": name, "edit": "as it is", "before": why, "after": ""} for name, why in self.left.items()
-        ]
+        rows += [{"module": name, "edit": "as it is", "before": why, "after": ""} for name, why in self.left.items()]
+        return [*rows, row(self.target, self.why)] if self.weights else rows
 
 
 def _give_bias(layer: Any) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lessen.core import settings
 from lessen.core.errors import NetworkError, PlanError
 from lessen.operations.values import read_value, write_value
-from lessen.surgery.codes import Coded, code_parameter
+from lessen.surgery.codes import Coded, code_parameter, file_bits
 from lessen.surgery.modules import get_module
 from lessen.surgery.parametrised import Owners
 from lessen.surgery.plain import plain_copy
@@ -86,13 +86,16 @@ class QuantizedWeights:
         """One row for each weight."""
         rows: list[dict[str, Any]] = []
         for name, group in self.groups.items():
-            columns = ", columns scaled" if name in self.scaled else ""
+            columns, bits = ", columns scaled" if name in self.scaled else "", self.widths.get(name, self.bits)
+            width = file_bits(bits)
+            stored = "" if width == bits else f" ({width} in a file that runs)"
             rows.append(
                 {
                     "module": name,
                     "edit": "weights in codes",
                     "before": f"{math.prod(self.shapes[name])} weights of 32 bits",
-                    "after": f"{self.widths.get(name, self.bits)} bits, a step for each {group}{columns}",
+                    "after": f"{bits} bits{stored}, a step for each {group}{columns}",
+                    "stored": width,
                 }
             )
         rows += [{"module": name, "edit": "left alone", "before": why, "after": ""} for name, why in self.left.items()]
