@@ -112,8 +112,8 @@ class Constants:
             for names in (proto.input, proto.output)
         )
         alone = onnx.helper.make_graph([proto], "constant", asked, wanted)
-        made: list[Array] = ReferenceEvaluator(alone, opsets={"": self._opset}).run(None, given)
-        return [np.asarray(value) for value in made]
+        feeds: dict[str, Any] = {name: value for name, value in given.items() if name}
+        return [np.asarray(value) for value in ReferenceEvaluator(alone, opsets={"": self._opset}).run(None, feeds)]
 
     def carry_out(self, value: ir.Value | None, *, step: bool = False) -> None:
         """Replace a constant by its result; where that would take more bits than what it is made from, its parts.
@@ -124,14 +124,15 @@ class Constants:
         """
         if value is None or value not in self._bits:
             return
-        bits, node = self._bits[value], value.producer()
+        bits, node, content = self._bits[value], value.producer(), self.value(value)
         assert node is not None
-        dtype = value.dtype or ir.DataType(ir.tensor(self.value(value)).dtype)
+        assert content is not None
+        dtype = ir.tensor(content).dtype
         if bits is None or step or self.narrower(dtype.bitwidth, bits):
-            value.replace_all_uses_with(self.add(value.name or "constant", self.value(value)))
+            value.replace_all_uses_with(self.add(value.name or "constant", content))
             return
-        if node.op_type == "Clip" and np.array_equal(self.value(node.inputs[0]), self.value(value)):
-            assert node.inputs[0] is not None
+        clipped = self.value(node.inputs[0]) if node.op_type == "Clip" else None
+        if clipped is not None and node.inputs[0] is not None and np.array_equal(clipped, content):
             value.replace_all_uses_with(node.inputs[0])  # OpenVINO does not look through it
         pair = node.op_type == "QuantizeLinear"
         for place, each in enumerate(node.inputs):
@@ -167,7 +168,9 @@ class Constants:
             count += 1
             fresh = f"{name}_value_{count}"
         tensor = ir.tensor(np.ascontiguousarray(content), name=fresh)
-        value = ir.Value(name=fresh, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(
+            name=fresh, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
         self.graph.register_initializer(value)
         return value
 

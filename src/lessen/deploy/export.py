@@ -24,8 +24,8 @@ from lessen.core.scratch import scratch
 from lessen.deploy import low_bit, pairs, short
 from lessen.deploy.constants import Constants
 from lessen.deploy.integers import store_integers
-from lessen.deploy.narrow import narrow
 from lessen.deploy.runtimes import TARGET, trust_pt2
+from lessen.deploy.two_bits import store_two_bits
 from lessen.measure.timing import no_collection
 from lessen.operations.quantize.network import target_of
 from lessen.operations.quantize.operators import decompositions
@@ -171,8 +171,9 @@ def export_openvino(onnx_file: Path | str, path: Path | str) -> Path:
     with scratch() as folder:
         part = folder / path.name
         try:
-            model = openvino.convert_model(str(onnx_file))
-            narrow(openvino, model)
+            # Not convert_model: that folds constants, and halves and codes are 32 bits wide then.
+            model = openvino.Core().read_model(str(onnx_file))
+            store_two_bits(openvino, model)
             openvino.save_model(model, str(part), compress_to_fp16=False)
         except RuntimeError as error:
             raise ExportError(f"OpenVINO does not read {onnx_file}. {_last_line(error)}") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lessen.deploy.constants import Constants, attribute, replace
+from lessen.deploy.constants import Array, Constants, attribute, replace
 
 _PRODUCTS = frozenset({"Conv", "Gemm", "ConvTranspose"})
 _NARROW = (-8, 7)
@@ -45,14 +45,20 @@ def _turn_weights(constants: Constants) -> None:
         order = list(attribute(node, "perm"))
         codes, steps = maker.inputs[0], list(maker.inputs[1:])
         assert codes is not None
-        if codes.is_initializer():
-            turned = constants.add(f"{codes.name}_turned", constants.value(codes).transpose(order))
-        else:  # made from fewer bits when the file is loaded
-            turned = constants.before(node, "Transpose", [codes], name=f"{codes.name}_turned", perm=order)
+        turned = _turned(constants, node, codes, order)
         about = {"axis": order.index(attribute(maker, "axis", 1))}
         replace(
             node, constants.before(node, "DequantizeLinear", [turned, *steps], name=f"{codes.name}_weight", **about)
         )
+
+
+def _turned(constants: Constants, node: ir.Node, codes: ir.Value, order: list[int]) -> ir.Value:
+    """Constant codes with their axes in another order."""
+    value = constants.value(codes)
+    if codes.is_initializer() and value is not None:
+        return constants.add(f"{codes.name}_turned", value.transpose(order))
+    # Made from fewer bits when the file is loaded.
+    return constants.before(node, "Transpose", [codes], name=f"{codes.name}_turned", perm=order)
 
 
 def _multiply_found(constants: Constants) -> None:
@@ -67,10 +73,7 @@ def _multiply_found(constants: Constants) -> None:
         name, codes = node.outputs[0].name or "product", weight.inputs[0]
         assert codes is not None
         if attribute(node, "transB", 0):
-            if codes.is_initializer():
-                codes = constants.add(f"{codes.name}_turned", constants.value(codes).T)
-            else:
-                codes = constants.before(node, "Transpose", [codes], name=f"{codes.name}_turned", perm=[1, 0])
+            codes = _turned(constants, node, codes, [1, 0])
         total = constants.before(node, "MatMulInteger", [x.inputs[0], codes, x.inputs[2]], name=f"{name}_total")
         floating = constants.before(node, "Cast", [total], name=f"{name}_float", to=ir.DataType.FLOAT.value)
         steps = constants.before(node, "Mul", [x.inputs[1], weight.inputs[1]], name=f"{name}_steps")
@@ -101,9 +104,8 @@ def _store_biases(constants: Constants) -> None:
         s_x, s_w = constants.value(x.inputs[1]), constants.value(weight.inputs[1])
         if s_x is None or s_w is None:
             continue
-        scale = np.float32(s_x * s_w).reshape(-1)
         # A transposed convolution has as many steps as a group has channels, and each group counts in them.
-        scale = np.resize(scale, bias.shape)
+        scale: Array = np.resize(np.float32(s_x * s_w).reshape(-1), bias.shape)
         code = np.rint(bias.astype(np.float64) / scale)
         if np.abs(code).max(initial=0) > 2**31 - 1:
             continue  # Does not fit: the runtime adds it in floating point.

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Le
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from lessen.core.card import Card
 from lessen.core.contracts import Context
@@ -42,6 +43,7 @@ from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain
 
 Bits = Annotated[int, Ge(2), Le(8)]
+NO_KERNEL = "no runtime multiplies whole numbers in a transposed convolution with groups; `where` takes it all the same"
 
 
 @settings
@@ -68,7 +70,8 @@ class Quantize:
             and the nearest codes: these take some of a channel's spread as well, layer after layer, and around means
             that are kept a ReLU then passes all of it or nothing.
         learned: Which numbers of the grids learn when the network is trained; None for none.
-        where: Which layers; None is every convolution and linear layer.
+        where: Which layers; None is every convolution and linear layer, except transposed convolutions with groups: no
+            runtime computes these in whole numbers. ONNX Runtime computes no transposed convolution so.
         exclude: Which of them to leave in floating point. With weights of 4 bits or fewer, first and last layers are
             often left at more; on EfficientNet-Lite0 these two cost more than all others together.
     """
@@ -143,9 +146,13 @@ class Quantize:
         folds = foldable(own, inputs)
         own = fold(own, folds)
         layers: dict[str, None] = {}
+        floating: dict[str, str] = {}
 
         def is_layer(one: Call) -> bool:
             chosen = self._means(own, one.path)
+            if chosen and self.where is None and _grouped_transposed(get_module(own, one.path)):
+                floating[one.path] = NO_KERNEL
+                return False
             if chosen:
                 layers[one.path] = None
             return chosen
@@ -176,7 +183,7 @@ class Quantize:
             learned=self.learned,
             moved={} if self.learned is None else {site: source for site, source in sites.items() if site != source},
             channels={path: len(step) for path, step in steps.items()},
-            left=floating_tables | left,
+            left=floating_tables | floating | left,
             target=made_for.target,
             why=made_for.why,
             values=values or None,
@@ -187,7 +194,7 @@ class Quantize:
             values |= {
                 f"{path}.weight" if path else "weight": write_value(each) for path, each in found.weights.items()
             }
-            plan = dataclasses.replace(plan, rounded=found.gains, left=left | found.left, values=values)
+            plan = dataclasses.replace(plan, rounded=found.gains, left=plan.left | found.left, values=values)
         if self.correct_biases:
             chosen = correctable(own, inputs, seen, weights)
             plan = dataclasses.replace(plan, corrected=tuple(chosen), values=values)
@@ -237,6 +244,10 @@ class Quantize:
             else:
                 left[path] = "its weight changes from call to call: steps follow it"
         return steps, left
+
+
+def _grouped_transposed(module: nn.Module) -> bool:
+    return isinstance(module, _ConvTransposeNd) and module.groups > 1
 
 
 def _size(model: nn.Module, path: str) -> int:
