@@ -134,7 +134,7 @@ def measure(name: str, threads: int, rounds: int) -> dict[str, Any]:
     """Everything about one network."""
     torch.manual_seed(0)
     model, data = NETWORKS[name]()
-    operation = Quantize()
+    operation = Quantize(target="this")
     context = Context(inputs=data.example(), calibration=data.calibration(64))
     plan = operation.plan(model, context)
     small = plan.apply(copy.deepcopy(model))

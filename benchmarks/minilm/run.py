@@ -85,7 +85,7 @@ def variants() -> dict[str, tuple[Operation, ...]]:
     return {
         "fp32": (),
         "half": (Half(),),
-        "int8": (Quantize(),),
+        "int8": (Quantize(target="this"),),
         "weights8": (weights(8, Nearest()),),
         "weights4-nearest": (weights(4, Nearest()),),
         "weights4-hqq": (weights(4, Hqq()),),
@@ -95,7 +95,7 @@ def variants() -> dict[str, tuple[Operation, ...]]:
         "weights3-nearest": (weights(3, Nearest()),),
         "weights3-gptq": (weights(3, Gptq()),),
         "weights2-gptq": (weights(2, Gptq()),),
-        "dynamic8": (QuantizeDynamic(),),
+        "dynamic8": (QuantizeDynamic(target="this"),),
         "alps50": (alps,),
         "alps50-weights4": (alps, weights(4, Gptq())),
     }

@@ -90,7 +90,7 @@ def claims(plans: Sequence[Any]) -> dict[str, int]:
                 if isinstance(plan, Quantized):
                     found.pop(f"{name}.bias", None)
                 name += ".weight"
-            found[name] = min(found.get(name, 32), row["stored"])
+            found[name] = min(found.get(name, 32), int(row["stored"]))
     return found
 
 

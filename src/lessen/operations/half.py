@@ -81,7 +81,7 @@ class Halved:
                 "edit": "halved",
                 "before": "full precision",
                 "after": type(self.kind).__name__,
-                "stored": 16,
+                "stored": "16",
             }
             for name in self.parameters
         ]

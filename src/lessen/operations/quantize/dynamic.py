@@ -72,7 +72,7 @@ class QuantizedDynamically:
                 "edit": "rounded, its input while it runs",
                 "before": "32-bit weights",
                 "after": f"{said(bits)}, a step for each channel",
-                "stored": stored_bits(bits),
+                "stored": str(stored_bits(bits)),
             }
             for name, bits in self.weights.items()
         ]

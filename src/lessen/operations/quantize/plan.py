@@ -132,7 +132,7 @@ class Quantized:
                     "edit": edit,
                     "before": "32-bit weights",
                     "after": f"{said(bits)}, {steps}; biases of 32 bits",
-                    "stored": stored_bits(bits),
+                    "stored": str(stored_bits(bits)),
                 }
             )
         rows += [
@@ -141,7 +141,7 @@ class Quantized:
                 "edit": "table in codes",
                 "before": "32-bit table",
                 "after": f"{bits}-bit table, a step for each row",
-                "stored": file_bits(bits),
+                "stored": str(file_bits(bits)),
             }
             for name, bits in self.tables.items()
         ]

@@ -95,7 +95,7 @@ class QuantizedWeights:
                     "edit": "weights in codes",
                     "before": f"{math.prod(self.shapes[name])} weights of 32 bits",
                     "after": f"{bits} bits{stored}, a step for each {group}{columns}",
-                    "stored": width,
+                    "stored": str(width),
                 }
             )
         rows += [{"module": name, "edit": "left alone", "before": why, "after": ""} for name, why in self.left.items()]
