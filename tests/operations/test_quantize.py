@@ -246,4 +246,5 @@ def test_the_plan_tells_what_is_done(plan: Quantized) -> None:
     rows = plan.describe()
     assert rows[0]["module"] == "stem"
     assert "folded norm" in rows[0]["edit"]
-    assert len(rows) == len(plan.weights) + len(plan.edges)
+    assert len(rows) == len(plan.weights) + len(plan.edges) + 1
+    assert rows[-1]["edit"] == "made for"
