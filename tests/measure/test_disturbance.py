@@ -74,7 +74,7 @@ class Machine:
         return self.after()
 
     def after(self) -> Reading:
-        return Reading(self.now, self.used // self.step * self.step, self.waits if self.counted else None)
+        return Reading(self.now, self.used // self.step * self.step, (self.waits,) if self.counted else None)
 
     def others(self) -> float | None:
         return float(self.wanting) if self.seen else None
@@ -218,10 +218,17 @@ def test_stolen_time_is_seen_where_there_was_time_to_see_it() -> None:
 
 
 def test_a_wait_in_the_call_that_warms_the_caches_counts_too() -> None:
-    before, begin = Reading(0, 0, 0), Reading(2 * MS, MS, MS)
-    assert interrupted(before, begin, Reading(3 * MS, 2 * MS, MS))
-    assert not interrupted(begin, begin, Reading(3 * MS, 2 * MS, MS))
+    before, begin = Reading(0, 0, (0, 0)), Reading(2 * MS, MS, (0, MS))
+    assert interrupted(before, begin, Reading(3 * MS, 2 * MS, (0, MS)))
+    assert not interrupted(begin, begin, Reading(3 * MS, 2 * MS, (0, MS)))
     assert not interrupted(Reading(0, 0, None), Reading(0, 0, None), Reading(MS, MS, None))
+
+
+def test_the_threads_of_a_pool_may_be_woken() -> None:
+    begin, woken = Reading(0, 0, (0,) * 8), Reading(MS, 4 * MS, (50_000,) * 8)
+    assert not interrupted(begin, begin, woken)
+    assert interrupted(begin, begin, Reading(MS, 4 * MS, (0,) * 7 + (200_000,)))
+    assert not interrupted(begin, begin, Reading(100 * MS, 400 * MS, (0,) * 7 + (200_000,))), "a fifth of a percent"
 
 
 @pytest.mark.parametrize(("step", "known"), [(1, True), (4 * MS, False), (15_625_000, False)])

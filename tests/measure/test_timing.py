@@ -26,7 +26,7 @@ class World:
         return run
 
     def before(self) -> Reading:
-        return Reading(self.now, self.now, 0)
+        return Reading(self.now, self.now, (0,))
 
     after = before
 

@@ -250,6 +250,23 @@ def test_a_target_in_time_asks_the_clock(allocation: Knapsack | Global) -> None:
     assert len(clock.seen) < 12, "networks must be timed together"
 
 
+def test_widths_chosen_on_a_busy_machine_say_so_in_the_plan() -> None:
+    class Disturbed(Counted):
+        """As the clock of files: it only knows of a busy machine once it has looked."""
+
+        def times(self, networks: Sequence[nn.Module], inputs: Inputs) -> Times:
+            found = super().times(networks, inputs)
+            return replace(found, note="the machine was busy" if len(self.seen) == 1 else None)
+
+    context = Context(inputs=torch.rand(2, 1, 28, 28), clock=Disturbed())
+    plan = PruneChannels(time=0.5, allocation=Global()).plan(residual(width=8, depth=8), context)
+    (row,) = [row for row in plan.describe() if row["edit"] == "caution"]
+    assert row["after"] == "the machine was busy"
+    context = Context(inputs=torch.rand(2, 1, 28, 28), clock=Counted())
+    plan = PruneChannels(time=0.5, allocation=Global()).plan(residual(width=8, depth=8), context)
+    assert not any(row["edit"] == "caution" for row in plan.describe())
+
+
 def test_a_time_out_of_reach_says_how_far_one_can_go() -> None:
     network, context = residual(width=8, depth=8), Context(inputs=torch.rand(2, 1, 28, 28), clock=Counted())
     with pytest.raises(PlanError, match=r"cannot be pruned to 0\.1 of its time.*0\.[2-9]\d+ of them remain"):

@@ -27,7 +27,10 @@ import psutil
 from lessen.core.machine import cores
 
 INTERRUPTED = 0.01
-"""Share of a call's time that its threads may wait for a core; above it the call does not count."""
+"""Share of a call's time that a thread may wait for a core; above it the call does not count."""
+
+WOKEN = 100_000
+"""Nanoseconds that a thread may always wait: those of a pool wait that long when they are woken on a free core."""
 
 CROWDED = 0.25
 """Share of the cores that other processes may want. Up to here a median over calls does not see their calls' share."""
@@ -51,12 +54,12 @@ class Reading:
     Args:
         wall: Wall clock, ns.
         cpu: CPU time of all threads of this process, ns.
-        waited: How long threads of this process were ready and had no core, ns; None where the system does not count.
+        waited: How long each thread of this process was ready and had no core, ns; None where nobody counts.
     """
 
     wall: int
     cpu: int
-    waited: int | None
+    waited: tuple[int, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +160,16 @@ class SystemMeter:
     def rest(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    def _waited(self) -> int | None:
-        total = 0
-        for descriptor in self._waits:
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                total += int(os.pread(descriptor, 64, 0).split()[1])
-        return total if self._waits else None
+    def _waited(self) -> tuple[int, ...] | None:
+        return tuple(map(_wait, self._waits)) if self._waits else None
+
+
+def _wait(descriptor: int) -> int:
+    """How long a thread has waited for a core since it began, ns; 0 if it has ended."""
+    try:
+        return int(os.pread(descriptor, 64, 0).split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _runs(path: Path) -> bool:
@@ -226,16 +233,22 @@ class Conditions:
 
 
 def interrupted(before: Reading, begin: Reading, end: Reading) -> bool:
-    """Whether a call must not count: its threads waited for a core, in it or in the call that warmed the caches.
+    """Whether a call must not count: a thread waited for a core, in it or in the call that warmed the caches.
 
     Args:
         before: Before the call that warmed the caches.
         begin: Before the call.
         end: After it.
     """
-    if end.waited is None or before.waited is None:
-        return False
-    return end.waited - before.waited > INTERRUPTED * (end.wall - begin.wall)
+    allowed = max(INTERRUPTED * (end.wall - begin.wall), WOKEN)
+    return any(wait > allowed for wait in waits(before, end))
+
+
+def waits(first: Reading, last: Reading) -> list[int]:
+    """How long each thread waited for a core between two readings, ns; empty where the system does not count."""
+    if first.waited is None or last.waited is None:
+        return []
+    return [after - before for before, after in zip(first.waited, last.waited, strict=True)]
 
 
 def crowd(samples: Sequence[float], first: Counters, last: Counters) -> float | None:

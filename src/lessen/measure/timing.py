@@ -36,6 +36,7 @@ from lessen.measure.disturbance import (
     crowd,
     interrupted,
     stolen,
+    waits,
     why_busy,
 )
 from lessen.measure.timings import FEWEST_ROUNDS, Timings
@@ -152,9 +153,7 @@ def _settled(
         sum(float(times.sum()) for times in wall.values()),
         sum(float(times.sum()) for times in used.values()),
     )
-    waits = [
-        end.waited - begin.waited for _, begin, end in every if end.waited is not None and begin.waited is not None
-    ]
+    waited = [wait for _, begin, end in every for wait in waits(begin, end)]
     counted = first.switches is not None and last.switches is not None
     conditions = Conditions(
         rounds=len(next(iter(wall.values()))),
@@ -162,7 +161,7 @@ def _settled(
         discarded=sum(int((~each).sum()) for each in clean.values()),
         worst=max(float((~each).mean()) for each in clean.values()),
         switches=last.switches - first.switches if counted else None,  # type: ignore[operator]
-        waited=sum(waits) / spent if waits and spent else None,
+        waited=sum(waited) / spent if waited and spent else None,
         others=crowd(crowds, first, last),
         stolen=stolen(first, last),
         load=psutil.getloadavg()[0],
