@@ -202,28 +202,27 @@ def main() -> int:
         print(json.dumps(distil(asked.child[0], Path(asked.child[1]), asked.steps, asked.threads)))
         return 0
     found: list[dict[str, Any]] = []
-    for kind, size, make in (("images", asked.images, write_images), ("array", asked.array, write_array)):
-        if not size:
-            continue
-        with tempfile.TemporaryDirectory(dir=asked.scratch, prefix="lessen-data-") as scratch:
+    with tempfile.TemporaryDirectory(dir=asked.scratch, prefix="lessen-data-") as scratch:
+        for kind, size, make in (("images", asked.images, write_images), ("array", asked.array, write_array)):
+            if not size:
+                continue
             start = time.perf_counter()
             count = make(Path(scratch) / kind, int(size * GB))
             print(f"{kind}: {count} examples of {size} GB made in {time.perf_counter() - start:.0f} s", flush=True)
             command = [sys.executable, __file__, "--child", kind, str(Path(scratch) / kind)]
             command += ["--steps", str(asked.steps), "--threads", str(asked.threads)]
             made = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            found.append(json.loads(made.stdout) | {"gigabytes": size})
-        one = found[-1]
-        memory = {name: round(value / 2**20) for name, value in one["most_memory"].items()}
-        print(f"  most MiB {memory}, loaded in {one['loaded']['seconds']:.1f} s", flush=True)
-        print(
-            f"  wait {one['wait_share']:.2%} of the step, fetching {one['fetch_cpu_share']:.2%} of its processor time"
-        )
-    if asked.write:
-        now = datetime.datetime.now(datetime.UTC)
-        settings = {"steps": asked.steps, "threads": asked.threads, "batch": BATCH, "side": SIDE, "stored": STORED}
-        result = {"runs": found, "settings": settings, "machine": machine(), "versions": versions()}
-        write_json(HERE / "results" / f"{now:%Y%m%d-%H%M%S}.json", result)
+            one = json.loads(made.stdout) | {"gigabytes": size}
+            found.append(one)
+            memory = {name: round(value / 2**20) for name, value in one["most_memory"].items()}
+            print(f"  most MiB {memory}, loaded in {one['loaded']['seconds']:.1f} s")
+            share = f"{one['wait_share']:.2%} of the step, fetching {one['fetch_cpu_share']:.2%} of its CPU time"
+            print(f"  wait {share}", flush=True)
+        if asked.write:
+            now = datetime.datetime.now(datetime.UTC)
+            settings = {"steps": asked.steps, "threads": asked.threads, "batch": BATCH, "side": SIDE, "stored": STORED}
+            result = {"runs": found, "settings": settings, "machine": machine(), "versions": versions()}
+            write_json(HERE / "results" / f"{now:%Y%m%d-%H%M%S}.json", result)
     good = all(one["most_memory"]["VmHWM"] <= ALLOWED_BYTES and one["wait_share"] <= ALLOWED_WAIT for one in found)
     return 0 if good else 1
 

@@ -8,7 +8,6 @@ Shapes: N sequences, L positions.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from lessen.core.data import ArrayExamples, Examples, Inputs, batches, map_inputs
+from lessen.core.data import ArrayExamples, Examples, Inputs, batches, examples_digest, map_inputs
 from lessen.core.errors import DataError, RunError
 from lessen.core.files import write_tensors
 from lessen.core.settings import encode
@@ -59,7 +58,7 @@ def written_by(
     writing, path = writing or Writing(), Path(folder) / _FILE
     about = {
         "teacher": digest(teacher),
-        "examples": _digest(examples),
+        "examples": examples_digest(examples),
         "writing": encode(writing),
         "seed": seed,
     }
@@ -107,18 +106,3 @@ def _examples(tensors: dict[str, Tensor]) -> ArrayExamples:
 def _named(inputs: Inputs) -> dict[str, Tensor]:
     assert not isinstance(inputs, tuple)
     return inputs if isinstance(inputs, dict) else {"": inputs}
-
-
-def _digest(examples: Examples) -> str:
-    total = hashlib.sha256()
-
-    def add(value: Tensor) -> Tensor:
-        total.update(f"{tuple(value.shape)}|{value.dtype}".encode())
-        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return value
-
-    for batch in batches(examples, size=1024):
-        map_inputs(batch.inputs, add)
-        if batch.labels is not None:
-            add(batch.labels)
-    return total.hexdigest()
