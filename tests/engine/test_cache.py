@@ -1,18 +1,21 @@
 """A cache gives what the teacher gives, saves its forward pass, and refuses to be used for anything else."""
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lessen.core import ArrayExamples, Data, settings
 from lessen.core.errors import GraphError, RunError, SettingError
+from lessen.core.sealed import read_sealed, write_sealed
 from lessen.engine import Course, run
-from lessen.engine.cache import _Reader, _tap_name, keep_top, spread_top
+from lessen.engine.cached import Reader, keep_top, spread_top, tap_name
 from lessen.graph import Cache, Fit, Stored
 from lessen.knowledge import Hint, SoftTargets
 from lessen.schemes import Offline, at
@@ -50,7 +53,8 @@ def test_training_from_a_full_cache_equals_training_without(tmp_path: Path) -> N
 
 
 def test_a_cache_of_the_wrong_examples_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Reader, "__call__", wrong(_Reader.__call__))
+    monkeypatch.setattr(Reader, "__call__", wrong(Reader.__call__))
+    monkeypatch.setattr(Reader, "differs", lambda self, index, now: None)  # this would see it earlier
     assert not close(train(scheme(Cache(**FULL)), folder=tmp_path), train(scheme(None)))
 
 
@@ -67,7 +71,8 @@ def test_half_precision_is_close_and_half_as_large(tmp_path: Path) -> None:
 
 def test_the_teacher_is_called_once_for_each_example(tmp_path: Path) -> None:
     calls: list[int] = []
-    for expected in ([4, 4, 80], [4, 4]):  # the check, again with a copy of the tap; then the filling, in the first run
+    # The check, again with a copy of the tap; the filling, in the first run; the comparison.
+    for expected in ([4, 4, 80, 4], [4, 4, 4]):
         networks = cast()
         networks["teacher"].register_forward_hook(lambda m, given, out: calls.append(len(out)))
         calls.clear()
@@ -164,7 +169,7 @@ def test_a_full_disk_leaves_no_cache_that_looks_whole(tmp_path: Path, monkeypatc
     assert not list(tmp_path.glob("*"))
     train(scheme(Cache(folder=tmp_path)))
     (tmp_path / "cache.json").write_text("{")
-    with pytest.raises(RunError, match="not a cache"):
+    with pytest.raises(RunError, match="is damaged"):
         train(scheme(Cache(folder=tmp_path)))
 
 
@@ -203,4 +208,110 @@ def test_top_k_of_a_grid_is_refused(tmp_path: Path) -> None:
 
 def test_caches_of_taps_have_names_of_their_own() -> None:
     taps = [Tap(), Tap(path="a"), Tap(path="a", side="input"), Tap(path="a", call=0)]
-    assert len({_tap_name(tap) for tap in taps}) == 4
+    assert len({tap_name(tap) for tap in taps}) == 4
+
+
+class Black(nn.Module):
+    """A teacher without weights: what it says comes from somewhere else."""
+
+    def __init__(self, sign: float = 1.0, *, weight: bool = False) -> None:
+        super().__init__()
+        self.ask, self.sign = [perceptron(12, seed=1).eval()], sign
+        self.own = nn.Parameter(torch.ones(())) if weight else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ask[0](x).detach() * Black.mood * self.sign
+
+    mood = 1.0
+
+
+def black(teacher: nn.Module, cache: Cache) -> dict[str, Tensor]:
+    return train(scheme(cache, knowledge=(SoftTargets(),)), {"teacher": teacher, "student": perceptron(8, seed=2)})
+
+
+def test_a_teacher_without_weights_needs_a_key_and_is_asked_once(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"no weights.*Cache\(key=...\)"):
+        black(Black(), Cache(folder=tmp_path))
+    teacher, calls = Black(), []
+    teacher.register_forward_hook(lambda m, given, out: calls.append(len(out)))
+    for expected in ([4, 80], [4]):
+        calls.clear()
+        black(teacher, Cache(folder=tmp_path, key="one"))
+        assert calls == expected
+    with pytest.raises(RunError, match="'teacher'"):
+        black(teacher, Cache(folder=tmp_path, key="two"))
+
+
+@pytest.mark.parametrize("top_k", [None, 2])
+def test_a_teacher_with_other_settings_or_answers_is_another(
+    top_k: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(folder=tmp_path, top_k=top_k)
+    black(Black(weight=True), cache)
+    black(Black(weight=True), cache)
+    with pytest.raises(RunError, match="another setting of 'teacher'"):
+        black(Black(-1.0, weight=True), cache)
+    monkeypatch.setattr(Black, "mood", -1.0)  # nothing of the teacher tells it
+    with pytest.raises(RunError, match=r"does not hold what 'teacher' gives now.*another teacher"):
+        black(Black(weight=True), cache)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE: dict[str, Any] = {
+    "two bytes": flip,
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-40]),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": lambda path: path.unlink(),
+    "pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "ten examples": lambda path: np.save(path, np.load(path)[:10]),
+    "objects": lambda path: np.save(path, np.array([{}] * 80, dtype=object), allow_pickle=True),
+    "other shape": lambda path: np.save(path, np.zeros((80, 7), np.float16)),
+    "numbers": lambda path: np.save(path, np.zeros((80, 4), np.int64)),
+}
+
+
+@pytest.mark.parametrize(
+    ("damage", "sealed"), [*((name, False) for name in DAMAGE), *((name, True) for name in DAMAGE if name[:3] != "two")]
+)
+def test_a_damaged_array_is_one_error(damage: str, sealed: bool, tmp_path: Path) -> None:
+    cache = Cache(folder=tmp_path)
+    train(scheme(cache, knowledge=(SoftTargets(),)))
+    (path,) = tmp_path.glob("*.npy")
+    DAMAGE[damage](path)
+    if sealed and path.is_file():
+        content = read_sealed(tmp_path / "cache.json", advice="")
+        next(iter(content["taps"].values()))["checksums"] = [hashlib.sha256(path.read_bytes()).hexdigest()]
+        write_sealed(tmp_path / "cache.json", content)
+    with pytest.raises(RunError, match=r"another teacher|emove the folder of the cache"):
+        train(scheme(cache, knowledge=(SoftTargets(),)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: found.pop("taps"),
+        lambda found: found.update(taps=[]),
+        lambda found: found.update(taps={":": {"dtype": "int3", "shape": [4]}}),
+        lambda found: next(iter(found["taps"].values())).update(classes=10**9),
+        lambda found: next(iter(found["taps"].values())).update(checksums=[]),
+        lambda found: next(iter(found["taps"].values())).update(files=["../../../x.npy"]),
+        lambda found: found.update(key={}),
+    ],
+)
+def test_a_forged_index_is_one_error(change: Any, tmp_path: Path) -> None:
+    cache = Cache(folder=tmp_path)
+    train(scheme(cache, knowledge=(SoftTargets(),)))
+    content = read_sealed(tmp_path / "cache.json", advice="")
+    change(content)
+    write_sealed(tmp_path / "cache.json", content)
+    with pytest.raises(RunError, match=r"cache"):
+        train(scheme(cache, knowledge=(SoftTargets(),)))
+    for raw in (b"[]", b"\xff", b"", b'{"sha256": 1, "content": 2}'):
+        (tmp_path / "cache.json").write_bytes(raw)
+        with pytest.raises(RunError, match="emove the folder of the cache"):
+            train(scheme(cache, knowledge=(SoftTargets(),)))

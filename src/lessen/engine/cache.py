@@ -1,18 +1,17 @@
 """What a frozen node gives, computed once and read from disk by example number afterwards.
 
 A folder holds one array a tap, examples along axis 0 (`.npy`, read through the page cache in any order), and
-`cache.json`, which says of which teacher, view and examples it is. It is used for nothing else.
+`cache.json`, which says of which teacher, view and examples it is. It is used for nothing else: the teacher is told by
+its class, settings and weights, and what it says now to a few examples is compared with what is stored. It is computed
+in the precision of its weights, whatever the precision of the training.
 
 Shapes: N examples, C outputs, K kept of them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,17 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lessen.core.data import Examples, batches, examples_digest
+from lessen.core.data import Batch, Examples, batches, examples_digest
 from lessen.core.errors import DataError, GraphError, RunError, SettingError
-from lessen.core.files import cannot_write, write_json
+from lessen.core.files import cannot_write
+from lessen.core.identity import identity
+from lessen.engine.cached import DTYPES, About, Entry, Reader, check_files, checksum, keep_top, tap_name
 from lessen.engine.home import Home
 from lessen.graph.cache import Cache, Stored
 from lessen.graph.node import Network
 from lessen.graph.units import NetworkUnit, Now
-from lessen.surgery.digest import digest
 from lessen.surgery.taps import Tap
-
-_DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
 def use_cache(unit: NetworkUnit, examples: Examples, home: Home, *, folder: Path | None) -> None:
@@ -53,84 +51,57 @@ def use_cache(unit: NetworkUnit, examples: Examples, home: Home, *, folder: Path
         raise SettingError(f"The cache of {unit.name!r} has no folder, and neither has the run. Give one of them.")
     where = cache.folder if cache.folder is not None else Path(folder or ".") / "cache" / unit.name
     key = {
-        "teacher": digest(unit.module),
-        "view": unit.view_key if unit.view is not None else "none",
+        "teacher": _identity(unit, cache),
+        "view": "none" if unit.view is None else identity(unit.view),
         "examples": examples_digest(examples, labels=False),
         "stored": cache.stored.value,
         "top_k": cache.top_k,
     }
     home.decide(lambda: _complete(unit, examples, home, cache=cache, where=where, key=key))
-    about = _about(where, key)
-    unit.cached = _Reader(where, [(tap, about["taps"][_tap_name(tap)]) for tap in unit.taps], home.device)
-
-
-def keep_top(logits_NC: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest log-probabilities, the log of the mass of all others behind them, and their places.
-
-    Shapes: logits (N, C) -> (N, K + 1) and (N, K).
-
-    >>> values, places = keep_top(torch.tensor([[0.0, 0.0, 0.0, 0.0]]), 2)
-    >>> values.exp().round(decimals=3)
-    tensor([[0.2500, 0.2500, 0.5000]])
-    """
-    log_NC = logits_NC.float().log_softmax(1)
-    top_NK, place_NK = log_NC.topk(count, dim=1)
-    tail_N1 = (1 - top_NK.exp().sum(1, keepdim=True)).clamp_min(1e-7).log()
-    return torch.cat([top_NK, tail_N1], dim=1), place_NK
-
-
-def spread_top(values_NK1: Tensor, place_NK: Tensor, classes: int) -> Tensor:
-    """Log-probabilities (N, C) that sum to one: the kept ones in their places, the tail spread evenly over the others.
-
-    >>> values, places = keep_top(torch.tensor([[4.0, 2.0, 0.0, 0.0]]), 2)
-    >>> dense = spread_top(values, places, 4)
-    >>> torch.allclose(dense, torch.tensor([[4.0, 2.0, 0.0, 0.0]]).log_softmax(1), atol=1e-6)
-    True
-    """
-    count = place_NK.shape[1]
-    if count == classes:
-        dense_NC = values_NK1.new_empty(len(values_NK1), classes)
-    else:
-        each_N1 = values_NK1[:, -1:] - float(np.log(classes - count))
-        dense_NC = each_N1.expand(-1, classes).clone()
-    dense_NC.scatter_(1, place_NK, values_NK1[:, :count])
-    return dense_NC.log_softmax(1)
-
-
-class _Reader:
-    """Reads what a node gave for examples by their numbers."""
-
-    def __init__(self, folder: Path, taps: list[tuple[Tap, Mapping[str, Any]]], device: torch.device) -> None:
-        self._device = device
-        self._taps = [
-            (
-                tap,
-                [
-                    torch.from_numpy(np.load(folder / name, mmap_mode="c", allow_pickle=False))
-                    for name in about["files"]
-                ],
-                _DTYPES[about["dtype"]],
-                about.get("classes"),
+    about = About.read(where, key)
+    stored = {tap: about.taps[tap_name(tap)] for tap in unit.taps}
+    reader = Reader(where, stored, shapes=unit.shapes, count=len(examples), device=home.device)
+    if cache.key is None:
+        few_N = torch.arange(min(4, len(examples)))
+        wrong = reader.differs(few_N, _now(unit, examples.fetch(few_N), home))
+        if wrong is not None:
+            raise RunError(
+                f"The cache in {where} does not hold what {unit.name!r} gives now at {str(wrong)!r}: it was made by "
+                "another teacher. Choose another folder, or remove this one. A teacher that answers differently each "
+                "time is told by Cache(key=...)."
             )
-            for tap, about in taps
-        ]
+    unit.cached = reader
 
-    def __call__(self, index_N: Tensor) -> dict[Tap, Any]:
-        index_N = index_N.cpu()
-        found: dict[Tap, Any] = {}
-        for tap, arrays, dtype, classes in self._taps:
-            value = arrays[0][index_N].to(self._device, dtype)
-            if classes is not None:
-                value = spread_top(value, arrays[1][index_N].to(self._device, torch.int64), classes)
-            found[tap] = value
-        return found
+
+def _identity(unit: NetworkUnit, cache: Cache) -> str:
+    """What tells a teacher from all others: its class, settings and weights, or the word that was given for it."""
+    if cache.key is not None:
+        return f"key {cache.key}"
+    if not unit.module.state_dict():
+        raise SettingError(
+            f"The cache of {unit.name!r} cannot tell this teacher from another one: it has no weights. Give a word for "
+            "it, Cache(key=...), and another one whenever it answers differently."
+        )
+    return identity(unit.module)
+
+
+def _now(unit: NetworkUnit, batch: Batch, home: Home) -> dict[Tap, Any]:
+    """What the node gives for a batch, computed and not read."""
+    now = Now(batch=batch.to(home.device), training=True)
+    unit.compute(now)
+    found = dict(now.values[unit.name])
+    unit.forget()
+    return found
 
 
 def _complete(
     unit: NetworkUnit, examples: Examples, home: Home, *, cache: Cache, where: Path, key: dict[str, Any]
 ) -> None:
-    about = _about(where, key) if (where / "cache.json").is_file() else {**key, "taps": {}}
-    missing = [tap for tap in unit.taps if _tap_name(tap) not in about["taps"]]
+    about = About.read(where, key) if (where / "cache.json").exists() else About(key=key, taps={})
+    missing = [tap for tap in unit.taps if tap_name(tap) not in about.taps]
+    for tap in unit.taps:
+        if tap not in missing:
+            check_files(where, tap, about.taps[tap_name(tap)])
     if not missing:
         return
     filling = where / f".filling-{os.getpid()}"
@@ -138,11 +109,12 @@ def _complete(
         shutil.rmtree(filling, ignore_errors=True)
         filling.mkdir(parents=True)
         made = _fill(unit, examples, home, cache=cache, folder=filling, taps=missing)
-        for name, entry in made.items():
-            for file in entry["files"]:
+        for tap, entry in made.items():
+            entry.checksums = [checksum(filling / file) for file in entry.files(tap)]
+            for file in entry.files(tap):
                 (filling / file).replace(where / file)
-            about["taps"][name] = entry
-        write_json(where / "cache.json", about)
+            about.taps[tap_name(tap)] = entry
+        about.write(where)
     except OSError as error:
         raise cannot_write(where, error) from error
     finally:
@@ -151,9 +123,9 @@ def _complete(
 
 def _fill(
     unit: NetworkUnit, examples: Examples, home: Home, *, cache: Cache, folder: Path, taps: list[Tap]
-) -> dict[str, dict[str, Any]]:
+) -> dict[Tap, Entry]:
     count = len(examples)
-    made: dict[str, dict[str, Any]] = {}
+    made: dict[Tap, Entry] = {}
     streams: dict[str, BinaryIO] = {}
     numpy_type = np.float16 if cache.stored is Stored.HALF else np.float32
 
@@ -169,12 +141,12 @@ def _fill(
             now = Now(batch=batch.to(home.device), training=True)
             unit.compute(now)
             for tap in taps:
-                value, name = now.values[unit.name][tap], _tap_name(tap)
-                stem = hashlib.sha256(name.encode()).hexdigest()[:12]
-                entry = made.setdefault(name, _entry(unit, tap, value, cache, stem))
-                if "classes" in entry:
-                    value, places = keep_top(value, min(cache.top_k or 0, entry["classes"]))
-                    put(entry["files"][1], places.cpu().numpy().astype(np.int32))
+                value = now.values[unit.name][tap]
+                entry = made.setdefault(tap, _entry(unit, tap, value, cache))
+                files = entry.files(tap)
+                if entry.classes is not None:
+                    value, places = keep_top(value, min(cache.top_k or 0, entry.classes))
+                    put(files[1], places.cpu().numpy().astype(np.int32))
                 with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is named below
                     stored = value.detach().float().cpu().numpy().astype(numpy_type)
                 if not np.isfinite(stored).all():
@@ -182,7 +154,7 @@ def _fill(
                         f"What {unit.name!r} gives at {str(tap)!r} does not fit into half precision, or is not finite. "
                         "Store it in full, or look for NaN in its weights."
                     )
-                put(entry["files"][0], stored)
+                put(files[0], stored)
         unit.forget()
         for stream in streams.values():
             stream.flush()
@@ -193,40 +165,19 @@ def _fill(
     return made
 
 
-def _entry(unit: NetworkUnit, tap: Tap, value: Any, cache: Cache, stem: str) -> dict[str, Any]:
+def _entry(unit: NetworkUnit, tap: Tap, value: Any, cache: Cache) -> Entry:
     if not isinstance(value, Tensor):
         raise GraphError(
             f"The tap {str(tap)!r} of {unit.name!r} gives a {type(value).__name__}; only tensors are cached."
         )
-    entry: dict[str, Any] = {"files": [f"{stem}.npy"], "dtype": str(value.dtype).removeprefix("torch.")}
-    if entry["dtype"] not in _DTYPES:
-        raise GraphError(
-            f"The tap {str(tap)!r} of {unit.name!r} gives {entry['dtype']}; only floating point is cached."
+    dtype = str(value.dtype).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise GraphError(f"The tap {str(tap)!r} of {unit.name!r} gives {dtype}; only floating point is cached.")
+    kept = cache.top_k is not None and tap == Tap()
+    if kept and value.ndim != 2:
+        raise SettingError(
+            f"Cache: top_k needs outputs of shape (N, C), but {unit.name!r} gives {tuple(value.shape)}. Leave it out."
         )
-    if cache.top_k is not None and tap == Tap():
-        if value.ndim != 2:
-            raise SettingError(
-                f"Cache: top_k needs outputs of shape (N, C), but {unit.name!r} gives {tuple(value.shape)}. "
-                f"Leave it out."
-            )
-        entry["files"].append(f"{stem}.places.npy")
-        entry["classes"] = value.shape[1]
-    return entry
-
-
-def _about(where: Path, key: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        about: dict[str, Any] = json.loads((where / "cache.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise RunError(f"{where} is not a cache of lessen ({error}). Choose another folder.") from error
-    for name, value in key.items():
-        if about.get(name) != value:
-            raise RunError(
-                f"The cache in {where} was made with another setting of {name!r} ({about.get(name)!r}, not {value!r}). "
-                "Choose another folder, or remove this one."
-            )
-    return about
-
-
-def _tap_name(tap: Tap) -> str:
-    return f"{tap.side}:{tap.path}" + ("" if tap.call is None else f"[{tap.call}]")
+    return Entry.model_validate(
+        {"dtype": dtype, "shape": list(value.shape[1:]), "classes": value.shape[1] if kept else None}
+    )

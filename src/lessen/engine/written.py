@@ -57,7 +57,7 @@ def written_by(
     """
     writing, path = writing or Writing(), Path(folder) / _FILE
     about = {
-        "teacher": digest(teacher),
+        "teacher": f"{type(teacher).__module__}.{type(teacher).__qualname__} {digest(teacher)}",
         "examples": examples_digest(examples),
         "writing": encode(writing),
         "seed": seed,

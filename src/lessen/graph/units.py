@@ -138,6 +138,7 @@ class NetworkUnit(Unit):
         self.views = views
         self.cached: Callable[[Tensor], dict[Tap, Any]] | None = None
         self.recorder: Recorder | None = None
+        self.shapes: dict[Tap, tuple[int, ...]] = {}
 
     def make_ready(self, now: Now, device: torch.device, seed: int) -> None:
         cached = isinstance(self.node, Network) and self.node.cache is not None
@@ -168,6 +169,8 @@ class NetworkUnit(Unit):
             if written := self.recorder.written_over():
                 self.recorder.copies |= written
                 self._call(now)
+        values = now.values[self.name]
+        self.shapes = {tap: tuple(values[tap].shape[1:]) for tap in self.taps if isinstance(values[tap], Tensor)}
 
     def compute(self, now: Now) -> None:
         if self.cached is not None and now.training:
