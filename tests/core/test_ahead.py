@@ -151,6 +151,13 @@ def test_workers_of_a_loader_give_what_this_process_gives() -> None:
     assert not any(torch.equal(mine.inputs, other) for mine, other in zip(found[0], again, strict=True))
 
 
+def test_no_workers_are_started_for_two_batches() -> None:
+    stream = ahead(DatasetExamples(Augmented(), loader(2)), parts(10))
+    assert len(next(stream)) == 5
+    assert not workers()
+    assert len(list(stream)) == 1
+
+
 @pytest.mark.parametrize(("bad", "match"), [("raises", "Item 17 .*no such picture"), ("shape", "cannot be put")])
 @pytest.mark.parametrize("count", [0, 2])
 def test_what_a_dataset_raises_is_one_error(bad: str, match: str, count: int) -> None:

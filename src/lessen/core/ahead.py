@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 AHEAD_BYTES = 256 * 2**20
 """Memory that batches fetched ahead may take together, unless a single one takes more."""
+
+FEW = 3
+"""Batches from which starting worker processes is worth its time."""
 
 Part = tuple[int, Tensor]
 """A seed, and the numbers of the examples of one batch, shape (N,)."""
@@ -123,9 +127,14 @@ def _by_threads(fetch: _Fetch, parts: Iterable[Part], count: int) -> Generator[B
 def _by_processes(fetch: _Fetch, parts: Iterable[Part], asked: DataLoader[Any]) -> Generator[Batch, None, None]:
     from torch.utils.data import DataLoader
 
+    parts = iter(parts)
+    first = list(islice(parts, FEW))
+    if len(first) < FEW:
+        yield from map(fetch, first)
+        return
     loader: DataLoader[Any] = DataLoader(
         fetch,  # type: ignore[arg-type]
-        sampler=((seed, index_N.tolist()) for seed, index_N in parts),
+        sampler=((seed, index_N.tolist()) for seed, index_N in chain(first, parts)),
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=asked.num_workers,

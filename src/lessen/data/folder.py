@@ -22,6 +22,8 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 class ImageFolder:
     """Images in `folder/CLASS/*.png`, or in `folder/{train,validation,test}/CLASS/*.png`.
 
+    Threads decode them ahead of the step. Up to 256 MiB of decoded images are held; others are decoded in every epoch.
+
     Args:
         folder: Where they are. A split that has no folder is cut off the training images.
         size: Height and width to resize to, in pixels; None keeps the size of the images, which must all be of one.
