@@ -1,6 +1,7 @@
 """Kill a run with -9, over and over, and see whether it ends as one that was left alone.
 
     OMP_NUM_THREADS=1 python -m tests.hostile.kills                     # one run, at every kind of write
+    OMP_NUM_THREADS=1 python -m tests.hostile.kills --full              # and one whose disk is full at each of them
     OMP_NUM_THREADS=1 python -m tests.hostile.kills --each --kills 200  # a run for each kind, and 200 random moments
 
 One process imports everything and forks a child for each attempt, so that an attempt costs what the run costs. After
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import errno
 import hashlib
 import json
 import os
@@ -33,6 +35,7 @@ import psutil
 
 import lessen
 from lessen.core.errors import LessenError
+from lessen.core.files import writing
 from lessen.deploy import Deploy, OnnxRuntime
 from lessen.graph import Cache, Fit, Gradual
 from lessen.knowledge import SoftTargets
@@ -109,12 +112,14 @@ class Watch:
         at: The number of the event to die at; None for none.
         spared: Die at the first event of a kind that is not among these; None for not.
         last: Where the kind of the event is written before dying.
+        full: Do not die: the disk is full at this moment.
         seen: The kinds of the events so far.
     """
 
     at: int | None = None
     spared: frozenset[str] | None = None
     last: Path | None = None
+    full: bool = False
     seen: list[str] = field(default_factory=list)
 
     def install(self) -> None:
@@ -146,9 +151,11 @@ class Watch:
         def watched(path: Path, content: str) -> None:
             if self.event(f"half: {_kind(str(path))}", None, die=False):
                 real(path, content[: len(content) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
+                with writing(path):
+                    self._strike(path)
             real(path, content)
-            self.event(f"appended: {_kind(str(path))}", None)
+            if not self.full:
+                self.event(f"appended: {_kind(str(path))}", None)
 
         module.append_text = watched
 
@@ -162,8 +169,14 @@ class Watch:
         if descriptor is not None:
             os.truncate(f"/proc/self/fd/{descriptor}", os.fstat(descriptor).st_size // 2)
         if die:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self._strike(kind)
         return True
+
+    def _strike(self, what: object) -> None:
+        if self.full:
+            self.spared = frozenset({*(self.spared or ()), *self.seen})  # the way out may write as well
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(what))
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _kind(path: str) -> str:
@@ -253,24 +266,29 @@ class Trial:
         assert self.expected["finished"]
         assert self.expected["left behind"] == []
 
-    def at_every_kind_in_one_run(self) -> None:
-        """Kill one run again and again: each time at the first event of a kind at which it was not killed before."""
+    def at_every_kind_in_one_run(self, *, full: bool = False) -> None:
+        """Kill one run again and again: each time at the first event of a kind at which it was not killed before.
+
+        Args:
+            full: Do not kill: let the disk be full at this moment, which must be one error.
+        """
         folder, log, last = self.place / "run-chain", self.place / "chain.txt", self.place / "kind.txt"
+        expected = STUCK if full else -signal.SIGKILL
         spared: set[str] = set()
         self.tally.runs += 1
         while True:
 
             def die() -> None:
-                Watch(spared=frozenset(spared), last=last).install()
+                Watch(spared=frozenset(spared), last=last, full=full).install()
                 attempt(folder, deploy=self.deploy)
 
             code = left(forked(die, log))
-            if code != -signal.SIGKILL:
+            if code != expected or last.read_text() in spared:
                 break
             self.tally.kills += 1
             spared.add(last.read_text())
-        missed = set(self.events) - spared
-        self._judge(f"after {len(spared)} kills, the last at {last.read_text()}", code, folder, log)
+        missed = {kind for kind in self.events if not (full and kind.startswith("appended"))} - spared
+        self._judge(f"after {len(spared)} times, the last at {last.read_text()}", code, folder, log)
         if missed:
             self.tally.bad["never reached"].append(", ".join(sorted(missed)))
 
@@ -335,6 +353,7 @@ def main() -> int:
     """Run it, say what was seen; 0 where all is right."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--each", action="store_true", help="kill a run of its own at each kind of write, too")
+    parser.add_argument("--full", action="store_true", help="let the disk be full at every kind of write, too")
     parser.add_argument("--kills", type=int, default=0, help="kill at so many random moments, too")
     parser.add_argument("--deploy", action="store_true", help="export an ONNX file, too")
     parser.add_argument("--seed", type=int, default=0)
@@ -345,13 +364,15 @@ def main() -> int:
         trial = Trial(Path(place), deploy=told.deploy)
         tally = trial.tally
         trial.at_every_kind_in_one_run()
+        if told.full:
+            trial.at_every_kind_in_one_run(full=True)
         if told.each:
             trial.at_each_kind()
         points = tally.kills
         trial.at_random(points + told.kills, told.seed)
         used = psutil.Process().cpu_times()
         print(
-            f"{tally.runs} runs killed {tally.kills} times, {points} of them at {len(set(trial.events))} kinds of "
+            f"{tally.runs} runs stopped {tally.kills} times, {points} of them at {len(set(trial.events))} kinds of "
             f"writes: {len(tally.bad['stuck'])} stuck, {len(tally.bad['different'])} different, "
             f"{len(tally.bad['left behind'])} with files left behind; {used.children_user + used.user:.0f} s of "
             "processor time"

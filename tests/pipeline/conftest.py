@@ -1,4 +1,4 @@
-"""A small job: a perceptron, two operations and a scheme, no files to deploy; less than a second."""
+"""A small job: a perceptron, an operation and a scheme, no files to deploy; less than a second."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from lessen.deploy import Deploy
 from lessen.graph import Fit
 from lessen.knowledge import SoftTargets
-from lessen.operations import PruneChannels, PruneWeights
+from lessen.operations import PruneWeights
 from lessen.pipeline import Measuring, walk
 from lessen.schemes import offline
 from lessen.testing.tasks import clusters, perceptron
@@ -27,9 +27,8 @@ def job() -> Callable[..., dict[str, Any]]:
             "teacher": perceptron(8, seed=0),
             "data": clusters(),
             "steps": [
-                PruneChannels(keep=0.5),
                 PruneWeights(keep=0.5),
-                offline(SoftTargets(temperature=4.0), epochs=2, fit=Fit(batch=16)),
+                offline(SoftTargets(temperature=4.0), epochs=1, fit=Fit(batch=16)),
             ],
             "deploy": Deploy(runtimes=()),
             "measuring": Measuring(repeats=6, calibration=32),

@@ -40,7 +40,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def stopped(job: Arguments, stop_at: Any, tmp_path: Path) -> Path:
-    """A run that was stopped behind its first step."""
+    """A run that was stopped after its first step."""
     error = stop_at("gather", 2)
     with pytest.raises(error):
         lessen.compress(run=tmp_path / "run", **job())
@@ -82,7 +82,7 @@ def other_dropout() -> nn.Module:
     return network
 
 
-STEPS = (PruneWeights(keep=0.5), offline(SoftTargets(temperature=4.0), epochs=2, fit=Fit(batch=16)))
+STEPS = (PruneWeights(keep=0.5), offline(SoftTargets(temperature=4.0), epochs=1, fit=Fit(batch=16)))
 ARGUMENTS: dict[str, list[Any]] = {
     "teacher": [perceptron(9, seed=0), other_dropout()],
     "student": [perceptron(8, seed=0)],
@@ -115,12 +115,9 @@ def test_every_argument_and_every_field_of_the_data_is_among_the_changes() -> No
 def test_a_run_goes_on_only_as_it_began(stopped: Path, job: Arguments, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(stopped)
     for name, change in CHANGES.items():
-        given = job(**change)
-        if name == "steps 0":
-            given["steps"] = job()["steps"][:1]
         with pytest.raises(RunError, match="was started with something else") as found:
-            lessen.resume(stopped, **given)
-        where = name.split(" ")[0].replace("data.", "data.")
+            lessen.resume(stopped, **job(**change))
+        where = name.split(" ")[0]
         assert f"now: {where}" in str(found.value) or f"; {where}" in str(found.value), str(found.value)
         assert len(str(found.value)) < 1500
         assert contents(stopped) == before, name
