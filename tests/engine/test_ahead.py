@@ -62,11 +62,10 @@ def weights(data: Data, **settings: Any) -> list[Tensor]:
     return [p.detach() for p in model.parameters()]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_dataset_that_augments_itself_repeats_with_any_number_of_workers(accumulate: int) -> None:
-    first = weights(data(), accumulate=accumulate)
+def test_a_dataset_that_augments_itself_repeats_with_any_number_of_workers() -> None:
+    first = weights(data(), accumulate=2)
     for again in (data(), data(workers=2)):
-        assert all(map(torch.equal, first, weights(again, accumulate=accumulate)))
+        assert all(map(torch.equal, first, weights(again, accumulate=2)))
 
 
 class Late:
