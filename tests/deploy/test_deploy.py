@@ -126,7 +126,7 @@ def test_a_network_is_traced_once_for_all_its_files_and_they_are_what_they_would
     stands = [Stand(name="teacher", step=0, network=teacher), Stand(name="1", step=1, network=case.model)]
     found = deploy_stands(stands, case.data, tmp_path, settings=settings)
     assert len(found.files) == 4
-    assert [id(network) for network in traced] == [id(case.model), id(teacher)]
+    assert [id(network) for network in traced] == [id(teacher), id(case.model)]
     alone = export_pt2(case.model, case.data.example(), tmp_path / "alone.pt2")
     assert (
         export_onnx(case.model, case.data.example(), tmp_path / "alone.onnx").read_bytes()

@@ -29,9 +29,10 @@ from lessen.deploy.records import records_of
 from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Program, TorchProgram
 from lessen.deploy.timing import time_files
 from lessen.deploy.verify import failed, verify
-from lessen.measure.evaluate import evaluate
+from lessen.measure.evaluate import Outputs, evaluate
 from lessen.measure.kept import KeptOutputs
 from lessen.measure.latency import Speed
+from lessen.measure.quality import quality
 from lessen.measure.size import file_bytes
 from lessen.measure.timings import Timings
 
@@ -105,7 +106,9 @@ def deploy_stands(
     inputs, classes = data.example(), data.classes is not None
     programs: dict[str, Program] = {}
     tracing, outputs = _Tracing(inputs), KeptOutputs()
-    for file in files:
+    taught: Outputs | None = None
+    # The teacher's files come first: what they say to the test split is what all others are compared with.
+    for file in sorted(files, key=lambda each: not each.reference):
         try:
             _write(file, tracing)
             program = file.runtime.load(file.path, threads=threads)
@@ -118,8 +121,12 @@ def deploy_stands(
         file.verified = verify(
             program, file.network, data.validation, classes=classes, int8=file.int8, limits=limits, outputs=outputs
         )
-        file.test = evaluate(program, data.test)
         programs[file.name] = program
+        # Outputs of another shape, or that are not finite, have no quality; the verification says what is wrong.
+        if file.verified.max_difference is not None:
+            told = evaluate(program, data.test)
+            file.quality = tuple(quality(told, None if file.reference else taught, classes=classes))
+            taught = told if file.reference and taught is None else taught
     del tracing, outputs  # they can be as large as a network
     first = settings.batch_sizes[0]
     timed = _time(files, programs, data, settings, seed=seed)
@@ -129,7 +136,7 @@ def deploy_stands(
         files=tuple(files),
         recommended=None if named is None else named.file.name,
         notes=tuple(_notes(files, named, first)),
-        records=[record for file in files for record in records_of(file, files, named, data, about=about)],
+        records=[record for file in files for record in records_of(file, named, data, about=about)],
     )
 
 

@@ -16,8 +16,8 @@ from lessen.core.settings import settings
 from lessen.deploy.kernels import Kernels
 from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Runtime, TorchProgram, installed
 from lessen.deploy.verify import Verification, Verified, failed
-from lessen.measure.evaluate import Outputs
 from lessen.measure.latency import Speed
+from lessen.measure.quality import Figure
 from lessen.measure.timings import FEWEST_ROUNDS
 from lessen.operations.quantize import is_quantized
 from lessen.operations.quantize.network import target_of
@@ -88,7 +88,7 @@ class DeployedFile:
         kernels: What really runs.
         against: The fp32 file of the same runtime that it is compared with: the teacher's, or the network's own.
         speed: How fast it is at each batch size, also compared with `against`.
-        test: What it said to the test split.
+        quality: How well it does on the test split.
     """
 
     name: str
@@ -104,7 +104,7 @@ class DeployedFile:
     kernels: Kernels = field(default_factory=Kernels)
     against: str | None = None
     speed: dict[int, Speed] = field(default_factory=dict)
-    test: Outputs | None = None
+    quality: tuple[Figure, ...] = ()
 
     @property
     def target(self) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from lessen.core.data import Data
@@ -11,13 +11,11 @@ from lessen.core.record import Record
 from lessen.deploy.planned import DeployedFile
 from lessen.deploy.recommend import Recommendation
 from lessen.measure.intervals import Estimate
-from lessen.measure.quality import quality
 from lessen.measure.size import parts_of
 
 
 def records_of(
     file: DeployedFile,
-    files: Sequence[DeployedFile],
     recommended: Recommendation | None,
     data: Data,
     *,
@@ -27,7 +25,6 @@ def records_of(
 
     Args:
         file: The file.
-        files: All files, to find the teacher's.
         recommended: The one that is named, and why.
         data: What it was tested on.
         about: How it was timed.
@@ -60,7 +57,7 @@ def records_of(
     detail = {"kernels": dict(file.kernels.counts), "multiply_adds": dict(file.kernels.multiply_adds)}
     made_for = {} if file.target is None else {"target": file.target}
     records.append(say("integer_share", file.kernels.integer_share, "%", settings=made_for, detail=detail))
-    records += [*_times(file, about, say), *_quality(file, files, data, say)]
+    records += [*_times(file, about, say), *_quality(file, data, say)]
     if recommended is not None and file is recommended.file:
         records.append(say("recommended", 1, "1", detail=recommended.detail()))
     return records
@@ -74,12 +71,7 @@ def _times(file: DeployedFile, about: dict[str, Any], say: Any) -> Iterator[Reco
             yield say(figure, value, unit, settings={**how, **against}, detail=speed.detail())
 
 
-def _quality(file: DeployedFile, files: Sequence[DeployedFile], data: Data, say: Any) -> Iterator[Record]:
-    # Outputs of another shape, or that are not finite, have no quality; the verification says what is wrong.
-    if file.test is None or file.verified.max_difference is None:
-        return
-    how = {"split": "test", "examples": len(file.test.values), "data": data.name}
-    teacher = next((one.test for one in files if one.reference and one.test is not None), None)
-    taught = None if file.reference else teacher
-    for figure in quality(file.test, taught, classes=data.classes is not None):
+def _quality(file: DeployedFile, data: Data, say: Any) -> Iterator[Record]:
+    how = {"split": "test", "examples": len(data.test), "data": data.name}
+    for figure in file.quality:
         yield say(figure.name, figure.estimate, figure.unit, settings={**how, **figure.settings})
