@@ -42,6 +42,8 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     for name in ("pipe", "link"):
         with pytest.raises(RunError, match=f"{name} is a device, a pipe or a socket"):
             write_text(tmp_path / name, "new")
+    with pytest.raises(RunError, match="cannot be written"):
+        write_text(tmp_path / ("a" * 300), "new")
     assert (tmp_path / "pipe").is_fifo()
     assert (tmp_path / "link").is_symlink()
     assert len(list(tmp_path.iterdir())) == 2

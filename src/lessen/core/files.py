@@ -35,10 +35,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         RunError: the disk is full or read-only, or the path cannot be a file.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        # Renaming would put a file in the place of the device: root replaces /dev/null for everybody.
-        raise RunError(f"{path} is a device, a pipe or a socket, not a file. Choose another place.")
     with writing(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            # Renaming would put a file in the place of the device: root replaces /dev/null for everybody.
+            raise RunError(f"{path} is a device, a pipe or a socket, not a file. Choose another place.")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         os.close(handle)
