@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from lessen.core import Data, Operation
-from lessen.core.errors import PlanError
+from lessen.core.errors import PlanError, SettingError
 from lessen.data import Digits
+from lessen.graph import Fit
 from lessen.operations import AdaRound, ExactObs, Knapsack, PruneByReconstruction, PruneChannels, Quantize
 from lessen.pipeline import Measuring, preflight
 from lessen.pipeline.job import Job
 from lessen.pipeline.steps import context_for
+from lessen.schemes import supervised
 from lessen.zoo import residual
 
 SEARCHED = PruneChannels(multiply_adds=0.5, refit=True, allocation=Knapsack(candidates=6, steps=8))
@@ -74,3 +76,23 @@ def test_what_will_fail_for_want_of_examples_fails_at_once() -> None:
         rehearse(SEARCHED, calibration=64)
     with pytest.raises(PlanError, match=r"Keeping 0.0001 of the weights"):
         rehearse(PruneByReconstruction(keep=0.0001, method=ExactObs()))
+
+
+@pytest.mark.parametrize(
+    ("fit", "says"),
+    [
+        (Fit(batch=1), r"one example at a time.*Make the batch larger"),
+        (Fit(batch=16, accumulate=16), r"one example at a time.*fewer parts"),
+        (Fit(batch=500, accumulate=100), r"80 training examples are too few for 100 parts"),
+        (Fit(batch=16, accumulate=3), r"Make it a multiple of 3"),
+    ],
+)
+@pytest.mark.parametrize("where", ["steps", "train"])
+def test_batches_that_no_step_can_compute_are_refused(where: str, fit: Fit, says: str, job: Any) -> None:
+    with pytest.raises(SettingError, match=says):
+        preflight(Job.of(**job(**{"steps": [], where: [supervised(epochs=1, fit=fit)]})))
+
+
+def test_one_example_at_a_time_is_fine_where_nothing_is_normalised(job: Any) -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 4))
+    preflight(Job.of(**job(teacher=network, steps=[supervised(epochs=1, fit=Fit(batch=1))])))

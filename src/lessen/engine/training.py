@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from lessen.core.ahead import Part, ahead
 from lessen.core.data import Batch, Data, Examples
-from lessen.core.errors import LessenError, RunError, SettingError
+from lessen.core.errors import LessenError, RunError
 from lessen.core.seeds import derive, generator
+from lessen.engine.batching import batch_size
 from lessen.engine.cache import use_cache
 from lessen.engine.evaluate import Figures, better, evaluate, state_of
 from lessen.engine.home import Home
@@ -120,17 +121,8 @@ class Training:
         return found
 
     def _plan_batches(self) -> None:
-        fit, count = self.stage.fit, len(self.examples)
-        parts = self.home.processes * fit.accumulate
-        batch = min(fit.batch, count)
-        if fit.batch <= count and batch % parts:
-            raise SettingError(
-                f"Fit: batch: a batch of {batch} cannot be cut into {self.home.processes} processes times "
-                f"{fit.accumulate} parts. Make it a multiple of {parts}."
-            )
-        self.batch = batch - batch % parts
-        if self.batch == 0:
-            raise SettingError(f"Fit: {count} training examples are too few for {parts} parts of a batch.")
+        count = len(self.examples)
+        self.batch = batch_size(self.stage.fit, count, processes=self.home.processes)
         self.epoch_steps = count // self.batch
         stage = self.stage
         self.steps = stage.steps if stage.steps is not None else self.epoch_steps * (stage.epochs or 0)

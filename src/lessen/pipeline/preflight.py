@@ -10,8 +10,11 @@ from torch import nn
 
 from lessen.core.contracts import Operation, Times
 from lessen.core.data import Data, Inputs
-from lessen.core.errors import LessenError
-from lessen.graph import validate
+from lessen.core.errors import LessenError, SettingError
+from lessen.core.seeds import seeded
+from lessen.engine.batching import batch_size
+from lessen.graph import Stage, validate
+from lessen.graph.flow import Flow
 from lessen.measure.multiply_adds import count_multiply_adds
 from lessen.pipeline.job import Job
 from lessen.pipeline.steps import Course, cast_for, context_for, operate, title
@@ -72,6 +75,25 @@ def _check_scheme(scheme: Scheme, teacher: nn.Module, student: nn.Module, data: 
     batch = data.train.fetch(torch.arange(min(4, len(data.train))))
     for stage in scheme.stages(cast_for(teacher, copy_network(student))):
         validate(stage, batch, augment=data.augment, task=data.task)
+        if batch_size(stage.fit, len(data.train)) == stage.fit.accumulate:
+            _check_alone(stage, data)
+
+
+def _check_alone(stage: Stage, data: Data) -> None:
+    """Whether networks in training mode run on one example, where that is all that they will see at a time."""
+    batch = data.train.fetch(torch.arange(1))
+    flow = Flow(stage, batch, augment=data.augment, task=data.task)
+    try:
+        flow.set_mode(training=True)
+        with seeded(0, "alone"), torch.no_grad():
+            flow(batch, 0.0)
+    except ValueError as error:  # of batch norm
+        raise SettingError(
+            f"Fit: stage {stage.name!r} computes one example at a time, on which its networks do not learn: {error}. "
+            "Make the batch larger, or accumulate over fewer parts."
+        ) from error
+    finally:
+        flow.close()
 
 
 @contextmanager
