@@ -115,6 +115,20 @@ def test_it_is_never_written_over(ran: Any, place: Path) -> None:
     assert {path: path.read_bytes() for path in (place / "runs").rglob("*") if path.is_file()} == kept
 
 
+def test_a_complete_run_is_said_to_be_complete_and_left_alone(ran: Any, place: Path) -> None:
+    kept = {
+        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (place / "runs").rglob("*") if path.is_file()
+    }
+    done = command(place, "resume", "runs/small", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("runs/small is complete; there was nothing to do.")
+    assert "Report: runs/small/report.html" in done.stdout
+    after = {
+        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (place / "runs").rglob("*") if path.is_file()
+    }
+    assert after == kept
+
+
 def test_the_demo_has_the_steps_it_is_named_for() -> None:
     kinds = [type(step).__name__ for step in read_recipe(shipped("digits")).steps]
     assert kinds == ["PruneChannels", "Offline", "Quantize"]
