@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lessen.core import Batch, Context, Operation
+from lessen.operations import QuantizeWeights
 from lessen.surgery.fold import foldable
 from lessen.surgery.modules import set_module
 from lessen.surgery.parametrised import owners
@@ -31,6 +32,7 @@ SEQUENTIAL = {
     "PruneChannels": "most of it is torch.export; its own walks are in tests/operations/test_prune_channels.py",
 }
 LINEAR = {name: each for name, each in exported().items() if name not in SEQUENTIAL}
+LINEAR["QuantizeWeights, nearest"] = QuantizeWeights(group=4)
 
 
 def context() -> Context:
