@@ -60,7 +60,7 @@ def poisoned(tmp_path: Path) -> Path:
 def test_no_command_imports_from_the_current_folder(poisoned: Path) -> None:
     (poisoned / "mini.yaml").write_text(
         "network: {build: 'zoo:mlp', arguments: {inputs: 64, hidden: [8], classes: 10}}\ndata: Digits\n"
-        "steps: [Half]\nmeasuring: {repeats: 2}\n"
+        "steps: [Half]\nmeasuring: {repeats: 6}\n"
     )
     src = str(Path(lessen.__file__).parents[1])
     said = subprocess.run(

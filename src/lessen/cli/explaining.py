@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,8 @@ def show_explanation(found: Explanation, console: Console) -> None:
         console.print(Text(f"  {reason}: {', '.join(places[:_MOST])}{more}"))
 
 
+LARGEST = 1 << 26
+"""Numbers of an example that `--shape` may ask for."""
 _MOST = 6
 """Places that are named of one reason; `--json` names all."""
 
@@ -99,10 +102,14 @@ def _inputs(model: str, network: nn.Module, data: str | None, shape: str | None)
 
 
 def _sizes(shape: str) -> tuple[int, ...]:
-    parts = shape.replace("x", ",").split(",")
-    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
-        raise SettingError(f"--shape {shape!r} is no shape of one example; expected whole numbers, as 3,224,224.")
-    return tuple(map(int, parts))
+    parts = [part.strip() for part in shape.replace("x", ",").split(",")]
+    sizes = tuple(int(part) if part.isascii() and part.isdigit() and len(part) < 10 else 0 for part in parts)
+    if not 0 < math.prod(sizes) <= LARGEST:
+        raise SettingError(
+            f"--shape {shape!r:.100} is no shape of one example; expected whole numbers, as 3,224,224, of {LARGEST:,} "
+            "numbers together at most."
+        )
+    return sizes
 
 
 def _known(model: str, network: nn.Module) -> tuple[int, ...] | None:

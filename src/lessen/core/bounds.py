@@ -44,7 +44,7 @@ def bounded(most: int, error: type[LessenError], what: str) -> Iterator[None]:
 
 class _Limit(TorchDispatchMode):
     def __init__(self, most: int, refuse: Callable[[int], LessenError]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._most, self._refuse, self._taken = most, refuse, 0
 
     def __torch_dispatch__(

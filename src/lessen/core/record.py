@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import functools
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter
 
 from lessen.core.machine import machine, versions
 
@@ -26,6 +29,8 @@ class Record:
         detail: Whatever else belongs to it: counts of kernels, per-class figures, a reason.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     subject: str
     figure: str
     value: float | None
@@ -46,5 +51,14 @@ class Record:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Record:
-        """The record that `to_json` wrote."""
-        return cls(**data)
+        """The record that `to_json` wrote.
+
+        Raises:
+            ValueError: these are not the fields of a record.
+        """
+        return _reader().validate_python(data)
+
+
+@functools.cache
+def _reader() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)

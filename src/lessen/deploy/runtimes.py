@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lessen.core.data import Inputs, call
-from lessen.core.errors import ExportError, MissingExtraError, need
+from lessen.core.errors import ExportError, LessenError, MissingExtraError, need
 from lessen.core.machine import saturates_int8
 from lessen.core.settings import settings
 from lessen.measure.evaluate import output_of
@@ -57,7 +57,12 @@ class OnnxRuntime:
         names = [value.name for value in session.get_inputs()]
 
         def program(inputs: Inputs) -> Tensor:
-            return torch.from_numpy(session.run(None, named(inputs, names))[0])
+            try:
+                return _answer(session.run(None, named(inputs, names)), file)
+            except LessenError:
+                raise
+            except Exception as error:  # its classes derive from Exception alone
+                raise ExportError(f"{file} does not run on inputs like these: {error}") from error
 
         return program
 
@@ -80,7 +85,10 @@ class OpenVino:
         request = compiled.create_infer_request()
 
         def program(inputs: Inputs) -> Tensor:
-            return torch.from_numpy(request.infer(named(inputs, names))[0].copy())
+            try:
+                return _answer([request.infer(named(inputs, names))[0].copy()], file)
+            except (RuntimeError, IndexError, KeyError) as error:
+                raise ExportError(f"{file} does not run on inputs like these: {error}") from error
 
         return program
 
@@ -109,10 +117,26 @@ class TorchProgram:
             raise ExportError(f"{file} is not a whole torch.export program: {error}. Export it again.") from error
 
         def program(inputs: Inputs) -> Tensor:
-            with pinned_threads(threads), torch.no_grad():
-                return output_of(call(module, inputs))
+            try:
+                with pinned_threads(threads), torch.no_grad():
+                    return output_of(call(module, inputs))
+            except LessenError:
+                raise
+            except Exception as error:  # guards of the program raise AssertionError, operators whatever they like
+                raise ExportError(f"{file} does not run on inputs like these: {error}") from error
 
         return program
+
+
+def _answer(outputs: Sequence[Any], file: Path) -> Tensor:
+    """The first output, if it is an array of numbers with an axis of examples."""
+    first = outputs[0] if outputs else None
+    if not isinstance(first, np.ndarray) or first.dtype.kind not in "biuf" or first.ndim == 0:
+        what = f"{first.dtype} {first.shape}" if isinstance(first, np.ndarray) else type(first).__name__
+        raise ExportError(
+            f"The first output of {file} is {what}; expected numbers of shape (N, ...), one for an example."
+        )
+    return torch.from_numpy(first)
 
 
 def trust_pt2(file: Path | str) -> None:

@@ -41,14 +41,20 @@ def evaluate(network: Runnable, examples: Examples, *, batch_size: int = 256, mo
 
     Raises:
         DataError: there are no examples.
-        NetworkError: the network does not return a tensor, nor an object with `logits`.
+        NetworkError: the network does not return a tensor, nor an object with `logits`, or not a row for each example.
     """
     if len(examples) == 0:
         raise DataError("There are no examples to evaluate on; expected at least one.")
     values, labels = [], []
     with evaluating(network):
         for batch in batches(examples, size=batch_size, most=most):
-            values.append(output_of(run_once(network, batch.inputs)).detach().cpu())
+            value = output_of(run_once(network, batch.inputs)).detach().cpu()
+            if value.ndim == 0 or len(value) != len(batch) or (values and value.shape[1:] != values[0].shape[1:]):
+                raise NetworkError(
+                    f"The network gives outputs of shape {tuple(value.shape)} for {len(batch)} examples; expected one "
+                    "row for each example, all of one shape."
+                )
+            values.append(value)
             if batch.labels is not None:
                 labels.append(batch.labels.cpu())
     return Outputs(torch.cat(values), torch.cat(labels) if labels else None)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lessen.core.errors import NetworkError
-from lessen.core.files import writing
+from lessen.core.files import check_regular, writing
 from lessen.core.scratch import scratch
 
 
@@ -37,8 +37,7 @@ def parts_of(path: Path) -> list[Path]:
     Raises:
         NetworkError: there is no such file, or a part of it is missing.
     """
-    if not path.is_file():
-        raise NetworkError(f"There is no file {path}. Give the path of a network's file.")
+    check_regular(path, error=NetworkError, expected="a network's file")
     parts = [path]
     if path.suffix == ".xml":
         parts.append(path.with_suffix(".bin"))
@@ -97,6 +96,18 @@ def _parametrizations(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _external_data(path: Path) -> list[str]:
     import onnx
 
-    graph = onnx.load(str(path), load_external_data=False).graph
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except Exception as error:  # what protobuf raises is not public
+        raise NetworkError(f"{path} is not a whole ONNX file ({_first(error)}). Export it again.") from error
     found = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}
+    for name in found:
+        if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise NetworkError(
+                f"{path} names {name!r} as a part of it, which lies outside its folder. Export it again."
+            )
     return sorted(found)
+
+
+def _first(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -95,6 +95,7 @@ def follow(network: nn.Module, plans: Sequence[Plan], source: str) -> nn.Module:
         name = type(plan).__name__
         try:
             made = plan.apply(made, values=False)
+            made.state_dict()  # masks of another shape show themselves here
         except PlanError:
             raise
         except Exception as error:  # forged numbers can break a plan anywhere

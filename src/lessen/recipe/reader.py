@@ -25,6 +25,8 @@ DEEPEST = 64
 """Levels of a recipe; the deepest that ships has 12."""
 LONGEST = 10_000
 """Values of a recipe, with aliases carried out; the longest that ships has a few hundred."""
+LONGEST_PATH, LONGEST_NAME = 4095, 255
+"""Bytes of a path and of a name in it, on Linux and macOS."""
 _UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 TAGS = {"null", "bool", "int", "float", "str", "seq", "map"}
 
@@ -220,6 +222,8 @@ class Reader:
             path = Path(value).expanduser()
         except RuntimeError as error:
             raise self._error(node, f"{value!r} begins with the home of a user that does not exist.") from error
+        if len(value.encode()) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in path.parts):
+            raise self._error(node, f"{value[:60]!r} … is longer than a path can be.")
         return path if path.is_absolute() else (self.file.parent / path).absolute()
 
     def _show(self, node: yaml.Node) -> str:

@@ -7,6 +7,7 @@ import hashlib
 from importlib.resources import files
 from pathlib import Path
 
+from lessen.core.errors import RunError
 from lessen.core.files import write_text
 from lessen.report import history, loading, sections, tiles
 from lessen.report.entries import entries
@@ -27,7 +28,14 @@ def write_report(folder: str | Path) -> Path:
     """
     run = read_run(folder)
     path = run.folder / "report.html"
-    write_text(path, render(run))
+    try:
+        page = render(run)
+    except Exception as error:  # fields of records and plans are what the run says they are
+        raise RunError(
+            f"The files in {run.folder} hold something that no run writes ({type(error).__name__}: {error}). "
+            "They were altered, or written by another version."
+        ) from error
+    write_text(path, page)
     return path
 
 

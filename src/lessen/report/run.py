@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lessen.core.errors import RunError
-from lessen.core.files import read_lines
+from lessen.core.files import check_regular, read_json, read_lines
 from lessen.core.lines import read_sound_lines
 from lessen.core.record import Record
+
+LONGEST_RECIPE = 1 << 20
+"""Bytes of a recipe that are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ def read_run(folder: str | Path) -> Run:
     if not folder.is_dir():
         raise RunError(f"There is no folder {folder}. Give the folder of a run, as runs/mine.")
     recipe = folder / "recipe.yaml"
+    if recipe.exists():
+        check_regular(recipe, expected="a YAML file")
     if not recipe.is_file() and not (folder / "records.jsonl").is_file():
         raise RunError(
             f"{folder} is not the folder of a run: it has neither a recipe.yaml nor a records.jsonl. "
@@ -58,7 +62,7 @@ def read_run(folder: str | Path) -> Run:
         )
     return Run(
         folder=folder,
-        recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else None,
+        recipe=_text(recipe) if recipe.is_file() else None,
         plans=_list(folder / "plan.json"),
         layers=_list(folder / "layers.json"),
         records=_records(folder / "records.jsonl"),
@@ -67,36 +71,28 @@ def read_run(folder: str | Path) -> Run:
     )
 
 
+def _text(path: Path) -> str:
+    with path.open("rb") as stream:  # shown, not read: damage in it is no error
+        return stream.read(LONGEST_RECIPE).decode("utf-8", "replace")
+
+
 def _is_logged(row: dict[str, Any]) -> bool:
     return isinstance(row.get("stage"), int) and isinstance(row.get("kind"), str)
 
 
 def _records(path: Path) -> list[Record]:
     try:
-        return [Record.from_json(row) for row in _lines(path)]
-    except TypeError as error:
+        return [Record.from_json(row) for row in read_lines(path)]
+    except (TypeError, ValueError) as error:
         raise RunError(
             f"{path} holds a line that is not a record ({error}). It was written by something else."
         ) from error
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = read_lines(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is damaged ({error}). Restore it, or measure the run again.") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise RunError(f"{path} holds a line that is not an object. It was written by something else.")
-    return rows
-
-
 def _list(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
+    if not path.exists():
         return []
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is damaged ({error}). Restore it, or run again.") from error
+    found = read_json(path)
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise RunError(f"{path} is not a list of objects. It was written by something else.")
     return found

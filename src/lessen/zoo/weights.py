@@ -72,7 +72,13 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, source: s
         WeightsError: they are of another network; the text says which names differ.
     """
     check_tensors(network, tensors, source=source)
-    network.load_state_dict(dict(tensors), strict=True)
+    try:
+        network.load_state_dict(dict(tensors), strict=True)
+    except (RuntimeError, NotImplementedError, TypeError) as error:  # sparse tensors, tensors without data
+        last = str(error).strip().splitlines()[-1].strip()
+        raise WeightsError(
+            f"The weights in {source} cannot be put into this {type(network).__name__}: {last}"
+        ) from error
     return network
 
 

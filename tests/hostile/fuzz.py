@@ -1,0 +1,223 @@
+"""Feed lessen with damaged and forged files and commands, and count what must never happen.
+
+    python tests/hostile/fuzz.py --tries 10000 [--seed 0] [--only recipes]
+
+Tries run one after the other in a worker process, each in an empty folder. A try is fine when it succeeds or ends in
+one `LessenError` or in exit code 0 or 2. It is bad when a payload was executed, any other exception came, it took more
+than 20 CPU seconds (or blocked for 60 seconds), its memory grew by 2 GiB, or a run ended with other bits. The parent
+counts; exit code 1 means that something was bad. A try is named by its target, the seed and its number, and can be
+repeated alone with `--first NUMBER --tries 1 --only TARGET`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import io
+import json
+import os
+import random
+import resource
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+CPU_SECONDS, WALL_SECONDS, MEMORY = 20, 60, 2 << 30
+KINDS = ("executed", "traceback", "hang", "memory", "other bits", "killed")
+
+
+class Hang(BaseException):
+    """A try that took too long."""
+
+
+# The worker
+
+
+def work(asked: list[tuple[str, int]], seed: int, ground: Path) -> None:
+    """Carry out tries and print one line of JSON for each."""
+    import targets
+    import torch
+
+    torch.set_num_threads(1)
+    if not asked:
+        targets.ground(ground)
+        return
+    say, sys.stdout = sys.stdout, io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    sys.stderr = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    made = {**targets.TARGETS, **targets.BAD}
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 30), -1))
+    for kind in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(kind, _hang)
+    for name, number in asked:
+        with tempfile.TemporaryDirectory(prefix="try-", ignore_cleanup_errors=True) as folder:
+            os.chdir(folder)
+            found = judged(made[name][0], random.Random(f"{seed} {name} {number}"), Path(folder), ground)
+            os.chdir("/")
+        print(json.dumps({"target": name, "number": number, **found}), file=say, flush=True)
+
+
+def judged(target: Any, rng: random.Random, here: Path, ground: Path) -> dict[str, Any]:
+    """The verdict on one try."""
+    from targets import MARK
+
+    from lessen.core.errors import LessenError
+
+    before, started = _peak(reset=True), time.process_time()
+    verdict, said = "accepted", ""
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
+    try:
+        with _quiet():
+            target(rng, here, ground)
+    except LessenError as error:
+        verdict, said = "refused", str(error)
+    except SystemExit as left:
+        verdict = {0: "accepted", 2: "refused"}.get(left.code, "traceback")  # type: ignore[arg-type]
+        said = f"exit code {left.code}"
+    except Hang:
+        verdict, said = "hang", traceback.format_exc(limit=-4)
+    except AssertionError as error:
+        verdict, said = ("other bits", str(error)) if "other bits" in str(error) else ("traceback", _last())
+    except BaseException:  # noqa: BLE001  (whatever it is, it is the verdict)
+        verdict, said = "traceback", _last()
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    if _peak() - before > MEMORY:
+        verdict, said = "memory", f"{(_peak() - before) / 2**30:.1f} GiB more; {said}"
+    if any(True for _ in here.rglob(MARK)) or (ground / MARK).exists():
+        shutil.rmtree(ground / MARK, ignore_errors=True)
+        verdict = "executed"
+    return {"verdict": verdict, "said": said[-1500:], "seconds": time.process_time() - started}
+
+
+def _hang(number: int, frame: Any) -> None:
+    raise Hang
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for stream in (sys.stdout, sys.stderr):
+            stream.seek(0)
+            stream.truncate()
+        yield
+
+
+def _last() -> str:
+    return traceback.format_exc(limit=-6)
+
+
+def _peak(*, reset: bool = False) -> int:
+    if reset:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+# The parent
+
+
+def run(asked: list[tuple[str, int]], seed: int) -> list[dict[str, Any]]:
+    """Carry out tries in workers; one that dies or stops answering is the verdict of the try it was at."""
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="ground-") as ground:
+        words = [sys.executable, __file__, "--worker", "--seed", str(seed), "--ground", ground]
+        own = {"OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment = {**os.environ, **own}
+        subprocess.run(words, input="[]", text=True, env=environment, check=True)
+        while len(found) < len(asked):
+            rest = asked[len(found) :][:2000]  # a fresh process now and then, for what piles up
+            worker = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+            assert worker.stdin is not None
+            assert worker.stdout is not None
+            worker.stdin.write(json.dumps(rest).encode())
+            worker.stdin.close()
+            last, buffer = len(found) + len(rest), b""
+            while len(found) < last:
+                ready = select.select([worker.stdout], [], [], 3 * WALL_SECONDS)[0]
+                piece = os.read(worker.stdout.fileno(), 1 << 16) if ready else b""
+                if not piece:
+                    worker.kill()
+                    name, number = asked[len(found)]
+                    found.append({"target": name, "number": number, "verdict": "killed" if ready else "hang",
+                                  "said": f"exit status {worker.wait()}", "seconds": 0.0})  # fmt: skip
+                    print(_shown(found[-1], seed), file=sys.stderr, flush=True)
+                    break
+                *lines, buffer = (buffer + piece).split(b"\n")
+                for line in lines:
+                    found.append(json.loads(line))
+                    if found[-1]["verdict"] in KINDS or len(found) % 500 == 0:
+                        print(f"{len(found)} of {len(asked)}", _shown(found[-1], seed), file=sys.stderr, flush=True)
+            worker.stdout.close()
+            worker.wait()
+    return found
+
+
+def _shown(one: dict[str, Any], seed: int) -> str:
+    return (
+        f"{one['target']}, number {one['number']}, seed {seed}, {one['seconds']:.1f} s: {one['verdict']}\n{one['said']}"
+    )
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """Counts for each target, as Markdown."""
+    names = list(dict.fromkeys(one["target"] for one in found))
+    lines = [f"| what | tries | accepted | refused | {' | '.join(KINDS)} | CPU seconds |", "| --- |" + " ---: |" * 10]
+    for name in [*names, "all"]:
+        own = [one for one in found if name in ("all", one["target"])]
+        counts = collections.Counter(one["verdict"] for one in own)
+        cells = [len(own), *(counts[kind] for kind in ("accepted", "refused", *KINDS))]
+        lines.append(f"| {name} | {' | '.join(map(str, cells))} | {sum(one['seconds'] for one in own):.0f} |")
+    return "\n".join(lines)
+
+
+def share(tries: int, only: str | None, first: int) -> list[tuple[str, int]]:
+    """How many tries each target gets."""
+    import targets
+
+    chosen = {name: part for name, (_, part) in {**targets.TARGETS, **(targets.BAD if only else {})}.items()
+              if only is None or name.startswith(only)}  # fmt: skip
+    whole = sum(chosen.values())
+    return [(name, first + at) for name, part in chosen.items() for at in range(max(1, round(tries * part / whole)))]
+
+
+def main() -> None:
+    """Read the command line, run, and print the table and what was bad."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--tries", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--only", help="how the name of a target begins")
+    parser.add_argument("--verbose", action="store_true", help="print every verdict")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--ground", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        work(json.loads(sys.stdin.read()), given.seed, given.ground)
+        return
+    found = run(share(given.tries, given.only, given.first), given.seed)
+    print(table(found))
+    bad = [one for one in found if one["verdict"] in KINDS]
+    for one in found if given.verbose else bad:
+        print(f"\n{_shown(one, given.seed)}")
+    sys.exit(bool(bad))
+
+
+if __name__ == "__main__":
+    main()
