@@ -506,7 +506,7 @@ TARGETS: dict[str, tuple[Target, int]] = {
 """Each target, and its share of all tries in percent."""
 
 
-# Four that are bad on purpose: each oracle is seen to fail.
+# These are bad on purpose: each oracle is seen to fail.
 
 
 def executes(rng: random.Random, here: Path, made: Path) -> None:
@@ -532,13 +532,17 @@ def blocks(rng: random.Random, here: Path, made: Path) -> None:
 
 
 def fills(rng: random.Random, here: Path, made: Path) -> None:
-    torch.ones(600_000_000)
+    np.ones(280_000_000)
 
 
 def differs(rng: random.Random, here: Path, made: Path) -> None:
     raise AssertionError("other bits")
 
 
+def dies(rng: random.Random, here: Path, made: Path) -> None:
+    os.kill(os.getpid(), 9)
+
+
 BAD: dict[str, tuple[Target, int]] = {
-    each.__name__: (each, 1) for each in (executes, raises, exits, spins, blocks, fills, differs)
+    f"bad: {each.__name__}": (each, 1) for each in (executes, raises, exits, spins, blocks, fills, differs, dies)
 }
