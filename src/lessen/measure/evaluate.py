@@ -45,7 +45,8 @@ def evaluate(network: Runnable, examples: Examples, *, batch_size: int = 256, mo
     """
     if len(examples) == 0:
         raise DataError("There are no examples to evaluate on; expected at least one.")
-    values, labels = [], []
+    values: list[Tensor] = []
+    labels: list[Tensor] = []
     with evaluating(network):
         for batch in batches(examples, size=batch_size, most=most):
             value = output_of(run_once(network, batch.inputs)).detach().cpu()
