@@ -158,7 +158,11 @@ def packed(rng: random.Random, here: Path, made: Path) -> None:
     else:
         size = int.from_bytes(old[:8], "little")
         header = json.loads(old[8 : 8 + size])
-        index = mutate.tree(rng, json.loads(header["__metadata__"]["index"]))
+        index = json.loads(header["__metadata__"]["index"])
+        if rng.random() < 0.6:
+            index["tensors"] = mutate.tree(rng, index["tensors"])
+        else:
+            index = mutate.tree(rng, index)
         body = mutate.content(rng, old[8 + size :]) if rng.random() < 0.2 else old[8 + size :]
         if isinstance(index, dict) and isinstance(index.get("tensors"), dict):
             _seal(index["tensors"], body)

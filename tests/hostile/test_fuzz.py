@@ -10,7 +10,7 @@ import pytest
 import lessen
 
 HERE = Path(__file__).parent
-TRIES = os.environ.get("TRIES", "250")
+TRIES = os.environ.get("TRIES", "200")
 
 
 def fuzz(*words: str) -> subprocess.CompletedProcess[str]:
