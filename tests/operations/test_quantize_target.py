@@ -1,9 +1,14 @@
 """Which processors an int8 network is for: seven bits unless somebody asks for eight, and never decided by accident."""
 
+import os
+import platform
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -48,6 +53,50 @@ def test_only_this_looks_at_the_machine(make: Any, saturates: bool, monkeypatch:
         assert plan.describe()[-1]["edit"] == "made for"
         assert ("this processor" in plan.describe()[-1]["before"]) is (target == "this")
         assert target_of(plan.apply(network())) == plan.target
+
+
+def convolutions() -> tuple[nn.Module, Tensor, Context]:
+    """A depthwise convolution between two others; all weights are near the largest, so that sums are as well."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(32, 16, 1), nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 8, 3)).eval()
+    for parameter in (layer.weight for layer in model):
+        nn.init.uniform_(parameter, 0.9, 1.0)
+    x = 0.9 + 0.1 * torch.rand(2, 32, 6, 6)
+    return model, x, Context(inputs=x, calibration=[Batch(x, torch.arange(2))])
+
+
+RUN = """
+import sys, numpy, openvino
+core = openvino.Core()
+x = numpy.load(sys.argv[1])
+for file in sys.argv[2:]:
+    numpy.save(file + ".npy", core.compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)[0])
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="other processors add in 32 bits")
+def test_sums_are_cut_off_without_vnni_and_seven_bits_fit(tmp_path: Path) -> None:
+    """OpenVINO's kernels for AVX2, which this process is told to take: the oracle is the network in PyTorch."""
+    pytest.importorskip("openvino")
+    model, x, context = convolutions()
+    files, expected = {}, {}
+    for target in ("any", "vnni"):
+        plan = Quantize(target=target).plan(model, context)  # type: ignore[arg-type]
+        assert plan.weights == ({"0": 7, "1": 8, "2": 7} if target == "any" else dict.fromkeys("012", 8))
+        small = plan.apply(model)
+        assert target_of(small) == target
+        with torch.no_grad():
+            expected[target] = small(x).numpy()
+        files[target] = export_openvino(export_onnx(small, x, tmp_path / "a.onnx"), tmp_path / f"{target}.xml")
+    np.save(tmp_path / "x.npy", x.numpy())
+    command = [sys.executable, "-c", RUN, str(tmp_path / "x.npy"), *map(str, files.values())]
+    subprocess.run(command, check=True, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"})
+    off = {
+        target: np.abs(np.load(f"{file}.npy") - expected[target]).max() / np.abs(expected[target]).max()
+        for target, file in files.items()
+    }
+    assert off["any"] < 0.02
+    assert off["vnni"] > 0.2
 
 
 def test_a_plan_says_the_same_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:

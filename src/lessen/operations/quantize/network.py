@@ -25,8 +25,9 @@ from lessen.operations.quantize.edges import LAYERS
 from lessen.operations.quantize.fake import quantize_weight
 from lessen.operations.quantize.found import quantize_dynamically
 from lessen.operations.quantize.grids import Grid, Grids
-from lessen.operations.quantize.target import SAFE
+from lessen.operations.quantize.target import SAFE, adds_no_pairs
 from lessen.surgery.calls import Place, Watch, floating
+from lessen.surgery.modules import get_module
 
 GRIDS = "grids"
 N = TypeVar("N", bound=nn.Module)
@@ -91,11 +92,16 @@ def is_quantized(model: nn.Module) -> bool:
 
 def target_of(model: nn.Module) -> Literal["any", "vnni"] | None:
     """Which processors a quantized network computes right on (see `target`); None for one that is not quantized."""
-    grids = [part for part in model.modules() if isinstance(part, Grids)]
-    if not grids:
+    parts = [part for part in model.modules() if isinstance(getattr(part, GRIDS, None), Grids)]
+    if not parts:
         return None
-    largest = max((limit for each in grids for limit in each.limits.values()), default=0)
-    return "vnni" if largest >= 2 ** (SAFE - 1) else "any"
+    wide = (
+        (part, path)
+        for part in parts
+        for path, limit in part.get_submodule(GRIDS).limits.items()  # type: ignore[union-attr, operator]
+        if limit >= 2 ** (SAFE - 1)
+    )
+    return "any" if all(adds_no_pairs(get_module(part, path)) for part, path in wide) else "vnni"
 
 
 def computes_in_integers(model: nn.Module, path: str) -> bool:

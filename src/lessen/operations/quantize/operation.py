@@ -34,7 +34,7 @@ from lessen.operations.quantize.plan import FULL, Quantized
 from lessen.operations.quantize.reconstruction import reconstruct
 from lessen.operations.quantize.rounding import Learning
 from lessen.operations.quantize.tables import find_tables
-from lessen.operations.quantize.target import Chosen, Target, chosen, named
+from lessen.operations.quantize.target import Chosen, Target, adds_no_pairs, chosen, named
 from lessen.operations.values import write_value
 from lessen.surgery.calls import Call, trace
 from lessen.surgery.copying import copy_network
@@ -58,8 +58,8 @@ class Quantize:
         observer: Chooses the range of each edge from what passes it on the calibration batches.
         weight_bits: Of the weights, 2 to 8, or `Mixed` for as many as each layer needs; None takes what `target` says.
         target: Which processors the file is for. x86 without VNNI adds 8-bit products in 16 bits, where sums with 8-bit
-            weights are cut off. "any" takes at most 7 bits, which are right everywhere; "vnni" takes up to 8; "this"
-            takes what is right on the machine that makes the plan. The plan keeps the result.
+            weights are cut off. "any" takes at most 7 bits (8 in depthwise convolutions), which are right everywhere;
+            "vnni" takes up to 8; "this" takes what is right on the machine that makes the plan, which keeps the result.
         embedding_bits: Of the tables of embeddings, stored in codes with a step for each row; None leaves them.
         layer_bits: Layers and embeddings, by name, whose weights get other bits than the rest, as the first and last.
             With `Mixed` the budget is that of all others.
@@ -170,7 +170,8 @@ class Quantize:
         rest = [path for path in reversed(layers) if path not in own_bits]
         bits = own_bits | (self._bits(own, rest, context, inputs) if rest else {})
         weights = {path: bits[path] for path in reversed(layers)}
-        made_for, widest = self._target(), max(weights.values())
+        made_for = self._target()
+        widest = max((wide for path, wide in weights.items() if not adds_no_pairs(get_module(own, path))), default=2)
         made_for = named(widest) if widest > made_for.bits else made_for
         steps, left = self._steps(own, inputs, weights)
         values = {f"{GRIDS}.{weight_grid_name(path)}.step": write_value(step) for path, step in steps.items()}
@@ -212,13 +213,16 @@ class Quantize:
 
     def _bits(self, model: nn.Module, layers: list[str], context: Context, inputs: Inputs) -> dict[str, int]:
         """The bits of each layer's weights."""
-        most = self._target().bits
-        if not isinstance(self.weight_bits, Mixed):
-            return dict.fromkeys(layers, most)
+        made_for = self._target()
+        if isinstance(self.weight_bits, int):
+            return dict.fromkeys(layers, self.weight_bits)
+        most = {path: 8 if adds_no_pairs(get_module(model, path)) else made_for.bits for path in layers}
+        if self.weight_bits is None:
+            return most
         mixed, seen = self.weight_bits, layer_weights(model, inputs)
         losses = mixed.sensitivity.losses(model, layers, mixed.options, rounder(self._weight_observer()), context)
         sizes = {path: seen[path].numel() if path in seen else _size(model, path) for path in layers}
-        return {path: min(bits, most) for path, bits in mixed.assign(losses, sizes).items()}
+        return {path: min(bits, most[path]) for path, bits in mixed.assign(losses, sizes).items()}
 
     def _target(self) -> Chosen:
         """Which processors the plan is for, and the most bits of a weight."""

@@ -1,7 +1,8 @@
 """Which processors a network in whole numbers is made for, and how many bits its weights then take.
 
 x86 without VNNI or AMX multiplies 8-bit numbers in pairs and adds each pair in 16 bits (`vpmaddubsw`): 2 x 255 x 127 is
-more than 16 bits hold, so a sum is cut off without a word. With weights of 7 bits, 2 x 255 x 63, it fits.
+more than 16 bits hold, so a sum is cut off without a word. With weights of 7 bits, 2 x 255 x 63, it fits. Kernels of
+depthwise convolutions have no pairs to add: they multiply in 32 bits on every processor, and take 8 bits.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import nn
+
 from lessen.core.machine import machine, saturates_int8
 
 Target = Literal["any", "this", "vnni"]
 SAFE = 7
 """The most bits of a weight whose products fit on every processor."""
+FITS = "weights of 7 bits, and of 8 in depthwise convolutions, add up right on every processor"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,7 @@ def chosen(target: Target) -> Chosen:
     (7, 8)
     """
     if target == "any":
-        return Chosen(target="any", bits=SAFE, why="7-bit weights add up right on every processor")
+        return Chosen(target="any", bits=SAFE, why=FITS)
     if target == "vnni":
         return Chosen(target="vnni", bits=8, why="8-bit weights were asked for, with target='vnni'")
     processor = machine()["processor"]
@@ -52,6 +56,11 @@ def named(bits: int) -> Chosen:
     if bits > SAFE:
         return Chosen(target="vnni", bits=bits, why=f"{bits}-bit weights were asked for")
     return Chosen(target="any", bits=bits, why=f"{bits}-bit weights add up right on every processor")
+
+
+def adds_no_pairs(module: nn.Module) -> bool:
+    """Whether a layer is a depthwise convolution, whose kernels add products one by one."""
+    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels > 1
 
 
 def row(target: Literal["any", "vnni"], why: str) -> dict[str, str]:
