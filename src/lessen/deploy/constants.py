@@ -167,7 +167,7 @@ class Constants:
         while fresh in known:
             count += 1
             fresh = f"{name}_value_{count}"
-        tensor = ir.tensor(np.ascontiguousarray(content), name=fresh)
+        tensor = ir.tensor(np.asarray(content, order="C"), name=fresh)
         value = ir.Value(
             name=fresh, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
         )
