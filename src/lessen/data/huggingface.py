@@ -123,7 +123,7 @@ class HuggingFace:
             raise DataError(f"Column {source!r} of {self.name} is text. Give tokenizer= to turn it into numbers.")
         transformers = need("transformers", "zoo")
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(self.tokenizer)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self.tokenizer, trust_remote_code=False)
         except (OSError, ValueError) as error:
             first, *_ = [*str(error).splitlines(), type(error).__name__]
             raise DataError(f"There is no tokenizer {self.tokenizer!r} ({first}).") from error
