@@ -466,7 +466,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(settings: Any, where: Any, 
         if stop:
             with pytest.raises(LessenError, match="stop here"):
                 run(stages, failing(clusters(), after=9), folder=tmp_path / folder, progress=False, device="cpu")
-        run(stages, clusters(), folder=tmp_path / folder, resume=stop, progress=False, device="cpu")
+        data = failing(clusters(), after=10**9)
+        run(stages, data, folder=tmp_path / folder, resume=stop, progress=False, device="cpu")
         return student.state_dict()
 
     whole, again = train("whole", stop=False), train("again", stop=True)

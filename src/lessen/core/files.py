@@ -260,9 +260,10 @@ def append_text(path: Path, content: str) -> None:
         RunError: the disk is full or read-only, or there is something else than a file at the path.
     """
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             check_regular(path, expected="a file to append to")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as stream:
             stream.write(content)
 

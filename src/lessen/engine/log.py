@@ -21,6 +21,8 @@ from lessen.engine.home import Home
 from lessen.graph.flow import Flow, Passed
 from lessen.graph.stage import Stage
 
+_encode = json.JSONEncoder(allow_nan=False).encode
+
 
 @dataclass(eq=False)
 class _Step:
@@ -158,7 +160,7 @@ class Log:
             self._kept += rows
         if (path := self._path) is None:
             return
-        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        text = "".join(f"{_encode(row)}\n" for row in rows)
         self._home.decide(lambda: append_text(path, text))
 
 

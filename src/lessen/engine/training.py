@@ -240,16 +240,18 @@ class Training:
 
     def _parts(self, first: int) -> Iterator[Part]:
         """The seeds and numbers of this process's examples in all steps from `first` on, part by part."""
-        accumulate, own = self.stage.fit.accumulate, self.batch // self.home.processes
+        accumulate, processes = self.stage.fit.accumulate, self.home.processes
         for step in range(first, self.steps):
             epoch, place = divmod(step, self.epoch_steps)
             if step == first or place == 0:
-                order_N = torch.randperm(
-                    len(self.examples), generator=generator(self.seed, "order", self.number, epoch)
-                )
-            start = place * self.batch + self.home.rank * own
-            for part, index_N in enumerate(order_N[start : start + own].chunk(accumulate)):
-                yield self._draw(step, part), index_N
+                drawn = generator(self.seed, "order", self.number, epoch)
+                shares = torch.randperm(len(self.examples), generator=drawn).split(self.batch // processes)
+            index_N = shares[place * processes + self.home.rank]
+            if accumulate == 1:
+                yield self._draw(step, 0), index_N
+                continue
+            for part, some_N in enumerate(index_N.chunk(accumulate)):
+                yield self._draw(step, part), some_N
 
     # Ends of epochs
 

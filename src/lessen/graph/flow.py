@@ -283,13 +283,17 @@ class Flow(nn.Module):
             self._write(now)
         if training:
             seed_draws(draw, batch.index.device)
-        able = {number: ready for number, ready in self._ready.items() if training or not ready.by_number}
-        factors = {number: factor for number, ready in able.items() if (factor := ready.factor(progress)) != 0}
-        needed = self._needed(factors)
+        factors = {
+            number: factor
+            for number, ready in self._ready.items()
+            if (training or not ready.by_number) and (factor := ready.factor(progress)) != 0
+        }
+        # A teacher whose edges are closed costs nothing. A network that learns is always computed: it has buffers that
+        # move with every batch.
+        everything = len(factors) == len(self._ready)
+        needed = () if everything else self._needed(factors)
         for name, unit in self.units.items():
-            # A teacher whose edges are closed costs nothing. A network that learns is always computed: it has buffers
-            # that move with every batch.
-            if name in needed or (isinstance(unit, NetworkUnit) and unit.learns):
+            if everything or name in needed or (isinstance(unit, NetworkUnit) and unit.learns):
                 unit.compute(now)
         arriving: dict[str, dict[str, Tensor]] = {}
         losses: dict[int, Tensor] = {}

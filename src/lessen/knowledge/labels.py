@@ -11,10 +11,13 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from lessen.core import Card, settings
 from lessen.functional.shapes import mismatch, per_example, require_same, wide
 from lessen.knowledge.distances import Distance, SquaredDistance
+
+_NO_LABEL = -(1 << 40)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
@@ -34,6 +37,10 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> 
     """
     if logits.ndim < 2:
         raise mismatch(logits, labels, what="CrossEntropy", expected="logits of shape (N, C, ...)")
+    if not smoothing and not labels.is_floating_point() and labels.shape == logits.shape[:1] + logits.shape[2:]:
+        # One kernel each way; no label is one to be ignored here.
+        loss = F.cross_entropy(wide(logits), labels.long(), reduction="none", ignore_index=_NO_LABEL)
+        return per_example(loss, logits)
     log_probability = wide(logits).log_softmax(1)
     if labels.is_floating_point():
         require_same(logits, labels, what="CrossEntropy with probabilities as labels", least=2)
