@@ -43,6 +43,7 @@ from lessen.operations import (
     Quantize,
     QuantizeDynamic,
     QuantizeWeights,
+    Smooth,
 )
 from lessen.pipeline import pack
 
@@ -86,6 +87,8 @@ def variants() -> dict[str, tuple[Operation, ...]]:
         "fp32": (),
         "half": (Half(),),
         "int8": (Quantize(target="this"),),
+        "int8": (Quantize(),),
+        "int8-smooth": (Smooth(), Quantize()),
         "weights8": (weights(8, Nearest()),),
         "weights4-nearest": (weights(4, Nearest()),),
         "weights4-hqq": (weights(4, Hqq()),),

@@ -68,7 +68,8 @@ class Quantize:
         rounding: How to learn which way each weight is rounded, up or down; None takes the nearest.
         correct_biases: Whether biases take back what rounding did to the mean of each channel. Not with 3 bits or fewer
             and the nearest codes: these take some of a channel's spread as well, layer after layer, and around means
-            that are kept a ReLU then passes all of it or nothing.
+            that are kept a ReLU then passes all of it or nothing. Not on transformers either: on MiniLM the cosine to
+            fp32 fell from 0.9955 to 0.9924.
         learned: Which numbers of the grids learn when the network is trained; None for none.
         where: Which layers; None is every convolution and linear layer, except transposed convolutions with groups: no
             runtime computes these in whole numbers. ONNX Runtime computes no transposed convolution so.
@@ -98,8 +99,8 @@ class Quantize:
         says="Weights and activations become whole numbers of 8 bits; the runtime multiplies and adds integers.",
         costs="A few calibration passes; learned rounding takes minutes, one small training for each layer or block. "
         "The file is about a quarter as large, also with fewer bits than 8; the time is the runtime's affair.",
-        fails_when="Transformers: normalisation, softmax and residuals stay in fp32, and the conversions between may "
-        "cost more than the integer kernels save. Small networks whose layers take microseconds.",
+        fails_when="Transformers: outliers of activations, unless `Smooth()` comes first; normalisation, softmax and "
+        "residuals stay in fp32, and the conversions between may cost more than the integer kernels save. Small networks whose layers take microseconds.",
         differs="Weight steps follow the largest weight of a channel, also in training, unless an observer chooses "
         "them or they learn. Pairs stand on every edge between integer operators, not only before layers. Learned "
         "rounding counts errors as a share of those of the nearest, and learns no steps of activations along.",
