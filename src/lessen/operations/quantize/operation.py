@@ -100,7 +100,8 @@ class Quantize:
         costs="A few calibration passes; learned rounding takes minutes, one small training for each layer or block. "
         "The file is about a quarter as large, also with fewer bits than 8; the time is the runtime's affair.",
         fails_when="Transformers: outliers of activations, unless `Smooth()` comes first; normalisation, softmax and "
-        "residuals stay in fp32, and the conversions between may cost more than the integer kernels save. Small networks whose layers take microseconds.",
+        "residuals stay in fp32, and the conversions between may cost more than the integer kernels save. Small "
+        "networks whose layers take microseconds.",
         differs="Weight steps follow the largest weight of a channel, also in training, unless an observer chooses "
         "them or they learn. Pairs stand on every edge between integer operators, not only before layers. Learned "
         "rounding counts errors as a share of those of the nearest, and learns no steps of activations along.",
