@@ -138,17 +138,9 @@ def test_examples_of_one_shape_that_fit_are_looked_at(monkeypatch: pytest.Monkey
     grids = settings.plan(model, Context(inputs=EXAMPLE.inputs(), calibration=alike)).edges
     assert torch.equal(found([other[0], *alike]), found(alike))
     assert not torch.equal(found(alike), found(alike[:1]))
-    monkeypatch.setattr(
-        biases, "_MEMORY", biases._COPIES * largest_call(model, alike[0].inputs)
-    )  # as many as one batch
-    assert torch.allclose(found(alike), found(alike[:1]), atol=1e-6)
-
-
-def largest_call(model: nn.Module, inputs: Tensor) -> int:
-    """How many bytes the largest call of the folded network reads and writes."""
-    with torch.no_grad(), biases._Sizes(model) as sizes:
-        fold_batchnorm(model, inputs)(inputs)
-    return sizes.largest
+    one = Batch(alike[0].inputs[:1], torch.arange(1))
+    monkeypatch.setattr(biases, "_MEMORY", 1)  # one example fits, whatever it takes
+    assert torch.allclose(found(alike), found([one]), atol=1e-6)
 
 
 def test_the_file_has_the_biases(tmp_path: Path) -> None:
