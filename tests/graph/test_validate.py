@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -362,3 +363,35 @@ def test_ensembles_do_what_they_say() -> None:
     torch.testing.assert_close(Mean().build(shapes)([a, b]), (a + b) / 2)
     torch.testing.assert_close(Weighted(weights=(1, 3)).build(shapes)([a, b]), (a + 3 * b) / 4)
     assert copy.deepcopy(Mean()) == Mean()
+
+
+@settings
+class Scaled:
+    """Members of somebody who uses the library: the mean, times a number that learns."""
+
+    learns: ClassVar[bool] = True
+
+    def build(self, shapes: Sequence[torch.Size], /) -> nn.Module:
+        class Made(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.scale = nn.Parameter(torch.ones(()))
+
+            def forward(self, outputs: Sequence[Tensor]) -> Tensor:
+                return torch.stack(list(outputs)).mean(0) * self.scale
+
+        return Made()
+
+
+def test_members_with_weights_of_their_own_learn_over_frozen_ones() -> None:
+    frozen = [teacher(), teacher(name="other", module=perceptron(12, seed=3))]
+    edge = Edge(source="labels", target="crowd", objective=CrossEntropy())
+
+    def tried(combine: Any) -> Stage:
+        return stage([Labels(), *frozen, Ensemble(name="crowd", of=("teacher", "other"), combine=combine)], [edge])
+
+    flow = Flow(tried(Scaled()), batch())
+    assert [list(owner.named) for owner in flow.owners.values()] == [["ensemble:crowd.scale"]]
+    flow.close()
+    with pytest.raises(GraphError, match="cannot learn"):
+        validate(tried(Mean()), batch())

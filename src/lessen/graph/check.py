@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from lessen.core.errors import GraphError, did_you_mean
 from lessen.graph.edge import Edge, edge_names
-from lessen.graph.ensemble import LearnedGate
 from lessen.graph.gate import CutOff
 from lessen.graph.node import Branch, Ensemble, Labels, Network, Node, Snapshot
 from lessen.graph.stage import Graph, Stage, sparsified
@@ -71,7 +70,7 @@ def learns(node: Node) -> bool:
     if isinstance(node, Network):
         return node.learns
     return isinstance(node, Branch) or (
-        isinstance(node, Ensemble) and (node.to_members or isinstance(node.combine, LearnedGate))
+        isinstance(node, Ensemble) and (node.to_members or getattr(node.combine, "learns", False))
     )
 
 

@@ -9,7 +9,7 @@ Shapes: M members, N examples, outputs (N, ...).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,11 @@ from lessen.core.settings import settings
 
 @runtime_checkable
 class Members(Protocol):
-    """A settings object that builds, from the shape of the members' outputs, a module `(outputs) -> output`."""
+    """A settings object that builds, from the shape of the members' outputs, a module `(outputs) -> output`.
+
+    One whose module has weights of its own says `learns = True` on its class: its ensemble then learns, also over
+    members that are frozen.
+    """
 
     def build(self, shapes: Sequence[torch.Size], /) -> nn.Module: ...
 
@@ -53,6 +57,8 @@ class LearnedGate:
     The gate reads the outputs without gradient; it learns from the edges that arrive at the ensemble, and starts as
     the mean.
     """
+
+    learns: ClassVar[bool] = True
 
     def build(self, shapes: Sequence[torch.Size], /) -> nn.Module:
         return _Gate(shapes)
