@@ -24,6 +24,7 @@ from lessen.core.scratch import scratch
 from lessen.deploy import low_bit, pairs, short
 from lessen.deploy.constants import Constants
 from lessen.deploy.integers import store_integers
+from lessen.deploy.pads import absorb_pads
 from lessen.deploy.runtimes import TARGET, trust_pt2
 from lessen.deploy.two_bits import store_two_bits
 from lessen.measure.timing import no_collection
@@ -109,6 +110,7 @@ def _onnx(exported: torch.export.ExportedProgram, *, optimize: bool) -> Any:
         )(model)
         proto = ir.to_proto(model)
         del proto.graph.value_info[:]
+        absorb_pads(proto.graph)
         return proto
 
 
