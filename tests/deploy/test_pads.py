@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ def test_zeros_are_padded_by_the_convolution_and_others_are_not(value: float, pa
     counts = read_kernels(OnnxRuntime(), file, x).counts
     assert counts.get("Pad", 0) == pads
     assert counts["QLinearConv"] == 2
+    graph = onnx.load(file).graph
+    assert {tensor.name for tensor in graph.initializer} <= {name for node in graph.node for name in node.input}
     said = OnnxRuntime().load(file, threads=1)(x)
     with torch.no_grad():
         assert torch.allclose(said, small(x), atol=float(said.std()) / 20)

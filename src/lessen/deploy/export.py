@@ -22,6 +22,7 @@ from lessen.core.errors import ExportError, need
 from lessen.core.files import write_bytes, write_whole
 from lessen.core.scratch import scratch
 from lessen.deploy import low_bit, pairs, short
+from lessen.deploy.compact import compact
 from lessen.deploy.constants import Constants
 from lessen.deploy.integers import store_integers
 from lessen.deploy.pads import absorb_pads
@@ -110,6 +111,8 @@ def _onnx(exported: torch.export.ExportedProgram, *, optimize: bool) -> Any:
         )(model)
         proto = ir.to_proto(model)
         del proto.graph.value_info[:]
+        for value in (*proto.graph.input, *proto.graph.output):
+            del value.metadata_props[:]
         absorb_pads(proto.graph)
         return proto
 
@@ -173,9 +176,9 @@ def export_openvino(onnx_file: Path | str, path: Path | str) -> Path:
     with scratch() as folder:
         part = folder / path.name
         try:
-            # Not convert_model: that folds constants, and halves and codes are 32 bits wide then.
             model = openvino.Core().read_model(str(onnx_file))
             store_two_bits(openvino, model)
+            compact(openvino, model)
             openvino.save_model(model, str(part), compress_to_fp16=False)
         except RuntimeError as error:
             raise ExportError(f"OpenVINO does not read {onnx_file}. {_last_line(error)}") from error

@@ -58,15 +58,19 @@ def absorb_pads(graph: Any) -> None:
 
 
 def _drop_unread(graph: Any) -> None:
-    """Remove pads that nothing reads any more, and the pairs behind them."""
+    """Remove pads that nothing reads any more, the pairs behind them, and what only these have read."""
+    gone: set[str] = set()
     while True:
         read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
         kinds = {"Pad", "QuantizeLinear", "DequantizeLinear"}
         dead = [node for node in graph.node if node.op_type in kinds and not read & set(node.output)]
         if not dead:
-            return
+            break
         for node in dead:
+            gone |= set(node.input)
             graph.node.remove(node)
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in gone - read]:
+        graph.initializer.remove(tensor)
 
 
 def _explicit(node: Any) -> bool:
