@@ -256,7 +256,7 @@ def test_a_plan_for_another_network_is_refused() -> None:
         plan.apply(other)
     other = plain()
     other[0].out_channels = 9
-    with pytest.raises(PlanError, match=r"0.out_channels to be 8, and it is 9"):
+    with pytest.raises(PlanError, match=r"0.out_channels to be the size 8, and it is 9"):
         plan.apply(other)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lessen.core.errors import DataError
-from lessen.core.files import write_text
+from lessen.core.files import read_json, write_text
 from lessen.core.settings import encode
 from lessen.recipe.catalogue import about, catalogue, methods
 from lessen.recipe.examples import example_of
@@ -51,10 +50,7 @@ def read_evidence(file: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is not there, or is no such table.
     """
-    try:
-        table: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read as a table of evidence ({error}).") from error
+    table: dict[str, Any] = read_json(file, error=DataError)
     if not isinstance(table, dict) or not {"variants", "elsewhere", "least"} <= set(table):
         raise DataError(f"{file} is no table of evidence. Make one: python benchmarks/knowledge/run.py table.")
     return table
