@@ -125,9 +125,11 @@ class Reader:
         index_N = index_N.cpu()
         found: dict[Tap, Any] = {}
         for tap, (entry, arrays) in self._taps.items():
-            value = arrays[0][index_N].to(self._device, DTYPES[entry.dtype])
+            value = arrays[0].index_select(0, index_N).to(self._device, DTYPES[entry.dtype])
             if entry.classes is not None:
-                value = spread_top(value, arrays[1][index_N].to(self._device, torch.int64), entry.classes)
+                value = spread_top(
+                    value, arrays[1].index_select(0, index_N).to(self._device, torch.int64), entry.classes
+                )
             found[tap] = value
         return found
 

@@ -141,7 +141,7 @@ class Home:
     def backward(self, loss: Tensor) -> None:
         """Compute gradients, scaled where the precision needs it."""
         if self.accelerator.scaler is None and self.processes == 1:
-            loss.backward()
+            torch.autograd.backward(loss)
             return
         with self.inside():
             self.accelerator.backward(loss)

@@ -191,7 +191,7 @@ class Course:
                 row = training.end_epoch()
                 if row is not None:
                     self.history.validations.append(row)
-            elif len(training.log) >= _FLUSH_EVERY:
+            if len(training.log) >= _FLUSH_EVERY:
                 training.log.flush()
             self.history.last = training.log.last or self.history.last
             stop = asked is not None and self._agreed(training, asked)

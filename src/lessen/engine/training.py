@@ -86,6 +86,9 @@ class Training:
         self.optimizers = {
             name: owner.optimizer.build(owner.named) for name, owner in self.flow.owners.items() if owner.named
         }
+        if self.home.device.type == "cpu":
+            for optimizer in self.optimizers.values():
+                _one_by_one(optimizer)
         self._rates = {
             name: [float(group["lr"]) for group in optimizer.param_groups]
             for name, optimizer in self.optimizers.items()
@@ -224,7 +227,9 @@ class Training:
                 optimizer.step()
             else:
                 scaler.step(optimizer)
-            optimizer.zero_grad()
+            # As `optimizer.zero_grad()` does, which also looks at every group and tells profilers of it.
+            for parameter in owner.parameters:
+                parameter.grad = None
         if scaler is not None:
             scaler.update()
         for name, sparsifier in self.sparsifiers.items():
@@ -261,12 +266,14 @@ class Training:
         Raises:
             DataError: a weight or a figure is not finite.
         """
-        self.log.flush()
-        self.check_weights()
+        epoch, fit = (self.step - 1) // self.epoch_steps, self.stage.fit
+        look = (epoch + 1) % fit.validate_every == 0 or self.step >= self.steps
+        if look or self.snapshots:
+            self.log.flush()
+            self.check_weights()
         for when, copy, original in self.snapshots:
             when.after_epoch(copy, original)
-        epoch, fit = (self.step - 1) // self.epoch_steps, self.stage.fit
-        if (epoch + 1) % fit.validate_every and self.step < self.steps:
+        if not look:
             return None
         self.home.share(self._buffers())
         figures = self.home.decide(self._look)
@@ -395,3 +402,10 @@ class Training:
         if self._batches is not None:
             self._batches.close()
             self._batches = None
+
+
+def _one_by_one(optimizer: torch.optim.Optimizer) -> None:
+    """Say that weights are moved one by one, where nothing is said: on the CPU torch finds that out in every step."""
+    for group in optimizer.param_groups:
+        if group.get("foreach", False) is None and group.get("fused") is None:
+            group["foreach"] = False

@@ -28,7 +28,8 @@ def mismatch(student: Tensor, teacher: Tensor, *, what: str, expected: str, advi
 
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in at least 32 bits: exponentials and long sums of half precision overflow or lose every digit."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    dtype = tensor.dtype
+    return tensor.float() if dtype is torch.float16 or dtype is torch.bfloat16 else tensor
 
 
 def per_example(loss: Tensor, like: Tensor) -> Tensor:
@@ -38,4 +39,4 @@ def per_example(loss: Tensor, like: Tensor) -> Tensor:
     tensor([1., 1.], dtype=torch.float16)
     """
     flat = loss.flatten(1).mean(1) if loss.ndim > 1 else loss
-    return flat.to(like.dtype)
+    return flat if flat.dtype is like.dtype else flat.to(like.dtype)

@@ -72,6 +72,21 @@ class Passed:
     targets: dict[str, Tensor]
 
 
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is computed as long as the same edges count.
+
+    Args:
+        units: The nodes, each after those that it is made of.
+        edges: The edges that count, with their numbers.
+        targets: The nodes that losses arrive at.
+    """
+
+    units: list[Unit]
+    edges: list[tuple[int, Ready]]
+    targets: list[str]
+
+
 class Flow(nn.Module):
     """All nodes and edges of a stage, checked on one batch.
 
@@ -114,6 +129,7 @@ class Flow(nn.Module):
         self.learning = nn.ModuleList()
         self.owners: dict[str, Owner] = {}
         self._ready: dict[int, Ready] = {}
+        self._plans: dict[tuple[int, ...], Plan] = {}
         self._parameters_of: dict[str, list[nn.Parameter]] = {}
         try:
             if device is not None:
@@ -279,7 +295,8 @@ class Flow(nn.Module):
             view_seed: A seed for random views, the same for the whole pass over the data.
         """
         now = Now(batch=batch, training=training, draw=draw, view_seed=view_seed)
-        if training or batch.labels is None:  # without labels nothing else says which tokens count
+        # Without labels nothing else than what is written says which tokens count.
+        if self._writer is not None and (training or batch.labels is None):
             self._write(now)
         if training:
             seed_draws(draw, batch.index.device)
@@ -288,18 +305,13 @@ class Flow(nn.Module):
             for number, ready in self._ready.items()
             if (training or not ready.by_number) and (factor := ready.factor(progress)) != 0
         }
-        # A teacher whose edges are closed costs nothing. A network that learns is always computed: it has buffers that
-        # move with every batch.
-        everything = len(factors) == len(self._ready)
-        needed = () if everything else self._needed(factors)
-        for name, unit in self.units.items():
-            if everything or name in needed or (isinstance(unit, NetworkUnit) and unit.learns):
-                unit.compute(now)
-        arriving: dict[str, dict[str, Tensor]] = {}
+        plan = self._plans.get(tuple(factors)) or self._plan(tuple(factors))
+        for unit in plan.units:
+            unit.compute(now)
+        arriving: dict[str, dict[str, Tensor]] = {name: {} for name in plan.targets}
         losses: dict[int, Tensor] = {}
         gates: dict[int, Tensor] = {}
-        for number, factor in factors.items():
-            ready = self._ready[number]
+        for number, ready in plan.edges:
             try:
                 loss_N = ready.loss(now, progress)
                 if ready.gate is None:
@@ -313,7 +325,8 @@ class Flow(nn.Module):
                 raise type(error)(f"The edge {ready.name}: {error}") from error
             except (IndexError, RuntimeError, ValueError) as error:
                 raise DataError(f"The edge {ready.name} cannot be computed: {error}") from error
-            arriving.setdefault(ready.target, {})[ready.name] = mean if factor == 1 else mean * factor
+            factor = factors[number]
+            arriving[ready.target][ready.name] = mean if factor == 1 else mean * factor
         total: Tensor | None = None
         targets: dict[str, Tensor] = {}
         for name, arrived in arriving.items():
@@ -325,6 +338,20 @@ class Flow(nn.Module):
         if total is None:
             total = torch.zeros((), device=batch.index.device)
         return Passed(total, losses, gates, targets)
+
+    def _plan(self, numbers: tuple[int, ...]) -> Plan:
+        """What is computed when these edges count, looked up once.
+
+        A teacher whose edges are closed costs nothing. A network that learns is always computed: it has buffers that
+        move with every batch.
+        """
+        needed = self.units if len(numbers) == len(self._ready) else self._needed(numbers)
+        plan = self._plans[numbers] = Plan(
+            [u for name, u in self.units.items() if name in needed or (isinstance(u, NetworkUnit) and u.learns)],
+            [(number, self._ready[number]) for number in numbers],
+            list(dict.fromkeys(self._ready[number].target for number in numbers)),
+        )
+        return plan
 
     def _write(self, now: Now) -> None:
         """Let a node write some of the sequences, where the graph asks for it."""

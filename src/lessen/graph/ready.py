@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -18,7 +19,7 @@ from lessen.graph.explain import check_loss, explained, shape_of, shown
 from lessen.graph.gate import ExampleGate, Through
 from lessen.graph.schedule import Schedule
 from lessen.graph.units import WHOLE, Now
-from lessen.surgery.taps import Tap, Taps, read
+from lessen.surgery.taps import Tap, Taps, reader
 from lessen.surgery.values import map_values
 
 
@@ -35,6 +36,8 @@ class Ready:
         bridge: On the target's side, or None.
         gate: What looks at each example, or None.
         open_by: A gate that is one number for all examples, or None.
+
+    `source` and `target` are the nodes that teach and learn.
     """
 
     name: str
@@ -86,20 +89,17 @@ class Ready:
         ready._check_gate(loss_N, now)
         return ready
 
-    @property
-    def source(self) -> str:
-        """The node that teaches."""
-        return self.edge.source
-
-    @property
-    def target(self) -> str:
-        """The node that learns."""
-        return self.edge.target
+    def __post_init__(self) -> None:
+        self.source, self.target = self.edge.source, self.edge.target
+        self._read_source, self._read_target = reader(self.source_tap), reader(self.target_tap)
+        # The factor, where it is the same all the time.
+        steady = self.edge.schedule is None and self.open_by is None
+        self._steady = self.edge.weight_at(0.0) if steady else None
 
     @property
     def by_number(self) -> bool:
         """Whether the objective asks for the numbers of the examples, which count those of the training split."""
-        return Beside.INDEX in getattr(self.objective, "beside", ())
+        return Beside.INDEX in self._asked
 
     def parts(self) -> dict[str, nn.Module]:
         """What of the edge may learn, by kind."""
@@ -108,6 +108,8 @@ class Ready:
 
     def factor(self, progress: float) -> float:
         """Weight, times schedule, times a gate that is one number for all examples."""
+        if self._steady is not None:
+            return self._steady
         factor = self.edge.weight_at(progress)
         return factor if self.open_by is None else factor * self.open_by.at(progress)
 
@@ -127,15 +129,24 @@ class Ready:
         return self.gate(loss_N.detach(), now.batch.labels, cut(source), cut(target))
 
     def _values(self, now: Now) -> tuple[Any, Any]:
-        return read(now.values[self.source], self.source_tap), read(now.values[self.target], self.target_tap)
+        return self._read_source(now.values[self.source]), self._read_target(now.values[self.target])
 
     def _objective(self, progress: float) -> Callable[[Any, Any], Tensor]:
-        during = getattr(self.objective, "during", None)
-        changed: Callable[[Any, Any], Tensor] = self.objective if during is None else during(progress)
-        return changed
+        during = self._during
+        return self.objective if during is None else during(progress)
+
+    @cached_property
+    def _during(self) -> Callable[[float], Callable[[Any, Any], Tensor]] | None:
+        """What gives the objective at a progress of the stage, where it changes."""
+        return getattr(self.objective, "during", None)
+
+    @cached_property
+    def _asked(self) -> tuple[Beside, ...]:
+        """What the objective asks for beside the teacher's value."""
+        return getattr(self.objective, "beside", ())
 
     def _beside(self, source: Any, batch: Batch) -> Any:
-        asked: tuple[Beside, ...] = getattr(self.objective, "beside", ())
+        asked = self._asked
         if not asked:
             return source
         found = {Beside.LABELS: batch.labels, Beside.INDEX: batch.index}

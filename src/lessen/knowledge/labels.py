@@ -35,9 +35,10 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> 
     >>> cross_entropy(torch.zeros(2, 4), torch.tensor([0, 3]))
     tensor([1.3863, 1.3863])
     """
-    if logits.ndim < 2:
+    shape = logits.shape
+    if len(shape) < 2:
         raise mismatch(logits, labels, what="CrossEntropy", expected="logits of shape (N, C, ...)")
-    if not smoothing and not labels.is_floating_point() and labels.shape == logits.shape[:1] + logits.shape[2:]:
+    if not smoothing and not labels.is_floating_point() and labels.shape == shape[:1] + shape[2:]:
         # One kernel each way; no label is one to be ignored here.
         loss = F.cross_entropy(wide(logits), labels.long(), reduction="none", ignore_index=_NO_LABEL)
         return per_example(loss, logits)
@@ -45,7 +46,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> 
     if labels.is_floating_point():
         require_same(logits, labels, what="CrossEntropy with probabilities as labels", least=2)
         loss = -(wide(labels) * log_probability).sum(1)
-    elif labels.shape == logits.shape[:1] + logits.shape[2:]:
+    elif labels.shape == shape[:1] + shape[2:]:
         loss = -log_probability.gather(1, labels.long().unsqueeze(1)).squeeze(1)
     else:
         raise mismatch(

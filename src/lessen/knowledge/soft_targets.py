@@ -35,10 +35,11 @@ def soft_targets(
     require_same(
         student, teacher, what="SoftTargets", least=2, advice="Logits are of shape (N, C, ...) with the same classes."
     )
-    student_log = (wide(student) / temperature).log_softmax(1)
-    teacher_log = (wide(teacher) / temperature).log_softmax(1)
-    loss = divergence(student_log, teacher_log)
-    if scale_by_temperature:
+    ours, theirs = wide(student), wide(teacher)
+    if temperature != 1:
+        ours, theirs = ours / temperature, theirs / temperature
+    loss = divergence(ours.log_softmax(1), theirs.log_softmax(1))
+    if scale_by_temperature and temperature != 1:
         loss = loss * temperature**2
     return per_example(loss, student)
 

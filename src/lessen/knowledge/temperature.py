@@ -6,6 +6,7 @@ Jafari et al., Annealing knowledge distillation, EACL 2021, arXiv:2104.07163. On
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field
@@ -57,7 +58,15 @@ def first_temperature(temperature: float | AnnealedTemperature) -> float:
 
 def at_progress(given: T, progress: float) -> T:
     """The settings with every field that changes over the stage as it is at this progress; themselves if none does."""
-    fields: dict[str, Any] = {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}  # type: ignore[arg-type]
-    now = {name: value.during(progress) for name, value in fields.items() if hasattr(value, "during")}
-    changed = {name: value for name, value in now.items() if value is not fields[name]}
+    kind: type = type(given)
+    changed: dict[str, Any] = {}
+    for name in _fields(kind):
+        value = getattr(given, name)
+        if hasattr(value, "during") and (now := value.during(progress)) is not value:
+            changed[name] = now
     return dataclasses.replace(given, **changed) if changed else given  # type: ignore[type-var]
+
+
+@cache
+def _fields(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))

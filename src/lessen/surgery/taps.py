@@ -6,8 +6,9 @@ called more than once, and activations that write over what they are given.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any, Literal, Self
 
 from pydantic import model_validator
@@ -79,10 +80,14 @@ def each_tap(where: Address) -> tuple[Tap, ...]:
     return tuple(as_tap(one) for one in where.of) if isinstance(where, Taps) else (as_tap(where),)
 
 
-def read(values: Mapping[Tap, Any], where: Address) -> Any:
-    """What an address gives, from the values of single taps: one value, or a tuple of them."""
-    found = tuple(values[tap] for tap in each_tap(where))
-    return found if isinstance(where, Taps) else found[0]
+def reader(where: Address) -> Callable[[Mapping[Tap, Any]], Any]:
+    """What gives the value at an address, from the values of single taps: one value, or a tuple of them.
+
+    >>> reader(taps("a", "b"))({Tap("a"): 1, Tap("b"): 2}), reader("a")({Tap("a"): 1})
+    ((1, 2), 1)
+    """
+    found = each_tap(where)
+    return (lambda values: tuple(values[tap] for tap in found)) if isinstance(where, Taps) else itemgetter(found[0])
 
 
 def as_tap(where: Tap | str) -> Tap:
