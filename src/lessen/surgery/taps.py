@@ -83,7 +83,8 @@ def each_tap(where: Address) -> tuple[Tap, ...]:
 def reader(where: Address) -> Callable[[Mapping[Tap, Any]], Any]:
     """What gives the value at an address, from the values of single taps: one value, or a tuple of them.
 
-    >>> reader(taps("a", "b"))({Tap("a"): 1, Tap("b"): 2}), reader("a")({Tap("a"): 1})
+    >>> values = {Tap(path="a"): 1, Tap(path="b"): 2}
+    >>> reader(taps("a", "b"))(values), reader("a")(values)
     ((1, 2), 1)
     """
     found = each_tap(where)
