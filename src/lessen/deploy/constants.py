@@ -156,8 +156,8 @@ class Constants:
         domain = how.pop("domain", "")
         made = ir.node(op, given, how, domain=domain, outputs=[ir.Value(name=name)])
         node.prepend(made)
-        if not (domain or op in _KEPT):
-            self._look_at(made, ours=False)
+        if domain == DOMAIN or not (domain or op in _KEPT):
+            self._look_at(made, ours=domain == DOMAIN)
         return made.outputs[0]
 
     def add(self, name: str, content: Any) -> ir.Value:

@@ -26,6 +26,7 @@ from lessen.deploy.compact import compact
 from lessen.deploy.constants import Constants
 from lessen.deploy.integers import store_integers
 from lessen.deploy.pads import absorb_pads
+from lessen.deploy.rows import choose_rows
 from lessen.deploy.runtimes import TARGET, trust_pt2
 from lessen.deploy.two_bits import store_two_bits
 from lessen.measure.timing import no_collection
@@ -98,6 +99,8 @@ def _onnx(exported: torch.export.ExportedProgram, *, optimize: bool) -> Any:
         model = program.model
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         constants = Constants(model, low_bit.stored() | short.stored())
+        if optimize:
+            choose_rows(constants)
         store_integers(constants)
         low_bit.store_low_bits(constants)
         short.store_short(constants)
