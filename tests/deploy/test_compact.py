@@ -6,7 +6,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lessen.core import Batch, Context
 from lessen.deploy import OnnxRuntime, OpenVino, export_onnx, export_openvino
@@ -73,3 +73,26 @@ def test_a_constant_is_written_once(files: Files) -> None:
     constants = [op for op in openvino.Core().read_model(files.xml).get_ops() if op.get_type_name() == "Constant"]
     contents = [(str(op.get_output_element_type(0)), *op.get_output_shape(0), op.data.tobytes()) for op in constants]
     assert len(set(contents)) == len(contents)
+
+
+class Constants(nn.Module):
+    """Returns constants too, and two of them are equal."""
+
+    one: Tensor
+    other: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.register_buffer("one", torch.arange(4.0))
+        self.register_buffer("other", torch.arange(4.0))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.layer(x) * self.one, self.other * 1, self.one + 0
+
+
+def test_equal_constants_that_a_network_returns_keep_their_names(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    file = export_onnx(Constants().eval(), torch.randn(2, 4), tmp_path / "model.onnx")
+    program = openvino.Core().compile_model(export_openvino(file, tmp_path / "model.xml"), "CPU")
+    assert [port.get_names() for port in program.outputs] == [{value.name} for value in onnx.load(file).graph.output]

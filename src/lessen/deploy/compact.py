@@ -94,8 +94,7 @@ def _carry_out(openvino: Any, model: Any) -> None:
             made = openvino.op.Constant(result, shared_memory=False)
             made.set_friendly_name(op.get_friendly_name())
             known[made.get_name()] = known[name]
-            for reader in op.output(0).get_target_inputs():
-                reader.replace_source_output(made.output(0))
+            _replace(op, made)
 
 
 def _scalar_ranges(openvino: Any, model: Any) -> None:
@@ -121,8 +120,14 @@ def _share(model: Any) -> None:
         key = (op.get_output_element_type(0).get_type_name(), tuple(op.get_output_shape(0)), content)
         one = first.setdefault(key, op)
         if one is not op:
-            for reader in op.output(0).get_target_inputs():
-                reader.replace_source_output(one.output(0))
+            _replace(op, one)
+
+
+def _replace(op: Any, other: Any) -> None:
+    """Let everything read another operator; what the network returns keeps its own, and so its name."""
+    for reader in op.output(0).get_target_inputs():
+        if reader.get_node().get_type_name() != "Result":
+            reader.replace_source_output(other.output(0))
 
 
 def _in_numpy(op: Any) -> bool:
