@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lessen
-from lessen.core.errors import LessenError
+from lessen.core.errors import LessenError, RunError
 from lessen.core.files import read_tensors
 from lessen.core.sealed import write_sealed
 from lessen.graph import Cache, Fit
@@ -186,3 +186,15 @@ def test_what_others_read_of_a_complete_run_is_named_where_it_is_damaged(
                 state = (made if isinstance(made, torch.nn.Module) else made.model).state_dict()
                 assert all(torch.equal(value, state[at]) for at, value in whole.items())
         shutil.rmtree(run)
+
+
+BOMB = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else '1'}]" for i in range(8))
+
+
+@pytest.mark.parametrize("text", ["seed: 0x" + "f" * 5000, BOMB, "a: &a [*a]"], ids=["number", "aliases", "itself"])
+def test_a_recipe_that_is_larger_than_it_looks_is_refused(text: str, stopped: Path, tmp_path: Path) -> None:
+    run = tmp_path / "larger"
+    shutil.copytree(stopped, run)
+    (run / "recipe.yaml").write_text(text)
+    with pytest.raises(RunError, match=r"recipe\.yaml, cannot be read \(it holds (a number of|more than)"):
+        RunFolder(run).read_recipe()

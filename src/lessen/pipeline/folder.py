@@ -31,6 +31,8 @@ _LEFT_BEHIND = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
 _FILLING = ".filling-*"
 _UNREADABLE = (yaml.YAMLError, ValueError, OverflowError, RecursionError)
 """What the reader of YAML raises."""
+_MOST_VALUES = 100_000
+"""Values of a recipe, with aliases carried out: they make a short file as long as they like."""
 
 
 class State(BaseModel):
@@ -292,6 +294,17 @@ def _as_settings(text: str) -> dict[str, Any]:
     found = yaml.safe_load(text)
     if not isinstance(found, dict):
         raise ValueError("it holds no settings")
+    waiting, seen = [found], 0
+    while waiting:
+        value, seen = waiting.pop(), seen + 1
+        if seen > _MOST_VALUES:
+            raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, int) and abs(value) >= 1 << 64:
+            raise ValueError("it holds a number of more than 64 bits")
     return found
 
 
