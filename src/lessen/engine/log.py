@@ -21,7 +21,7 @@ from lessen.engine.home import Home
 from lessen.graph.flow import Flow, Passed
 from lessen.graph.stage import Stage
 
-_encode = json.JSONEncoder(allow_nan=False).encode
+_encode = json.JSONEncoder(allow_nan=False, check_circular=False).encode
 
 
 @dataclass(eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -83,6 +83,8 @@ class Training:
             self.wrapped = self.home.wrap(
                 self.flow, all_used=not self.home.distributed or self.flow.uses_all(self._dry)
             )
+        # The way of a call through its hooks is left out where nothing is wrapped.
+        self._forward: Callable[..., Passed] = self.flow.forward if self.wrapped is self.flow else self.wrapped
         self.optimizers = {
             name: owner.optimizer.build(owner.named) for name, owner in self.flow.owners.items() if owner.named
         }
@@ -199,7 +201,7 @@ class Training:
         accumulate = self.stage.fit.accumulate
         if self.home.device.type != "cpu":
             batch = batch.to(self.home.device)
-        passed: Passed = self.wrapped(batch, progress, draw=draw, view_seed=self._view_seed[1])
+        passed = self._forward(batch, progress, draw=draw, view_seed=self._view_seed[1])
         if passed.total.requires_grad:
             self.home.backward(passed.total if accumulate == 1 else passed.total / accumulate)
         passed.total = passed.total.detach()

@@ -80,11 +80,13 @@ class Plan:
         units: The nodes, each after those that it is made of.
         edges: The edges that count, with their numbers.
         targets: The nodes that losses arrive at.
+        seeded: Whether something may draw before a network that learns, which seeds for itself, is computed.
     """
 
     units: list[Unit]
     edges: list[tuple[int, Ready]]
     targets: list[str]
+    seeded: bool
 
 
 class Flow(nn.Module):
@@ -298,14 +300,14 @@ class Flow(nn.Module):
         # Without labels nothing else than what is written says which tokens count.
         if self._writer is not None and (training or batch.labels is None):
             self._write(now)
-        if training:
-            seed_draws(draw, batch.index.device)
         factors = {
             number: factor
             for number, ready in self._ready.items()
             if (training or not ready.by_number) and (factor := ready.factor(progress)) != 0
         }
         plan = self._plans.get(tuple(factors)) or self._plan(tuple(factors))
+        if training and plan.seeded:
+            seed_draws(draw, batch.index.device)
         for unit in plan.units:
             unit.compute(now)
         arriving: dict[str, dict[str, Tensor]] = {name: {} for name in plan.targets}
@@ -346,10 +348,13 @@ class Flow(nn.Module):
         move with every batch.
         """
         needed = self.units if len(numbers) == len(self._ready) else self._needed(numbers)
+        units = [u for name, u in self.units.items() if name in needed or (isinstance(u, NetworkUnit) and u.learns)]
+        first = next((unit for unit in units if not isinstance(unit, LabelsUnit)), None)
         plan = self._plans[numbers] = Plan(
-            [u for name, u in self.units.items() if name in needed or (isinstance(u, NetworkUnit) and u.learns)],
+            units,
             [(number, self._ready[number]) for number in numbers],
             list(dict.fromkeys(self._ready[number].target for number in numbers)),
+            seeded=not (isinstance(first, NetworkUnit) and first.learns),
         )
         return plan
 

@@ -206,4 +206,8 @@ def build_bridge(bridge: Any, target: Any, source: Any) -> nn.Module:
 
 def cut(value: Any) -> Any:
     """The same value without gradient."""
-    return map_values(lambda leaf: leaf.detach() if leaf.requires_grad else leaf, value)
+    return map_values(_cut, value)
+
+
+def _cut(leaf: Tensor) -> Tensor:
+    return leaf.detach() if leaf.requires_grad else leaf
