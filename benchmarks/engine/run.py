@@ -4,12 +4,10 @@
 
 Each case is trained twice on the same data with the same settings: by the engine, with its log written to disk, and
 by a plain PyTorch loop that computes the same thing and nothing else. Blocks of steps of the two alternate in one
-process, and
-the figure is the median over the repeats of the ratio of their times, with its 95 % bootstrap interval. The case
-`cached`
-and `cached_labels` train on labels and cached teacher outputs: the loop by hand of the first does so too, that of the
-second trains on labels alone. Before anything is
-timed, the weights after the same number of steps are compared: the two must compute the same. Times are those of the
+process, and the figure is the median over the repeats of the ratio of their times, with its 95 % bootstrap interval.
+The engine's side of `cached` and `cached_labels` trains on labels and cached teacher outputs. The loop by hand of
+`cached` does so too; that of `cached_labels` trains on labels alone. Before anything is timed, the weights after the
+same number of steps are compared (not in `cached_labels`): the two must compute the same. Times are those of the
 processor, not of the wall. `--tiny` trains two linear layers of 32 features instead of residual networks (`offline`
 taps a layer that they do not have, and is left out).
 """
