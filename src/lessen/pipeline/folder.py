@@ -294,7 +294,8 @@ def _as_settings(text: str) -> dict[str, Any]:
     found = yaml.safe_load(text)
     if not isinstance(found, dict):
         raise ValueError("it holds no settings")
-    waiting, seen = [found], 0
+    waiting: list[Any] = [found]
+    seen = 0
     while waiting:
         value, seen = waiting.pop(), seen + 1
         if seen > _MOST_VALUES:
