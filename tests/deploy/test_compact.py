@@ -1,5 +1,6 @@
 """What is written is what runs: an OpenVINO model in few layers, and an ONNX file without notes of the exporter."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,14 @@ def test_equal_constants_that_a_network_returns_keep_their_names(tmp_path: Path)
     file = export_onnx(Constants().eval(), torch.randn(2, 4), tmp_path / "model.onnx")
     program = openvino.Core().compile_model(export_openvino(file, tmp_path / "model.xml"), "CPU")
     assert [port.get_names() for port in program.outputs] == [{value.name} for value in onnx.load(file).graph.output]
+
+
+def test_an_openvino_without_these_passes_still_writes_a_file(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino._offline_transformations", None)
+    export_openvino(files.onnx, tmp_path / "model.xml")
+    load = OpenVino().load
+    found, expected = load(tmp_path / "model.xml", threads=1)(files.x), load(files.xml, threads=1)(files.x)
+    assert float((found - expected).abs().max() / expected.abs().max()) < 0.02
+    assert (tmp_path / "model.xml").stat().st_size > files.xml.stat().st_size

@@ -26,8 +26,11 @@ def compact(openvino: Any, model: Any) -> None:
         openvino: The package.
         model: An `openvino.Model`, as it was read from a file of ours.
     """
-    # What convert_model runs; no public name gives the passes alone.
-    from openvino._offline_transformations import apply_moc_transformations
+    try:
+        # What convert_model runs; no public name gives the passes alone.
+        from openvino._offline_transformations import apply_moc_transformations
+    except ImportError:  # a version that has them elsewhere: the file is larger, and as right
+        return
 
     hidden = _hide(model)
     apply_moc_transformations(model, cf=True)
