@@ -69,6 +69,54 @@ def test_a_ratio_the_wrong_way_round_is_found() -> None:
         check_clock(wrong)
 
 
+class Costly(World):
+    """A clock whose readings cost the next call 0.1 ms, as emptied caches do."""
+
+    cold = 0
+
+    def before(self) -> Reading:
+        self.cold = 100_000
+        return super().before()
+
+    def takes(self, milliseconds: float, times: int = 1):
+        one = super().takes(milliseconds)
+
+        def run() -> None:
+            for _ in range(times):
+                one()
+            self.now, self.cold = self.now + self.cold, 0
+
+        return run
+
+
+@pytest.mark.parametrize(("block", "wanted"), [(5.0, 6.0), (0.0, 5.0)])
+def test_short_calls_are_timed_in_blocks_so_that_all_lengths_pay_the_same_for_the_clock(block, wanted) -> None:
+    world = Costly()
+    runs = {"six": world.takes(0.4, 6), "one": world.takes(0.4)}
+    ratio = interleave(runs, rounds=50, block=block, meter=world).ratio("six", "one")[0]
+    assert ratio == pytest.approx(wanted, rel=0.02), "2.5 ms over 0.5 ms where each call is timed alone"
+
+
+def test_a_block_holds_as_many_calls_as_fill_it() -> None:
+    world, calls = World(), {"long": 0, "short": 0, "nothing": 0}
+
+    def counted(name: str, milliseconds: float):
+        one = world.takes(milliseconds)
+
+        def run() -> None:
+            calls[name] += 1
+            one()
+
+        return run
+
+    runs = {name: counted(name, each) for name, each in (("long", 40), ("short", 1), ("nothing", 0))}
+    interleave(runs, rounds=6, warm_up=1, block=4.5, meter=world)
+    # Of each round one call is untimed; the first one of all tells the length.
+    assert calls["long"] == 1 + 6 * (1 + 1)
+    assert calls["short"] in {1 + 6 * (1 + 5), 1 + 6 * (1 + 4)}, "its first call took from 0.9 to 1.1 ms"
+    assert calls["nothing"] == 1 + 6 * (1 + 1000)
+
+
 def drifting(round_of, count: int) -> Timings:
     """Two things of which one takes twice as long, on a machine that slows down tenfold while they are timed."""
     pace = np.geomspace(1, 10, count)
@@ -89,7 +137,9 @@ def test_without_pairs_it_would() -> None:
 def test_every_round_calls_each_once_in_shuffled_order() -> None:
     calls: list[str] = []
     names = ("a", "b", "c")
-    timings = interleave({name: lambda name=name: calls.append(name) for name in names}, rounds=20, warm_up=2, seed=1)
+    timings = interleave(
+        {name: lambda name=name: calls.append(name) for name in names}, rounds=20, warm_up=2, block=0, seed=1
+    )
     assert calls[6::2] == calls[7::2], "each timed call comes right after an untimed one of the same"
     calls = calls[:6] + calls[6::2]
     rounds = [tuple(calls[start : start + 3]) for start in range(0, len(calls), 3)]
@@ -102,7 +152,7 @@ def test_every_round_calls_each_once_in_shuffled_order() -> None:
 def test_the_order_repeats_under_a_seed() -> None:
     def order(seed: int) -> list[str]:
         calls: list[str] = []
-        interleave({name: lambda name=name: calls.append(name) for name in "abcd"}, rounds=10, seed=seed)
+        interleave({name: lambda name=name: calls.append(name) for name in "abcd"}, rounds=10, block=0, seed=seed)
         return calls
 
     assert order(0) == order(0) != order(1)
@@ -115,10 +165,10 @@ def test_garbage_is_not_collected_while_timing_and_is_afterwards() -> None:
     assert gc.isenabled()
 
 
-@pytest.mark.parametrize(("rounds", "warm_up"), [(5, 1), (0, 0), (10, -1)])
-def test_too_few_rounds_are_refused(rounds: int, warm_up: int) -> None:
-    with pytest.raises(SettingError, match=f"rounds={rounds} and warm_up={warm_up}"):
-        interleave({"a": int}, rounds=rounds, warm_up=warm_up)
+@pytest.mark.parametrize(("rounds", "warm_up", "block"), [(5, 1, 5.0), (0, 0, 5.0), (10, 0, 5.0), (10, 1, -1.0)])
+def test_too_few_rounds_are_refused(rounds: int, warm_up: int, block: float) -> None:
+    with pytest.raises(SettingError, match=f"rounds={rounds}, warm_up={warm_up} and block={block}"):
+        interleave({"a": int}, rounds=rounds, warm_up=warm_up, block=block)
 
 
 def test_nothing_to_time_and_unknown_names() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lessen
+from lessen.core import encode
 from lessen.core.errors import NetworkError
 from lessen.operations import Half
 from lessen.surgery.copying import copy_network
@@ -72,6 +73,73 @@ def test_every_operation_works_on_a_network_that_was_just_trained_and_remembers(
     assert network.stem.weight.grad is gradient
     assert features.grad_fn is not None
     assert torch.equal(outputs(small, LITTLE), outputs(plan.apply(known), LITTLE))
+
+
+class DerivesOnce(Little):
+    """Keeps a table that it derives from a weight until its tensors change, as LeViT's of timm do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Parameter(torch.linspace(-1, 1, 8))
+        self.derived: dict[str, Tensor] = {}
+
+    def _apply(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        self.derived = {}
+        return super()._apply(*args, **kwargs)
+
+    def table(self) -> Tensor:
+        if "table" not in self.derived:
+            self.derived["table"] = self.places.detach().flip(0)
+        return self.derived["table"]
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        features = F.relu(self.conv(F.relu(self.bn(self.stem(x_NCHW)))))
+        out = self.blocks(features.mean((2, 3)) + self.table())
+        logits_NC: Tensor = self.head(F.relu(self.same(F.relu(self.tied(out)))))
+        return logits_NC
+
+
+class DerivesInEval(DerivesOnce):
+    """Derives it when it changes to evaluation mode, as the LeViT of its authors does."""
+
+    def _apply(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        return nn.Module._apply(self, *args, **kwargs)
+
+    def train(self, mode: bool = True):  # type: ignore[no-untyped-def]
+        super().train(mode)
+        self.derived = {} if mode else {"table": self.places.detach().flip(0)}
+        return self
+
+
+@pytest.mark.parametrize("kind", [DerivesOnce, DerivesInEval])
+def test_what_a_network_derives_from_its_weights_is_derived_anew_from_those_of_the_copy(
+    kind: type[DerivesOnce],
+) -> None:
+    model = kind().eval()
+    model(LITTLE.inputs(2))
+    model.blocks.train()
+    assert model.derived
+    doubled = {name: 2 * value.double() for name, value in model.named_parameters() if name != "same.weight"}
+    buffers = {name: value.double() for name, value in model.named_buffers() if value.is_floating_point()}
+    new = copy_with(model, doubled | buffers)
+    assert torch.equal(new.table(), 2 * model.places.detach().double().flip(0))
+    assert new(LITTLE.inputs(2).double()).dtype == torch.float64
+    assert (new.training, new.blocks.training, new.head.training) == (False, True, False)
+    assert model.derived["table"].dtype == torch.float32, "the network that came in keeps its own"
+
+
+@pytest.mark.parametrize("kind", [DerivesOnce, DerivesInEval])
+@pytest.mark.parametrize("name", exported())
+def test_every_operation_works_on_a_network_that_keeps_what_it_derived(name: str, kind: type[DerivesOnce]) -> None:
+    network, fresh = kind().eval(), kind().eval()
+    fresh.load_state_dict(network.state_dict())
+    network(LITTLE.inputs(3))
+    plan, same = (exported()[name].plan(each, LITTLE.context()) for each in (network, fresh.eval()))
+    assert encode(plan) == encode(same)
+    small = plan.apply(network)
+    if kind is DerivesOnce:  # else the channels of the stem are left out: its forward function does not show the tie
+        assert not any("does not run" in reason for reason in getattr(plan, "left_out", {}).values())
+    assert torch.equal(outputs(small, LITTLE), outputs(plan.apply(fresh), LITTLE))
 
 
 def test_what_cannot_be_copied_is_named() -> None:

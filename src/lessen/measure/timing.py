@@ -1,9 +1,12 @@
 """Time several things against each other, so that a slow moment of the machine hits them all alike.
 
 Each round calls everything in turn, in an order shuffled anew: once untimed, so that the caches hold what a caller who
-runs nothing else would find there, then once timed. What is compared are the ratios *within* a round: a change of
-frequency or a busy neighbour moves both sides, and the ratio hardly. Timing one after the other instead measures the
-hour of the day.
+runs nothing else would find there, then timed. Calls shorter than a few milliseconds are timed several in a row, as
+many as fill that time: the call after the clocks and counters of the system have been read is slower, by some
+hundredths of a millisecond, and calls of every length must pay the same share of it.
+
+What is compared are the ratios *within* a round: a change of frequency or a busy neighbour moves both sides, and the
+ratio hardly. Timing one after the other instead measures the hour of the day.
 
 A call that had to wait for a core does not count, and is made up for by another round. Where too few calls are left, or
 the machine was busy all the time, there are no figures but the reason (`lessen.measure.disturbance`).
@@ -50,6 +53,12 @@ REST = 0.5
 AGAIN = 2
 """How many times the rounds asked for may be run, to make up for calls that were interrupted."""
 
+BLOCK = 5.0
+"""Milliseconds that a timed block of calls lasts at least, unless it holds `MOST` calls."""
+
+MOST = 1000
+"""The most calls in a block."""
+
 COARSE = 0.01
 """Steps of the CPU clock, as a share of a call's time, above which it says nothing about the call."""
 
@@ -61,9 +70,10 @@ def interleave(
     warm_up: int = 2,
     seed: int = 0,
     insist: bool = False,
+    block: float = BLOCK,
     meter: Meter | None = None,
 ) -> Timings:
-    """Time each callable once a round, in shuffled order, until each has `rounds` calls that were not interrupted.
+    """Time each callable once a round, in shuffled order, until each has `rounds` times that were not interrupted.
 
     Pin the threads before (`pinned_threads` for PyTorch; other runtimes by their own session options), and let a
     callable that works on an accelerator wait for it before it returns.
@@ -74,9 +84,10 @@ def interleave(
     Args:
         runs: What to call, by name.
         rounds: How many times each is timed; at least 6.
-        warm_up: How many untimed rounds come first.
+        warm_up: How many untimed rounds come first; at least 1, which tells how long a call takes.
         seed: Of the order within the rounds.
         insist: Whether all rounds are run where a few have shown that the machine is busy; for their CPU times.
+        block: Milliseconds that are timed at least: of a shorter call, several in a row. 0 times each call alone.
         meter: What tells the time and what the system did; None for the system's own counters.
 
     Raises:
@@ -84,23 +95,29 @@ def interleave(
     """
     if not runs:
         raise SettingError("There is nothing to time; give at least one callable.")
-    if rounds < FEWEST_ROUNDS or warm_up < 0:
+    if rounds < FEWEST_ROUNDS or warm_up < 1 or block < 0:
         raise SettingError(
-            f"Got rounds={rounds} and warm_up={warm_up}; expected at least {FEWEST_ROUNDS} rounds (fewer give no 95 % "
-            "interval) and no negative warm-up."
+            f"Got rounds={rounds}, warm_up={warm_up} and block={block}; expected at least {FEWEST_ROUNDS} rounds "
+            "(fewer give no 95 % interval), at least 1 round to warm up, and no negative block."
         )
     order = np.random.default_rng(derive(seed, "interleave"))
     meter = meter or SystemMeter()
     try:
         with no_collection():
+            lengths = dict.fromkeys(runs, math.inf)
             for _ in range(warm_up):
                 for place in order.permutation(len(runs)):
-                    list(runs.values())[place]()
+                    name = list(runs)[place]
+                    begin = meter.before().wall
+                    runs[name]()
+                    lengths[name] = min(lengths[name], (meter.after().wall - begin) / 1e6)
+            blocks = {name: _block(block, length) for name, length in lengths.items()}
             for attempt in range(ATTEMPTS):
                 if attempt:
                     meter.rest(REST)
                 last = attempt == ATTEMPTS - 1
-                timings = _attempt(runs, rounds, order, meter, least=rounds if insist and last else FEWEST_ROUNDS)
+                least = rounds if insist and last else FEWEST_ROUNDS
+                timings = _attempt(runs, blocks, rounds, order, meter, least=least)
                 if timings.busy is None:
                     break
     finally:
@@ -108,10 +125,21 @@ def interleave(
     return timings
 
 
+def _block(wanted: float, length: float) -> int:
+    """How many calls of this length fill the time that is wanted, both in ms."""
+    return MOST if length <= wanted / MOST else max(1, math.ceil(wanted / length))
+
+
 def _attempt(
-    runs: Mapping[str, Callable[[], object]], rounds: int, order: np.random.Generator, meter: Meter, *, least: int
+    runs: Mapping[str, Callable[[], object]],
+    blocks: Mapping[str, int],
+    rounds: int,
+    order: np.random.Generator,
+    meter: Meter,
+    *,
+    least: int,
 ) -> Timings:
-    """Rounds until each has enough calls that count; only `least` where it is hopeless."""
+    """Rounds until each has enough blocks of calls that count; only `least` where it is hopeless."""
     names = list(runs)
     readings: dict[str, list[tuple[Reading, Reading, Reading]]] = {name: [] for name in names}
     enough = dict.fromkeys(names, 0)
@@ -127,19 +155,21 @@ def _attempt(
             before = meter.before()
             run()
             begin = meter.before()
-            run()
-            call = before, begin, meter.after()
-            readings[name].append(call)
-            enough[name] += not interrupted(*call)
+            for _ in range(blocks[name]):
+                run()
+            taken = before, begin, meter.after()
+            readings[name].append(taken)
+            enough[name] += not interrupted(*taken)
         if count + 1 >= least and (crowd(crowds, first, first) or 0.0) > 2 * CROWDED:
             break
         if min(enough.values()) >= rounds:
             break
-    return _settled(readings, crowds, first, meter.counters())
+    return _settled(readings, blocks, crowds, first, meter.counters())
 
 
 def _settled(
     readings: Mapping[str, list[tuple[Reading, Reading, Reading]]],
+    blocks: Mapping[str, int],
     crowds: list[float],
     first: Counters,
     last: Counters,
@@ -171,9 +201,9 @@ def _settled(
     if conditions.busy is None and conditions.worst > 0.5:  # only its own threads were in each other's way
         clean, conditions = {}, replace(conditions, discarded=0)
     return Timings(
-        {name: times / 1e6 for name, times in wall.items()},
+        {name: times / 1e6 / blocks[name] for name, times in wall.items()},
         clean,
-        {name: times / 1e6 for name, times in used.items() if not _coarse(times, wall[name])},
+        {name: times / 1e6 / blocks[name] for name, times in used.items() if not _coarse(times, wall[name])},
         conditions,
     )
 

@@ -18,7 +18,8 @@ def copy_network(model: N, known: dict[int, Any] | None = None) -> N:
     """A deep copy of a network.
 
     A tensor that a module keeps as an attribute and that is part of a graph of gradients (the features of the last
-    call) is copied without that graph: it is no weight of the network.
+    call) is copied without that graph: it is no weight of the network. What a module derives from its weights and
+    keeps until they change type or device (a table of position biases) the copy derives anew.
 
     Args:
         model: The network; it is not changed.
@@ -31,7 +32,10 @@ def copy_network(model: N, known: dict[int, Any] | None = None) -> N:
     memo: dict[int, Any] = {} if known is None else known
     try:
         with _Detached():
-            return copy.deepcopy(model, memo)
+            new = copy.deepcopy(model, memo)
+        # Modules that keep such a thing forget it in `_apply`, which runs for every change of type or device.
+        new._apply(lambda tensor: tensor)
+        return new
     except Exception as error:  # whatever an object of the user's network raises
         place, value = _culprit(model) or ("something in it", None)
         kind = "" if value is None else f" (a {type(value).__module__}.{type(value).__qualname__})"
@@ -40,6 +44,20 @@ def copy_network(model: N, known: dict[int, Any] | None = None) -> N:
             "Operations work on a copy of the network. Keep this object outside the network, set the attribute to None "
             "first, or give its class a __deepcopy__."
         ) from error
+
+
+def derive_anew(model: nn.Module) -> None:
+    """Let modules derive anew what they derive from their weights when they change to evaluation mode, in place.
+
+    To be called once tensors have been put in the place of others. The modes stay as they are.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    for module, mode in modes:
+        if type(module).train is not nn.Module.train:
+            module.train(not mode)
+            module.train(mode)
+    for module, mode in modes:
+        module.training = mode
 
 
 class _Detached(TorchFunctionMode):

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lessen.core.errors import NetworkError, did_you_mean
-from lessen.surgery.copying import copy_network
+from lessen.surgery.copying import copy_network, derive_anew
 from lessen.surgery.decay import OwnDecay
 
 
@@ -97,7 +97,9 @@ def copy_with(model: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
     for name, value in values.items():
         old = get_tensor(model, name)
         instead[id(old)] = _in_place_of(old, value)
-    return copy_network(model, instead)
+    new = copy_network(model, instead)
+    derive_anew(new)
+    return new
 
 
 def _in_place_of(old: Tensor, value: Tensor) -> Tensor:
