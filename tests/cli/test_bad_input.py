@@ -78,7 +78,7 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"steps": [{"PruneChanels": {}}]},
         ("line 9", "'PruneChanels'", "did you mean 'PruneChannels'"),
     ),
-    "a class that cannot stand there": ({"steps": ["SoftTargets"]}, ("line 9", "SoftTargets cannot stand here")),
+    "a class that cannot be used there": ({"steps": ["SoftTargets"]}, ("line 9", "SoftTargets cannot be used here")),
     "a misspelt key": ({"sede": 3}, ("bad.yaml, line 16", "'sede'", "did you mean 'seed'")),
     "a misspelt key deep inside": (
         {"steps": at(objective={"SoftTargets": {"temprature": 2.0}})},
@@ -162,7 +162,7 @@ def test_a_run_is_never_written_over(here: Path, lessen: Any) -> None:
     name = recipe(here)
     (here / "runs" / "bad").mkdir(parents=True)
     (here / "runs" / "bad" / "mine.txt").write_text("precious")
-    fails(lessen("run", name), "runs/bad is there already")
+    fails(lessen("run", name), "runs/bad already exists")
     state = here / "runs" / "bad" / "checkpoints" / "state.json"
     state.parent.mkdir()
     state.write_text('{"kind": "lessen run, version 1", "completed": 1, "finished": false}')

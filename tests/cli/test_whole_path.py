@@ -59,7 +59,7 @@ def test_it_ends_with_a_table_the_report_and_files(ran: Any, place: Path) -> Non
         assert part in ran.stdout
     assert "Report: runs/small/report.html" in ran.stdout
     assert "runs/small/model.int8.onnx" in ran.stdout.partition("Files:")[2]
-    assert "Target met: accuracy drop, asked 100" in ran.stdout
+    assert "Target met: accuracy drop, required 100" in ran.stdout
     assert "A target was missed: size:" in " ".join(ran.stdout.split())
     run = place / "runs" / "small"
     for name in (
@@ -87,7 +87,7 @@ def test_the_network_comes_back(ran: Any, place: Path) -> None:
     assert (place / "small.pt2").stat().st_size > 0
     again = command(place, "load", "runs/small", "--out", "small.pt2")
     assert again.returncode == 2
-    assert "small.pt2 is there already" in again.stderr
+    assert "small.pt2 already exists" in again.stderr
 
 
 def test_the_file_is_measured_as_it_was(ran: Any, place: Path) -> None:

@@ -158,7 +158,7 @@ def test_no_workers_are_started_for_two_batches() -> None:
     assert len(list(stream)) == 1
 
 
-@pytest.mark.parametrize(("bad", "match"), [("raises", "Item 17 .*no such picture"), ("shape", "cannot be put")])
+@pytest.mark.parametrize(("bad", "match"), [("raises", "Item 17 .*no such picture"), ("shape", "cannot be collated")])
 @pytest.mark.parametrize("count", [0, 2])
 def test_what_a_dataset_raises_is_one_error(bad: str, match: str, count: int) -> None:
     with pytest.raises(DataError, match=match):

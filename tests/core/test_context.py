@@ -51,7 +51,7 @@ def test_labels_must_be_classes_that_the_network_knows() -> None:
     context = Context(inputs=IMAGES, loss=lambda out, labels: F.cross_entropy(out, labels, reduction="none"))
     assert context.losses(torch.zeros(2, 5), torch.tensor([0, -100])).shape == (2,)
     for label in (5, -1):
-        with pytest.raises(DataError, match=f"has the label {label}, but the network knows 5 classes"):
+        with pytest.raises(DataError, match=f"has the label {label}, but the network has 5 classes"):
             context.losses(torch.zeros(2, 5), torch.tensor([0, label]))
     with pytest.raises(DataError, match="the context has none"):
         Context(inputs=IMAGES).losses(torch.zeros(2, 5), torch.tensor([0, 1]))

@@ -138,7 +138,7 @@ def test_folders_that_are_wrong_are_named(tmp_path: Path) -> None:
     bad.write_bytes(bad.read_bytes()[:60])
     with pytest.raises(DataError, match=r"03\.png"):
         load(tmp_path / "broken").check()
-    with pytest.raises(SettingError, match="mean holds 2"):
+    with pytest.raises(SettingError, match="mean has 2"):
         load(tmp_path / "sizes", size=(4, 4), mean=(0.1, 0.2), spread=(1.0,))
 
 

@@ -165,7 +165,7 @@ def test_files_get_as_many_threads_as_pytorch_takes_unless_told_otherwise(
 
 
 def test_nothing_to_deploy_is_an_error(case: Any, tmp_path: Path) -> None:
-    with pytest.raises(NetworkError, match="nothing to deploy"):
+    with pytest.raises(NetworkError, match="no networks to deploy"):
         deploy_stands([], case.data, tmp_path)
     with pytest.raises(SettingError, match="rounds"):
         Deploy(rounds=2)

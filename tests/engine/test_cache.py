@@ -252,7 +252,7 @@ def test_a_teacher_with_other_settings_or_answers_is_another(
     with pytest.raises(RunError, match="another setting of 'teacher'"):
         black(Black(-1.0, weight=True), cache)
     monkeypatch.setattr(Black, "mood", -1.0)  # nothing of the teacher tells it
-    with pytest.raises(RunError, match=r"does not hold what 'teacher' gives now.*another teacher"):
+    with pytest.raises(RunError, match=r"differs from what 'teacher' now computes.*another teacher"):
         black(Black(weight=True), cache)
 
 

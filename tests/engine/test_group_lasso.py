@@ -120,7 +120,7 @@ def test_channels_reach_zero_and_go_without_a_trace() -> None:
 
 def test_it_keeps_the_contract() -> None:
     assert isinstance(GroupLasso(), Sparsify)
-    with pytest.raises(PlanError, match="means no module"):
+    with pytest.raises(PlanError, match="matches no module"):
         GroupLasso(where=nn.LSTM).check(network())
 
 

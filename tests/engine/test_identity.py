@@ -290,7 +290,7 @@ def test_what_no_setting_tells_is_found_by_what_the_edges_give(tmp_path: Path, m
     go(stage(), tmp_path, steps=1)
     with monkeypatch.context() as patch:
         patch.setattr(Asked, "answer", -1.0)
-        with pytest.raises(RunError, match=r"cannot be resumed.*crowd->student.*is not what it was"):
+        with pytest.raises(RunError, match=r"cannot be resumed.*crowd->student.*has changed"):
             go(stage(), tmp_path)
     monkeypatch.setattr(Asked, "noise", True)
     go(stage(), tmp_path)

@@ -52,7 +52,7 @@ def test_two_processes_equal_one(program: ModuleType, tmp_path: Path) -> None:
     # Whatever is decided is decided once: both ranks end with the same weights, after as many steps, in one folder.
     told = [json.loads((two / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
     assert told[0] == told[1]
-    assert "run-0-0 holds a run already" in told[0].pop()
+    assert "run-0-0 already contains a run" in told[0].pop()
     assert all(steps < 72 for _, steps, _ in told[0])  # patience ended them
     assert sorted(path.name for path in two.glob("run-*")) == ["run-0-0", "run-1-0"]
 

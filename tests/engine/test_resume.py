@@ -184,7 +184,7 @@ def test_a_full_disk_loses_nothing_that_was_there(
     go(networks[0])
     with monkeypatch.context() as patch:
         fill(patch)
-        with pytest.raises(RunError, match=r"No space left.*is whole\. Make room"):
+        with pytest.raises(RunError, match=r"No space left.*is intact\. Free some space"):
             go(networks[1], folder=tmp_path)
     (left,) = (tmp_path / "checkpoints").iterdir()
     assert left.suffix == ".safetensors"

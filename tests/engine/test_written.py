@@ -78,7 +78,7 @@ def test_a_folder_belongs_to_one_teacher_and_one_set_of_examples(tmp_path: Path)
     with pytest.raises(RunError, match="another setting of 'teacher'"):
         written_by(teacher, examples, tmp_path, writing=Writing(prompt=1))
     (tmp_path / "sequences.safetensors").write_bytes(b"nothing")
-    with pytest.raises(RunError, match="no sequences of lessen"):
+    with pytest.raises(RunError, match="does not contain sequences"):
         written_by(teacher, examples, tmp_path, writing=Writing(prompt=1))
     with pytest.raises(DataError, match="Set the `prompt`"):
         written_by(teacher, examples, tmp_path / "new")

@@ -185,7 +185,7 @@ def test_a_gate_that_reads_labels_refuses_mixed_ones() -> None:
     mixed = dataclasses.replace(BATCH, labels=0.7 * F.one_hot(BATCH.labels, 4) + 0.075)
     edge = Edge(source="t", target="s", objective=SoftTargets(), gate=Correct())
     nodes = [frozen(quiet(12, 2)), learner(quiet(8, 1))]
-    with pytest.raises(GraphError, match="class numbers"):
+    with pytest.raises(GraphError, match="class indices"):
         Flow(Stage(name="s", graph=Graph(nodes=nodes, edges=[edge]), epochs=1), mixed)
     flow_of(nodes, [edge]).close()  # of one class each, they are fine
 

@@ -118,7 +118,7 @@ def test_a_bridge_is_built_for_each_tap() -> None:
     (bridge,) = [part for name, part in flow.owners["s"].parts.items() if name.startswith("bridge")]
     assert [tuple(p.shape) for p in bridge.parameters()] == [(12, 8), (12,)]  # the second pair fits as it is
     assert all(p.grad is not None for p in bridge.parameters())
-    with pytest.raises(ShapeError, match="as many taps"):
+    with pytest.raises(ShapeError, match="same number of taps"):
         flow_of(
             student, teacher, objective=Pairs(), bridge=WidthBridge(), source_tap="layer1", target_tap=taps("layer1")
         )

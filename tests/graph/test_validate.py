@@ -157,11 +157,11 @@ BAD: dict[str, tuple[Any, type[LessenError], str]] = {
         GraphError,
         "to_source",
     ),
-    "tap in labels": (lambda: stage([Labels(), student()], [labels_edge(source_tap="x")]), GraphError, "no inside"),
+    "tap in labels": (lambda: stage([Labels(), student()], [labels_edge(source_tap="x")]), GraphError, "no layers"),
     "infinite weight": (lambda: stage([Labels(), student()], [labels_edge(weight=math.inf)]), GraphError, "finite"),
-    "nobody learns": (lambda: stage([Labels(), student()], []), GraphError, "Nobody learns"),
-    "all weights 0": (lambda: stage([Labels(), student()], [labels_edge(weight=0)]), GraphError, "Nobody learns"),
-    "all cut off": (lambda: stage([Labels(), student()], [labels_edge(gate=CutOff())]), GraphError, "Nobody learns"),
+    "nobody learns": (lambda: stage([Labels(), student()], []), GraphError, "No node learns"),
+    "all weights 0": (lambda: stage([Labels(), student()], [labels_edge(weight=0)]), GraphError, "No node learns"),
+    "all cut off": (lambda: stage([Labels(), student()], [labels_edge(gate=CutOff())]), GraphError, "No node learns"),
     "no weights": (
         lambda: stage([Labels(), student(module=nn.Flatten())], [labels_edge()]),
         GraphError,
@@ -183,7 +183,7 @@ BAD: dict[str, tuple[Any, type[LessenError], str]] = {
             [Labels(), student(), Ensemble(name="a", of=["b"]), Ensemble(name="b", of=["a"])], [labels_edge()]
         ),
         GraphError,
-        "made of each other",
+        "contain each other",
     ),
     "empty ensemble": (lambda: stage([student(), Ensemble(name="e", of=[])], []), GraphError, "no members"),
     "weights of an ensemble": (
@@ -246,13 +246,13 @@ BAD: dict[str, tuple[Any, type[LessenError], str]] = {
     "averaged": (
         lambda: stage([Labels(), student()], [labels_edge(objective=Averaged())]),
         GraphError,
-        "one loss an example",
+        "one loss per example",
     ),
     "not finite": (lambda: stage([Labels(), student()], [labels_edge(objective=NotFinite())]), GraphError, "finite"),
     "gate": (
         lambda: stage([Labels(), student()], [labels_edge(gate=lambda *_: torch.ones(2))]),
         GraphError,
-        "one weight an example",
+        "one weight per example",
     ),
     "inputs": (lambda: stage([Labels(), student(module=nn.Linear(5, 4))], [labels_edge()]), NetworkError, "'student'"),
     "head": (

@@ -348,7 +348,7 @@ def test_instance_relationship_graph_is_the_sum_of_its_parts() -> None:
         assert not torch.allclose(got, 2 * torch.tensor(expected, dtype=torch.float64)), name
     total = torch.tensor([sum(each) for each in zip(*parts.values(), strict=True)], dtype=torch.float64)
     assert torch.allclose(InstanceRelationshipGraph()(students, teachers), total)
-    with pytest.raises(SettingError, match="switch one on"):
+    with pytest.raises(SettingError, match="set one of them"):
         InstanceRelationshipGraph(**off)
 
 

@@ -263,7 +263,7 @@ def test_an_objective_with_state_is_built_for_each_pair_and_told_the_progress() 
 def test_what_cannot_be_paired_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"several taps on both sides, but the student has \(4, 3\)"):
         OverLayers().objective_for((4, 3), (4, 3), Task(examples=4))
-    with pytest.raises(SettingError, match="a module that is built already"):
+    with pytest.raises(SettingError, match="a module that is already built"):
         OverLayers(objective=Counting())
     module = build(OverLayers(), layers((4, 3)), layers((4, 3)))
     with pytest.raises(ShapeError, match=r"built for 1 and 1 taps, but the student has \(\(4, 3\), \(4, 3\)\)"):

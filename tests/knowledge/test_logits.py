@@ -718,7 +718,7 @@ def test_what_a_transform_asks_for_is_asked_for_once() -> None:
     student, teacher = fixed(4, 5)
     _, swapped = SwapLabel()(student, (teacher, LABELS))
     assert torch.equal(both(student, (teacher, LABELS)), Decoupled()(student, (swapped, LABELS)))
-    with pytest.raises(SettingError, match="takes out the class"):
+    with pytest.raises(SettingError, match="removes the label's class"):
         Transformed(transform=WithoutLabel(), objective=Decoupled())
 
 

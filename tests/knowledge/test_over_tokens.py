@@ -258,7 +258,7 @@ def test_what_cannot_be_a_label_is_refused_with_advice() -> None:
     student, teacher = logits(4, 5, 6)
     with pytest.raises(DataError, match=r"float64 of shape \(4, 5\).*Mixed sequences"):
         OverTokens()(student, (teacher, LABELS.double()))
-    with pytest.raises(DataError, match="a mask in their place"):
+    with pytest.raises(DataError, match="a mask instead"):
         OverTokens(objective=Told())(student, (teacher, LABELS != -100, torch.arange(4)))
     with pytest.raises(SettingError, match="without state"):
         OverTokens(objective=Module())

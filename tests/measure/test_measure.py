@@ -201,5 +201,5 @@ def test_a_network_that_says_nothing_finite_has_no_quality(value: float) -> None
         def forward(self, x: Tensor) -> Tensor:
             return torch.where(torch.arange(len(x))[:, None] == 3, value, x[:, :3])
 
-    with pytest.raises(NetworkError, match=r"NaN or infinity to 1 of \d+ examples of the test split.*example 3"):
+    with pytest.raises(NetworkError, match=r"NaN or infinity for 1 of \d+ examples of the test split.*example 3"):
         measure(Broken(), data(), teacher=network(), repeats=6)

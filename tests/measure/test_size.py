@@ -106,7 +106,7 @@ def test_factors_of_a_parametrisation_are_counted_as_stored() -> None:
 
 def test_a_file_counts_all_its_parts(tmp_path: Path) -> None:
     (tmp_path / "model.xml").write_bytes(b"x" * 10)
-    with pytest.raises(NetworkError, match=r"needs model\.bin beside it"):
+    with pytest.raises(NetworkError, match=r"needs model\.bin next to it"):
         file_bytes(tmp_path / "model.xml")
     (tmp_path / "model.bin").write_bytes(b"x" * 1000)
     assert file_bytes(tmp_path / "model.xml") == 1010

@@ -172,7 +172,7 @@ def test_too_few_rounds_are_refused(rounds: int, warm_up: int, block: float) -> 
 
 
 def test_nothing_to_time_and_unknown_names() -> None:
-    with pytest.raises(SettingError, match="nothing to time"):
+    with pytest.raises(SettingError, match="no callables to time"):
         interleave({})
     with pytest.raises(SettingError, match="did you mean 'student'"):
         interleave({"student": int}, rounds=6).median("studnet")

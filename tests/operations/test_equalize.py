@@ -156,7 +156,7 @@ def test_zeros_stay_under_their_masks() -> None:
 
 def test_values_are_those_of_the_plan() -> None:
     plan = without_values(Equalize().plan(uneven(), CHAIN.context()))
-    with pytest.raises(PlanError, match="weights beside it"):
+    with pytest.raises(PlanError, match="weights next to it"):
         plan.apply(uneven())
     with pytest.raises(PlanError, match="does not belong"):
         plan.apply(EXAMPLES["perceptron"].build(), values=False)

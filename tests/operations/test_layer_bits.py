@@ -84,7 +84,7 @@ def test_weights_alone_have_bits_by_name() -> None:
 def test_a_typo_is_named_and_so_is_what_is_no_layer(kind: type) -> None:
     with pytest.raises(PlanError, match=r"layer_bits\[1\].where='haed' names no module .*head"):
         kind(layer_bits=(ENDS, LayerBits(where="haed", bits=8))).plan(EXAMPLE.build(), EXAMPLE.context())
-    with pytest.raises(PlanError, match=r"layer_bits\[0\].where=.*ReLU.* means no layer that is quantized"):
+    with pytest.raises(PlanError, match=r"layer_bits\[0\].where=.*ReLU.* matches no layer that is quantized"):
         kind(layer_bits=(LayerBits(where=nn.ReLU, bits=8),)).plan(EXAMPLE.build(), EXAMPLE.context())
 
 
@@ -101,7 +101,7 @@ def test_a_recipe_can_say_it(tmp_path: Path) -> None:
     assert read(8).steps[-1] == Quantize(weight_bits=4, layer_bits=(ENDS,))
     with pytest.raises((LessenError, jsonschema.ValidationError)):
         read(1)
-    with pytest.raises(ValueError, match="layer_bits would change nothing"):
+    with pytest.raises(ValueError, match="layer_bits would have no effect"):
         Quantize(bits=32, layer_bits=(ENDS,))
 
 
@@ -173,5 +173,5 @@ def test_embeddings_that_cannot_be_coded_are_named() -> None:
     before = QuantizeWeights(bits=4, where="table").plan(build(), CONTEXT).apply(build())
     plan = Quantize().plan(before, CONTEXT)
     assert plan.tables == {"places": 8}
-    assert "another form already" in plan.left["table"]
+    assert "already stored in another form" in plan.left["table"]
     assert codes_of(plan.apply(before).table, "weight").bits == 4

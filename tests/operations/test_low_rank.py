@@ -135,7 +135,7 @@ def test_attention_is_left_alone_and_still_runs() -> None:
     ).eval()
     x = torch.randn(2, 5, 16)
     made = plan(LowRank(rank=2), model, x)
-    assert "no plain layer" in made.left["layers.0.self_attn.out_proj"]
+    assert "not a plain PyTorch layer" in made.left["layers.0.self_attn.out_proj"]
     # The fast path of the encoder layer reads these without calling them.
     assert "read from outside" in made.left["layers.0.linear1"]
     assert torch.equal(made.apply(model)(x), model(x))

@@ -84,7 +84,7 @@ def test_a_typo_in_where_is_no_silent_nothing(name: str, setting: str, typo: str
 @pytest.mark.parametrize("name", WITH_WHERE)
 def test_a_type_that_means_nothing_is_told(name: str) -> None:
     operation = getattr(operations, name)(**WITH_WHERE[name], where=nn.LSTM)
-    with pytest.raises(PlanError, match=r"where|No block is meant"):
+    with pytest.raises(PlanError, match=r"where|No block is selected"):
         operation.plan(residual(width=8, depth=8).eval(), context(torch.rand(4, 1, 28, 28)))
 
 
@@ -112,4 +112,6 @@ def test_weights_that_are_not_known_to_multiply_are_named(name: str) -> None:
     operation = getattr(operations, name)()
     rows = operation.plan(Recurrent().eval(), context(torch.rand(4, 5, 8))).describe()
     left = {row["module"]: row["before"] for row in rows if row["edit"] == "left alone"}
-    assert left == dict.fromkeys(["reads.weight_ih_l0", "reads.weight_hh_l0"], "a LSTM is not known to multiply")
+    assert left == dict.fromkeys(
+        ["reads.weight_ih_l0", "reads.weight_hh_l0"], "it is not known how a LSTM uses its weight"
+    )

@@ -238,7 +238,7 @@ def test_what_cannot_be_done_is_said(model: nn.Module, context: Context, plan: Q
         Quantize().plan(spoiled, context)
     with pytest.raises(SettingError, match="bits"):
         Quantize(bits=16)
-    with pytest.raises(SettingError, match=r"weight_bits would change nothing.*QuantizeWeights"):
+    with pytest.raises(SettingError, match=r"weight_bits would have no effect.*QuantizeWeights"):
         Quantize(bits=32, weight_bits=8)
 
 

@@ -391,7 +391,7 @@ def test_a_plan_without_its_values_says_where_they_are() -> None:
     plan = without_values(KINDS["stored"].plan(EXAMPLE.build(), EXAMPLE.context()))
     assert plan.values is None
     plan.apply(EXAMPLE.build(), values=False)
-    with pytest.raises(PlanError, match="weights beside it"):
+    with pytest.raises(PlanError, match="weights next to it"):
         plan.apply(EXAMPLE.build())
 
 

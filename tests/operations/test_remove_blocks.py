@@ -98,7 +98,7 @@ class Counting(nn.Module):
 
 def test_what_is_called_twice_or_read_from_outside_stays() -> None:
     plan = RemoveBlocks(keep=0.0).plan(Counting().eval(), Context(inputs=torch.randn(2, 4)))
-    assert plan.left["blocks.0"] == "it is called 2 times a pass, not once"
+    assert plan.left["blocks.0"] == "it is called 2 times per pass, not once"
     assert "without it the network does not run" in plan.left["blocks.1"]
     assert plan.removed == ["blocks.2"]
 
@@ -116,7 +116,7 @@ def test_stages_and_parts_of_blocks_are_not_blocks() -> None:
 
 def test_nothing_to_remove_is_said() -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval()
-    with pytest.raises(PlanError, match="No block is meant"):
+    with pytest.raises(PlanError, match="No block is selected"):
         RemoveBlocks().plan(network, Context(inputs=torch.randn(2, 4)))
     narrowing = nn.Sequential(nn.Sequential(nn.Linear(4, 3), nn.ReLU())).eval()
     with pytest.raises(PlanError, match=r"No block can be removed\. The first, 0: it turns 4 into 3"):

@@ -228,7 +228,7 @@ def test_a_plan_without_its_values_makes_the_structure_only() -> None:
     assert decode(json.loads(text), classes) == bare
     masked = bare.apply(example.build(), values=False)
     assert int((masked.first.weight != 0).sum()) == 192  # type: ignore[union-attr,operator,arg-type]
-    with pytest.raises(PlanError, match="not in it"):
+    with pytest.raises(PlanError, match="stored in the weights"):
         bare.apply(example.build())
 
 
@@ -252,7 +252,7 @@ def test_layers_that_are_not_seen_are_named_and_errors_say_what_to_do() -> None:
 
     x = torch.randn(8, 4)
     made = PruneByReconstruction().plan(Unused(), context(x))
-    assert made.pruned.left == {"unused.weight": "nothing is seen to be multiplied with it"}
+    assert made.pruned.left == {"unused.weight": "no product with it was observed"}
     with pytest.raises(PlanError, match="calibration"):
         PruneByReconstruction().plan(Unused(), Context(inputs=x))
     with pytest.raises(SettingError, match=r"write keep=0\.5"):

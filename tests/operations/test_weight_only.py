@@ -276,7 +276,7 @@ def test_what_is_left_alone_says_why() -> None:
     example = EXAMPLES["perceptron"]
     once = QuantizeWeights(where="first").plan(example.build(), example.context()).apply(example.build())
     plan = QuantizeWeights().plan(once, example.context())
-    assert plan.left == {"first.weight": "it is stored in codes already"}
+    assert plan.left == {"first.weight": "it is already stored as integer codes"}
     assert set(plan.groups) == {"again.weight", "last.weight"}
 
 

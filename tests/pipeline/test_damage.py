@@ -163,7 +163,7 @@ def test_a_damaged_log_loses_its_damaged_lines_only(
     ]
     log.write_bytes(lines[0] + b"".join(bad) + b"".join(lines[1:]) + lines[-1][:9])
     made = lessen.resume(stopped, **given)
-    assert f"{len(bad)} damaged lines are left out" in caplog.text
+    assert f"{len(bad)} damaged lines were skipped" in caplog.text
     assert all(torch.equal(value, made.model.state_dict()[at]) for at, value in whole.items())
     kept = [json.loads(line) for line in (stopped / "log.jsonl").read_text().splitlines()]
     plain = [json.loads(line) for line in (stopped.parent / "run" / "log.jsonl").read_text().splitlines()]
@@ -196,5 +196,5 @@ def test_a_recipe_that_is_larger_than_it_looks_is_refused(text: str, stopped: Pa
     run = tmp_path / "larger"
     shutil.copytree(stopped, run)
     (run / "recipe.yaml").write_text(text)
-    with pytest.raises(RunError, match=r"recipe\.yaml, cannot be read \(it holds (a number of|more than)"):
+    with pytest.raises(RunError, match=r"recipe\.yaml, cannot be read \(it contains (a number of|more than)"):
         RunFolder(run).read_recipe()

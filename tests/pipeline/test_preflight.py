@@ -81,7 +81,7 @@ def test_what_will_fail_for_want_of_examples_fails_at_once() -> None:
 @pytest.mark.parametrize(
     ("fit", "says"),
     [
-        (Fit(batch=1), r"one example at a time.*Make the batch larger"),
+        (Fit(batch=1), r"one example at a time.*Increase the batch"),
         (Fit(batch=16, accumulate=16), r"one example at a time.*fewer parts"),
         (Fit(batch=500, accumulate=100), r"80 training examples are too few for 100 parts"),
         (Fit(batch=16, accumulate=3), r"Make it a multiple of 3"),

@@ -115,7 +115,7 @@ def test_every_argument_and_every_field_of_the_data_is_among_the_changes() -> No
 def test_a_run_goes_on_only_as_it_began(stopped: Path, job: Arguments, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(stopped)
     for name, change in CHANGES.items():
-        with pytest.raises(RunError, match="was started with something else") as found:
+        with pytest.raises(RunError, match="was started with other settings") as found:
             lessen.resume(stopped, **job(**change))
         where = name.split(" ")[0]
         assert f"now: {where}" in str(found.value) or f"; {where}" in str(found.value), str(found.value)
@@ -218,7 +218,7 @@ def test_a_run_that_was_stopped_before_it_began_is_begun_again(
     if at == "state":
         lessen.resume(folder.path, **job())
     else:
-        with pytest.raises(RunError, match=r"stopped before it began.*Start it again"):
+        with pytest.raises(RunError, match=r"stopped before its first step.*Start it again"):
             lessen.resume(folder.path, **job())
         lessen.compress(run=folder.path, **job())
     assert folder.open().finished
@@ -230,7 +230,7 @@ def test_a_beginning_is_not_begun_again_over_what_is_not_ours(job: Arguments, tm
     folder.step(0).mkdir(parents=True)
     for strange in (folder.path / "notes.txt", folder.checkpoints / "step-1", folder.step(0) / "network.safetensors"):
         strange.write_text("precious") if strange.suffix else strange.mkdir()
-        with pytest.raises(RunError, match=rf"not empty: it holds .*{strange.name}"):
+        with pytest.raises(RunError, match=rf"not empty: it contains .*{strange.name}"):
             lessen.compress(run=folder.path, **job())
         assert strange.exists()
         strange.unlink() if strange.suffix else strange.rmdir()

@@ -92,7 +92,9 @@ def test_two_classes_of_one_name_are_found(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(graph, "Digits", data.Shift, raising=False)
     catalogue.cache_clear()
     try:
-        with pytest.raises(GraphError, match=r"Digits is offered by lessen\.data\.digits and by lessen\.data\.views"):
+        with pytest.raises(
+            GraphError, match=r"Digits is exported by both lessen\.data\.digits and lessen\.data\.views"
+        ):
             catalogue()
     finally:
         catalogue.cache_clear()

@@ -124,7 +124,7 @@ def test_a_file_does_not_borrow_the_quality_of_another_network(make_run) -> None
 def test_no_training_and_no_files_is_said(make_run) -> None:
     text = page(make_run(training=False, files=False)).text
     assert "There was no training in this run." in text
-    assert "Nobody taught anybody in this run." in text
+    assert "There was no distillation in this run." in text
     assert "No file was written in this run" in text
     assert "No verified file can be loaded elsewhere." in text
 

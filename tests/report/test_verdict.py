@@ -28,7 +28,7 @@ def test_smaller_faster_and_worse(make_run) -> None:
     assert verdict.after.name == "model.int8.onnx"
     assert "13.9 times smaller and 4.42 times faster (4.21 to 4.58) than the teacher's own file" in verdict.sentence
     assert "0.65 points less accurate (change −1.15 to −0.15)." in verdict.sentence
-    assert "within chance" not in verdict.sentence
+    assert "margin of error" not in verdict.sentence
 
 
 def test_a_run_without_steps_compares_the_network_with_nothing() -> None:
@@ -53,7 +53,9 @@ def test_a_ratio_whose_interval_holds_one_is_not_faster() -> None:
 
 def test_a_change_within_chance_is_said_to_be() -> None:
     rows = [*pair(bytes=500.0), record("accuracy_change", -0.4, step=1, low=-1.0, high=0.2, unit="points")]
-    assert "0.40 points less accurate (change −1.00 to 0.20), which is within chance." in judge(rows).sentence
+    assert (
+        "0.40 points less accurate (change −1.00 to 0.20), which is within the margin of error." in judge(rows).sentence
+    )
 
 
 def busy_file(name: str, **more: Any) -> list[Record]:
@@ -81,7 +83,10 @@ def test_on_a_busy_machine_there_is_no_headline_in_time() -> None:
         "The machine was too busy to time m.int8.onnx, m.onnx: other processes wanted 400% of its cores. "
         "Measure again when nothing else runs on it."
     )
-    assert "A target was not judged: speedup: 2 asked, but the machine was busy: other processes." in verdict.warnings
+    assert (
+        "A target could not be checked: speedup: 2 required, but the machine was busy: other processes."
+        in verdict.warnings
+    )
     assert not any("missed" in text or "int8 does not pay" in text or "slower" in text for text in verdict.warnings)
     table = summary(rows)
     row = next(line for line in table.splitlines() if line.strip().startswith("m.int8.onnx"))
@@ -135,7 +140,7 @@ def test_int8_in_name_only_is_found_out() -> None:
 def test_a_missed_target_is_a_warning_and_a_met_one_is_not() -> None:
     detail = {"asked": 3.0, "found": 2.5, "unit": "1"}
     missed = [*pair(bytes=500.0), record("target_speedup", 0.0, detail=detail)]
-    assert "A target was missed: speedup: 3 asked, 2.50 found." in judge(missed).warnings
+    assert "A target was missed: speedup: 3 required, 2.50 measured." in judge(missed).warnings
     met = [*pair(bytes=500.0), record("target_speedup", 1.0, detail=detail)]
     assert not any("target" in text for text in judge(met).warnings)
 
@@ -152,7 +157,7 @@ def test_a_file_slower_than_its_reference_is_a_warning() -> None:
 def test_without_files_or_without_anything() -> None:
     verdict = judge(pair(bytes=500.0))
     assert verdict.sentence.startswith("The network after the last step is 2.00 times smaller")
-    assert verdict.warnings == ("No file was written: the figures are those of the network in PyTorch.",)
+    assert verdict.warnings == ("No file was exported: these values are those of the network in PyTorch.",)
     assert judge([]).sentence == "Nothing has been measured yet."
     assert judge([record("bytes", 3.0)]).sentence == "Only the teacher has been measured so far."
 

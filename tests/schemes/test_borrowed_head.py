@@ -144,7 +144,7 @@ def test_what_cannot_be_borrowed_is_refused() -> None:
     student, teacher = pair()
     with pytest.raises(NetworkError, match="has no module 'hed'"):
         borrow_head(student, teacher, IMAGES, head="hed")
-    with pytest.raises(NetworkError, match="part of a network"):
+    with pytest.raises(NetworkError, match="a module of the network"):
         borrow_head(student, teacher, IMAGES, head="")
     with pytest.raises(ShapeError, match="BottleneckBridge"):
         borrow_head(student, teacher, IMAGES, bridge=BottleneckBridge())
@@ -153,7 +153,7 @@ def test_what_cannot_be_borrowed_is_refused() -> None:
         borrow_head(student, teacher, IMAGES, before="layer3")
     other = copy.deepcopy(student)
     other.pool = nn.AdaptiveMaxPool2d(1)
-    with pytest.raises(NetworkError, match="does not do what the teacher does"):
+    with pytest.raises(NetworkError, match="does not compute what the teacher does"):
         borrow_head(other, teacher, IMAGES, before="pool", bridge=AutoBridge())
 
 

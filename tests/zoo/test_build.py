@@ -102,8 +102,8 @@ def test_damaged_files_are_named(tmp_path: Path, content: bytes | str) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "match"),
     [
-        ("resnet18", {}, "does not say where"),
-        ("zoo:", {}, "does not say where"),
+        ("resnet18", {}, "does not tell where"),
+        ("zoo:", {}, "does not tell where"),
         ("zoo:residul", {}, "did you mean 'residual'"),
         ("zoo:residual", {"widht": 3}, "did you mean 'width'"),
         ("torchvison:resnet18", {}, "did you mean 'torchvision'"),

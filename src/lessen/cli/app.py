@@ -13,14 +13,14 @@ from rich.console import Console
 
 app = typer.Typer(
     name="lessen",
-    help="Make a trained network smaller, with the evidence beside the file.",
+    help="Make a trained network smaller, and ship the evidence with the file.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-RunOption = Annotated[Path | None, typer.Option("--run", help="Folder to leave everything in; it must not exist yet.")]
+RunOption = Annotated[Path | None, typer.Option("--run", help="Output folder; it must not exist yet.")]
 PackedArgument = Annotated[
     Path, typer.Argument(help="The folder of a run, as runs/mine, or a file that `lessen pack` made.")
 ]
@@ -29,11 +29,12 @@ Imports = Annotated[
     bool,
     typer.Option(
         "--allow-import",
-        help="Run the Python module that the recipe names, or the program in a .pt2 file; only for files you trust.",
+        help="Allow running the Python module that the recipe names, or the program in a .pt2 file. Only for files "
+        "you trust.",
     ),
 ]
 Device = Annotated[
-    str | None, typer.Option(help='Where to train: "cpu", "cuda" or "mps"; without it, as the recipe says.')
+    str | None, typer.Option(help='Where to train: "cpu", "cuda" or "mps"; by default, the recipe decides.')
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
 
@@ -93,7 +94,7 @@ def resume(run: RunArgument, *, allow_import: Imports = False, device: Device = 
 @app.command()
 def load(
     run: PackedArgument,
-    out: Annotated[Path | None, typer.Option(help="Write the network here as a .pt2 program.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Export the network to this path as a .pt2 program.")] = None,
     *,
     allow_import: Imports = False,
 ) -> None:
@@ -120,7 +121,7 @@ def load(
 def pack(
     run: RunArgument,
     out: Annotated[
-        Path | None, typer.Option(help="The file; without it, packed.safetensors in the folder of the run.")
+        Path | None, typer.Option(help="The file to write; by default packed.safetensors in the folder of the run.")
     ] = None,
     *,
     allow_import: Imports = False,
@@ -151,7 +152,7 @@ def report(run: RunArgument) -> None:
 @app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(help="Show the card and the settings of one method.")] = None,
-    text: Annotated[str | None, typer.Option("--find", help="Only methods whose card holds this text.")] = None,
+    text: Annotated[str | None, typer.Option("--find", help="Only methods whose card contains this text.")] = None,
 ) -> None:
     """List every method: objectives, bridges, operations, schemes."""
     from lessen.cli.cards import show_all, show_one
@@ -174,7 +175,7 @@ def measure(  # noqa: PLR0917
         list[str] | None, typer.Option("--set", help="An argument of the network, as width=32.")
     ] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Batch size to time at; may be given several times.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads; without it, OMP_NUM_THREADS or all cores.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads; by default OMP_NUM_THREADS or all cores.")] = None,
     *,
     allow_import: Imports = False,
 ) -> None:
@@ -197,14 +198,14 @@ def measure(  # noqa: PLR0917
 @app.command()
 def explain(
     model: Annotated[str, typer.Argument(help="A network, as zoo:residual or timm:mobilenetv3_small_100.")],
-    data: Annotated[str | None, typer.Option(help="The data whose examples it takes, as digits.")] = None,
-    shape: Annotated[str | None, typer.Option(help="Or the shape of one example, as 3,224,224.")] = None,
+    data: Annotated[str | None, typer.Option(help="A data set with inputs of the right shape, as digits.")] = None,
+    shape: Annotated[str | None, typer.Option(help="Alternatively, the shape of one example, as 3,224,224.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A safetensors file or a checkpoint of plain tensors.")] = None,
     argument: Annotated[
         list[str] | None, typer.Option("--set", help="An argument of the network, as width=32.")
     ] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines, complete.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the complete result as JSON.")] = False,
 ) -> None:
     """Say which channels of a network can be pruned, what goes with each, and what cannot and why."""
     from lessen.cli.explaining import explained, show_explanation
@@ -217,7 +218,9 @@ def explain(
 
 
 @app.command()
-def schema(out: Annotated[Path | None, typer.Option(help="Write it here; without it, print it.")] = None) -> None:
+def schema(
+    out: Annotated[Path | None, typer.Option(help="The file to write; by default the schema is printed.")] = None,
+) -> None:
     """The JSON schema of recipes, for editors."""
     from lessen.core.files import write_json
     from lessen.recipe import schema
@@ -234,9 +237,9 @@ EVIDENCE = Path("benchmarks/knowledge/table.json")
 
 @app.command()
 def docs(
-    out: Annotated[Path, typer.Option(help="The folder to write them to, as docs/methods.")],
+    out: Annotated[Path, typer.Option(help="The folder for the pages, as docs/methods.")],
     evidence: Annotated[
-        Path | None, typer.Option(help=f"The table of evidence; without it {EVIDENCE}, if it is there.")
+        Path | None, typer.Option(help=f"The table of evidence; by default {EVIDENCE}, if it exists.")
     ] = None,
 ) -> None:
     """Write a page for each method: its card, its settings, an example that runs, what was seen of it."""
@@ -264,7 +267,7 @@ def _finish(made: Any) -> None:
     for record in made.records:
         if record.figure.startswith("target_") and record.value:  # the table's warnings name those that were missed
             name, told = record.figure.removeprefix("target_").replace("_", " "), record.detail
-            typer.echo(f"Target met: {name}, asked {told['asked']:g}, found {told['found']:.3g}")
+            typer.echo(f"Target met: {name}, required {told['asked']:g}, measured {told['found']:.3g}")
     typer.echo(f"\nReport: {made.report}")
     verified = [record.file for record in made.records if record.figure == "verified" and record.value == 1]
     shipped = [made.run / file for file in verified if file is not None and Path(file).parent == Path()]
@@ -286,5 +289,5 @@ def _new_file(path: Path) -> Path:
     from lessen.core.errors import ExportError
 
     if path.exists():
-        raise ExportError(f"{path} is there already. Choose another name with --out.")
+        raise ExportError(f"{path} already exists. Choose another name with --out.")
     return path

@@ -26,7 +26,7 @@ def show_all(find: str | None, console: Console) -> None:
     chosen = {name: cls for name, cls in methods().items() if find is None or _holds(name, card_of(cls), find)}
     if not chosen:
         rows = sorted({card_of(cls).row for cls in methods().values()})
-        raise SettingError(f"No card of a method holds {find!r}. The rows are: {'; '.join(rows)}.")
+        raise SettingError(f"No method card contains {find!r}. The rows are: {'; '.join(rows)}.")
     rows_of: dict[str, Mapping[str, Card]] = {}
     for name, cls in chosen.items():
         card = card_of(cls)

@@ -19,7 +19,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and leave.
 
     Args:
-        arguments: What stands behind `lessen`; None takes it from the process.
+        arguments: The command-line arguments after `lessen`; None takes them from the process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
@@ -33,7 +33,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         # What the library itself writes raises `LessenError`; this is a path on the command line, or a temporary file.
         place = "" if error.filename is None else f"{error.filename}: "
-        said = f"{place}{error.strerror or error}. Check that the path can be read and written, and that there is room."
+        said = f"{place}{error.strerror or error}. Check the permissions of the path and the free space on the disk."
         _leave(error, said, words)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

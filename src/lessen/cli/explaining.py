@@ -44,7 +44,7 @@ def explained(
     from lessen.zoo import build
 
     if data is not None and shape is not None:
-        raise SettingError("--data and --shape both say what the network takes; give one of them.")
+        raise SettingError("--data and --shape both define the network's inputs; give only one of them.")
     network = build(model, weights=weights, **dict(pair(text) for text in pairs)).eval()
     inputs, count = _inputs(model, network, data, shape)
     coupling = analyse(network, inputs)
@@ -69,15 +69,15 @@ def show_explanation(found: Explanation, console: Console) -> None:
         table.add_row(Text(group["name"]), *(f"{figure:,}" for figure in figures), Text(_shared(group)))
     console.print(f"{found['model']}: {found['parameters']:,} parameters, {found['multiply_adds']:,} multiply-adds.")
     if found["groups"]:
-        console.print("What goes when one index of a group goes:")
+        console.print("Removed together with one index of a group:")
         console.print(table)
     else:
-        console.print("Nothing in it can be pruned.")
+        console.print("No channels of this network can be pruned.")
     reasons: dict[str, list[str]] = {}
     for row in found["pinned"]:
         reasons.setdefault(row["reason"], []).append(f"{row['tensor']}[{row['axis']}]")
     if reasons:
-        console.print("Left alone, parameter[axis]:")
+        console.print("Not pruned, as parameter[axis]:")
     for reason, places in reasons.items():
         more = f" and {len(places) - _MOST} more" if len(places) > _MOST else ""
         console.print(Text(f"  {reason}: {', '.join(places[:_MOST])}{more}"))
@@ -97,7 +97,9 @@ def _inputs(model: str, network: nn.Module, data: str | None, shape: str | None)
         return load(data).example(2), 2
     sizes = _sizes(shape) if shape is not None else _known(model, network)
     if sizes is None:
-        raise SettingError(f"What does {model} take? Give --shape, as --shape 3,32,32, or --data, as --data digits.")
+        raise SettingError(
+            f"The inputs of {model} are not known. Give --shape, as --shape 3,32,32, or --data, as --data digits."
+        )
     return torch.rand(2, *sizes), 2
 
 

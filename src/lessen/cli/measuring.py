@@ -59,7 +59,7 @@ def measured(
         return measure(path, task, run=program, runtime=runtime, batch_sizes=batches, threads=threads)
     if path.exists():
         raise NetworkError(
-            f"{model} is no file that can be measured; known endings are {', '.join(RUNTIMES)}, .safetensors."
+            f"{model} cannot be measured; supported file extensions are {', '.join(RUNTIMES)}, .safetensors."
         )
     network = build(model, weights=weights, **arguments).eval()
     task = None if data is None else load(data)
@@ -84,7 +84,7 @@ def show_records(records: Sequence[Record], console: Console) -> None:
     console.print(table)
     for reason in dict.fromkeys(record.detail.get("reason") for record in records if record.value is None):
         if reason is not None:
-            console.print(Text(f"No value: {reason}."))
+            console.print(Text(f"Not measured: {reason}."))
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""What everything else stands on: contracts, data, records, settings, files, seeds, errors."""
+"""The foundation of all other packages: contracts, data, records, settings, files, seeds, errors."""
 
 from lessen.core.card import Card
 from lessen.core.contracts import Beside, Bridge, Clock, Context, LearnedObjective, Objective, Operation, Plan, Times

@@ -34,8 +34,8 @@ def bounded(most: int, error: type[LessenError], what: str) -> Iterator[None]:
 
     def refuse(asked: int) -> LessenError:
         return error(
-            f"{what} asks for more than {asked / 2**30:,.1f} GiB of memory, and is allowed {most / 2**30:,.1f} GiB. "
-            "Its sizes are wrong, or the file was altered."
+            f"{what} needs more than {asked / 2**30:,.1f} GiB of memory, and the limit is {most / 2**30:,.1f} GiB. Its "
+            "sizes are wrong, or the file was edited."
         )
 
     with _Limit(most, refuse):

@@ -1,4 +1,4 @@
-"""The card of a method: what it is, what it costs and when it fails, beside the code that does it."""
+"""The card of a method: what it is, what it costs and when it fails, next to its code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Card:
     """What a reader of the catalogue must know about one method.
 
     Args:
-        row: Where it stands in the taxonomy, as "knowledge / indirect features" or "operations / pruning".
+        row: Its place in the taxonomy, as "knowledge / indirect features" or "operations / pruning".
         paper: The source: an arXiv number, or authors, venue and year.
         says: One sentence: what it does.
         costs: What it costs in training and in the shipped model.

@@ -16,7 +16,7 @@ from lessen.core.errors import DataError
 
 
 class Beside(enum.Enum):
-    """What of the batch an objective asks for beside the teacher's value."""
+    """What an objective needs of the batch in addition to the teacher's value."""
 
     LABELS = "labels"
     INDEX = "index"
@@ -143,13 +143,13 @@ class Context:
             DataError: there is no loss, or a label is no class of these outputs.
         """
         if self.loss is None:
-            raise DataError("A loss is needed, and the context has none: Context(loss=...).")
+            raise DataError("This operation needs a loss, and the context has none. Give Context(loss=...).")
         classes = isinstance(outputs, Tensor) and outputs.ndim == 2 and labels.ndim == 1
         if classes and not labels.is_floating_point():
             wrong = labels[((labels < 0) & (labels != IGNORED)) | (labels >= outputs.shape[1])]
             if len(wrong):
                 raise DataError(
-                    f"A calibration batch has the label {int(wrong[0])}, but the network knows {outputs.shape[1]} "
+                    f"A calibration batch has the label {int(wrong[0])}, but the network has {outputs.shape[1]} "
                     "classes, numbered from 0."
                 )
         return self.loss(outputs, labels)

@@ -104,7 +104,7 @@ class DatasetExamples:
             return Batch(torch.stack([torch.as_tensor(item) for item in items]), index_N)
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
             raise DataError(
-                f"The items {_some(index_N)} of the {type(self.dataset).__name__} cannot be put together "
+                f"The items {_some(index_N)} of the {type(self.dataset).__name__} cannot be collated "
                 f"({_first_line(error)}). Each must be (input, label) or an input, and all inputs of one shape."
             ) from error
 
@@ -125,7 +125,7 @@ def items_of(dataset: Any, index_N: Tensor, drawing: Drawing) -> list[Any]:
         except Exception as error:
             raise DataError(
                 f"Item {i} of the {type(dataset).__name__} cannot be read ({type(error).__name__}: "
-                f"{_first_line(error)}). Repair it or take it out."
+                f"{_first_line(error)}). Repair it or remove it."
             ) from error
     return items
 

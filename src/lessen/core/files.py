@@ -78,8 +78,8 @@ def writing(path: Path) -> Iterator[None]:
 def cannot_write(path: Path, error: OSError) -> RunError:
     """The error of a file that cannot be written."""
     return RunError(
-        f"{path} cannot be written: {error.strerror or error}. What was there before is whole. Make room, or choose "
-        "another place, then give the same command again; a run that was interrupted goes on with `lessen resume`."
+        f"{path} cannot be written: {error.strerror or error}. The previous version is intact. Free some space or "
+        "choose another place, then give the same command again; an interrupted run continues with `lessen resume`."
     )
 
 
@@ -146,7 +146,7 @@ def read_described(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     kept = about.pop(_CHECKSUM, None)
     if kept is not None and kept != _checksum(tensors, about):
         raise WeightsError(
-            f"{path} is damaged: its checksum does not fit the tensors in it. Restore it from a copy, or make it again."
+            f"{path} is damaged: its checksum does not match its tensors. Restore it from a copy, or create it again."
         )
     return tensors, about
 
@@ -203,7 +203,7 @@ def read_text(
         with path.open("rb") as stream:
             content = stream.read(most + 1)
         if len(content) > most:
-            raise error(f"{path} has more than {most:,} bytes, which is too much for {expected}.")
+            raise error(f"{path} has more than {most:,} bytes, the limit for {expected}.")
         return content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as cause:
         raise error(f"{path} cannot be read as {expected}: {cause}.") from cause

@@ -38,7 +38,7 @@ def read_sound_lines(path: Path, sound: Callable[[dict[str, Any]], bool] = lambd
         elif line.strip() and number < len(lines):
             damaged += 1
     if damaged:
-        _SAY.warning("%s: %d damaged lines are left out. Only the curves of the report need them.", path, damaged)
+        _SAY.warning("%s: %d damaged lines were skipped. Only the curves of the report need them.", path, damaged)
     return rows
 
 

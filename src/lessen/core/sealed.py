@@ -40,7 +40,7 @@ def read_sealed(path: Path, *, advice: str) -> Any:
     if not isinstance(found, dict) or found.keys() != {_SEAL, "content"}:
         raise RunError(f"{path} is damaged, or was not written by lessen: it has no checksum. {advice}")
     if found[_SEAL] != _checksum(found["content"]):
-        raise RunError(f"{path} is damaged: its checksum does not fit what it holds. {advice}")
+        raise RunError(f"{path} is damaged: its checksum does not match its content. {advice}")
     return found["content"]
 
 

@@ -43,7 +43,7 @@ def check_where(model: nn.Module, **settings: Where) -> None:
         settings: By what they are called, as `where=...` and `exclude=...`.
 
     Raises:
-        PlanError: a name or pattern means no module; the text says which is close.
+        PlanError: a name or pattern matches no module; the text says which is close.
     """
     names = [name for name, _ in model.named_modules(remove_duplicate=False)]
     for setting, where in settings.items():

@@ -79,7 +79,7 @@ class Arrays:
         if self.file.suffix == ".npy":
             return {"train": (read_npy(self.file), None if self.labels is None else read_npy(self.labels))}
         if self.labels is not None:
-            raise DataError(f"{self.file} holds labels of its own (y), so labels={self.labels} cannot be given too.")
+            raise DataError(f"{self.file} contains labels (y), so labels={self.labels} cannot be given too.")
         held, names = read_npz(self.file, _is_used)
         pairs = {
             split: (array, held.get("y" if name == "x" else "y_" + name.removeprefix("x_")))
@@ -137,7 +137,7 @@ class CollatedExamples:
                 made = self.collate(items)
             except Exception as error:
                 raise DataError(
-                    f"The collate_fn of the loader cannot put items {index_N[:4].tolist()} together "
+                    f"The collate_fn of the loader cannot collate items {index_N[:4].tolist()} "
                     f"({type(error).__name__}: {error}). It must return (inputs, labels)."
                 ) from error
         inputs, labels = _pair(made)

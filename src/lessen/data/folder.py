@@ -100,7 +100,7 @@ def _images(root: Path) -> list[str]:
                     elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
                         if not entry.is_file():
                             raise DataError(
-                                f"{entry.path} is named like an image, but is no file that can be read. Take it out."
+                                f"{entry.path} is named like an image, but is not a readable file. Remove it."
                             )
                         found.append(entry.path)
     except OSError as error:

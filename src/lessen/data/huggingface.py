@@ -120,7 +120,7 @@ class HuggingFace:
 
     def _text(self, rows: Any, source: str, target: str) -> StoredExamples:
         if self.tokenizer is None:
-            raise DataError(f"Column {source!r} of {self.name} is text. Give tokenizer= to turn it into numbers.")
+            raise DataError(f"Column {source!r} of {self.name} is text. Give tokenizer= to turn it into token ids.")
         transformers = need("transformers", "zoo")
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(self.tokenizer, trust_remote_code=False)

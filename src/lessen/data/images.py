@@ -203,7 +203,7 @@ def decode(
                 made = made.resize(size[::-1], pil.Resampling.BILINEAR)
             pixels = torch.from_numpy(np.array(made, dtype=np.uint8))
     except Exception as error:  # whatever a damaged file leads to
-        raise DataError(f"The image {name} cannot be read ({error}). Repair it or take it out.") from error
+        raise DataError(f"The image {name} cannot be read ({error}). Repair it or remove it.") from error
     return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
 
@@ -222,7 +222,7 @@ def standardise(
     """
     for name, given in (("mean", mean), ("spread", spread)):
         if given is not None and len(given) != channels:
-            raise SettingError(f"{name} holds {len(given)} numbers, but there are {channels} channels. Give one each.")
+            raise SettingError(f"{name} has {len(given)} values, but there are {channels} channels. Give one for each.")
     if mean is None or spread is None:
         train = splits["train"]
         some = torch.arange(0, len(train), max(1, len(train) // most))

@@ -66,8 +66,8 @@ def read_labels(examples: Examples) -> Tensor | None:
             return None
         if not found and len(examples) > NOTICED:
             warnings.warn(
-                f"Nothing tells the labels of the {len(examples)} training examples, so each of them is read once. "
-                "Give the dataset a list `targets`, or give classes=, to save this.",
+                f"The dataset does not list the labels of its {len(examples)} training examples, so each of them is "
+                "read once. Give the dataset a list `targets`, or give classes=, to save this.",
                 stacklevel=2,
             )
         found.append(batch.labels)
@@ -106,7 +106,7 @@ def numbered(labels_N: Tensor) -> tuple[str, ...]:
     if low < 0 or high >= max(MOST_CLASSES, len(labels_N)) or (low == 1 and len(labels_N.unique()) == high):
         raise DataError(
             f"The training labels are {len(labels_N.unique())} different whole numbers from {low} to {high}, but "
-            "classes are numbered from 0. Number them with numpy.unique(labels, return_inverse=True)[1], or give "
+            "classes are numbered from 0. Renumber them with numpy.unique(labels, return_inverse=True)[1], or give "
             "labels of type float32 if they are numbers to predict."
         )
     return tuple(str(number) for number in range(high + 1))

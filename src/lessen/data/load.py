@@ -49,7 +49,7 @@ def load(what: Any, **settings: Any) -> Data:
     if isinstance(what, Data) or (isinstance(what, Source) and not isinstance(what, type)):
         if settings:
             raise DataError(
-                f"{type(what).__name__} has its settings already; {', '.join(settings)} cannot be given too."
+                f"{type(what).__name__} already has its settings; {', '.join(settings)} cannot be given as well."
             )
         return what if isinstance(what, Data) else what.load()
     if isinstance(what, str | Path):
@@ -70,9 +70,7 @@ def _source(name: str, settings: Mapping[str, Any]) -> Source:
     if path.suffix in {".npz", ".npy"}:
         return Arrays(file=path, **settings)
     known = did_you_mean(name, NAMED)
-    raise DataError(
-        f"There is no data set, folder, .npz or .npy file {name!r}: {known} 'huggingface:NAME' is another way."
-    )
+    raise DataError(f"There is no data set, folder, .npz or .npy file {name!r}: {known} 'huggingface:NAME' also works.")
 
 
 def _splits(what: Any) -> dict[str, Any]:
@@ -82,8 +80,7 @@ def _splits(what: Any) -> dict[str, Any]:
         return {"train": what}
     if isinstance(what, tuple | list) and any(_is_list_of_numbers(part) for part in what):
         raise DataError(
-            "Lists of numbers can be meant in several ways. Make arrays of them: (numpy.asarray(inputs), "
-            "numpy.asarray(labels))."
+            "Lists of numbers are ambiguous. Make arrays of them: (numpy.asarray(inputs), numpy.asarray(labels))."
         )
     if isinstance(what, tuple | list) and len(what) in {2, 3}:
         # A pair of arrays is inputs and labels; a pair of anything else is train and test.
@@ -93,7 +90,7 @@ def _splits(what: Any) -> dict[str, Any]:
         return dict(zip(names, what, strict=True))
     raise DataError(
         f"Data of type {type(what).__name__} is not known. Give a name, a folder, (inputs, labels), a (train, test) "
-        "pair of loaders or datasets, or a dict with one a split."
+        "pair of loaders or datasets, or a dict with one entry per split."
     )
 
 

@@ -53,7 +53,7 @@ def complete(found: Mapping[str, Examples], *, validation: float, test: float, s
         splits[known] = examples
     if "train" not in splits:
         raise DataError(
-            f"There is no train split, only {', '.join(sorted(splits)) or 'nothing'}. Give what to learn from."
+            f"There is no train split, only {', '.join(sorted(splits)) or 'nothing'}. Give data to train on."
         )
     for name, share in (("test", test), ("validation", validation)):
         if name not in splits:
@@ -88,7 +88,7 @@ def shuffled(count: int, labels_N: Tensor | None, *, seed: int, purpose: str) ->
     place_N = torch.empty(count, dtype=torch.float64)
     for label in drawn_N.unique():
         members = (drawn_N == label).nonzero().flatten()
-        # The i-th of n members stands at (i + 1/2) / n of the way, whatever n is.
+        # The i-th of n members is at (i + 1/2) / n of the range, for every n.
         place_N[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
     return order_N[place_N.argsort(stable=True)]
 

@@ -2,7 +2,7 @@
 
 An export takes seconds, and a table of widths asks for dozens of networks that differ in the sizes of their tensors
 alone. So the first is exported, and the others are its file with their tensors in the place of its own. Whether that is
-their file is proven by running it beside the network; where it is not, the network is exported as well.
+their file is proven by comparing it with the network; where it is not, the network is exported as well.
 """
 
 from __future__ import annotations

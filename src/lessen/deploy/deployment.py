@@ -72,7 +72,7 @@ def deploy(
         data: Example inputs, validation examples to verify on, test examples to report on.
         folder: Where to write.
         int8: The same network quantized, or None.
-        reference: The teacher; its files are timed beside. None compares with the network's own fp32 file.
+        reference: The teacher; its files are timed in the same run. None compares with the network's own fp32 file.
         settings: Which files, how verified, how timed.
         seed: Of the order of timing.
     """
@@ -174,7 +174,7 @@ def _write(file: DeployedFile, tracing: _Tracing) -> None:
         case TorchProgram():
             export_pt2(file.network, inputs, file.path, program=tracing.program(file.network))
         case _:
-            raise ExportError(f"No way to write a file for {type(file.runtime).__name__} is known.")
+            raise ExportError(f"No exporter is known for {type(file.runtime).__name__}.")
 
 
 def _time(
@@ -209,19 +209,17 @@ def _reference(files: Sequence[DeployedFile]) -> DeployedFile | None:
 
 
 def _notes(files: Sequence[DeployedFile], named: Recommendation | None, size: int) -> list[str]:
-    notes = [f"{file.name} does not pass: {file.verified.reason}" for file in files if not file.verified.passed]
+    notes = [f"{file.name} failed verification: {file.verified.reason}" for file in files if not file.verified.passed]
     for file in files:
         plain = next((one for one in files if one.runtime == file.runtime and one.shipped and not one.int8), None)
         if not file.int8 or plain is None or size not in file.speed or size not in plain.speed:
             continue
         if file.kernels.integer_share < 50:
             notes.append(
-                f"{file.name} holds int8 weights, but {file.runtime.name} computes most of it in floating point."
+                f"{file.name} has int8 weights, but {file.runtime.name} computes most of it in floating point."
             )
         if file.target == "vnni":
-            notes.append(
-                f"{file.name} holds 8-bit weights: it is for processors with VNNI (target='any' takes 7 bits)."
-            )
+            notes.append(f"{file.name} has 8-bit weights: it is for processors with VNNI (target='any' uses 7 bits).")
         was, now = plain.speed[size].latency, file.speed[size].latency
         if was is not None and now is not None and was.value < now.value:
             ratio = was.value / now.value

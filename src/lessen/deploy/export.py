@@ -66,13 +66,13 @@ def export_onnx(
         proto = _onnx(exported, optimize=optimize)
     except Exception as error:
         if not any(node.target is _ATTENTION for node in exported.graph.nodes):
-            raise ExportError(f"{type(model).__name__} cannot be written as ONNX. {_last_line(error)}") from error
+            raise ExportError(f"{type(model).__name__} cannot be exported to ONNX. {_last_line(error)}") from error
         try:  # attention over other than four axes, or whose strides nobody knows: written as products and a softmax
             with _exporting():
                 exported = exported.run_decompositions({_ATTENTION: _attention})
             proto = _onnx(exported, optimize=optimize)
         except Exception as again:
-            raise ExportError(f"{type(model).__name__} cannot be written as ONNX. {_last_line(again)}") from again
+            raise ExportError(f"{type(model).__name__} cannot be exported to ONNX. {_last_line(again)}") from again
     target = target_of(model)
     if target is not None:
         proto.metadata_props.add(key=TARGET, value=target)
@@ -168,7 +168,7 @@ def export_pt2(
 
 
 def export_openvino(onnx_file: Path | str, path: Path | str) -> Path:
-    """Turn an ONNX file, fp32 or with quantize pairs, into an OpenVINO model: `path` (`.xml`) and a `.bin` beside it.
+    """Turn an ONNX file, fp32 or with quantize pairs, into an OpenVINO model: `path` (`.xml`) and a `.bin` next to it.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -184,7 +184,7 @@ def export_openvino(onnx_file: Path | str, path: Path | str) -> Path:
             compact(openvino, model)
             openvino.save_model(model, str(part), compress_to_fp16=False)
         except RuntimeError as error:
-            raise ExportError(f"OpenVINO does not read {onnx_file}. {_last_line(error)}") from error
+            raise ExportError(f"OpenVINO cannot read {onnx_file}. {_last_line(error)}") from error
         write_whole(path.with_suffix(".bin"), lambda to: to.write_bytes(part.with_suffix(".bin").read_bytes()))
         write_whole(path, lambda to: to.write_bytes(part.read_bytes()))
     return path
@@ -208,8 +208,8 @@ def trace(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
             return torch.export.export(own, args, kwargs, dynamic_shapes=_for_forward(own, shapes), strict=False)
     except Exception as error:
         raise ExportError(
-            f"{type(model).__name__} cannot be traced for any number of examples. {_last_line(error)} "
-            "Look for Python branches on values of tensors, and for shapes with the number of examples written in."
+            f"{type(model).__name__} cannot be traced for a variable batch size. {_last_line(error)} Look for Python "
+            "branches on values of tensors, and for shapes with a fixed batch size."
         ) from error
 
 
@@ -230,7 +230,7 @@ def _serialized(proto: Any, name: str) -> bytes:
         content: bytes = proto.SerializeToString()
     except EncodeError as error:
         raise ExportError(
-            f"{name} does not fit into one ONNX file, which ends at 2 GiB. Make the network smaller first."
+            f"{name} does not fit into one ONNX file, which is limited to 2 GiB. Make the network smaller first."
         ) from error
     return content
 

@@ -79,7 +79,7 @@ def _read_onnxruntime(file: Path, inputs: Inputs) -> Kernels:
         products = [node for node in model.graph.node if node.op_type in _SECOND]
         integer = sum(node.op_type in _INTEGER for node in products)
         if integer != sum(counts[name] for name in _INTEGER):
-            raise ExportError(f"ONNX Runtime chooses other integer kernels for {file} when it changes the layout.")
+            raise ExportError(f"ONNX Runtime chooses different integer kernels for {file} when it changes the layout.")
         shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
         # Shapes of what is computed are seen in a run with every operand and result of a product given out.
         wanted = {name for node in products for name in (*_operands(node), node.output[0])} - set(shapes)
@@ -151,8 +151,6 @@ def _text(about: Any, key: str) -> str:
 def _kernels(counts: Mapping[str, int], work: Mapping[str, int], *, integer: Any) -> Kernels:
     total = sum(work.values())
     if not total:
-        raise ExportError(
-            "The file has no kernel that multiplies and adds; it cannot be the network that was exported."
-        )
+        raise ExportError("The file has no kernel that multiplies and adds, so it is not the exported network.")
     share = 100 * sum(done for name, done in work.items() if name in integer) / total
     return Kernels(counts=dict(counts), multiply_adds=dict(work), integer_share=share)

@@ -13,7 +13,7 @@ import numpy as np
 
 
 def absorb_pads(graph: Any) -> None:
-    """Let convolutions pad where a Pad of zeros stands before them between pairs of one grid, in place.
+    """Merge a Pad of zeros into the convolution after it where the pairs between them have one grid, in place.
 
     Args:
         graph: With constants as initializers.

@@ -83,7 +83,7 @@ class DeployedFile:
         int8: Whether it is meant to compute in whole numbers.
         reference: Whether it is the teacher's, there to be compared with.
         shipped: Whether it may be recommended; a step in between may not.
-        bytes: On the disk, with all it needs beside it; 0 if it could not be written.
+        bytes: On the disk, with the files that belong to it; 0 if it could not be written.
         verified: Whether it says what its network says, and why.
         kernels: What really runs.
         against: The fp32 file of the same runtime that it is compared with: the teacher's, or the network's own.
@@ -119,7 +119,7 @@ def planned(stands: Sequence[Stand], folder: Path, settings: Deploy) -> list[Dep
         NetworkError: there is no network.
     """
     if not stands:
-        raise NetworkError("There is nothing to deploy; give at least one network.")
+        raise NetworkError("There are no networks to deploy; give at least one.")
     teachers = [stand for stand in stands if stand.step == 0]
     learned = [stand for stand in stands if stand.step > 0]
     last = learned.pop() if learned else teachers.pop()

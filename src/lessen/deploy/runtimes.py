@@ -108,8 +108,9 @@ class TorchProgram:
     def load(self, file: Path, *, threads: int) -> Program:
         if _identity(_existing(file)) not in _trusted:
             raise ExportError(
-                f"{file} is a torch.export program that was not written just now, and to load it is to execute what it "
-                "holds. If you trust this file, say so with --allow-import (in Python: lessen.deploy.trust_pt2(file))."
+                f"{file} is a torch.export program that this process did not write, and loading it executes its "
+                "content. If you trust this file, allow it with --allow-import (in Python: "
+                "lessen.deploy.trust_pt2(file))."
             )
         try:
             module = torch.export.load(file).module()
@@ -134,7 +135,7 @@ def _answer(outputs: Sequence[Any], file: Path) -> Tensor:
     if not isinstance(first, np.ndarray) or first.dtype.kind not in "biuf" or first.ndim == 0:
         what = f"{first.dtype} {first.shape}" if isinstance(first, np.ndarray) else type(first).__name__
         raise ExportError(
-            f"The first output of {file} is {what}; expected numbers of shape (N, ...), one for an example."
+            f"The first output of {file} is {what}; expected numbers of shape (N, ...), one row per example."
         )
     return torch.from_numpy(first)
 
@@ -175,7 +176,7 @@ def open_session(file: Path, *, threads: int, level: Level = "all", optimized: P
         threads: How many threads one operator may use; operators run one after another.
         level: How far to optimise: "all" is what ONNX Runtime does by itself, "extended" leaves the layout of tensors
             alone, "disable" runs the nodes of the file as they are.
-        optimized: Where to write the optimised graph, its weights in a file beside it, or None.
+        optimized: Where to write the optimised graph, with its weights in a file next to it, or None.
 
     Raises:
         ExportError: there is no such file, or ONNX Runtime does not take it.
@@ -203,7 +204,7 @@ def open_session(file: Path, *, threads: int, level: Level = "all", optimized: P
     try:
         session = onnxruntime.InferenceSession(str(_existing(file)), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its classes derive from Exception alone
-        raise ExportError(f"ONNX Runtime does not take {file}: {error}. Export it again.") from error
+        raise ExportError(f"ONNX Runtime cannot load {file}: {error}. Export it again.") from error
     _check_target(file, session.get_modelmeta().custom_metadata_map.get(TARGET))
     return session
 
@@ -230,7 +231,7 @@ def compile_openvino(file: Path, *, threads: int) -> Any:
         model = core.read_model(str(_existing(file)))
         compiled = core.compile_model(model, "CPU", settings_of_plugin)
     except RuntimeError as error:
-        raise ExportError(f"OpenVINO does not take {file}: {error}. Export it again.") from error
+        raise ExportError(f"OpenVINO cannot load {file}: {error}. Export it again.") from error
     _check_target(file, str(model.get_rt_info(place).value) if model.has_rt_info(place) else None)
     return compiled
 
@@ -239,8 +240,8 @@ def _check_target(file: Path, target: str | None) -> None:
     """Warn where a file with 8-bit weights runs on a processor that adds their products in 16 bits."""
     if target == "vnni" and saturates_int8():
         warnings.warn(
-            f"{file} holds 8-bit weights, for processors with VNNI. This one adds products in 16 bits and may cut sums "
-            "off without a word. Quantize with target='any', which takes 7 bits.",
+            f"{file} has 8-bit weights, for processors with VNNI. This one adds products in 16 bits and may silently "
+            "saturate. Quantize with target='any', which uses 7 bits.",
             stacklevel=4,
         )
 
@@ -258,7 +259,7 @@ def named(inputs: Inputs, names: Sequence[str]) -> dict[str, np.ndarray[Any, Any
         values = (inputs,) if isinstance(inputs, Tensor) else inputs
         given = dict(zip(names, values, strict=False))
     if len(given) != len(names):
-        raise ExportError(f"The file takes {len(names)} inputs ({', '.join(names)}), but got {len(given)} of them.")
+        raise ExportError(f"The file takes {len(names)} inputs ({', '.join(names)}), but got {len(given)}.")
     return {name: value.detach().cpu().contiguous().numpy() for name, value in given.items()}
 
 

@@ -66,9 +66,9 @@ def use_cache(unit: NetworkUnit, examples: Examples, home: Home, *, folder: Path
         wrong = reader.differs(few_N, _now(unit, examples.fetch(few_N), home))
         if wrong is not None:
             raise RunError(
-                f"The cache in {where} does not hold what {unit.name!r} gives now at {str(wrong)!r}: it was made by "
-                "another teacher. Choose another folder, or remove this one. A teacher that answers differently each "
-                "time is told by Cache(key=...)."
+                f"The cache in {where} differs from what {unit.name!r} now computes at {str(wrong)!r}: it was made by "
+                "another teacher. Choose another folder, or remove this one. For a teacher whose outputs differ each "
+                "time, set Cache(key=...)."
             )
     unit.cached = reader
 
@@ -79,8 +79,8 @@ def _identity(unit: NetworkUnit, cache: Cache) -> str:
         return f"key {cache.key}"
     if not unit.module.state_dict():
         raise SettingError(
-            f"The cache of {unit.name!r} cannot tell this teacher from another one: it has no weights. Give a word for "
-            "it, Cache(key=...), and another one whenever it answers differently."
+            f"The cache of {unit.name!r} cannot tell this teacher from another one: it has no weights. Give it a name, "
+            "Cache(key=...), and a new name whenever its outputs change."
         )
     return identity(unit.module)
 
@@ -151,8 +151,8 @@ def _fill(
                     stored = value.detach().float().cpu().numpy().astype(numpy_type)
                 if not np.isfinite(stored).all():
                     raise DataError(
-                        f"What {unit.name!r} gives at {str(tap)!r} does not fit into half precision, or is not finite. "
-                        "Store it in full, or look for NaN in its weights."
+                        f"The outputs of {unit.name!r} at {str(tap)!r} do not fit into half precision, or are not "
+                        "finite. Store it in full, or look for NaN in its weights."
                     )
                 put(files[0], stored)
         unit.forget()

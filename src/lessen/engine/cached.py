@@ -117,7 +117,7 @@ class Reader:
             arrays = [_open(folder / name, count) for name in entry.files(tap)]
             if not _fits(arrays, entry, shapes.get(tap)):
                 found = [tuple(array.shape) for array in arrays]
-                raise RunError(f"{folder} holds something else than {str(tap)!r} gives: {found}. {_ADVICE}")
+                raise RunError(f"{folder} does not match the outputs of {str(tap)!r}: {found}. {_ADVICE}")
             self._taps[tap] = (entry, arrays)
 
     def __call__(self, index_N: Tensor) -> dict[Tap, Any]:

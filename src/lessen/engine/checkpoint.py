@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file each, written whole or not at all, with its JSON in the header.
 
 A file holds everything that decides how the run goes on: networks, bridges, gates, snapshots, optimizers, the position,
-and how good the best was; the best states stand beside it in files of their own. Random numbers need no state: they are
-derived from the seed and the step. Nothing in a file is executed.
+and how good the best was; the best states are stored next to it in files of their own. Random numbers need no state:
+they are derived from the seed and the step. Nothing in a file is executed.
 """
 
 from __future__ import annotations

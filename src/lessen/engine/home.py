@@ -104,7 +104,7 @@ class Home:
         if processes() not in {1, self.processes}:
             raise SettingError(
                 f"The launcher started {processes()} processes, but accelerate found {self.processes}. Unset "
-                "ACCELERATE_USE_CPU and what else sets up accelerate, or start one process."
+                "ACCELERATE_USE_CPU and other settings of accelerate, or start one process."
             )
         if wanted is not None and (wanted.type != self.device.type or wanted.index not in {None, self.device.index}):
             raise SettingError(f"The device {wanted} was asked for, but accelerate found {self.device}.")

@@ -90,7 +90,7 @@ class Course:
         track: Sequence[Tracker] = (),
     ) -> None:
         if not stages:
-            raise SettingError("There is nothing to run: give at least one stage.")
+            raise SettingError("There are no stages to run; give at least one.")
         for stage in stages:
             check(stage)
         self.stages, self.data, self.seed, self.device, self.track = list(stages), data, seed, device, track
@@ -116,7 +116,7 @@ class Course:
     def _look_up(self, checkpoints: Checkpoints, *, resume: bool) -> Saved | None:
         if not resume:
             if checkpoints.folder.is_dir() and any(checkpoints.folder.glob("checkpoint-*")):
-                raise RunError(f"{self.folder} holds a run already. Resume it, or choose another folder.")
+                raise RunError(f"{self.folder} already contains a run. Resume it, or choose another folder.")
             return None
         return checkpoints.newest()
 

@@ -340,7 +340,7 @@ class Training:
                 raise RunError(
                     f"This run cannot be resumed: at the same weights, the edge {name} of stage {self.stage.name!r} "
                     f"gave {value:.6g} on the first examples, and gives {found:.6g} now. Its loss, its teacher or the "
-                    "data is not what it was. Resume with the same ones, or choose another folder."
+                    "data has changed. Resume with the same ones, or choose another folder."
                 )
 
     def _remember(self, figures: Figures) -> bool:

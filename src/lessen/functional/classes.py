@@ -22,11 +22,11 @@ def class_numbers(logits_NC: Tensor, labels_N: Tensor, *, what: str) -> Tensor:
     shapes = f"logits {tuple(logits_NC.shape)}, labels {tuple(labels_N.shape)}"
     if labels_N.is_floating_point():
         raise DataError(
-            f"{what} needs one class number for each example, but the labels are of {labels_N.dtype} ({shapes}), as "
-            "mixed or soft labels are. Use labels that are whole numbers, or an objective without labels: SoftTargets."
+            f"{what} needs one class index for each example, but the labels are of {labels_N.dtype} ({shapes}), as "
+            "mixed or soft labels are. Use integer labels, or an objective without labels: SoftTargets."
         )
     if logits_NC.ndim < 2 or labels_N.shape != logits_NC.shape[:1] + logits_NC.shape[2:]:
-        expected = "labels (N, ...) beside logits (N, C, ...)"
+        expected = "labels (N, ...) with logits (N, C, ...)"
         raise mismatch(logits_NC, labels_N, what=what, expected=expected, advice=f"Got {shapes}.")
     if logits_NC.shape[1] < 2:
         raise ShapeError(f"{what} needs two classes or more, but got {shapes}. Tap the logits of all classes.")

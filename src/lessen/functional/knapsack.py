@@ -81,7 +81,7 @@ def _item(loss: Sequence[float], cost: Sequence[float]) -> _Item:
             f"An item has losses {losses.shape} and costs {costs.shape}; expected as many, and at least one."
         )
     if not (np.isfinite(losses).all() and np.isfinite(costs).all()):
-        raise PlanError("A loss or a cost is not a finite number. Look at the scores and at the clock.")
+        raise PlanError("A loss or a cost is not a finite number. Check the scores and the measured times.")
     keep = _unbeaten(costs, losses)
     return _Item(keep, costs[keep], losses[keep])
 

@@ -30,9 +30,9 @@ def removal_order(
     Args:
         weight_RI: The weights.
         gram_II: H, positive definite.
-        gone_RI: What is gone before; it stands first in the order, at no cost.
+        gone_RI: What is already removed; it comes first in the order, at no cost.
         group: Consecutive inputs in groups of so many, of each of which no more than `most` go; None: any may go. What
-            cannot go stands last, with infinite cost.
+            cannot be removed comes last, with infinite cost.
         most: See `group`.
 
     >>> order, cost = removal_order(torch.tensor([[3.0, 1.0, 2.0]]), torch.eye(3))
@@ -87,7 +87,7 @@ def _order(weight_TI: Tensor, gram_II: Tensor, gone_TI: Tensor, group: int | Non
         cost_T, next_T = price_TI.min(1)
         stuck_T = cost_T.isinf()  # what cannot go at all goes last, in its order
         next_T = torch.where(stuck_T, (~gone_TI).to(torch.int8).argmax(1), next_T)
-        due_T = start_T <= step  # before that stands what was gone before
+        due_T = start_T <= step  # earlier positions hold what was already removed
         order_TI[due_T, step], cost_TI[due_T, step] = next_T[due_T], cost_T[due_T]
         gone_TI[each_T[due_T], next_T[due_T]] = True
         moving_T = due_T & ~stuck_T

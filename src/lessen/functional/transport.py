@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def line_transport(student_NC: Tensor, teacher_NC: Tensor, places_C: Tensor) -> Tensor:
-    """The Wasserstein-1 distance where classes stand in rising places on a line: the area between the two sums.
+    """The Wasserstein-1 distance for classes at increasing places on a line: the area between the two cumulative sums.
 
     >>> places = torch.tensor([0.0, 1.0, 3.0])
     >>> line_transport(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.0, 1.0]]), places)

@@ -21,7 +21,7 @@ def continue_sequences(
     end: int | None = None,
     pad: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Replace what stands from `start` on by what a network writes there; `tokens_NL` is not changed.
+    """Replace the tokens from `start` on by what a network generates; `tokens_NL` is not changed.
 
     Args:
         next_logits: From tokens (N, l) to logits of the token behind them, (N, V). It is called once a position.
@@ -30,7 +30,7 @@ def continue_sequences(
         uniforms_NL: In [0, 1), a number for each token: equal numbers write equal sequences, whatever else is written.
         temperature: Divides the logits; 0 takes the most probable word.
         end: The word that ends a sequence, and is still part of it; None: all go on to L.
-        pad: What stands behind the end.
+        pad: The token that fills positions after the end.
 
     Returns:
         The tokens, (N, L), and which of them were written, (N, L), bool.

@@ -30,7 +30,7 @@ class Cache:
         top_k: Of outputs of shape (N, C), keep only the k largest log-probabilities and the mass of all others. What is
             read back are log-probabilities whose tail is spread evenly, so they sum to one; at temperatures other
             than 1 the tail is an approximation. None: keep all outputs as they are.
-        key: A word that stands for the teacher: for one without weights (a service, a function), which must have one,
+        key: A name that identifies the teacher: for one without weights (a service, a function), which must have one,
             or one that answers differently each time. Give another word whenever its answers change; nothing is
             compared then. None: the teacher is told by its class, its settings, its weights, and what it says to four
             examples.

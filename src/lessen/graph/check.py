@@ -35,8 +35,8 @@ def check(stage: Stage) -> None:
         _check_edge(name, edge, nodes)
     if not any(works(edge) for edge in stage.graph.edges):
         raise GraphError(
-            f"Nobody learns in stage {stage.name!r}: no edge arrives with a weight other than 0 and an open gate. "
-            "Add an edge to a node with learns=True."
+            f"No node learns in stage {stage.name!r}: no edge that reaches a learning node has a non-zero weight and "
+            "an open gate. Add an edge to a node with learns=True."
         )
     _check_sharing(nodes)
     for sparsify, module in sparsified(stage).values():
@@ -55,7 +55,7 @@ def named(graph: Graph) -> dict[str, Node]:
         if node.name in nodes:
             raise GraphError(f"Two nodes are called {node.name!r}. Give each its own name.")
         if not node.name or any(mark in node.name for mark in (".", "->", ":", "#", "/")):
-            raise GraphError(f"A node cannot be called {node.name!r}: use a word without . -> : # or /.")
+            raise GraphError(f"A node cannot be called {node.name!r}: use a name without . -> : # or /.")
         nodes[node.name] = node
     return nodes
 
@@ -77,7 +77,7 @@ def learns(node: Node) -> bool:
 def _check_node(node: Node, nodes: Mapping[str, Node]) -> None:
     if isinstance(node, Network) and node.learns and node.cache is not None:
         raise GraphError(
-            f"The node {node.name!r} learns, so what it gives cannot be cached. Only frozen nodes have a cache."
+            f"The node {node.name!r} learns, so its outputs cannot be cached. Only frozen nodes have a cache."
         )
     if isinstance(node, Snapshot | Branch):
         _find(node.of, nodes, f"the node {node.name!r}", Network, "a network")
@@ -89,7 +89,7 @@ def _check_node(node: Node, nodes: Mapping[str, Node]) -> None:
                 member, nodes, f"the ensemble {node.name!r}", Network | Snapshot | Branch | Ensemble, "a network"
             )
             if isinstance(found, Ensemble) and node.name in _inside(found, nodes, ()):
-                raise GraphError(f"The ensembles {node.name!r} and {member!r} are made of each other.")
+                raise GraphError(f"The ensembles {node.name!r} and {member!r} contain each other.")
 
 
 def _inside(node: Ensemble, nodes: Mapping[str, Node], seen: tuple[str, ...]) -> set[str]:
@@ -108,7 +108,7 @@ def _check_edge(name: str, edge: Edge, nodes: Mapping[str, Node]) -> None:
     for node, tap in ((source, source_tap), (target, target_tap)):
         if isinstance(node, Labels | Ensemble) and set(each_tap(tap)) != {Tap()}:
             raise GraphError(
-                f"The edge {name} taps {str(tap)!r} in {node.name!r}, which has no inside. Leave the tap out."
+                f"The edge {name} taps {str(tap)!r} in {node.name!r}, which has no layers. Leave the tap out."
             )
     if not math.isfinite(edge.weight):
         raise GraphError(f"The edge {name} has the weight {edge.weight}. Give a finite number.")
@@ -116,8 +116,8 @@ def _check_edge(name: str, edge: Edge, nodes: Mapping[str, Node]) -> None:
         raise GraphError(f"The edge {name} sends gradient to the members of {target.name!r}, none of which can learn.")
     if not learns(target):
         raise GraphError(
-            f"The edge {name} arrives at {edge.target!r}, which cannot learn. Edges go from who teaches to who learns; "
-            "a network learns with learns=True."
+            f"The edge {name} arrives at {edge.target!r}, which cannot learn. An edge points from the teaching node to "
+            "the learning node; a network learns with learns=True."
         )
     if edge.to_source and not learns(source):
         raise GraphError(f"The edge {name} sends gradient to {edge.source!r}, which cannot learn. Leave to_source out.")
@@ -153,6 +153,6 @@ def _check_on_policy(graph: Graph, nodes: Mapping[str, Node]) -> None:
     for node in nodes.values():
         if isinstance(node, Network) and node.cache is not None:
             raise GraphError(
-                f"The node {node.name!r} is cached, but with on_policy it sees sequences that are written anew. "
-                "Leave the cache out."
+                f"The node {node.name!r} is cached, but with on_policy it sees newly generated sequences. Leave the "
+                "cache out."
             )

@@ -35,7 +35,7 @@ def check_loss(name: str, loss: Any, count: int, target: Any, source: Any) -> No
     if not isinstance(loss, Tensor) or loss.shape != (count,):
         came = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise GraphError(
-            f"The objective of the edge {name} gave {came} for {count} examples; it must give one loss an example, "
+            f"The objective of the edge {name} gave {came} for {count} examples; it must give one loss per example, "
             f"shape ({count},). Do not average in an objective."
         )
     if not bool(torch.isfinite(loss).all()):

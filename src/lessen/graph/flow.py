@@ -254,7 +254,7 @@ class Flow(nn.Module):
             schedule = node.schedule if isinstance(node, Network) else None
             self.owners[name] = Owner(name, mine, own or fit.optimizer, schedule or fit.schedule, moved)
         if not taken:
-            raise GraphError(f"Nobody learns in stage {self.stage.name!r}: no weight has requires_grad set.")
+            raise GraphError(f"No node learns in stage {self.stage.name!r}: no weight has requires_grad set.")
         for ready in self._ready.values():
             self._parameters_of[ready.target] = self._movable(ready.target)
 

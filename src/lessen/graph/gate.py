@@ -61,6 +61,6 @@ class Correct:
         del target
         if labels_N is None or labels_N.is_floating_point() or source_NC.ndim != labels_N.ndim + 1:
             raise GraphError(
-                "The gate Correct needs class numbers as labels and a source that gives one score a class."
+                "The gate Correct needs class indices as labels and a source that gives one score per class."
             )
         return (source_NC.argmax(1) == labels_N).to(losses_N.dtype)

@@ -78,9 +78,10 @@ class Gradual:
     card: ClassVar[Card] = Card(
         row="operations / sparse training",
         paper="arXiv:1710.01878",
-        says="Small weights go a few at a time, and the network adapts to each loss before the next.",
-        costs="One sort of the weights an update, one byte a weight. The file and the time are those of PruneWeights.",
-        fails_when="It ends where the learning rate is already small: nothing is left to adapt with.",
+        says="Small weights are removed a few at a time, and the network adapts before the next ones are.",
+        costs="One sort of the weights per update, one byte per weight. The file and its time are as with "
+        "PruneWeights.",
+        fails_when="It ends when the learning rate is already small: the network can then no longer adapt.",
         differs="Updates are counted over the stage, not in steps. A layer keeps at least one weight.",
     )
 

@@ -57,18 +57,19 @@ class GroupLasso:
     card: ClassVar[Card] = Card(
         row="operations / sparse training",
         paper="arXiv:1608.03665",
-        says="Channels pay for their norm while the network learns; those not worth it become zero, whole.",
-        costs="One pass over the weights a step. Nothing is smaller before PruneChannels has taken the zeros out.",
-        fails_when="The strength does not fit: too little and nothing reaches zero, too much and everything does.",
-        differs="A proximal step instead of a subgradient, so that zeros are exact. Only what makes a channel is in "
-        "its group, as every weight that reads one channel makes another.",
+        says="Training penalises the norm of each channel; channels that are not worth their penalty become zero as a "
+        "whole.",
+        costs="One pass over the weights per step. Nothing is smaller until PruneChannels has removed the zeros.",
+        fails_when="The strength is wrong: if it is too small nothing reaches zero, if too large everything does.",
+        differs="A proximal step instead of a subgradient, so that zeros are exact. Only the weights that compute a "
+        "channel are in its group, because every weight that reads one channel computes another.",
     )
 
     def check(self, model: nn.Module, /) -> None:
         """Whether the settings mean anything in this network."""
         check_where(model, where=self.where, exclude=self.exclude)
         if not any(self._wants(path, module) for path, module in model.named_modules()):
-            raise PlanError(f"GroupLasso finds nothing in this network: where={self.where!r} means no module.")
+            raise PlanError(f"GroupLasso finds nothing in this network: where={self.where!r} matches no module.")
 
     def start(self, model: nn.Module, /) -> Sparsifier:
         return _Shrinking(self, model)

@@ -38,7 +38,7 @@ class LinearHead:
     def build(self, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> nn.Module:
         if len(student_shape) not in {2, 3, 4} or len(teacher_shape) < 2:
             raise ShapeError(
-                f"LinearHead goes from a vector, tokens or a grid to an output, not from {tuple(student_shape)} to "
+                f"LinearHead maps a vector, tokens or a grid to an output, not {tuple(student_shape)} to "
                 f"{tuple(teacher_shape)}. Give the branch a head of its own."
             )
         features = student_shape[-1] if len(student_shape) == 3 else student_shape[1]

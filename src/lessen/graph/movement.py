@@ -56,12 +56,12 @@ class Movement:
     card: ClassVar[Card] = Card(
         row="operations / sparse training",
         paper="arXiv:2005.07683",
-        says="Weights that training moves towards zero go, however large they are.",
-        costs="A number and its gradient for each weight while training, and one sort an update. The file and the time "
-        "are those of PruneWeights.",
-        fails_when="A network is trained from scratch: where weights move says little before they have been somewhere.",
-        differs="Masks are chosen at so many moments instead of every step, and stay as they are from `end` on, where "
-        "the paper lets them move until the end. Of equal scores the larger weight stays.",
+        says="Weights that training moves towards zero are removed, however large they are.",
+        costs="A score and its gradient for each weight while training, and one sort per update. The file and its "
+        "time are as with PruneWeights.",
+        fails_when="The network is trained from scratch: how weights move says little while they are still random.",
+        differs="Masks are updated a fixed number of times instead of at every step, and stay as they are from `end` "
+        "on; the paper updates them until the end. Of equal scores the larger weight is kept.",
     )
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 The student writes: Agarwal et al., On-policy distillation of language models (GKD), ICLR 2024, arXiv:2306.13649,
 algorithm 1. The teacher writes: Kim & Rush, Sequence-level knowledge distillation, EMNLP 2016, arXiv:1606.07947.
 
-Shapes: N sequences, L positions. Labels stand where their tokens stand; -100 where a token does not count.
+Shapes: N sequences, L positions. Labels are aligned with tokens; -100 where a token does not count.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Writing:
     Args:
         temperature: Divides the logits; 0 takes the most probable word.
         end: The word that ends a sequence; None: all go on to the last position.
-        pad: What stands behind the end; it does not count.
+        pad: The token that fills positions after the end; these do not count.
         prompt: How many tokens of each sequence are given. None: all before the first whose label counts.
     """
 
@@ -95,7 +95,7 @@ def rewrite(network: nn.Module, batch: Batch, rows: Tensor, writing: Writing, *,
             f"{labels_NL.dtype} of shape {tuple(labels_NL.shape)}."
         )
     if labels_NL is None and writing.prompt is None:
-        raise DataError("The data has no labels that say where prompts end. Set the `prompt` of Writing.")
+        raise DataError("The data has no labels that tell where prompts end. Set the `prompt` of Writing.")
     labels_NL = _as_tokens(labels_NL, tokens_NL)
     if not len(rows):
         return Batch(batch.inputs, batch.index, labels_NL)
@@ -130,8 +130,8 @@ def _tokens(inputs: Inputs) -> Tensor:
             f"{tokens.dtype} of shape {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(inputs).__name__
         )
         raise DataError(
-            f"Only sequences of tokens can be written: whole numbers (N, L), or a mapping with `input_ids`. These are "
-            f"{shown}."
+            "Only sequences of tokens can be generated: whole numbers (N, L), or a mapping with `input_ids`. These "
+            f"are {shown}."
         )
     return tokens
 

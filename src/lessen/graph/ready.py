@@ -70,7 +70,7 @@ class Ready:
         source, target = ready._values(now)
         if source is None:
             raise DataError(
-                f"The edge {name} teaches labels, but the data has none. Use data with labels, or leave it out."
+                f"The edge {name} needs labels, but the data has none. Use data with labels, or leave the edge out."
             )
         if edge.bridge is not None:
             with explained(name, target, source), seeded(seed, "bridge", name):
@@ -82,7 +82,7 @@ class Ready:
             with explained(name, target, source), seeded(seed, "objective", name):
                 made = edge.objective.objective_for(shape_of(target), shape_of(source), task)
             ready.objective = made.to(device).eval()
-        # What the objective asks for beside the teacher's value is missing in the data, or the shapes do not fit.
+        # What the objective needs in addition to the teacher's value is missing in the data, or the shapes do not fit.
         with explained(name, target, source):
             loss_N = ready._objective(0.0)(target, ready._beside(source, now.batch))
         check_loss(name, loss_N, len(now.batch), target, source)
@@ -142,7 +142,7 @@ class Ready:
 
     @cached_property
     def _asked(self) -> tuple[Beside, ...]:
-        """What the objective asks for beside the teacher's value."""
+        """What the objective needs in addition to the teacher's value."""
         return getattr(self.objective, "beside", ())
 
     def _beside(self, source: Any, batch: Batch) -> Any:
@@ -165,7 +165,7 @@ class Ready:
             weights_N = self.weights(loss_N, now)
         if not isinstance(weights_N, Tensor) or weights_N.shape != loss_N.shape:
             raise GraphError(
-                f"The gate of the edge {self.name} must give one weight an example, shape {tuple(loss_N.shape)}."
+                f"The gate of the edge {self.name} must give one weight per example, shape {tuple(loss_N.shape)}."
             )
 
 
@@ -198,8 +198,9 @@ def build_bridge(bridge: Any, target: Any, source: Any) -> nn.Module:
         return built.eval()
     if not isinstance(source, tuple) or len(source) != len(target):
         raise ShapeError(
-            f"a bridge for each tap needs as many taps on both sides, but the target's value is {shown(target)} and "
-            f"the source's {shown(source)}. Name as many, or use a bridge that pairs them."
+            "a bridge for each tap needs the same number of taps on both sides, but the target's value is "
+            f"{shown(target)} and the source's {shown(source)}. Give the same number, or use a bridge that takes all "
+            "of them."
         )
     return Each([bridge.build(*shapes) for shapes in zip(before, after, strict=True)]).eval()
 

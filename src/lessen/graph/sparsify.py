@@ -1,7 +1,7 @@
-"""Sparse training: while a network learns, something beside the optimizer decides which of its weights stay.
+"""Sparse training: while a network learns, something other than the optimizer decides which of its weights stay.
 
 `Fit(sparsify=...)`, or a node's own `sparsify`, names the settings. `start` puts what is needed on the network and
-gives a `Sparsifier`, whose state stands in checkpoints and in the state of the best epoch. What it leaves behind at
+gives a `Sparsifier`, whose state is stored in checkpoints and in the state of the best epoch. What it leaves behind at
 the end of the stage are masks, which a pipeline writes to the plan.
 """
 

@@ -49,9 +49,9 @@ class StraightThrough:
     card: ClassVar[Card] = Card(
         row="operations / sparse training",
         paper="arXiv:2102.04010",
-        says="The network learns with the zeros that it will ship with, and may change its mind about where they are.",
-        costs="One sort of the weights a step. No time is saved on a CPU: 2:4 is for graphics processors.",
-        fails_when="The pull is so weak that the pattern never comes to rest, or so strong that it is settled at once.",
+        says="The network learns with the zeros that it will ship with, and their places can still change.",
+        costs="One sort of the weights per step. No time is saved on a CPU: 2:4 is for graphics processors.",
+        fails_when="The penalty is so weak that the pattern never settles, or so strong that it settles at once.",
     )
 
     @model_validator(mode="after")
@@ -74,7 +74,7 @@ class StraightThrough:
         chosen, left = fitting(model, self.where, self.exclude, self.pattern)
         if not chosen:
             why = "; ".join(f"{name}: {reason}" for name, reason in left.items())
-            raise PlanError(f"StraightThrough finds no weights that can have {self.pattern!r}. {why}".rstrip())
+            raise PlanError(f"StraightThrough finds no weights to which {self.pattern!r} can apply. {why}".rstrip())
         return chosen
 
 

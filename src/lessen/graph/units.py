@@ -144,9 +144,9 @@ class NetworkUnit(Unit):
         cached = isinstance(self.node, Network) and self.node.cache is not None
         if cached and self.view is not None and self.view.draws > 0:
             raise GraphError(
-                f"The node {self.name!r} sees the random view {self.view!r}, so what it gives differs in every epoch "
-                "and cannot be cached. Give the node a fixed view, as AsTheyAre(), leave the augmentation out, or "
-                "leave the cache out."
+                f"The node {self.name!r} sees the random view {self.view!r}, so its outputs differ in every epoch and "
+                "cannot be cached. Give the node a fixed view, as AsTheyAre(), leave the augmentation out, or leave "
+                "the cache out."
             )
         if self.inner:
             self.recorder = Recorder(self.module, self.inner)

@@ -44,9 +44,10 @@ class ActivationBoundary:
         row="knowledge / direct features",
         paper="AB, arXiv:1811.03233",
         says="Each neuron of the student is on the teacher's side of zero.",
-        costs="Nothing in the shipped model; a bridge and a pass over two feature maps a step.",
-        fails_when="The taps lie behind the activation: nothing is below zero there. It says nothing of magnitudes, so "
-        "alone it only initialises: labels or soft targets must follow (see the scheme `Staged`).",
+        costs="Nothing in the shipped model; a bridge and a pass over two feature maps per step.",
+        fails_when="The taps are after the activation, where nothing is below zero. Magnitudes are not taught, so "
+        "this objective alone only initialises: labels or soft targets must follow (see the scheme "
+        "`Staged`).",
         differs="The mean over all elements, where the paper sums: the weight does not depend on the shape, and half "
         "precision cannot overflow.",
     )

@@ -4,7 +4,7 @@ MiniLM: Wang et al., MiniLM: deep self-attention distillation, NeurIPS 2020, arX
 MiniLM v2: Wang et al., MiniLMv2: multi-head self-attention relation distillation, Findings of ACL 2021,
 arXiv:2012.15828, section 3.
 
-Shapes: N examples, T tokens, C features a token, H heads.
+Shapes: N examples, T tokens, C features per token, H heads.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from lessen.knowledge.divergences import Divergence, ForwardKL
 from lessen.knowledge.heads import projections, relation_loss, words_apart
 
 _ROW = "knowledge / between layers"
-_COSTS = "Nothing in the shipped model; heads x tokens x tokens figures an example, step and relation."
+_COSTS = "Nothing in the shipped model; heads x tokens x tokens values per example, step and relation."
 _FAILS = (
-    "The layer is far from the last. Sequences are padded, and `padding` is not set: it counts like everything else."
+    "The layer is far from the last one. Sequences are padded and `padding` is not set: padding then counts like any "
+    "token."
 )
 
 
@@ -51,7 +52,7 @@ class AttentionRelations:
         says="Mean over heads and tokens of KL(teacher's attention || student's), plus the same of values with values.",
         costs=_COSTS,
         fails_when=_FAILS,
-        differs="Attention without position bias or causal mask; divided by the words of each example.",
+        differs="Attention without position bias or causal mask; divided by the number of tokens of each example.",
     )
 
     def __call__(self, student: Any, teacher: Any, /) -> Tensor:
@@ -89,7 +90,7 @@ class SelfRelations:
         says="Sum over queries, keys and values of the mean over heads and tokens of KL(teacher's row || student's).",
         costs=_COSTS,
         fails_when=_FAILS,
-        differs="Attention without position bias or causal mask; divided by the words of each example.",
+        differs="Attention without position bias or causal mask; divided by the number of tokens of each example.",
     )
 
     def __call__(self, student: Any, teacher: Any, /) -> Tensor:

@@ -4,7 +4,7 @@ Jiao et al., TinyBERT: distilling BERT for natural language understanding, Findi
 section 3.1. The other two of its losses are here too: hidden states and embeddings are `Hint()` with
 `bridge=WidthBridge()`, which is its learned matrix, and its last is `SoftTargets`.
 
-Shapes: N examples, T tokens, C features a token, H heads.
+Shapes: N examples, T tokens, C features per token, H heads.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ class AttentionScores:
         row="knowledge / between layers",
         paper="TinyBERT, arXiv:1909.10351",
         says="The student's attention scores, before the softmax, are the teacher's.",
-        costs="Nothing in the shipped model; heads x tokens x tokens figures an example and step.",
-        fails_when="Heads differ in number. Sequences are padded, and `padding` is not set: it counts like everything "
-        "else. In float16 scores apart by more than 255 overflow; give it float32 taps then.",
+        costs="Nothing in the shipped model; heads x tokens x tokens values per example and step.",
+        fails_when="The networks have different numbers of heads. Sequences are padded and `padding` is not set: "
+        "padding then counts like any token. In float16, scores that differ by more than 255 overflow; use "
+        "float32 taps then.",
         differs="Scores have no position bias or causal mask. As in the authors' code, pairs with padding are 0 on "
-        "both sides and stay in the mean, so an example of few words counts less.",
+        "both sides and stay in the mean, so an example of few tokens counts less.",
     )
 
     def __call__(self, student: Any, teacher: Any, /) -> Tensor:

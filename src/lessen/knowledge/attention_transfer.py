@@ -51,11 +51,11 @@ class AttentionTransfer:
         row="knowledge / indirect features",
         paper="arXiv:1612.03928",
         says="The student's energy over positions follows the teacher's.",
-        costs="Nothing in the shipped model; one pass over two maps a step.",
+        costs="Nothing in the shipped model; one pass over two maps per step.",
         fails_when="Maps are 1 x 1, or student and teacher look at different scales; published results on MobileNetV2 "
         "are below the plain student.",
-        differs="By default the squared distance of the authors' code; the paper writes the norm, and half of it. "
-        "Squared differences of unit maps are about 1 / P small: weights near 1000 are usual.",
+        differs="By default the squared distance of the authors' code; the paper has half the norm. Squared "
+        "differences of unit maps are about 1 / P small: weights near 1000 are usual.",
     )
 
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:

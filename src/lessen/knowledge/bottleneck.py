@@ -34,17 +34,16 @@ class BottleneckBridge:
         paper="SimKD, arXiv:2203.14001",
         says="A learned map of channels and their neighbourhood, with batch norm and ReLU after each convolution.",
         costs="About C'^2 / f + 9 C'^2 / f^2 weights for C' channels of the teacher and a reduction f; they are "
-        "shipped where the student keeps its projector (`borrow_head`).",
-        fails_when="It is wide enough to do the student's work; or the teacher's features may be negative.",
+        "shipped if the student keeps its projector (`borrow_head`).",
+        fails_when="It is so wide that it does the student's work, or the teacher's features can be negative.",
         differs="The student's map is resized; the authors pool the larger of the two.",
     )
 
     def build(self, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> nn.Module:
         if len(student_shape) != 4 or len(teacher_shape) != 4:
             raise ShapeError(
-                f"BottleneckBridge goes from a grid (N, C, H, W) to another, not from the student's "
-                f"{tuple(student_shape)} to the teacher's {tuple(teacher_shape)}. Tap convolutional layers, or use "
-                "AutoBridge()."
+                f"BottleneckBridge maps a grid (N, C, H, W) to another, not the student's {tuple(student_shape)} to "
+                f"the teacher's {tuple(teacher_shape)}. Tap convolutional layers, or use AutoBridge()."
             )
         before, after = student_shape[1], teacher_shape[1]
         middle = max(after // self.reduction, 1)

@@ -1,4 +1,4 @@
-"""Bridges: what stands between a student's tap and a teacher's when their shapes differ.
+"""Bridges (projectors): what maps a student's tap to a teacher's when their shapes differ.
 
 One bridge for each mismatch (channels, resolution, tokens and grids, width, positions and vectors), and one that puts
 together what a pair of shapes needs. Regressors for hints: Romero et al., FitNets, ICLR 2015, arXiv:1412.6550.
@@ -41,7 +41,7 @@ class ChannelBridge:
         paper="arXiv:1412.6550",
         says="A learned linear map of channels, the same at every position.",
         costs="C x C' weights while training, nothing in the shipped model.",
-        fails_when="It is wide enough to do the student's work: the loss falls and the student learns nothing.",
+        fails_when="It is so wide that it does the student's work: the loss falls and the student learns nothing.",
     )
 
     def build(self, student_shape: Shape, teacher_shape: Shape) -> nn.Module:
@@ -62,7 +62,7 @@ class WidthBridge:
         paper="TinyBERT, arXiv:1909.10351",
         says="A learned linear map of features.",
         costs="C x C' weights while training, nothing in the shipped model.",
-        fails_when="It is wide enough to do the student's work: the loss falls and the student learns nothing.",
+        fails_when="It is so wide that it does the student's work: the loss falls and the student learns nothing.",
     )
 
     def build(self, student_shape: Shape, teacher_shape: Shape) -> nn.Module:
@@ -96,7 +96,7 @@ class TokenBridge:
     """Between tokens and a grid, or between two numbers of tokens; the width stays as it is.
 
     Args:
-        prefix: How many tokens stand before those of the grid (a class token: 1). None finds it: from the grid of the
+        prefix: How many tokens come before those of the grid (a class token: 1). None finds it: from the grid of the
             other side if that fits, else from the largest square, with at most five before it.
     """
 
@@ -105,10 +105,10 @@ class TokenBridge:
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="Vision transformer, arXiv:2010.11929 (tokens are a grid read row by row)",
-        says="Tokens laid out as the grid they came from, or the other way; resized where the numbers differ.",
+        says="Tokens are arranged as the grid they came from, or the other way; resized if their counts differ.",
         costs="No weights.",
-        fails_when="Tokens are not a grid in rows (text, shuffled or dropped tokens).",
-        differs="Where the student has no class token, the mean of its grid stands in for it.",
+        fails_when="Tokens are not a grid read row by row (text, shuffled or dropped tokens).",
+        differs="If the student has no class token, the mean of its grid is used instead.",
     )
 
     def build(self, student_shape: Shape, teacher_shape: Shape) -> nn.Module:
@@ -148,9 +148,9 @@ class PoolBridge:
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="Lin et al., Network in network, arXiv:1312.4400 (global average pooling)",
-        says="What the student has on average over all positions.",
+        says="The average of the student's features over all positions.",
         costs="No weights.",
-        fails_when="The teacher's vector is about one place, as a detection's.",
+        fails_when="The teacher's vector describes one place, as in detection.",
     )
 
     def build(self, student_shape: Shape, teacher_shape: Shape) -> nn.Module:
@@ -165,9 +165,9 @@ class AttentionPoolBridge:
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="Lee et al., Set transformer, arXiv:1810.00825, section 3.2",
-        says="What the student has at the positions that matter to the teacher's vector.",
+        says="The student's features at the positions that matter for the teacher's vector.",
         costs="C weights while training, nothing in the shipped model.",
-        fails_when="The teacher's vector is a plain mean: PoolBridge is that, without weights.",
+        fails_when="The teacher's vector is a plain mean: PoolBridge computes that without weights.",
         differs="One query and one head, and no maps of keys and values: the positions are averaged as they are.",
     )
 
@@ -195,9 +195,10 @@ class AutoBridge:
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="arXiv:1412.6550",
-        says="Pools or interpolates, lays tokens out, and maps channels, in the order that costs least.",
-        costs="What its parts cost.",
-        fails_when="Three axes are not tokens: sequences (N, C, L) of one-dimensional convolutions look the same.",
+        says="Pools or interpolates, arranges tokens as a grid, and maps channels, in the cheapest order.",
+        costs="The cost of its parts.",
+        fails_when="Three axes are taken for tokens: sequences (N, C, L) of one-dimensional convolutions look the "
+        "same.",
     )
 
     def build(self, student_shape: Shape, teacher_shape: Shape) -> nn.Module:
@@ -242,6 +243,6 @@ def _require(name: str, student: Shape, teacher: Shape, kinds: list[tuple[int, i
         words = {2: "a vector (N, C)", 3: "tokens (N, T, C)", 4: "a grid (N, C, H, W)"}
         known = "; ".join(f"{words[a]} to {words[b]}" for a, b in kinds)
         raise ShapeError(
-            f"{name} cannot get from the student's {tuple(student)} to the teacher's {tuple(teacher)}. "
-            f"It goes from {known}. Tap other layers, or put a module of your own there."
+            f"{name} cannot map the student's {tuple(student)} to the teacher's {tuple(teacher)}. It maps {known}. Tap "
+            "other layers, or put a module of your own there."
         )

@@ -37,9 +37,9 @@ class ChannelCorrelation:
         row="knowledge / indirect features",
         paper="arXiv:2202.03680 (ICKD)",
         says="1 / C times the squared difference of the two matrices of channel products, their rows of length 1.",
-        costs="Nothing in the shipped model; a C x C product an example and step.",
-        fails_when="Channels do not correspond, and no bridge aligns them. Re-runs by others found much less than was "
-        "published (68.3 for 72.2 on ImageNet).",
+        costs="Nothing in the shipped model; a C x C product per example and step.",
+        fails_when="Channels do not correspond, and no bridge aligns them. Others reproduced much less than was "
+        "published (68.3 instead of 72.2 on ImageNet).",
         differs="Averaged over examples; the authors' code divides by the number of examples twice.",
     )
 

@@ -34,9 +34,9 @@ class ChannelDistribution:
         row="knowledge / indirect features",
         paper="arXiv:2011.13256 (CWD)",
         says="T^2 / C times the sum over channels of KL(softmax over positions of teacher / T || of student / T).",
-        costs="Nothing in the shipped model; one pass over two maps a step.",
-        fails_when="The task needs no places: it was made for dense prediction. Channels must correspond, so a bridge "
-        "must learn which is which unless the networks share a start.",
+        costs="Nothing in the shipped model; one pass over two maps per step.",
+        fails_when="The task does not depend on position: it was made for dense prediction. Channels must correspond, "
+        "so a bridge must learn which is which, unless the networks share an initialisation.",
     )
 
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:

@@ -90,20 +90,21 @@ class ContrastiveRepresentation:
         paper="CRD, arXiv:1910.10699",
         says="A bound on the mutual information of the two networks' features, by noise-contrastive estimation.",
         costs="Nothing in the shipped model; while training two linear layers, a memory of 2 M D numbers, and two "
-        "products of N x D and D x K a step.",
-        fails_when="There are few examples, or an example is seen once: its memory is still random. The loss is not "
-        "zero when student and teacher are equal. In float16 the sum over negatives may overflow; give it float32.",
+        "products of N x D and D x K per step.",
+        fails_when="There are few examples, or each is seen once: its memory is then still random. The loss is not "
+        "zero when student and teacher are equal. In float16 the sum over negatives may overflow; use "
+        "float32.",
         differs="Negatives are drawn once for a batch, not for each example, and those of its own class are left out "
-        "and made up for by the others: the same expectation, at one product of matrices. Classes are known of "
-        "examples that were seen, so in the first pass some negatives may be of the same class. No more negatives "
-        "than a quarter of the examples (the authors take 16,384 of 50,000). Logarithms are of h itself, where "
-        "released code adds 1e-7. The memory starts on the unit sphere.",
+        "and replaced by the others: the same expectation, with one matrix product. Classes are known only "
+        "for examples that were seen, so in the first pass some negatives may be of the same class. No more "
+        "negatives than a quarter of the examples (the authors take 16,384 of 50,000). Logarithms are of h "
+        "itself; released code adds 1e-7. The memory starts on the unit sphere.",
     )
     relational: ClassVar[bool] = True
 
     @property
     def beside(self) -> tuple[Beside, ...]:
-        """What it needs beside the teacher's features."""
+        """What it needs in addition to the teacher's features."""
         return (Beside.LABELS, Beside.INDEX) if self.by_label else (Beside.INDEX,)
 
     def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:

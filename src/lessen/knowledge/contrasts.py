@@ -60,7 +60,7 @@ class Scores:
 
 
 def noise_contrast(scores: Scores, log_constant: Tensor) -> Tensor:
-    """Noise-contrastive estimation with K negatives to a positive: one loss an example, shape (N,).
+    """Noise-contrastive estimation with K negatives to a positive: one loss per example, shape (N,).
 
     h = e^score / (e^score + K constant) is how likely a pair is the true one; the loss is -log h of the positive, and
     K times the mean of -log(1 - h) of the negatives that count.
@@ -81,7 +81,7 @@ def noise_contrast(scores: Scores, log_constant: Tensor) -> Tensor:
 class _SumOfSoftplus(torch.autograd.Function):
     """The sum over what counts of log(1 + e^(scale a b - shift)), and how many count, each (N,), a few b at a time.
 
-    A loss of one number an example has one gradient an example, whatever comes after it: it is made on the way, and
+    A loss of one number per example has one gradient per example, whatever comes after it: it is made on the way, and
     nothing of N x K numbers is kept or goes through memory. PyTorch's softplus would also take the logarithm of 1 + x,
     which is slow on a CPU. Here log(1 + e) is log(u) e / (u - 1) with u the rounded 1 + e: what rounding took from u,
     it took from both (Kahan, as in Goldberg, What every computer scientist should know about floating-point arithmetic,
@@ -124,7 +124,7 @@ class _SumOfSoftplus(torch.autograd.Function):
 def information_contrast(scores: Scores) -> Tensor:
     """InfoNCE: minus the log-probability of the positive among itself and K negatives: shape (N,), in nat.
 
-    Where not all negatives count, those that do stand for K.
+    If not all negatives count, K is the number of those that do.
     """
     negatives = len(scores.others)
     stand_for_N = math.log(negatives) - scores.counting().log()

@@ -57,12 +57,12 @@ class CorrelationCongruence:
         row="knowledge / between examples",
         paper="CC, arXiv:1904.01802",
         says="The student's Gaussian kernel matrix of the batch is the teacher's.",
-        costs="Nothing in the shipped model; a product of N x C matrices a step.",
+        costs="Nothing in the shipped model; a product of N x C matrices per step.",
         fails_when="The batch has few pairs of one class (the authors sample batches for it), or the length of the "
-        "features matters: it is not seen.",
+        "features matters, which is not compared.",
         differs="The paper's norm of a difference of correlations. Widely used code multiplies the absolute "
-        "differences of neighbours in the batch instead, which depends on their order and is no such norm; its weight "
-        "(0.02) does not carry over.",
+        "differences of neighbours in the batch instead, which is no norm and depends on their order; its "
+        "weight (0.02) does not carry over.",
     )
     relational: ClassVar[bool] = True
 

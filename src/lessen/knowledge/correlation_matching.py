@@ -53,8 +53,8 @@ class CorrelationMatching:
         paper="DIST, arXiv:2205.10536",
         says="1 - correlation over classes, plus 1 - correlation over the examples of the batch.",
         costs="Two more passes over the probabilities.",
-        fails_when="The batch is small beside the number of classes: a class that hardly occurs in it has no "
-        "correlation to speak of. With two classes the rows know only the order.",
+        fails_when="The batch is small compared with the number of classes: a class that hardly occurs in it has no "
+        "reliable correlation. With two classes, rows tell only the order.",
         differs="Not multiplied by T^2 unless asked, as in the paper. The relation between examples is one number for "
         "the batch, the same for each example. The paper's weights of 2 and 2 are a weight of 2 on the edge.",
     )

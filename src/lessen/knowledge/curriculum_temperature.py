@@ -64,15 +64,15 @@ class CurriculumTemperature:
         paper="CTKD, arXiv:2211.16231",
         says="One number learns by the reversed gradient: lowest + span * sigmoid(number) is the temperature.",
         costs="One weight while training, nothing in the shipped model.",
-        fails_when="Its learning rate is the student's, and the loss is largest at an end: it runs there and stays. "
-        "With T^2 that is often the highest temperature.",
-        differs="One temperature for all examples (the paper's global one); it grows harder over a share of the stage, "
-        "where released scripts count 10 of 240 passes.",
+        fails_when="It uses the student's learning rate, and the loss is largest at one end of the range: the "
+        "temperature moves there and stays. With T^2 that is often the highest temperature.",
+        differs="One temperature for all examples (the paper's global one); it becomes harder over a share of the "
+        "stage; released scripts use 10 of 240 epochs.",
     )
 
     @property
     def beside(self) -> tuple[Beside, ...]:
-        """What the objective asks for beside the teacher's logits."""
+        """What the objective needs in addition to the teacher's logits."""
         return beside_of(self.objective)
 
     @property

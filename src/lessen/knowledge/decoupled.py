@@ -70,10 +70,11 @@ class Decoupled:
     card: ClassVar[Card] = Card(
         row="knowledge / soft targets",
         paper="DKD, arXiv:2203.08679",
-        says="KL of label against the rest, plus a weight times KL among the rest.",
+        says="KL of the label against the rest, plus a weight times KL among the rest.",
         costs="A gather over both sets of logits.",
-        fails_when="The weight of the others is copied from a teacher of other confidence; early in training, where "
-        "the authors warm it up over 20 of 240 passes (a schedule on the edge). Mixed labels are an error.",
+        fails_when="The weight of the other classes was tuned for a teacher of different confidence. Early in "
+        "training: the authors warm it up over 20 of 240 epochs (a schedule on the edge). Mixed labels are "
+        "an error.",
         differs="The weight of the label's part (alpha, 1 in the paper) is the edge's; nothing is masked by -1000.",
     )
 

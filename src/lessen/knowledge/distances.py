@@ -47,7 +47,7 @@ class AbsoluteDistance:
         paper="Laplace 1774",
         says="Every difference counts in proportion; outliers do not dominate.",
         costs="One pass over the tensors.",
-        fails_when="Student and teacher almost agree: the gradient does not become smaller.",
+        fails_when="Student and teacher almost agree: the gradient does not shrink.",
     )
 
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
@@ -67,9 +67,10 @@ class HuberDistance:
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="Huber 1964, divided by the threshold as in Fast R-CNN, arXiv:1504.08083",
-        says="Outliers do not dominate, and near agreement the gradient becomes smaller.",
+        says="Outliers do not dominate, and the gradient shrinks near agreement.",
         costs="One pass over the tensors.",
-        fails_when="Differences are far from 1, which the threshold is set for: it is then one of the two others.",
+        fails_when="Differences are far from 1, the scale of the threshold: it then behaves like one of the two "
+        "others.",
     )
 
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
@@ -123,7 +124,7 @@ class LogSumDistance:
         paper="SRD, arXiv:2303.11098, section 3.3",
         says="A soft maximum of the differences: the worst features count most, whatever their scale.",
         costs="One pass over the tensors.",
-        fails_when="Student and teacher almost agree: with a power above 1 next to nothing pulls there.",
+        fails_when="Student and teacher almost agree: with a power above 1 the gradient there is almost zero.",
         differs="The paper has no 1 inside the logarithm, so that it is not bounded at equality, and takes the sum "
         "over the whole batch.",
     )

@@ -193,7 +193,8 @@ class Hellinger:
         paper="Hellinger 1909",
         says="Half the sum of squared differences of the square roots of probabilities.",
         costs="One pass over the logits.",
-        fails_when="Student and teacher are sure of different classes: it is near its bound, and pulls little.",
+        fails_when="Student and teacher are sure of different classes: it is near its bound, where its gradient is "
+        "small.",
         differs="Squared, so that it is smooth at equality.",
     )
 
@@ -210,7 +211,7 @@ class ProbabilityCosine:
         paper="DistilBERT, arXiv:1910.01108 (there of hidden states)",
         says="The probabilities of student and teacher point the same way.",
         costs="One pass over the logits.",
-        fails_when="The teacher's small probabilities matter: the largest decide the angle.",
+        fails_when="The teacher's small probabilities matter: the largest ones determine the angle.",
     )
 
     def __call__(self, student_log_NC: Tensor, teacher_log_NC: Tensor, /) -> Tensor:
@@ -229,8 +230,8 @@ class ProbabilityCorrelation:
         paper="DIST, arXiv:2205.10536",
         says="The student's probabilities are a positive multiple, and a shift, of the teacher's.",
         costs="One pass over the logits.",
-        fails_when="A distribution is even: it has no direction, and the value is 1 whatever the other does. Only zero "
-        "at equality otherwise, and also zero away from it, as at another temperature with two classes.",
+        fails_when="A distribution is uniform: it has no direction, and the value is 1 whatever the other one is. It "
+        "can also be zero away from equality, as for two classes at another temperature.",
     )
 
     def __call__(self, student_log_NC: Tensor, teacher_log_NC: Tensor, /) -> Tensor:

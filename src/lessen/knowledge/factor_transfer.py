@@ -22,7 +22,7 @@ from lessen.functional.shapes import mismatch, wide
 from lessen.knowledge.distances import AbsoluteDistance, Distance
 from lessen.knowledge.prepared import Prepared
 
-_ADVICE = "Put bridge=ResolutionBridge() on the edge where grids differ, or tap maps."
+_ADVICE = "Put bridge=ResolutionBridge() on the edge if grids differ, or tap feature maps."
 
 
 def coder(channels: int, factors: int) -> nn.Sequential:
@@ -31,7 +31,7 @@ def coder(channels: int, factors: int) -> nn.Sequential:
 
 
 class Paraphraser(nn.Module):
-    """An autoencoder of the teacher's maps; what stands in its middle is the factor.
+    """An autoencoder of the teacher's maps; its middle layer gives the factor.
 
     Args:
         channels: Of the teacher's maps.
@@ -77,12 +77,12 @@ class FactorTransfer:
         says="The student's translated features follow the factors into which the teacher's were paraphrased.",
         costs="Six convolutions for the teacher's map and three for the student's while training, nothing in the "
         "shipped model.",
-        fails_when="The paraphraser has not learned: its factors are noise. The student learns nothing from this edge "
-        "in the first part of the stage, so leave time for the rest.",
-        differs="The paraphraser learns in the first part of the same stage (`prepare`), by the target's optimizer and "
-        "on the batches the student sees; the paper trains it before. The mean of absolute differences, as in the "
-        "authors' code; the paper writes their sum. Some code averages channels instead of paraphrasing them, which is "
-        "attention transfer.",
+        fails_when="The paraphraser has not learned: its factors are then noise. The student learns nothing from this "
+        "edge in the first part of the stage, so leave enough time for the rest.",
+        differs="The paraphraser learns in the first part of the same stage (`prepare`), by the target's optimizer "
+        "and on the batches the student sees; the paper trains it beforehand. The mean of absolute "
+        "differences, as in the authors' code; the paper has their sum. Some code averages channels instead "
+        "of paraphrasing them, which is attention transfer.",
     )
 
     def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:

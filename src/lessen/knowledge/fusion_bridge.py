@@ -35,10 +35,10 @@ class FusionBridge:
     card: ClassVar[Card] = Card(
         row="knowledge / bridges",
         paper="arXiv:2104.09044",
-        says="What a shallow layer of the teacher knows is taught to all layers of the student from there on.",
-        costs="A 1 x 1 and a 3 x 3 convolution a layer while training, nothing in the shipped model.",
+        says="A shallow layer of the teacher teaches the student's layer at that depth and all later ones.",
+        costs="A 1 x 1 and a 3 x 3 convolution per layer while training, nothing in the shipped model.",
         fails_when="The fusion does the work: the loss falls, and the student's layers do not change.",
-        differs="Grids go to the teacher's size by nearest neighbours, as in the authors' code.",
+        differs="Grids are resized to the teacher's by nearest neighbours, as in the authors' code.",
     )
     pairs: ClassVar[bool] = True
 

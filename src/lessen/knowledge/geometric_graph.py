@@ -54,10 +54,10 @@ class GeometricGraph:
         row="knowledge / between examples",
         paper="GKD, arXiv:1911.03080",
         says="The student's normalised graph of cosines between examples is the teacher's.",
-        costs="Nothing in the shipped model; a product of N x C matrices a step, and log2(power) of N x N.",
-        fails_when="Features are all alike in direction, as after a rectifier and an average: every weight of the "
-        "graph is then about 1 / N.",
-        differs="The power is taken, which the released code ignores. Degrees are sums of absolute weights: the same "
+        costs="Nothing in the shipped model; a product of N x C matrices per step, and log2(power) of N x N.",
+        fails_when="All features point in similar directions, as after a rectifier and an average: every weight of "
+        "the graph is then about 1 / N.",
+        differs="The power is applied; the released code ignores it. Degrees are sums of absolute weights: the same "
         "for features after a rectifier, and defined where cosines are negative.",
     )
     relational: ClassVar[bool] = True

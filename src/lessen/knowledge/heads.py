@@ -15,7 +15,7 @@ queries (grouped queries), queries and keys cannot be related without the networ
 Padding: the teacher's taps may end with the numbers of the words, (N, T), which the input of its word embedding gives:
 `Tap(path="embeddings.word_embeddings", side="input")` in a BERT. Which number is padding is a setting of the objective.
 
-Shapes: N examples, T tokens, C features a token, H heads, D = C / H features a head.
+Shapes: N examples, T tokens, C features per token, H heads, D = C / H features per head.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def words_apart(teacher: Any, *, what: str, padding: int | None) -> tuple[Any, T
     words = teacher[-1] if isinstance(teacher, tuple) and len(teacher) > 1 else None
     if words is None or words.ndim != 2 or words.is_floating_point():
         raise ShapeError(
-            f"{what} has a number for padding, so the teacher's taps must end with the words' numbers, whole and of "
-            f"shape (N, T), but they are {shapes_of(teacher)}. Add Tap(path=..., side='input') of its word embedding."
+            f"{what} has a padding token, so the teacher's taps must end with the token ids, integers of shape (N, T), "
+            f"but they are {shapes_of(teacher)}. Add Tap(path=..., side='input') of its token embedding."
         )
     rest = teacher[:-1]
     return rest[0] if len(rest) == 1 else rest, words != padding
@@ -69,7 +69,7 @@ def projections(
         teacher: The same, in either form; its width is free.
         what: Who asks, for the error.
         heads: How many heads each is split into.
-        counts: How many projections a side may have.
+        counts: How many projections per side may have.
 
     Raises:
         ShapeError: they do not fit; the text names all shapes.
@@ -84,8 +84,8 @@ def projections(
         parts = side.chunk(3, dim=2)[: max(counts)] if isinstance(side, Tensor) else tuple(side)
         if isinstance(side, Tensor) and side.shape[2] % (3 * heads):
             raise ShapeError(
-                f"{what} got one tap, which holds queries, keys and values side by side, so 3 times {heads} heads must "
-                f"divide its last axis, but the student has {shown}. Name several as taps('query', 'key', 'value')."
+                f"{what} got one tap, which must hold queries, keys and values, so 3 times {heads} heads must divide "
+                f"its last axis, but the student has {shown}. Name several as taps('query', 'key', 'value')."
             )
         if any(part.shape[2] % heads for part in parts):
             raise ShapeError(f"{what} has {heads} heads, which must divide the last axis, but the student has {shown}.")
@@ -93,7 +93,7 @@ def projections(
     if len(sides[0]) != len(sides[1]) or len(sides[0]) not in counts:
         wanted = " or ".join(map(str, counts))
         raise ShapeError(
-            f"{what} needs {wanted} projections a side, as many on both, but the student has {shown}. Name them as "
+            f"{what} needs {wanted} projections per side, as many on both, but the student has {shown}. Name them as "
             "taps('query', 'key'), or name the one layer that makes queries, keys and values."
         )
     return sides

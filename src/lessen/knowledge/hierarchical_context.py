@@ -53,9 +53,9 @@ class HierarchicalContext:
     card: ClassVar[Card] = Card(
         row="knowledge / direct features",
         paper="ReviewKD, arXiv:2104.09044",
-        says="The student's maps equal the teacher's, in detail and in the large.",
-        costs="Nothing in the shipped model; a bridge and a few passes over two feature maps a step.",
-        fails_when="Maps are so small that pooling adds nothing: it is then a hint.",
+        says="The student's maps equal the teacher's, at full resolution and pooled.",
+        costs="Nothing in the shipped model; a bridge and a few passes over two feature maps per step.",
+        fails_when="Maps are so small that pooling adds nothing: it is then a plain hint.",
         differs="The loss alone. The fusion of layers from deep to shallow is a bridge over several taps, and the "
         "paper's warm-up over 20 epochs is the schedule of the edge.",
     )

@@ -29,7 +29,7 @@ from lessen.surgery.values import shapes_of
 def neighbour_graph(logits_NC: Tensor, *, neighbours: int) -> Tensor:
     """D^-1/2 A D^-1/2, A joining each example with those whose class probabilities are most alike: shape (N, N).
 
-    An edge stands where one of the two is among the nearest of the other; each is its own nearest. It has no gradient.
+    Two examples are connected if one is among the nearest of the other; each is its own nearest. It has no gradient.
 
     >>> neighbour_graph(torch.tensor([[9.0, 0.0], [0.0, 9.0], [9.0, 1.0]]), neighbours=2)
     tensor([[0.5000, 0.0000, 0.4082],
@@ -144,19 +144,19 @@ class HolisticKnowledge:
         paper="HKD, arXiv:2108.05507",
         says="A bound on the mutual information of the two networks' features, of an example and of its neighbourhood.",
         costs="Nothing in the shipped model; while training four linear layers, a memory of 2 M D numbers, and four "
-        "products of N x D and D x K a step.",
-        fails_when="The batch has few neighbours to offer (fewer than some times `neighbours`), or each example is "
-        "seen few times: its memory is still random. Not zero when student and teacher are equal.",
+        "products of N x D and D x K per step.",
+        fails_when="The batch offers few neighbours (less than a few times `neighbours`), or each example is seen few "
+        "times: its memory is then still random. The loss is not zero when student and teacher are equal.",
         differs="Negatives come from the other network's memory, as in the paper's formula; released code takes them "
-        "from the own one. The graph is undirected. The positive in the graph carries gradient to both networks. "
-        "Negatives are drawn once for a batch, a quarter of the examples at most; those of an example's own class "
-        "are left out and made up for by the others.",
+        "from its own. The graph is undirected. The positive in the graph carries gradient to both networks. "
+        "Negatives are drawn once for a batch, a quarter of the examples at most; those of an example's own "
+        "class are left out and replaced by the others.",
     )
     relational: ClassVar[bool] = True
 
     @property
     def beside(self) -> tuple[Beside, ...]:
-        """What it needs beside the teacher's features and logits."""
+        """What it needs in addition to the teacher's features and logits."""
         return (Beside.LABELS, Beside.INDEX) if self.by_label else (Beside.INDEX,)
 
     def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:

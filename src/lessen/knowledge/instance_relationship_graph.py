@@ -64,10 +64,10 @@ class InstanceRelationshipGraph:
         row="knowledge / between examples",
         paper="IRG, Liu et al., CVPR 2019",
         says="The student's examples have the teacher's outputs, distances, and distances between layers.",
-        costs="Nothing in the shipped model; a product of N x C matrices for each tap a step.",
-        fails_when="Features of student and teacher differ in scale: distances are compared as they are, in no unit. "
-        "Use RelationalDistance then. The loss is a fourth power of the features: in float16 it overflows where they "
-        "exceed 16; give it float32 taps then, or HuberDistance.",
+        costs="Nothing in the shipped model; a product of N x C matrices for each tap per step.",
+        fails_when="Features of student and teacher differ in scale: distances are compared without normalisation. "
+        "Use RelationalDistance then. The loss is a fourth power of the features: in float16 it overflows "
+        "if they exceed 16; use float32 taps or HuberDistance then.",
         differs="Distances are means over features, where the paper sums, so that student and teacher may differ in "
         "width, and parts are means over pairs. The paper also names a transformation of the edges, the change of the "
         "distances from layer to layer; where edges agree at each tap, it does too.",
@@ -77,7 +77,7 @@ class InstanceRelationshipGraph:
     @model_validator(mode="after")
     def _some(self) -> Self:
         if not (self.vertices or self.edges or self.transformation):
-            raise ValueError("vertices, edges and transformation are all off; switch one on")
+            raise ValueError("vertices, edges and transformation are all off; set one of them")
         return self
 
     def __call__(self, student: Any, teacher: Any, /) -> Tensor:

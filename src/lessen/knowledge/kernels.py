@@ -70,7 +70,7 @@ class PolynomialKernel:
         paper=_PAPER,
         says="The squared distance between the moments of the two sets.",
         costs="Three matrix products, or two where there are fewer features than vectors.",
-        fails_when="The degree is high and vectors are longer than 1: a few of them are all that counts.",
+        fails_when="The degree is high and vectors are longer than 1: a few of them then dominate.",
     )
 
     def __call__(self, student_NAP: Tensor, teacher_NBP: Tensor, /) -> Tensor:
@@ -96,7 +96,7 @@ class GaussianKernel:
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper=_PAPER,
-        says="The squared distance between the two distributions, seen through a window.",
+        says="The squared distance between the two distributions, smoothed by a Gaussian window.",
         costs="Three matrix products and as many exponentials.",
         fails_when="The variance is far from the distances that occur: every pair looks alike, and gradients vanish.",
     )

@@ -54,7 +54,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> 
             labels,
             what="CrossEntropy",
             expected="labels of shape (N, ...) for logits of shape (N, C, ...)",
-            advice="Labels are class numbers (integers) or probabilities (floating point, the shape of the logits).",
+            advice="Labels are class indices (integers) or probabilities (floating point, the shape of the logits).",
         )
     if smoothing:
         loss = (1 - smoothing) * loss - smoothing * log_probability.mean(1)
@@ -104,5 +104,5 @@ class Regression:
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
         if student.ndim == teacher.ndim + 1 and student.shape[-1] == 1:
             student = student.squeeze(-1)
-        require_same(student, teacher, what="Regression", advice="Labels need one number for each output.")
+        require_same(student, teacher, what="Regression", advice="Labels need one value for each output.")
         return self.distance(wide(student), wide(teacher.to(student.dtype))).to(student.dtype)

@@ -36,9 +36,9 @@ class LogitMatching:
         row="knowledge / logits",
         paper="arXiv:1312.6184; arXiv:2105.08919",
         says="The student's logits are the teacher's, their common offset included.",
-        costs="Nothing in the shipped model; one forward pass of the teacher a step, or a cache of its logits.",
-        fails_when="The teacher's logits are large: a small student spends itself on their size. In float16 the sum "
-        "overflows beyond 65504; give it float32 taps then.",
+        costs="Nothing in the shipped model; one forward pass of the teacher per step, or a cache of its logits.",
+        fails_when="The teacher's logits are large: a small student spends its capacity on their size. In float16 the "
+        "sum overflows beyond 65504; use float32 taps then.",
         differs="Summed over classes and halved, as in the papers; much code averages over classes too.",
     )
 
@@ -55,7 +55,7 @@ class LogitCosine:
         row="knowledge / logits",
         paper="arXiv:2105.08919",
         says="The student's logits point where the teacher's do; their length is free.",
-        costs="Nothing in the shipped model; one forward pass of the teacher a step, or a cache of its logits.",
+        costs="Nothing in the shipped model; one forward pass of the teacher per step, or a cache of its logits.",
         fails_when="Calibration matters: confidence is not taught.",
     )
 

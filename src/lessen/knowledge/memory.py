@@ -34,11 +34,11 @@ def negatives_for(task: Task, negatives: int | None, *, what: str) -> int:
     """
     most = task.examples // 4
     if most == 0:
-        raise DataError(f"{what} needs 4 training examples or more to find negatives among, and has {task.examples}.")
+        raise DataError(f"{what} needs 4 training examples or more to draw negatives from, and has {task.examples}.")
     if negatives is not None and negatives > most:
         raise SettingError(
             f"{what}: negatives: {negatives} are more than a quarter of the {task.examples} training examples; a "
-            f"sample as large as the data tells no example from the rest. Use {most} or fewer, or None."
+            f"sample as large as the data cannot tell an example from the rest. Use {most} or fewer, or None."
         )
     return min(_MOST, most) if negatives is None else negatives
 
@@ -101,7 +101,7 @@ class Drawn:
 class Memory(nn.Module):
     """Unit vectors of every training example, as student and teacher last saw it, and the labels seen so far.
 
-    It stands in checkpoints. Several processes write all that they saw into each of their memories.
+    It is stored in checkpoints. Several processes write all that they saw into each of their memories.
 
     Args:
         examples: M.
@@ -129,14 +129,14 @@ class Memory(nn.Module):
         other, and each example leaves out those of its own class.
 
         Raises:
-            DataError: labels are needed and are not one class number an example.
+            DataError: labels are needed and are not one class index per example.
         """
         labels_M, count = self.labels, len(self.labels)
         if self.by_label:
             if labels_N is None or labels_N.is_floating_point() or labels_N.shape != index_N.shape:
                 came = None if labels_N is None else (tuple(labels_N.shape), str(labels_N.dtype))
                 raise DataError(
-                    f"Negatives of other classes need one class number an example, shape {tuple(index_N.shape)}, but "
+                    f"Negatives of other classes need one class index per example, shape {tuple(index_N.shape)}, but "
                     f"the labels are {came}. Mixed labels have no single class: set by_label=False, or do not mix."
                 )
             labels_M = labels_M.index_copy(0, index_N, labels_N.long())

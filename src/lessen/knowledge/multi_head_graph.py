@@ -96,13 +96,14 @@ class MultiHeadGraph:
         paper="arXiv:1907.02226 (MHGD)",
         says="From tap to tap, each example of the student attends to the batch as the teacher's does, by the sum over "
         "heads of KL(student's row || teacher's row).",
-        costs="A few linear layers and N x N figures a head while training, nothing in the shipped model; at each tap "
+        costs="A few linear layers and N x N values per head while training, nothing in the shipped model; at each tap "
         "an eigendecomposition for every example, which is slow on accelerators.",
-        fails_when="The heads have not learned: the graphs are noise. Batches are small, or change in size: so do the "
-        "graphs. The student learns nothing from this edge in the first part of the stage.",
-        differs="The heads learn in the first part of the same stage (`prepare`), by the target's optimizer and on the "
-        "batches the student sees; the paper trains them before. Rows are averaged over examples, where the paper sums "
-        "them. Other channels are a bridge's business; the authors' code maps the student's by a layer of its own.",
+        fails_when="The heads have not learned: the graphs are then noise. Batches are small or change in size: so do "
+        "the graphs. The student learns nothing from this edge in the first part of the stage.",
+        differs="The heads learn in the first part of the same stage (`prepare`), by the target's optimizer and on "
+        "the batches the student sees; the paper trains them beforehand. Rows are averaged over examples, "
+        "where the paper sums them. If channels differ, use a bridge; the authors' code maps the student's by "
+        "a layer of its own.",
     )
 
     def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:

@@ -62,10 +62,11 @@ class MultiLevel:
     card: ClassVar[Card] = Card(
         row="knowledge / soft targets",
         paper="MLKD, Jin et al., CVPR 2023",
-        says="T^2 KL, plus the difference of N x N and of C x C matrices of likeness, over a set of temperatures.",
+        says="T^2 KL, plus the difference of N x N and of C x C similarity matrices, over a set of temperatures.",
         costs="For each temperature two softmaxes and two products of matrices.",
-        fails_when="The likeness of classes is a sum over the batch: it grows with the square of its size, and so does "
-        "its share. Published gains are under stronger augmentation and longer training than others'.",
+        fails_when="The similarity of classes is a sum over the batch: its share of the loss grows with the square of "
+        "the batch size. Published gains used stronger augmentation and longer training than the methods "
+        "compared.",
         differs="Leaves out the authors' threshold on the teacher's confidence and their second, stronger view: these "
         "are a gate and a second edge.",
     )

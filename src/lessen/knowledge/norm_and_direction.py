@@ -50,16 +50,16 @@ class NormAndDirection:
         row="knowledge / direct features",
         paper="ND, arXiv:2305.17007",
         says="Features of a class point the same way, and are long: 1 - <s, e> / max(|s|, |t|), e the class's mean.",
-        costs="One mean a class while training, nothing in the shipped model.",
-        fails_when="Classes have more than one mode: their mean is nobody's direction. Labels are noisy.",
-        differs="The means are kept while training, over all that the teacher has given so far; the authors compute "
-        "them before. A class that was not seen yet has the teacher's own direction.",
+        costs="One mean per class while training, nothing in the shipped model.",
+        fails_when="Classes have more than one mode: their mean is then no example's direction. Labels are noisy.",
+        differs="The means are kept while training, over all outputs of the teacher so far; the authors compute them "
+        "beforehand. A class that has not been seen yet has the teacher's own direction.",
     )
     beside: ClassVar = (Beside.LABELS,)
 
     def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
         if task.classes is None:
-            raise DataError("NormAndDirection needs data with classes, and this has none. Use Hint() instead.")
+            raise DataError("NormAndDirection needs data with classes, and this data has none. Use Hint() instead.")
         return NormAndDirectionLoss(channels_of(teacher_shape), task.classes)
 
 

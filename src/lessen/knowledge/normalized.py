@@ -58,7 +58,7 @@ class Normalized:
         paper="NKD, arXiv:2303.13005",
         says="-t_y log s_y, plus a weight times T^2 KL among the other classes.",
         costs="A gather over both sets of logits.",
-        fails_when="The teacher is wrong: the label then counts little. Mixed labels are an error.",
+        fails_when="The teacher is wrong: the label then has a small weight. Mixed labels are an error.",
         differs="KL among the other classes, which is the paper's cross-entropy less the teacher's own entropy, with "
         "the same gradient for the student. One released version masks nothing, and keeps the label among the others.",
     )

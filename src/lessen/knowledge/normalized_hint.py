@@ -42,9 +42,9 @@ class NormalizedHint:
         row="knowledge / direct features",
         paper="PKD, arXiv:2207.02039; SRD, arXiv:2303.11098; VkD, arXiv:2403.06213",
         says="The student's features vary from example to example as the teacher's do; scale and offset are free.",
-        costs="Nothing in the shipped model; a bridge and a few passes over two feature maps a step.",
-        fails_when="Batches are small; or the teacher has channels without information, which normalisation makes as "
-        "loud as the others.",
+        costs="Nothing in the shipped model; a bridge and a few passes over two feature maps per step.",
+        fails_when="Batches are small; or the teacher has channels without information, which normalisation scales up "
+        "to the others.",
         differs="PKD halves the squares: give the edge half the weight. SRD takes the log of the whole batch's sum, "
         "here it is of each example's, plus one inside so that it is 0 at equality. VkD also uses a smooth L1: "
         "distance=HuberDistance().",

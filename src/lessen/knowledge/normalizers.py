@@ -41,7 +41,7 @@ class AsItIs:
         paper="arXiv:1412.6550",
         says="Nothing is normalised.",
         costs="Nothing.",
-        fails_when="The other side is normalised and no bridge can bring this one to its scale.",
+        fails_when="The other side is normalised, and no bridge can bring this side to its scale.",
     )
     relational: ClassVar[bool] = False
 
@@ -65,7 +65,7 @@ class StandardizeChannels:
         says="Scale and offset of a channel do not matter, and no channel outweighs the others.",
         costs="Two passes over the features.",
         fails_when="Batches are small, or a channel is dead: its noise is blown up to the scale of the others.",
-        differs="The variance is that of the batch (divided by its number), without learned scale and offset.",
+        differs="The variance is that of the batch (divided by N), without learned scale and offset.",
     )
     relational: ClassVar[bool] = True
 
@@ -87,7 +87,7 @@ class StandardizePositions:
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="Ba et al., Layer normalization, arXiv:1607.06450",
-        says="Scale and offset of a position do not matter; no other example is looked at.",
+        says="Scale and offset of a position do not matter; other examples have no influence.",
         costs="Two passes over the features.",
         fails_when="The length of the features carries what is to be learned, as confidence does.",
     )
@@ -112,8 +112,8 @@ class Whiten:
         row=_ROW,
         paper="VkD, arXiv:2403.06213",
         says="Every direction of the features counts alike, also those in which they hardly vary.",
-        costs="A C x C covariance, its Cholesky factor and a triangular solve a step.",
-        fails_when="There are fewer examples and positions than channels: directions that were not seen are noise.",
+        costs="A C x C covariance, its Cholesky factor and a triangular solve per step.",
+        fails_when="There are fewer examples and positions than channels: directions without data are noise.",
         differs="By the Cholesky factor, whose gradient is stable; other roots differ from it by a rotation, which an "
         "orthogonal bridge can learn.",
     )

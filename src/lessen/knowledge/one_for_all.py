@@ -51,9 +51,9 @@ class OneForAll:
         row="knowledge / direct features",
         paper="OFA-KD, arXiv:2310.19444",
         says="Each stage of the student, through its own exit, gives the teacher's probabilities.",
-        costs="A linear exit a stage while training, nothing in the shipped model.",
-        fails_when="The architectures are alike: features say more than probabilities. Early stages are pulled to what "
-        "is linearly separable.",
+        costs="A linear exit per stage while training, nothing in the shipped model.",
+        fails_when="The architectures are similar: features then tell more than probabilities. Early stages are "
+        "forced to become linearly separable.",
         differs="The exits are linear bridges; released code puts convolutions or attention before them. It is not 0 "
         "at equality: it is a cross-entropy, whose floor depends on the teacher.",
     )

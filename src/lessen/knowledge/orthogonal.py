@@ -50,12 +50,12 @@ class OrthogonalBridge:
     card: ClassVar[Card] = Card(
         row="knowledge / bridges",
         paper="VkD, arXiv:2403.06213",
-        says="The bridge can turn the student's features, but not shrink, stretch or mix them up.",
+        says="The bridge can rotate the student's features, but not rescale or distort them.",
         costs="C x C' weights while training, kept orthogonal by Householder reflections, or a matrix exponential "
         "where C = C'; nothing in the shipped model.",
         fails_when="The student is wider than the teacher: what is orthogonal to the bridge is not taught. The two "
         "differ in scale: normalise the teacher (see NormalizedHint).",
-        differs="The parametrisation of PyTorch; the paper's is a matrix exponential cut to size.",
+        differs="PyTorch's parametrisation; the paper uses a truncated matrix exponential.",
     )
 
     def build(self, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> nn.Module:
@@ -64,6 +64,6 @@ class OrthogonalBridge:
         if len(before) not in (2, 3, 4) or len(before) != len(after) or before[place] != after[place]:
             raise ShapeError(
                 f"OrthogonalBridge maps channels, at the same positions, but the student has {before} and the teacher "
-                f"{after}. Tap other layers, or put a bridge between them that also brings the positions together."
+                f"{after}. Tap other layers, or use a bridge that also maps positions."
             )
         return OrthogonalMap(channels_of(before), channels_of(after))

@@ -1,6 +1,6 @@
 """Any objective on one tap, over several layers at once: the layers are paired, each pair is bridged and compared.
 
-The papers of the pairings stand in `pairings.py`.
+The papers of the pairings are listed in `pairings.py`.
 
 Shapes: N examples, S taps of the student, T taps of the teacher, P pairs of them.
 """
@@ -30,7 +30,7 @@ class OverLayers:
     Args:
         objective: What each pair is compared with; one that has state is built for each pair.
         pairing: Which layers are compared, and how much each pair counts.
-        bridge: Stands between the two of each pair, and learns with the edge. None: they are compared as they are.
+        bridge: Maps between the two taps of each pair, and learns with the edge. None: they are compared as they are.
     """
 
     objective: Objective | LearnedObjective = Hint()
@@ -41,15 +41,15 @@ class OverLayers:
         row="knowledge / layer pairing",
         paper="arXiv:1909.10351; arXiv:2010.06133; arXiv:2012.03236",
         says="Many layers of the student learn from many of the teacher.",
-        costs="The objective once a pair; a bridge for each pair of other shapes, nothing in the shipped model.",
-        fails_when="Too many layers are held at once: the student has no room to be different.",
-        differs="The weights of the pairs sum to one, where the papers add the losses of all layers up.",
+        costs="The objective once per pair; a bridge for each pair whose shapes differ; nothing in the shipped model.",
+        fails_when="Too many layers are constrained at once: the student has no freedom left.",
+        differs="The weights of the pairs sum to one; the papers sum the losses of all layers.",
     )
 
     @model_validator(mode="after")
     def _one_for_each_pair(self) -> Self:
         if isinstance(self.objective, nn.Module):
-            raise ValueError("objective is a module that is built already; give the settings that build one for a pair")
+            raise ValueError("objective is a module that is already built; give the settings that build one for a pair")
         return self
 
     @property
@@ -59,7 +59,7 @@ class OverLayers:
 
     @property
     def beside(self) -> tuple[Beside, ...]:
-        """What the objective asks for beside the teacher's taps."""
+        """What the objective needs in addition to the teacher's taps."""
         return tuple(getattr(self.objective, "beside", ()))
 
     def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:

@@ -5,9 +5,9 @@ divergence: Agarwal et al., GKD, ICLR 2024, arXiv:2306.13649.
 
 Shapes: N sequences, L positions, V words (or features), M tokens that count.
 
-Labels stand where their tokens stand, as in transformers: the label of a position is the token at this position, or
--100 where it does not count (padding, the prompt). A causal network says at position l what stands at l + 1; so with
-`shift` its logits at l are compared where the label of l + 1 counts, and its last logits never.
+Labels are aligned with tokens, as in transformers: the label of a position is the token at this position, or -100 if it
+does not count (padding, the prompt). A causal network predicts at position l the token at l + 1; so with `shift` its
+logits at l are compared where the label of l + 1 counts, and its last logits never.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class OverTokens:
     """An objective at every token that counts. Labels say which; they may be a mask.
 
     The edge may come from a network (soft targets, and whatever else compares outputs), or from the labels
-    (`OverTokens(objective=CrossEntropy())`). Tokens that do not count are not computed, whatever stands there.
+    (`OverTokens(objective=CrossEntropy())`). Tokens that do not count are not computed, whatever their values.
 
     Args:
         objective: `(M, V)` against `(M, V)`, or against the labels of the tokens, `(M,)`.
@@ -76,8 +76,8 @@ class OverTokens:
         vocabulary_last: Whether outputs are (N, L, V); else (N, V, L).
         vocabulary: How many words both know, where the rest of an output is padding. None: all.
         tokens: None: the mean over the tokens of each sequence, so that every sequence counts alike. A number: the sum
-            over tokens divided by it, so that every token counts alike, in whatever batch it stands; give the mean
-            number of tokens that count in a sequence of the training data.
+            over tokens divided by it, so that every token counts the same in any batch; give the mean number of tokens
+            that count in a sequence of the training data.
     """
 
     objective: Objective = SoftTargets(temperature=1.0)
@@ -91,16 +91,16 @@ class OverTokens:
         paper="arXiv:1606.07947; arXiv:2306.13649",
         says="At each token the student learns the teacher's whole distribution over the next.",
         costs="Nothing in the shipped model; the teacher's logits over the vocabulary at every token that counts.",
-        fails_when="The vocabularies differ; or the student meets, when it writes itself, sequences that neither the "
-        "data nor the teacher would write (let it learn on its own: OnPolicy).",
-        differs="Divided by the tokens of each sequence, or by a constant; not by the tokens of the batch, which "
-        "change with its parts. Released code divides by these, by all positions, or not at all.",
+        fails_when="The vocabularies differ. When the student generates, it meets sequences that neither the data nor "
+        "the teacher would produce (train it on its own sequences: OnPolicy).",
+        differs="Divided by the number of tokens of each sequence, or by a constant; not by that of the batch, which "
+        "changes with its parts. Released code divides by the latter, by all positions, or not at all.",
     )
 
     @model_validator(mode="after")
     def _without_state(self) -> Self:
         if isinstance(self.objective, nn.Module):
-            raise ValueError("objective is a module; only objectives without state are taken over tokens")
+            raise ValueError("objective is a module; OverTokens takes only objectives without state")
         return self
 
     @property
@@ -144,8 +144,8 @@ class OverTokens:
     def _labels(self, labels_NL: Tensor) -> Tensor:
         if labels_NL.dtype == torch.bool:
             raise DataError(
-                f"{type(self.objective).__name__} needs the labels of the tokens, but the data has a mask in their "
-                "place. Give the tokens themselves, -100 where they do not count."
+                f"{type(self.objective).__name__} needs the labels of the tokens, but the data has a mask instead. "
+                "Give the tokens themselves, with -100 where they do not count."
             )
         return labels_NL
 
@@ -167,7 +167,7 @@ class OverTokens:
                 source,
                 what="OverTokens",
                 expected="the same vocabulary on both sides",
-                advice="Word for word comparison needs one tokenizer. If it is the same, and one output is only padded "
-                "to a round number, set `vocabulary` to the words that both know; else distil what the teacher writes, "
-                "as text. Features of different width need a bridge.",
+                advice="Comparing token by token needs one tokenizer. If it is the same and one output is only padded "
+                "to a round size, set `vocabulary` to the number of shared tokens; otherwise distil from text "
+                "that the teacher generates. Features of different width need a bridge.",
             )

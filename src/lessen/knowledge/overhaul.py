@@ -77,9 +77,10 @@ class Overhaul:
     card: ClassVar[Card] = Card(
         row="knowledge / direct features",
         paper="OFD, arXiv:1904.01866",
-        says="The student's values equal the teacher's where these are positive, and are just negative where not.",
-        costs="One number a channel while training, nothing in the shipped model; a pass over two feature maps a step.",
-        fails_when="The taps lie behind the activation: it is then a hint. The weight is copied from code that sums.",
+        says="The student's values equal the teacher's where these are positive, and are just negative elsewhere.",
+        costs="One value per channel while training, nothing in the shipped model; a pass over two maps per step.",
+        fails_when="The taps are after the activation: it is then a plain hint. The weight is copied from code that "
+        "sums.",
         differs="The mean over all elements, where the paper sums: the weight does not depend on the shape. The "
         "teacher stays in eval mode; the authors leave its batch norm in train mode. The closed form of the margin "
         "also holds for channels that are almost never negative, where released code jumps to -3 deviations. The "
@@ -102,7 +103,7 @@ class OverhaulLoss(nn.Module):
 
     Args:
         channels: C.
-        margin: One number a channel, or None to estimate it.
+        margin: One number per channel, or None to estimate it.
     """
 
     card: ClassVar[Card] = Overhaul.card

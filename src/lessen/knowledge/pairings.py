@@ -66,9 +66,9 @@ class AsNamed(_Fixed):
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="arXiv:1412.6550",
-        says="The pairs are those that were written down.",
-        costs="One comparison a pair.",
-        fails_when="Nobody knows which layers correspond.",
+        says="The pairs are given explicitly.",
+        costs="One comparison per pair.",
+        fails_when="It is not known which layers correspond.",
     )
 
     def pairs(self, students: int, teachers: int, /) -> Pairs:
@@ -89,8 +89,8 @@ class EvenlySpaced(_Fixed):
         row=_ROW,
         paper="arXiv:1909.10351",
         says="Each layer of the student learns from the one at the same relative depth; the last from the last.",
-        costs="One comparison a layer of the student.",
-        fails_when="Depth means something else in the two networks, as where one downsamples earlier.",
+        costs="One comparison per layer of the student.",
+        fails_when="Depth means something different in the two networks, as when one downsamples earlier.",
         differs="TinyBERT also pairs the embeddings: name them on another edge, or first with AsNamed().",
     )
 
@@ -111,9 +111,9 @@ class LastLayers(_Fixed):
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="arXiv:1908.09355 (PKD-last); the last layer alone: MiniLM, arXiv:2002.10957",
-        says="Only what is nearest to the output is taught; earlier layers are free.",
-        costs="One comparison a pair.",
-        fails_when="The student is too shallow to get there by itself: its early layers get no help.",
+        says="Only the layers nearest to the output are taught; earlier layers are free.",
+        costs="One comparison per pair.",
+        fails_when="The student is too shallow to reach the teacher's features: its early layers get no help.",
     )
 
     def pairs(self, students: int, teachers: int, /) -> Pairs:
@@ -134,11 +134,12 @@ class EarthMover:
         row=_ROW,
         paper="arXiv:2010.06133",
         says="Which layers correspond is decided by the losses themselves, many to many.",
-        costs="S x T comparisons a step, a bridge for each that differs in shape, and one small assignment on the "
-        "processor, for which a GPU must be waited for.",
-        fails_when="Losses of different layers have different scales: layers with small features attract all.",
-        differs="Layers weigh alike; BERT-EMD also lets the weights follow the costs. With several processes or parts "
-        "of a batch each has its own plan.",
+        costs="S x T comparisons per step, a bridge for each that differs in shape, and one small assignment problem "
+        "on the CPU, which synchronises with the GPU.",
+        fails_when="Losses of different layers have different scales: layers with small features attract all the "
+        "weight.",
+        differs="Layers have equal weights; BERT-EMD also lets the weights follow the costs. With several processes "
+        "or parts of a batch each has its own plan.",
     )
     relational: ClassVar[bool] = True
 
@@ -164,8 +165,8 @@ class AttentionOverLayers:
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="arXiv:2012.03236; arXiv:2102.02973",
-        says="Which teacher layers a student layer learns from is learned, example by example.",
-        costs="S x T comparisons a step, a bridge for each that differs in shape, and two small linear maps a layer.",
+        says="It is learned, example by example, which teacher layers a student layer learns from.",
+        costs="S x T comparisons per step, a bridge for each that differs in shape, and two small linear maps a layer.",
         fails_when="Some teacher layer is easy to match (all but constant): attention finds it, and nothing is taught.",
         differs="Queries and keys come from pooled features, as in arXiv:2102.02973, where SemCKD takes rows of the "
         "batch's similarities: so the size of a batch may change, and no example sees another.",
@@ -245,6 +246,6 @@ def _all_pairs(students: int, teachers: int) -> Pairs:
 
 def _unpaired(name: str, students: int, teachers: int, needs: str, other: str) -> ShapeError:
     return ShapeError(
-        f"{name} needs {needs}, but there are {students} taps of the student and {teachers} of the teacher. "
-        f"Name others, or use {other}."
+        f"{name} needs {needs}, but there are {students} taps of the student and {teachers} of the teacher. Name other "
+        f"taps, or use {other}."
     )

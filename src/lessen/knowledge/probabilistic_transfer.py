@@ -54,11 +54,12 @@ class ProbabilisticTransfer:
         row="knowledge / between examples",
         paper="PKT, arXiv:1803.10837",
         says="KL from the teacher's to the student's conditional probabilities of neighbours, by a cosine kernel.",
-        costs="Nothing in the shipped model; a product of N x C matrices a step.",
+        costs="Nothing in the shipped model; a product of N x C matrices per step.",
         fails_when="Batches are large: each probability is about 1 / N and the divergence is small; large weights are "
         "usual (30000, of a mean over N^2).",
         differs="Summed over a row, as a divergence is; the released code takes the mean over N^2, which is N times "
-        "less. The kernel is kept above 1e-7 before it is normalised, so that both sides stay distributions.",
+        "smaller. The kernel is kept above 1e-7 before it is normalised, so that both sides stay "
+        "distributions.",
     )
     relational: ClassVar[bool] = True
 

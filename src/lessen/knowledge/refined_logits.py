@@ -64,10 +64,11 @@ class RefinedLogits:
     card: ClassVar[Card] = Card(
         row="knowledge / soft targets",
         paper="RLD, arXiv:2408.07703",
-        says="As decoupled distillation, where a wrong teacher is believed neither in its class nor above the label.",
+        says="Like decoupled distillation, but where the teacher is wrong, neither its class nor any class above the "
+        "label is taught.",
         costs="A mask and a gather over both sets of logits.",
-        fails_when="Labels are noisy: the teacher is refined towards the noise. Mixed labels are an error. Where the "
-        "teacher puts the label last only its confidence is taught.",
+        fails_when="Labels are noisy: the teacher is refined towards the noise. Mixed labels are an error. If the "
+        "teacher ranks the label last, only its confidence is taught.",
         differs="One temperature for both parts; classes are left out of the sums, not masked by -1e9.",
     )
 

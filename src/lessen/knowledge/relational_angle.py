@@ -55,9 +55,9 @@ class RelationalAngle:
         row="knowledge / between examples",
         paper="RKD, arXiv:1904.05068",
         says="The cosine of the angle that three examples make is the same for student and teacher.",
-        costs="Nothing in the shipped model; a few tensors of N^3 numbers a step, 8 MB each at N = 128, 0.5 GB at 512.",
-        fails_when="The batch is small, or classes matter and not the geometry; two examples almost coincide: the "
-        "angle there is rounding.",
+        costs="Nothing in the shipped model; tensors of N^3 numbers per step, 8 MB each at N = 128, 0.5 GB at 512.",
+        fails_when="The batch is small, or classes matter rather than geometry. Two examples almost coincide: their "
+        "angle is then rounding error.",
         differs="The mean over all N^3 triples, as in the authors' code, where the paper sums; usual weight 50 there, "
         "2 in the paper.",
     )

@@ -49,9 +49,9 @@ class RelationalDistance:
         row="knowledge / between examples",
         paper="RKD, arXiv:1904.05068",
         says="The student's distances between examples, in units of their mean, are the teacher's.",
-        costs="Nothing in the shipped model; a product of N x C matrices and N^2 numbers a step.",
-        fails_when="The batch is small, or classes matter and not the geometry: published results for classification "
-        "are below the plain student; it is strong for embeddings.",
+        costs="Nothing in the shipped model; a product of N x C matrices and N^2 numbers per step.",
+        fails_when="The batch is small, or classes matter rather than geometry: published results for classification "
+        "are below the plain student; it works well for embeddings.",
         differs="The mean over all N^2 pairs, as in the authors' code, where the paper sums; usual weight 25 there, "
         "1 in the paper. Features are not scaled to unit length first, which some code does.",
     )

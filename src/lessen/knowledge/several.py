@@ -1,4 +1,4 @@
-"""Several taps a side: checked together before they are used together."""
+"""Several taps per side: checked together before they are used together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_shapes(
         student: A tuple of shapes of maps (N, C, H, W) or tokens (N, P, C).
         teacher: A tuple of as many, with as many channels at each.
         what: Who asks, for the error.
-        least: How many taps a side it needs.
+        least: How many taps per side it needs.
         most: How many it can use; None: any number.
         positions: Whether the taps of one side must have as many positions, unless all are maps.
 
@@ -34,7 +34,7 @@ def check_shapes(
         ShapeError: they do not fit; the text names all shapes.
     """
     shown = f"but the student has {_shown(student)} and the teacher {_shown(teacher)}"
-    wanted = f"{least} taps a side" if most == least else f"{least} taps a side or more"
+    wanted = f"{least} taps per side" if most == least else f"{least} taps per side or more"
     sides = (student, teacher)
     if not all(side and isinstance(side[0], tuple) for side in sides):
         raise ShapeError(f"{what} needs {wanted}, {shown}. Name them, as tap=taps('layer1', 'layer2').")

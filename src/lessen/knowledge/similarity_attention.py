@@ -51,12 +51,12 @@ class SimilarityAttention:
     card: ClassVar[Card] = Card(
         row="knowledge / pairings",
         paper="SemCKD, arXiv:2012.03236",
-        says="Which teacher layers a student layer learns from is learned from what each finds alike.",
-        costs="S x T comparisons a step, a bridge for each that differs in shape, and an N x N product a layer.",
+        says="It is learned from the similarities of examples which teacher layers a student layer learns from.",
+        costs="S x T comparisons per step, a bridge for each that differs in shape, and an N x N product per layer.",
         fails_when="Some teacher layer is easy to match (all but constant): attention finds it, and nothing is taught.",
-        differs="The paper feeds the row of similarities as it lies, so its weights depend on the size of the batch "
-        "and on the place of an example in it; here the row is sorted and read at fixed quantiles. Cosines, where the "
-        "paper has products.",
+        differs="The paper uses the row of similarities in its given order, so its weights depend on the size of the "
+        "batch and on the place of an example in it; here the row is sorted and read at fixed quantiles. "
+        "Cosines, where the paper has products.",
     )
     relational: ClassVar[bool] = True
 

@@ -45,7 +45,7 @@ class SimilarityPreserving:
         row="knowledge / between examples",
         paper="SP, arXiv:1907.09682",
         says="The student's row-normalised Gram matrix of the batch is the teacher's.",
-        costs="Nothing in the shipped model; a product of N x C matrices a step.",
+        costs="Nothing in the shipped model; a product of N x C matrices per step.",
         fails_when="Batches are small or of one class. Entries of unit rows are about 1 / sqrt(N): the loss shrinks "
         "with N^2, so a weight (3000 is usual) holds for one batch size only.",
     )

@@ -76,8 +76,8 @@ class SingularVectors:
         "radial function.",
         costs="Nothing in the shipped model; at each tap an eigendecomposition of the smaller of C x C and P x P for "
         "every example, which is slow on accelerators.",
-        fails_when="Several singular values are nearly equal: the vectors turn with every step. In float16 the sum "
-        "overflows beyond 256 x 256 channels; give it float32 taps then.",
+        fails_when="Several singular values are nearly equal: the vectors then change with every step. In float16 the "
+        "sum overflows beyond 256 x 256 channels; use float32 taps then.",
         differs="Maps are unrolled as positions x channels, summed over entries, as in most released code; some "
         "unrolls as (channels x height) x width. Signs of the teacher's vectors follow a rule (entries sum to 0 or "
         "more), and the gradient is damped where singular values meet, where released code drops what is not finite.",

@@ -65,16 +65,16 @@ class SoftTargets:
         row="knowledge / soft targets",
         paper="arXiv:1503.02531",
         says="T^2 KL(softmax(teacher / T) || softmax(student / T)).",
-        costs="Nothing in the shipped model; one forward pass of the teacher a step, or a cache of its logits.",
+        costs="Nothing in the shipped model; one forward pass of the teacher per step, or a cache of its logits.",
         fails_when="The teacher is overconfident (trained to zero loss, or with label smoothing), or sees another view "
         "of the example than the student.",
-        differs="Sums over classes and never divides by their number, unlike KLDivLoss by default. T^2 keeps the "
+        differs="Summed over classes and never divided by their number, unlike KLDivLoss by default. T^2 keeps the "
         "gradient's size for KL only; total variation scales as T.",
     )
 
     @property
     def beside(self) -> tuple[Beside, ...]:
-        """What the transform asks for beside the teacher's logits."""
+        """What the transform needs in addition to the teacher's logits."""
         return beside_of(self.transform)
 
     def during(self, progress: float) -> Self:

@@ -61,11 +61,12 @@ class SolutionFlow:
         row="knowledge / between layers",
         paper="CVPR 2017 (Yim et al.; FSP)",
         says="The student's features change between two layers as the teacher's do.",
-        costs="Nothing in the shipped model; a matrix product of the channels of two layers an example and step.",
-        fails_when="Networks are of different families: published results fall below the plain student. In float16 "
-        "products of activations beyond 200 overflow; give it float32 taps then.",
-        differs="The mean over the matrix, as in most released code, where the paper sums: its weight is the number of "
-        "entries smaller. Trained together with other edges; the paper trains it first, which is two stages.",
+        costs="Nothing in the shipped model; a matrix product of the channels of two layers per example and step.",
+        fails_when="The networks are of different families: published results fall below the plain student. In "
+        "float16, products of activations beyond 200 overflow; use float32 taps then.",
+        differs="The mean over the matrix, as in most released code, where the paper sums: the paper's weight must be "
+        "multiplied by the number of entries. Trained together with other edges; the paper trains it first, "
+        "which is two stages.",
     )
 
     def __call__(self, student: Any, teacher: Any, /) -> Tensor:

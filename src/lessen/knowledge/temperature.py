@@ -34,8 +34,9 @@ class AnnealedTemperature:
         paper="arXiv:2104.07163",
         says="First the teacher's small probabilities, then its decisions; or the other way round.",
         costs="Nothing.",
-        fails_when="The objective does not keep the size of gradients (T^2): then their weight changes with it too.",
-        differs="The paper divides the teacher's logits alone, and matches them by their squares.",
+        fails_when="The objective does not keep the size of gradients (T^2): its weight then changes with the "
+        "temperature too.",
+        differs="The paper divides only the teacher's logits, and compares them by squared differences.",
     )
 
     def during(self, progress: float) -> float:

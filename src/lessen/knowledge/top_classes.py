@@ -20,7 +20,7 @@ from lessen.knowledge.divergences import Divergence, ForwardKL
 class TopClasses:
     """A divergence over the classes that the teacher finds most probable; with all classes it is that divergence.
 
-    It stands behind the softmax, and so behind every temperature, transform and mask.
+    It is applied after the softmax, and so after every temperature, transform and mask.
 
     Args:
         count: How many classes are kept.
@@ -38,8 +38,8 @@ class TopClasses:
         paper="arXiv:2410.16215",
         says="The tail of the teacher's distribution, which is mostly noise, counts as one class or not at all.",
         costs="One selection of the largest over the logits.",
-        fails_when="The knowledge is in the tail; or `rest` is off and labels do not hold the student elsewhere. With "
-        "one class and no rest nothing is left to learn.",
+        fails_when="The knowledge is in the tail; or `rest` is off and no labels constrain the student elsewhere. "
+        "With one class and no rest, there is nothing to learn.",
     )
 
     def __call__(self, student_log_NC: Tensor, teacher_log_NC: Tensor, /) -> Tensor:

@@ -38,21 +38,21 @@ class Transformed:
 
     card: ClassVar[Card] = Card(
         row="knowledge / logits",
-        paper="arXiv:2403.01427 (standardised logits in front of any loss)",
-        says="The objective, on logits that were transformed.",
-        costs="What its parts cost.",
-        fails_when="The transform takes away what the objective compares, as the size of logits from a regression.",
+        paper="arXiv:2403.01427 (standardised logits before any loss)",
+        says="The objective on transformed logits.",
+        costs="The cost of its parts.",
+        fails_when="The transform removes what the objective compares, as the size of the logits from a regression.",
     )
 
     @model_validator(mode="after")
     def _labels_stay(self) -> Self:
         if isinstance(self.transform, WithoutLabel) and Beside.LABELS in beside_of(self.objective):
-            raise ValueError("WithoutLabel takes out the class that the objective reads; use another of the two")
+            raise ValueError("WithoutLabel removes the label's class, which the objective reads; change one of the two")
         return self
 
     @property
     def beside(self) -> tuple[Beside, ...]:
-        """What the transform and the objective ask for beside the teacher's logits."""
+        """What the transform and the objective need in addition to the teacher's logits."""
         return beside_of(self.transform, self.objective)
 
     @property

@@ -47,8 +47,8 @@ class TransformedTeacher:
         paper="TTM, and WTTM where weighted, arXiv:2402.11148",
         says="KL(teacher^power, made to sum to one || student).",
         costs="One pass over the logits.",
-        fails_when="The weight of the edge is that of soft targets: the paper's are up to 45. Labels are few: the "
-        "student itself is held as unsure as the softened teacher.",
+        fails_when="The weight of the edge is copied from soft targets: the paper uses up to 45. There are few "
+        "labels: the student is then kept as unsure as the softened teacher.",
     )
 
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:

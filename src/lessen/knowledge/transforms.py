@@ -70,8 +70,8 @@ class StandardizeLogits:
     def __call__(self, student_logits_NC: Tensor, teacher_logits_NC: Any, /) -> tuple[Tensor, Tensor]:
         if student_logits_NC.shape[1] < 3:
             raise ShapeError(
-                "StandardizeLogits needs three classes or more, but the logits are "
-                f"{tuple(student_logits_NC.shape)}: of two, only their order would be left."
+                f"StandardizeLogits needs three classes or more, but the logits are {tuple(student_logits_NC.shape)}: "
+                "with two, only their order would be left."
             )
         return standardize(student_logits_NC), standardize(teacher_logits_NC)
 
@@ -91,7 +91,7 @@ class TeacherPower:
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="TTM, arXiv:2402.11148",
-        says="The student at temperature 1 matches the softened teacher, which also holds its own confidence down.",
+        says="The student at temperature 1 matches the softened teacher, which also limits its confidence.",
         costs="Nothing.",
         fails_when="Used together with a temperature on both: T^2 is then the wrong factor.",
     )
@@ -108,9 +108,9 @@ class WithoutLabel:
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="DKD, arXiv:2203.08679 (non-target part)",
-        says="Only what the teacher thinks of the wrong classes.",
+        says="Only the teacher's probabilities of the wrong classes.",
         costs="One gather over the logits.",
-        fails_when="Labels are mixed (an error), or the teacher is wrong: its mistake is what is taught then. With two "
+        fails_when="Labels are mixed (an error), or the teacher is wrong: its mistake is then taught. With two "
         "classes nothing is left.",
     )
 
@@ -130,7 +130,7 @@ class SwapLabel:
         paper="Knowledge adjustment, arXiv:1911.07471",
         says="The teacher never contradicts the label.",
         costs="Two writes over the teacher's logits.",
-        fails_when="Labels are noisy; or the likeness of classes matters, which the swap makes false.",
+        fails_when="Labels are noisy; or the similarity of classes matters, which the swap distorts.",
     )
 
     def __call__(self, student_logits_NC: Tensor, teacher_logits_NC: Any, /) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ class SwapLabel:
 
 
 def beside_of(*parts: object) -> tuple[Beside, ...]:
-    """What several transforms and objectives together ask for beside the teacher's value."""
+    """What several transforms and objectives together need in addition to the teacher's value."""
     return tuple(dict.fromkeys(what for part in parts for what in getattr(part, "beside", ())))
 
 
@@ -159,7 +159,7 @@ def transformed(transform: Transform, student: Tensor, teacher: Tensor, found: M
         transform: What is done.
         student: Logits (N, C, ...).
         teacher: Logits of the same shape.
-        found: What may be asked for beside them.
+        found: What else they may need.
 
     Raises:
         ShapeError: the logits differ in shape, or are not (N, C, ...).
@@ -170,7 +170,7 @@ def transformed(transform: Transform, student: Tensor, teacher: Tensor, found: M
 
 
 def found_beside(part: object, teacher: Any) -> tuple[Tensor, dict[Beside, Tensor]]:
-    """The teacher's value, and what stands beside it by its kind, from the teacher's side of an objective."""
+    """The teacher's value and the additional inputs by kind, from the teacher's side of an objective."""
     asked = beside_of(part)
     values, *more = teacher if asked else (teacher,)
     return values, dict(zip(asked, more, strict=True))

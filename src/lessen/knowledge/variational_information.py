@@ -49,9 +49,9 @@ class VariationalInformation:
         row="knowledge / direct features",
         paper="VID, arXiv:1904.05835",
         says="Channels that the student cannot match count less, and it learns which these are.",
-        costs="One number a channel and a bridge while training, nothing in the shipped model.",
-        fails_when="The variances settle before the student has learned: what was hard at first is given up. The loss "
-        "may be negative, so it cannot be read as a distance.",
+        costs="One number per channel and a bridge while training, nothing in the shipped model.",
+        fails_when="The variances converge before the student has learned: channels that were hard at first are given "
+        "up. The loss may be negative, so it is not a distance.",
         differs="The mean over all elements, without the constant log(2 pi) / 2. The map to the teacher's channels is "
         "the bridge of the edge; released code has three 1 x 1 convolutions there.",
     )

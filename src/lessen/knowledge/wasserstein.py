@@ -42,7 +42,7 @@ class ClassesOnALine:
     """The distance between places on a line, as of ages, grades or depths; exact.
 
     Args:
-        places: Where each class stands, rising; None puts class c at c.
+        places: The position of each class, increasing; None puts class c at c.
     """
 
     places: tuple[float, ...] | None = None
@@ -50,7 +50,7 @@ class ClassesOnALine:
     @model_validator(mode="after")
     def _rising(self) -> Self:
         if self.places is not None and any(b <= a for a, b in zip(self.places, self.places[1:], strict=False)):
-            raise ValueError("places must rise from class to class; order the classes, or use CostMatrix")
+            raise ValueError("places must increase from class to class; order the classes, or use CostMatrix")
         return self
 
     def transport(self, student_log_NC: Tensor, teacher_log_NC: Tensor, /) -> Tensor:
@@ -98,7 +98,7 @@ class CostMatrix:
             raise ValueError("rows must be a square of two classes or more")
         cost_CC = self.matrix
         if bool(cost_CC.diagonal().any()) or not torch.equal(cost_CC, cost_CC.T) or not bool(cost_CC.any()):
-            raise ValueError("rows must be symmetric, with zeros on the diagonal and something else beside it")
+            raise ValueError("rows must be symmetric, with zeros on the diagonal only")
         return self
 
     @functools.cached_property
@@ -133,10 +133,10 @@ class Wasserstein:
         row="knowledge / divergences",
         paper="WKD, arXiv:2412.08139",
         says="Probability on a class near the teacher's is nearly right.",
-        costs="One pass over the logits on a line and in groups. With a CostMatrix ten to twenty systems of C "
-        "equations for each example, in double precision: for up to some hundred classes.",
-        fails_when="The costs say nothing true about the classes. As total variation, it pulls little when student and "
-        "teacher are sure of different classes.",
+        costs="One pass over the logits for classes on a line or in groups. With a CostMatrix, ten to twenty systems "
+        "of C equations for each example, in double precision: for up to a few hundred classes.",
+        fails_when="The costs do not describe the classes. Like total variation, it has a small gradient when student "
+        "and teacher are sure of different classes.",
         differs="A CostMatrix is debiased (Feydy et al., arXiv:1810.08278), so that equal distributions cost nothing; "
         "the paper's plan is smoothed and not debiased, and its costs come from the similarity of features.",
     )

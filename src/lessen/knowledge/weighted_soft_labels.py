@@ -56,8 +56,8 @@ class WeightedSoftLabels:
         costs="Two more softmaxes over the logits.",
         fails_when="The teacher is sure of every label (trained to zero loss): every weight is then 1, and it is plain "
         "soft targets. Mixed labels are an error.",
-        differs="KL where the paper has cross-entropy: the same gradient for the student. Its weight of 2.25 is the "
-        "edge's.",
+        differs="KL where the paper has cross-entropy: the same gradient for the student. The paper's weight of 2.25 "
+        "is the edge's.",
     )
 
     def during(self, progress: float) -> Self:

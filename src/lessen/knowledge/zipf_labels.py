@@ -79,12 +79,13 @@ class ZipfLabels:
     card: ClassVar[Card] = Card(
         row="knowledge / labels",
         paper="USKD, arXiv:2303.13005",
-        says="The label counts more where the student believes it already; wrong classes get 1 / rank by its order.",
+        says="The label counts more if the student already believes it; wrong classes get 1 / rank in the student's "
+        "order.",
         costs="A linear head on features while training, nothing in the shipped model and no teacher.",
         fails_when="The student's order of wrong classes is noise, as early in training or with few classes. Mixed "
         "labels are an error. Compare with label smoothing before believing in it.",
-        differs="The wrong classes alone are ranked, by the two probabilities made to sum to one; released code ranks "
-        "the label among them, and adds a logarithm to a probability because a variable is reused.",
+        differs="The wrong classes alone are ranked, by the two probabilities made to sum to one; released code "
+        "includes the label in the ranking, and adds a logarithm to a probability by mistake.",
     )
 
     def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
@@ -132,6 +133,6 @@ def _shapes(student: Any, teacher: Any) -> tuple[int, int]:
         raise ShapeError(
             "ZipfLabels needs two taps of the student, features (N, F), (N, T, F) or (N, F, H, W) and logits (N, C), "
             f"and labels (N,) as its source, but the student has {student} and the source {teacher}. "
-            'Write target_tap=taps("layer3", "").'
+            'Use target_tap=taps("layer3", "").'
         )
     return student[0][1 if len(student[0]) == 4 else -1], student[1][1]

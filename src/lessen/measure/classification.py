@@ -51,7 +51,7 @@ def check_labels(logits_NC: Tensor, labels_N: Tensor) -> None:
             "expected (N, C) and (N,)."
         )
     if labels_N.dtype == torch.bool or labels_N.is_floating_point() or labels_N.is_complex():
-        raise DataError(f"Got labels of type {labels_N.dtype}; expected whole numbers, one class number an example.")
+        raise DataError(f"Got labels of type {labels_N.dtype}; expected integers, one class index per example.")
     if len(labels_N) == 0:
         raise DataError("There are no examples; expected at least one.")
     low, high, classes = int(labels_N.min()), int(labels_N.max()), logits_NC.shape[1]

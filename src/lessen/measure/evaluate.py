@@ -76,9 +76,9 @@ def check_finite(said: Outputs, *, what: str, where: str) -> None:
     bad = (~finite_N).nonzero().flatten()
     if len(bad):
         raise NetworkError(
-            f"{what} answers with NaN or infinity to {len(bad)} of {len(finite_N)} examples of {where}, the first of "
-            f"them example {int(bad[0])}. Look for NaN in its weights and for inputs that are too large; if it was "
-            "just trained, lower the learning rate."
+            f"{what} returns NaN or infinity for {len(bad)} of {len(finite_N)} examples of {where}, the first of them "
+            f"example {int(bad[0])}. Look for NaN in its weights and for inputs that are too large; if it was just "
+            "trained, lower the learning rate."
         )
 
 

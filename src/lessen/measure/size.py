@@ -45,7 +45,7 @@ def parts_of(path: Path) -> list[Path]:
         parts += [path.parent / name for name in _external_data(path)]
     missing = [part for part in parts if not part.is_file()]
     if missing:
-        raise NetworkError(f"{path} needs {missing[0].name} beside it, and that is not there. Move them together.")
+        raise NetworkError(f"{path} needs {missing[0].name} next to it, which is missing. Move them together.")
     return parts
 
 
@@ -62,7 +62,7 @@ def count_nonzero_parameters(model: nn.Module) -> int:
 def effective_parameters(model: nn.Module) -> Iterator[Tensor]:
     """Each parameter once, as the forward pass sees it.
 
-    A parameter `w` beside a buffer `w_mask` is multiplied by it (a `w_orig` beside `w_mask`, as in
+    A parameter `w` next to a buffer `w_mask` is multiplied by it (a `w_orig` next to `w_mask`, as in
     `torch.nn.utils.prune`, too). A parametrisation that keeps the shape is carried out; of one that does not (factors
     of a product), the factors themselves are what is stored.
     """
@@ -103,9 +103,7 @@ def _external_data(path: Path) -> list[str]:
     found = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}
     for name in found:
         if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise NetworkError(
-                f"{path} names {name!r} as a part of it, which lies outside its folder. Export it again."
-            )
+            raise NetworkError(f"{path} refers to {name!r}, which is outside its folder. Export it again.")
     return sorted(found)
 
 

@@ -94,7 +94,7 @@ def interleave(
         SettingError: nothing to time, or too few rounds for an interval.
     """
     if not runs:
-        raise SettingError("There is nothing to time; give at least one callable.")
+        raise SettingError("There are no callables to time; give at least one.")
     if rounds < FEWEST_ROUNDS or warm_up < 1 or block < 0:
         raise SettingError(
             f"Got rounds={rounds}, warm_up={warm_up} and block={block}; expected at least {FEWEST_ROUNDS} rounds "

@@ -72,12 +72,13 @@ class Equalize:
     card: ClassVar[Card] = Card(
         row="operations / quantization",
         paper="arXiv:1906.04721 (cross-layer equalisation)",
-        says="Channels get equal ranges in the layer that makes them and in the one that reads them.",
-        costs="Batch normalisations are folded. No data, seconds; nothing in the shipped model.",
-        fails_when="Between the layers stands what does not scale: ReLU6, GELU, SiLU. Such pairs are left alone and "
-        "named. With a step for each channel of the weights there is less to gain than with one for a whole layer.",
-        differs="Clips are not rescaled channel by channel, and high biases are not absorbed. Pools, means and "
-        "flattening may stand between the layers. Each pair is proven in float64 before it is used.",
+        says="Each channel gets equal ranges in the layer that computes it and in the one that reads it.",
+        costs="Batch normalisations are folded. Seconds, without data; nothing in the shipped model.",
+        fails_when="The function between the layers does not scale with its input: ReLU6, GELU, SiLU. Such pairs are "
+        "left unchanged and listed. With one step per channel of the weights there is less to gain than "
+        "with one per layer.",
+        differs="Clips are not rescaled channel by channel, and high biases are not absorbed. Pooling, means and "
+        "flattening are allowed between the layers. Each pair is proven in float64 before it is used.",
     )
 
     @classmethod
@@ -89,7 +90,7 @@ class Equalize:
         """Find the pairs, prove them, and equalise them in turn until nothing moves.
 
         Raises:
-            PlanError: `where` means no layer whose scales can move.
+            PlanError: `where` matches no layer whose scales can move.
         """
         if self.where == ():
             return Rescaled()
@@ -107,7 +108,7 @@ class Equalize:
             folds=tuple(folds) if links.found else (),
             links={link.first: link.then for link in links.found},
             spread={link.first: (before[link.first], spread(own, link)) for link in links.found},
-            left=said(links, "no layer gives to others through what scales alone"),
+            left=said(links, "no layer reaches another one through operators that only scale"),
             values=tensors_of(own, links.found) or None,
         )
 

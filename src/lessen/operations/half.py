@@ -107,12 +107,12 @@ class Half:
         row="operations / quantization",
         paper="arXiv:1710.03740 (float16), arXiv:1905.12322 (bfloat16)",
         says="Every parameter is a number of 16 bits: ONNX, OpenVINO and packed files are half as large.",
-        costs="No time is saved on a CPU: ONNX Runtime and OpenVINO make the parameters 32 bits wide when they load. "
-        "A torch.export program (.pt2) and weights.safetensors hold 32 bits.",
-        fails_when="A parameter is beyond 65,504 (an error; take BFloat16()), or differences far below a thousandth of "
+        costs="No time is saved on a CPU: ONNX Runtime and OpenVINO widen the parameters to 32 bits when they load. A "
+        "torch.export program (.pt2) and weights.safetensors store 32 bits.",
+        fails_when="A parameter exceeds 65,504 (an error; use BFloat16()), or differences far below a thousandth of "
         "the parameters matter.",
-        differs="Inputs, activations and outputs keep their type. Training moves the parameters in full behind the "
-        "rounding.",
+        differs="Inputs, activations and outputs keep their type. Training updates the parameters in full precision "
+        "before rounding.",
     )
 
     @classmethod
@@ -124,7 +124,7 @@ class Half:
         """Choose the parameters.
 
         Raises:
-            PlanError: `where` means no module with parameters, or a parameter is too large for the kind.
+            PlanError: `where` matches no module with parameters, or a parameter is too large for the kind.
         """
         model = plain(model)
         check_where(model, where=self.where, exclude=self.exclude)
@@ -146,12 +146,12 @@ class Half:
                     left[name] = reason
                     continue
                 if tensor.numel() and float(tensor.detach().abs().amax()) > self.kind.largest:
-                    raise PlanError(f"{name} is beyond {self.kind.largest:g}. Take kind=BFloat16(), or exclude it.")
+                    raise PlanError(f"{name} exceeds {self.kind.largest:g}. Use kind=BFloat16(), or exclude it.")
                 chosen.append(name)
         if not chosen and not left and self.where not in (None, ()):
             known = [path for path, module in model.named_modules() if module._parameters]
             raise PlanError(
-                f"where={self.where!r} means nothing with parameters; {did_you_mean(str(self.where), known)}"
+                f"where={self.where!r} matches nothing with parameters; {did_you_mean(str(self.where), known)}"
             )
         return Halved(kind=self.kind, parameters=tuple(chosen), left=left)
 
@@ -161,7 +161,7 @@ class Half:
         if short_of(module, last) is not None:
             return "it has 16 bits already"
         if not tensor.is_floating_point() or tensor.element_size() <= 2:
-            return f"it is of {tensor.dtype} as it is"
+            return f"its type is {tensor.dtype}"
         return ""
 
     def _of_whole_numbers(self, model: nn.Module, path: str, module: nn.Module, last: str) -> str:
@@ -169,5 +169,5 @@ class Half:
         if isinstance(module, Grid | WeightGrid):
             return "it is the step of a grid, which kernels read in 32 bits"
         if last == "bias" and computes_in_integers(model, path):
-            return "it is added as a whole number of 32 bits"
+            return "it is added as a 32-bit integer"
         return ""

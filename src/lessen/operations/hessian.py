@@ -141,7 +141,9 @@ def see_inputs(
     calls = sum(layer.calls for layer in layers)
     inputs = (batch.inputs for batch in batches)
     if not _look(model, [layer.name for layer in layers], inputs, see, device=device, calls=calls):
-        raise PlanError("This needs calibration batches to see what a layer is given, and the context has none.")
+        raise PlanError(
+            "This method needs calibration batches to observe the inputs of layers, and the context has none."
+        )
 
 
 def gram_of(
@@ -175,7 +177,7 @@ def _join(layer: Layer, sums: Mapping[tuple[str, int, int], tuple[Tensor, Tensor
             if name == layer.name and number * blocks // layer.blocks == block
         ]
         if not mine:
-            raise PlanError(f"No input of {layer.name} was seen on the calibration batches. Leave it out.")
+            raise PlanError(f"{layer.name} received no input on the calibration batches. Exclude it.")
         grams.append(torch.stack([found[0] for found in mine]).sum(0) if len(mine) > 1 else mine[0][0])
         totals.append(torch.stack([found[1] for found in mine]).sum(0))
         counts.append(sum(found[2] for found in mine))

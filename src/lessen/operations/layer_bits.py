@@ -38,7 +38,7 @@ def bits_by_name(
         setting: What they are called there.
 
     Raises:
-        PlanError: a name means no module, or nothing of what is meant is one of the layers.
+        PlanError: a name matches no module, or none of the matches is one of the layers.
     """
     found: dict[str, int] = {}
     paths, modules = list(layers), dict(model.named_modules(remove_duplicate=False))
@@ -47,7 +47,7 @@ def bits_by_name(
         meant = [path for path in paths if matches(one.where, path, modules[path])]
         if not meant:
             raise PlanError(
-                f"{setting}[{place}].where={one.where!r} means no layer that is quantized; "
+                f"{setting}[{place}].where={one.where!r} matches no layer that is quantized; "
                 f"{did_you_mean(str(one.where), paths)}"
             )
         found = dict.fromkeys(meant, one.bits) | found

@@ -40,7 +40,7 @@ class Factorized:
     sizes: dict[str, tuple[int, int]] = Field(default_factory=dict)
 
     def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
-        """A copy of the network in which two layers in a row, `name.0` and `name.1`, stand for each factorised one.
+        """A copy of the network in which two layers in a row, `name.0` and `name.1`, replace each factorised one.
 
         Raises:
             PlanError: a layer is missing, is not a plain linear or convolution layer, or its rank is too large.
@@ -108,12 +108,12 @@ class LowRank:
     card: ClassVar[Card] = Card(
         row="operations / low rank",
         paper="arXiv:1404.0736; spatial: arXiv:1405.3866",
-        says="A layer is replaced by the two thin ones nearest to it.",
-        costs="One more layer call for each: on this kind of processor a pair is faster only well below half the "
-        "weights. Look at the clock, not at the multiply-adds.",
-        fails_when="Singular values fall slowly, as in small, well-trained layers: the nearest layer is far away, and "
-        "training must repair it. Batch-norm statistics behind it are not estimated again.",
-        differs="Nearest in weights. Nearest in outputs needs statistics of the inputs and is another operation.",
+        says="A layer is replaced by two thin layers whose product is the closest of that rank.",
+        costs="One more layer call for each layer: on a CPU a pair is faster only well below half the weights. Judge "
+        "by measured time, not by multiply-adds.",
+        fails_when="Singular values decay slowly, as in small, well-trained layers: the approximation is then poor, "
+        "and training must repair it. The statistics of later batch norms are not estimated again.",
+        differs="Closest in weights. Closest in outputs would need statistics of the inputs and is another operation.",
     )
 
     @model_validator(mode="after")
@@ -131,7 +131,7 @@ class LowRank:
         """Decide which layers are factorised, and their ranks.
 
         Raises:
-            PlanError: `where` means no linear or convolution layer, or there is none.
+            PlanError: `where` matches no linear or convolution layer, or there is none.
         """
         model = plain(model)
         owners = Owners(model)
@@ -144,7 +144,7 @@ class LowRank:
         chosen = {path: layer for path, layer in layers.items() if matches(self.where, path, layer)}
         if not chosen and self.where is not None:
             raise PlanError(
-                f"where={self.where!r} means no linear or convolution layer; {did_you_mean(str(self.where), layers)}"
+                f"where={self.where!r} matches no linear or convolution layer; {did_you_mean(str(self.where), layers)}"
             )
         if not layers and self.energy != 1.0:
             raise PlanError("This network has no linear or convolution layer to factorise.")
@@ -181,7 +181,7 @@ def _unfit(layer: nn.Linear | nn.Conv2d) -> str:
     if parametrised(layer):
         return "its weight is pruned or parametrised; factorise first"
     kind = type(layer)
-    return f"{kind.__module__}.{kind.__qualname__} is no plain layer of PyTorch, and may do more than one"
+    return f"{kind.__module__}.{kind.__qualname__} is not a plain PyTorch layer and may compute more than one"
 
 
 def _tied(owners: Owners, layer: nn.Linear | nn.Conv2d) -> str:

@@ -1,4 +1,4 @@
-"""Masks as text, one bit a weight, so that a plan is one file of JSON."""
+"""Masks as text, one bit per weight, so that a plan is one file of JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lessen.core.errors import PlanError
 
 
 def pack(mask: Tensor) -> str:
-    """A boolean mask as text: one bit a weight, compressed, base64.
+    """A boolean mask as text: one bit per weight, compressed, base64.
 
     >>> bool((unpack(pack(torch.tensor([[True, False, True]])), (1, 3)) == torch.tensor([[True, False, True]])).all())
     True
@@ -24,7 +24,7 @@ def pack(mask: Tensor) -> str:
 
 
 def unpack(text: str, shape: tuple[int, ...]) -> Tensor:
-    """The mask that `pack` wrote. Empty text is a mask that stands elsewhere (see `without_masks`): all is kept.
+    """The mask that `pack` wrote. Empty text: the mask is stored elsewhere (see `without_masks`), all is kept.
 
     Raises:
         PlanError: the text is damaged, or of a mask of another size.
@@ -38,5 +38,5 @@ def unpack(text: str, shape: tuple[int, ...]) -> Tensor:
     except (ValueError, zlib.error) as error:
         raise PlanError(f"A mask in the plan is damaged ({error}). Make the plan again.") from error
     if len(bits) != (count + 7) // 8:
-        raise PlanError(f"A mask in the plan is not of {count} weights. Make the plan again.")
+        raise PlanError(f"A mask in the plan does not have {count} weights. Make the plan again.")
     return torch.from_numpy(np.unpackbits(np.frombuffer(bits, np.uint8), count=count).astype(bool)).view(shape)

@@ -39,7 +39,7 @@ class Pattern(Protocol):
         """Why a weight of this shape (outputs, inputs, kernel) cannot have this pattern; empty where it can."""
 
     def columns(self, shape: Sequence[int]) -> Tensor | None:
-        """In which order the inputs of a row stand for this pattern, shape (I,); None: as they are."""
+        """The order of a row's inputs for this pattern, shape (I,); None: unchanged."""
 
     def mask(self, score_RI: Tensor, count: int) -> Tensor:
         """True where a weight stays, shape (R, I), on the CPU; about `count` of the highest scores."""
@@ -133,7 +133,7 @@ class NM:
     @model_validator(mode="after")
     def _some(self) -> Self:
         if self.n > self.m:
-            raise ValueError(f"n is {self.n}, more than the {self.m} there are")
+            raise ValueError(f"n is {self.n}, more than m, which is {self.m}")
         return self
 
     @property

@@ -18,7 +18,7 @@ from lessen.surgery.modules import set_modules
 
 
 class _Probe(nn.Module):
-    """Stands in for a layer during one pass, and notes whether it is called and what else is read of it."""
+    """Replaces a layer during one pass, and records whether it is called and which of its attributes are read."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()

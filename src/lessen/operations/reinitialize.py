@@ -69,9 +69,9 @@ class Reinitialize:
     card: ClassVar[Card] = Card(
         row="operations / controls",
         paper="arXiv:1803.03635",
-        says="The network forgets what it has learned; only its structure is left of the pruning.",
-        costs="All training has to be done again.",
-        fails_when="A module keeps parameters of its own and cannot reset them: they stay, and the plan says so.",
+        says="The weights are drawn again; only the structure that pruning found is kept.",
+        costs="All training must be repeated.",
+        fails_when="A module has parameters of its own and cannot reset them: they stay, and the plan lists them.",
     )
 
     @classmethod
@@ -83,7 +83,7 @@ class Reinitialize:
         """Find the modules that can draw their own weights.
 
         Raises:
-            PlanError: `where` means no module with parameters.
+            PlanError: `where` matches no module with parameters.
         """
         model = plain(model)
         check_where(model, where=self.where, exclude=self.exclude)
@@ -96,11 +96,11 @@ class Reinitialize:
             if meant and _can(module):
                 modules.append(path)
             elif meant and next(module.parameters(recurse=False), None) is not None:
-                left[path] = f"a {type(module).__name__} cannot draw its parameters anew"
+                left[path] = f"a {type(module).__name__} cannot reset its parameters"
         if not modules and not left and self.where not in (None, ()):
             known = [path for path, module in model.named_modules() if path and _can(module)]
             raise PlanError(
-                f"where={self.where!r} means nothing with parameters; {did_you_mean(str(self.where), known)}"
+                f"where={self.where!r} matches nothing with parameters; {did_you_mean(str(self.where), known)}"
             )
         return Reinitialized(modules=tuple(modules), seed=derive(context.seed, "reinitialize"), left=left)
 

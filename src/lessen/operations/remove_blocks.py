@@ -39,7 +39,7 @@ def block_influence(inputs: Tensor, outputs: Tensor) -> Tensor:
 
 
 class Skip(nn.Module):
-    """Stands where a block was: gives back the first thing it is given, whatever comes beside it."""
+    """Replaces a removed block: returns its first argument, whatever the others are."""
 
     def forward(self, x: Tensor, *beside: Any, **named: Any) -> Tensor:
         """The input as it is."""
@@ -98,7 +98,7 @@ class RemoveBlocks:
     """Take out blocks that give back what they were given in the same shape, those of least influence first.
 
     Blocks are the elements of an `nn.Sequential` or `nn.ModuleList` that are made of modules of their own. What holds
-    several equal ones of these is a stage, and they are the blocks; what stands inside a block is a part of it.
+    several equal ones of these is a stage, and they are the blocks; modules inside a block are a part of it.
 
     Args:
         keep: Share of these blocks that stays, to the nearest whole number.
@@ -113,11 +113,12 @@ class RemoveBlocks:
     card: ClassVar[Card] = Card(
         row="operations / pruning",
         paper="arXiv:2403.03853",
-        says="Blocks whose output points where their input does are replaced by nothing.",
-        costs="Accuracy, until the network is trained again. Time falls with the blocks: whole layers go, and what "
-        "stays keeps its shape.",
-        fails_when="Every block matters, as in networks of few blocks; blocks that change the shape cannot go.",
-        differs="Influence is ranked once, as in the paper, and for feature maps over channels at each position.",
+        says="Blocks whose output has nearly the direction of their input are removed.",
+        costs="Accuracy, until the network is trained again. Time falls in proportion: whole layers are removed, and "
+        "the others keep their shapes.",
+        fails_when="Every block matters, as in networks of few blocks. Blocks that change the shape cannot be removed.",
+        differs="Blocks are ranked once, as in the paper; for feature maps, the cosine is over channels at each "
+        "position.",
     )
 
     @classmethod
@@ -140,7 +141,7 @@ class RemoveBlocks:
         if not chosen:
             close = did_you_mean(str(self.where), blocks)
             by = "" if self.where is None else f" by where={self.where!r}"
-            raise PlanError(f"No block is meant{by}: a block is an element of a Sequential or ModuleList; {close}")
+            raise PlanError(f"No block is selected{by}: a block is an element of a Sequential or ModuleList; {close}")
         influence, left = influences(model, chosen, context)
         influence = {path: influence[path] for path in _no_stages(chosen, influence)}
         count = len(influence) - round(self.keep * len(influence))
@@ -179,7 +180,7 @@ def influences(
             elif given.shape != output.shape:
                 left[path] = f"it turns {_shape(given)} into {_shape(output)}"
             elif given.ndim not in {2, 3, 4}:
-                left[path] = f"it takes {given.ndim} axes, of which none is known to be channels"
+                left[path] = f"its input has {given.ndim} axes, and the channel axis is not known"
             else:
                 total[path] = total.get(path, 0.0) + float(block_influence(given, output).double().sum())
 
@@ -196,7 +197,7 @@ def influences(
         handle.remove()
     for path in blocks:
         if path not in left and times.get(path, 0) != passes:
-            left[path] = f"it is called {times.get(path, 0) / passes:g} times a pass, not once"
+            left[path] = f"it is called {times.get(path, 0) / passes:g} times per pass, not once"
     found = {path: total[path] / examples for path in blocks if path in total and path not in left}
     return found, left
 

@@ -180,13 +180,13 @@ def meant(model: nn.Module, links: Links, where: Where) -> list[Link]:
     """Those links whose first is meant.
 
     Raises:
-        PlanError: `where` means none, nor one that was left alone.
+        PlanError: `where` matches none, nor one that was left alone.
     """
     chosen = [link for link in links.found if matches(where, link.first, get_module(model, link.first))]
     others = [path for path in links.left if matches(where, path, get_module(model, path))]
     if not chosen and not others and where is not None:
         known = [*(link.first for link in links.found), *links.left]
-        raise PlanError(f"where={where!r} means nothing whose scales can move; {did_you_mean(str(where), known)}")
+        raise PlanError(f"where={where!r} matches nothing whose scales can move; {did_you_mean(str(where), known)}")
     return chosen
 
 
@@ -203,12 +203,12 @@ def _readers(
         for reader in readers.get(number, []):
             if reader.op in LAYERS and reader.inputs[0] == number and reader.inputs.count(number) == 1:
                 if not _movable(model, owners, seen, reader.path):
-                    return [], f"{reader.path} reads it, which is no plain layer of its own"
+                    return [], f"{reader.path} reads it, and is not a plain layer with weights of its own"
                 then.append(reader.path)
             elif reader.op in SCALING and (reader.op != "mean" or one.op not in NORMS):
                 open_ends += reader.outputs
             else:
-                return [], f"{reader.op} follows it, which does not scale with its input or mixes it with others"
+                return [], f"{reader.op} follows it, and does not scale with its input or mixes channels"
     return then, ""
 
 
@@ -301,5 +301,5 @@ def proven(model: nn.Module, links: Links, inputs: Inputs) -> Links:
     kept = Links(found=those_that_hold(links.found, holds), left=dict(links.left))
     for link in links.found:
         if link not in kept.found:
-            kept.left[link.first] = "a scale that moved behind it changes the outputs"
+            kept.left[link.first] = "moving a scale across it changes the outputs"
     return kept

@@ -79,7 +79,7 @@ class Taylor:
 
     def shares(self, weight: Tensor, gradient: Tensor | None) -> Tensor:
         """Weight times gradient, its size or with its sign, the shape of `weight`; the gradient must be there."""
-        assert gradient is not None, "Taylor needs gradients; whoever computes the score must supply them"
+        assert gradient is not None, "Taylor needs gradients; the caller must supply them"
         shares = taylor_shares(weight, gradient)
         return shares if self.joint else shares.abs()
 

@@ -74,10 +74,12 @@ class Smooth:
     card: ClassVar[Card] = Card(
         row="operations / quantization",
         paper="arXiv:2211.10438 (SmoothQuant)",
-        says="Channels of activations with outliers are divided at the normalisation, and multiplied in the weights.",
-        costs="One pass over the calibration batches. Nothing in the shipped model where a normalisation gives to "
-        "linear layers alone (pre-norm); elsewhere one multiplication for each input that is smoothed.",
-        fails_when="Attention hides its projections (nn.MultiheadAttention), or layers are shared: left alone.",
+        says="Activation channels with outliers are divided by a scale at the normalisation and multiplied back in "
+        "the weights.",
+        costs="One pass over the calibration batches. Nothing in the shipped model if only linear layers read the "
+        "normalisation (pre-norm); otherwise one multiplication for each smoothed input.",
+        fails_when="Attention hides its projections (nn.MultiheadAttention), or layers are shared: these are left "
+        "unchanged.",
         differs="The paper's strength is 0.5. Between two layers, Equalize() does it without data.",
     )
 
@@ -90,14 +92,14 @@ class Smooth:
         """See how large channels become on the calibration batches, and move their scales.
 
         Raises:
-            PlanError: there is no calibration batch, or `where` means nothing whose scales can move.
+            PlanError: there is no calibration batch, or `where` matches nothing whose scales can move.
         """
         if self.where == () and self.before == ():
             return Rescaled()
         model = plain(model)
         check_where(model, where=self.where, before=self.before)
         if not context.calibration:
-            raise PlanError("Smooth needs calibration batches to see outliers in, and there are none in the context.")
+            raise PlanError("Smooth needs calibration batches to find outliers, and there are none in the context.")
         inputs = map_inputs(context.inputs, lambda value: value.to(context.device))
         own = copy_network(model).to(context.device).eval()
         seen = trace(own, inputs)
@@ -121,7 +123,7 @@ class Smooth:
                 values[f"{path}.weight"] = write_value(layer.weight)  # type: ignore[arg-type]
                 values[f"{path}.scale"] = write_value(1 / scale_C)
         if not (links.found or others or links.left):
-            links.left[""] = "no normalisation gives to linear layers or convolutions"
+            links.left[""] = "no linear layer or convolution reads a normalisation"
         return Rescaled(
             links={link.first: link.then for link in links.found},
             scaled={link.first: link.then for link in others},

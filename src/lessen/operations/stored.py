@@ -88,7 +88,7 @@ class _Rounding:
 
 
 def _roundings(model: nn.Module) -> dict[str, _Rounding]:
-    """The rounding of each weight that is rounded, and in one way, wherever it stands: by every name in the state."""
+    """The rounding of each weight that is rounded, and in one way, wherever it occurs: by every name in the state."""
     places: dict[int, list[tuple[str, _Rounding | None]]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         found = _weight(module)

@@ -77,8 +77,8 @@ def put_values(network: nn.Module, values: Mapping[str, str] | None) -> None:
     """
     if values is None:
         raise PlanError(
-            "The values of this plan are not in it: they stand in the weights beside it. Load these (lessen.load), or "
-            "make the plan again."
+            "The values of this plan are stored in the weights next to it. Load these (lessen.load), or make the plan "
+            "again."
         )
     with torch.no_grad():
         for name, text in values.items():
@@ -101,11 +101,11 @@ def put_values(network: nn.Module, values: Mapping[str, str] | None) -> None:
 
 
 def without_values(plan: Any) -> Any:
-    """The plan as a run keeps it, for `apply(values=False)`: what stands in the weights is left out."""
+    """The plan as a run keeps it, for `apply(values=False)`: what is stored in the weights is left out."""
     return dataclasses.replace(plan, values=None) if getattr(plan, "values", None) is not None else plan
 
 
 def without_masks(plan: Any) -> Any:
-    """The plan as a compressed file keeps it: its masks stand in the tensors beside it, so each becomes empty text."""
+    """The plan as a compressed file keeps it: masks, stored in the tensors next to it, become empty text."""
     masks = getattr(plan, "masks", None)
     return dataclasses.replace(plan, masks=dict.fromkeys(masks, "")) if isinstance(masks, dict) else plan

@@ -1,4 +1,4 @@
-"""The whole path: a trained network goes in, a smaller file that runs comes out, with the evidence beside it."""
+"""The whole path: from a trained network to a smaller file that runs, with the evidence next to it."""
 
 from __future__ import annotations
 

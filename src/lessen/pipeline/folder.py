@@ -117,15 +117,16 @@ class RunFolder:
         if not (self.path.exists() or self.path.is_symlink()):
             return
         if not self.path.is_dir():
-            raise RunError(f"{self.path} is there already and is no folder. Choose another folder for the run.")
+            raise RunError(f"{self.path} already exists and is not a folder. Choose another folder for the run.")
         if self.state.exists():
             raise RunError(
-                f"{self.path} is a run already. Continue it with `lessen resume {self.path}`, or choose another."
+                f"{self.path} already contains a run. Continue it with `lessen resume {self.path}`, or choose another."
             )
         strange = next(self._strange(), None)
         if strange is not None:
             raise RunError(
-                f"{self.path} is there already and is not empty: it holds {strange}. Choose another folder for the run."
+                f"{self.path} already exists and is not empty: it contains {strange}. Choose another folder for the "
+                "run."
             )
 
     def _strange(self) -> Iterator[Path]:
@@ -167,12 +168,12 @@ class RunFolder:
         if not self.state.exists():
             if self.checkpoints.is_dir() and next(self._strange(), None) is None:
                 raise RunError(
-                    f"The run in {self.path} was stopped before it began; there is nothing to continue. Start it again "
-                    "in the same folder, with `lessen run` or lessen.compress."
+                    f"The run in {self.path} was stopped before its first step; there is nothing to continue. Start it "
+                    "again in the same folder, with `lessen run` or lessen.compress."
                 )
             raise RunError(
-                f"{self.path} is not the folder of a run: it has no checkpoints/state.json. "
-                "A run is what `lessen run` or lessen.compress(..., run=...) leaves behind."
+                f"{self.path} is not the folder of a run: it has no checkpoints/state.json. Runs are made by `lessen "
+                "run` or lessen.compress(..., run=...)."
             )
         found = read_sealed(self.state, advice=RESTORE)
         if not isinstance(found, dict) or found.get("kind") != KIND:
@@ -209,16 +210,16 @@ class RunFolder:
         differs = list(differences(identify(self._asked(state)), identify(self.read_recipe())))
         if differs:
             raise RunError(
-                f"{self.recipe} was edited since the run was started, and a run goes on only as it began. As it was, "
-                f"and as it is: {listed(differs)}. Put it back (or delete it and resume the run, which writes it "
-                "again), or start another run."
+                f"{self.recipe} was edited after the run was started, and a run can only continue unchanged. Before "
+                f"and now: {listed(differs)}. Put it back (or delete it and resume the run, which writes it again), or "
+                "start another run."
             )
 
     def _asked(self, state: State) -> dict[str, Any]:
         try:
             return _as_settings(state.asked)
         except _UNREADABLE as error:
-            raise RunError(f"{self.state} is damaged: it holds no recipe that can be read. {RESTORE}") from error
+            raise RunError(f"{self.state} is damaged: its recipe cannot be read. {RESTORE}") from error
 
     # Steps
 
@@ -293,19 +294,19 @@ def as_recipe(asked: Mapping[str, Any]) -> str:
 def _as_settings(text: str) -> dict[str, Any]:
     found = yaml.safe_load(text)
     if not isinstance(found, dict):
-        raise ValueError("it holds no settings")
+        raise ValueError("it contains no settings")
     waiting: list[Any] = [found]
     seen = 0
     while waiting:
         value, seen = waiting.pop(), seen + 1
         if seen > _MOST_VALUES:
-            raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
+            raise ValueError(f"it contains more than {_MOST_VALUES:,} values")
         if isinstance(value, dict):
             waiting += [*value, *value.values()]
         elif isinstance(value, list):
             waiting += value
         elif isinstance(value, int) and abs(value) >= 1 << 64:
-            raise ValueError("it holds a number of more than 64 bits")
+            raise ValueError("it contains a number of more than 64 bits")
     return found
 
 

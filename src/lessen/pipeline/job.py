@@ -109,8 +109,8 @@ class Job:
         differs = list(differences(state.job, found))
         if differs:
             raise RunError(
-                f"{folder.path} was started with something else, and a run goes on only as it began. As it was, and as "
-                f"it is now: {listed(differs)}. Give what the run was started with, or start another run."
+                f"{folder.path} was started with other settings, and a run can only continue unchanged. Before and "
+                f"now: {listed(differs)}. Give the original settings, or start another run."
             )
         last, networks = len(self.steps), self.networks().keys()
         too_far = state.completed > last or (state.finished and state.completed != last)

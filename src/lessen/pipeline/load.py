@@ -32,8 +32,8 @@ def load(run: str | Path, network: nn.Module) -> nn.Module:
     state = folder.open()
     if not folder.weights.is_file():
         raise RunError(
-            f"{folder.path} has not come to its end ({max(state.completed, 0)} steps are done). "
-            f"Continue it with `lessen resume {folder.path}`."
+            f"{folder.path} is not complete ({max(state.completed, 0)} steps are done). Continue it with `lessen "
+            f"resume {folder.path}`."
         )
     fresh = copy_network(network)
     return replay(fresh, read_plans(folder.plan), read_tensors(folder.weights)).eval()
@@ -50,5 +50,7 @@ def load_given(folder: RunFolder, state: State, networks: Mapping[str, nn.Module
         path = folder.given(name)
         load_tensors(network, read_tensors(path), source=str(path))
         if digest(network) != state.given.get(name):
-            raise RunError(f"{path} is damaged: it does not hold the weights that the run was started with. {RESTORE}")
+            raise RunError(
+                f"{path} is damaged: it does not contain the weights that the run was started with. {RESTORE}"
+            )
         freeze(network, state.frozen.get(name, ()))

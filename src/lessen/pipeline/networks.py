@@ -37,8 +37,8 @@ def own_copy(network: nn.Module, *, what: str) -> nn.Module:
     if is_frozen(own):
         own.requires_grad_(True)
         _SAY.warning(
-            "%s is frozen as a whole (requires_grad is False), as teachers often are. The run's copy of it learns "
-            "in all its weights; to keep some as they are, freeze only these.",
+            "%s is completely frozen (requires_grad is False), as teachers often are. All weights of the run's copy "
+            "are trained; to keep some fixed, freeze only these.",
             what,
         )
     return own
@@ -57,7 +57,7 @@ def check_keepable(network: nn.Module, *, what: str) -> None:
                 "Keep it as a buffer, or leave get_extra_state out."
             )
         if value.is_meta or value.is_sparse:
-            kind = "has no numbers yet (it is on the meta device)" if value.is_meta else "is sparse"
+            kind = "has no values yet (it is on the meta device)" if value.is_meta else "is sparse"
             raise NetworkError(f"{name!r} of {what.lower()} {kind}. Give a network whose weights are dense and loaded.")
 
 

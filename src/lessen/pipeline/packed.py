@@ -89,7 +89,7 @@ def pack_run(run: str | Path, network: nn.Module, out: str | Path | None = None)
     path = folder.path / NAME if out is None else Path(out)
     model = load(folder.path, network)
     if out is not None and path.exists():
-        raise RunError(f"{path} is there already. Choose another name for the file.")
+        raise RunError(f"{path} already exists. Choose another name for the file.")
     recipe = folder.read_recipe()
     build = recipe.get("student") or recipe.get("network") or {}
     named = {key: build[key] for key in ("build", "arguments") if key in build} if "build" in build else None
@@ -131,7 +131,7 @@ def build_of(path: str | Path) -> tuple[dict[str, Any], int]:
     found = read_container(path).more.get("build")
     if not found:
         raise WeightsError(
-            f"{path} does not say how its network is built. Call lessen.load({str(path)!r}, network) with the network "
+            f"{path} does not tell how to build its network. Call lessen.load({str(path)!r}, network) with the network "
             "that was compressed, freshly built."
         )
     if (
@@ -139,5 +139,5 @@ def build_of(path: str | Path) -> tuple[dict[str, Any], int]:
         or not set(found) <= {"build", "arguments"}
         or not isinstance(found.get("build"), str)
     ):
-        raise WeightsError(f"{path} says {found!r:.200}, which does not build a network. Get the file again.")
+        raise WeightsError(f"{path} contains {found!r:.200}, which does not build a network. Get the file again.")
     return dict(found), LARGER * path.stat().st_size + ROOM

@@ -38,7 +38,7 @@ def known_settings(*packages: str) -> dict[str, type]:
 
 
 def encode_plans(plans: Sequence[Plan]) -> list[Any]:
-    """Plans as JSON data, as a run keeps them: what stands in its weights is left out."""
+    """Plans as JSON data, as a run keeps them: values that are stored in its weights are left out."""
     return [encode(without_values(plan)) for plan in plans]
 
 
@@ -51,7 +51,7 @@ def decode_plans(data: Any) -> list[Plan]:
     if not isinstance(data, list):
         raise PlanError(f"Plans are a list of objects of the form {{'PlanName': {{...}}}}, but got {data!r:.200}.")
     if len(data) > MOST_PLANS:
-        raise PlanError(f"These are {len(data):,} plans; more than {MOST_PLANS} are not followed.")
+        raise PlanError(f"There are {len(data):,} plans; at most {MOST_PLANS} are allowed.")
     known = known_settings("operations")
     plans = []
     for row in data:

@@ -62,7 +62,7 @@ def preflight(job: Job) -> None:
 
 
 class _Guess:
-    """A clock that takes no time: multiply-adds stand for milliseconds until the step itself is carried out."""
+    """A clock that takes no time: it counts multiply-adds instead of milliseconds until the step itself is run."""
 
     def times(self, networks: Sequence[nn.Module], inputs: Inputs) -> Times:
         return Times(milliseconds=tuple(count_multiply_adds(network, inputs) / 1e6 for network in networks))
@@ -89,8 +89,8 @@ def _check_alone(stage: Stage, data: Data) -> None:
             flow(batch, 0.0)
     except ValueError as error:  # of batch norm
         raise SettingError(
-            f"Fit: stage {stage.name!r} computes one example at a time, on which its networks do not learn: {error}. "
-            "Make the batch larger, or accumulate over fewer parts."
+            f"Fit: stage {stage.name!r} computes one example at a time, and its networks cannot train on that: "
+            f"{error}. Increase the batch, or accumulate over fewer parts."
         ) from error
     finally:
         flow.close()

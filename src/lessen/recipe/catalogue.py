@@ -29,7 +29,7 @@ def catalogue() -> Mapping[str, type]:
             if not isinstance(thing, type) or not is_pydantic_dataclass(thing):
                 continue
             if found.setdefault(name, thing) is not thing:
-                raise GraphError(f"{name} is offered by {found[name].__module__} and by {thing.__module__}.")
+                raise GraphError(f"{name} is exported by both {found[name].__module__} and {thing.__module__}.")
     return found
 
 

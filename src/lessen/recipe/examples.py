@@ -1,7 +1,7 @@
 """An example for each method, found by trying: the first situation of its kind in which it can be used.
 
-A situation is a few lines of Python that a reader can run as they stand. What they print depends on shapes and names
-alone, never on what was drawn.
+A situation is a few lines of Python that a reader can run unchanged. What they print depends on shapes and names alone,
+never on what was drawn.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TAPS: dict[str, tuple[str, ...]] = {
     "between examples": (VECTORS, f"({VECTORS}, {LOGITS})"),
     "sequences": (WORDS,),
 }
-"""What stands at the two ends of an edge, by the row of the method's card; the same on both sides."""
+"""The values at the two ends of an edge, by the row of the method's card; the same on both sides."""
 
 OWN: dict[str, tuple[str, ...]] = {
     "OneForAll": (LOGITS,),
@@ -56,7 +56,7 @@ OWN: dict[str, tuple[str, ...]] = {
 """The same for methods that differ from the others of their row."""
 
 LABELLED = ((LOGITS, CLASSES), (f"({VECTORS}, {LOGITS})", CLASSES), ("torch.randn(8, 1)", "torch.randn(8)"))
-"""What stands at the two ends of an edge that comes from the labels."""
+"""The values at the two ends of an edge that comes from the labels."""
 
 BRIDGED = (
     ("torch.randn(8, 16, 6, 6)", "torch.randn(8, 32, 6, 6)"),
@@ -122,7 +122,7 @@ def _from(name: str) -> str:
 
 
 def _objective(name: str, student: str, teacher: str) -> Iterator[list[str]]:
-    """Directly, or built for two shapes; with what the objective asks for beside the teacher's value."""
+    """Directly, or built for two shapes; with what the objective needs in addition to the teacher's value."""
     start = ["import torch", _from(name), f"student = {student}", f"teacher = {teacher}"]
     words = WORDS in {student, teacher}
     labels = "labels = torch.randint(50, (8, 9))" if words else f"labels = {CLASSES}"

@@ -65,7 +65,7 @@ def settings_class(leaf: Any) -> type | None:
 
 
 def is_object(leaf: Any) -> bool:
-    """Whether a leaf of a hint stands for objects of settings classes, and for nothing that a file spells otherwise."""
+    """Whether a leaf of a hint means objects of settings classes only, and nothing that a file spells differently."""
     return settings_class(leaf) is not None or bool(getattr(leaf, "_is_protocol", False))
 
 
@@ -86,9 +86,9 @@ def value_of(leaf: Any) -> Any:
 
 
 def fitting(leaf: Any, known: Mapping[str, type]) -> dict[str, type]:
-    """The known classes whose objects can stand where a leaf of a hint is: of the class, or of the protocol.
+    """The known classes whose objects a leaf of a hint allows: of the class, or of the protocol.
 
-    A call fits when its arguments carry the names of the protocol's, whatever shapes stand behind them: that is what
+    A call fits when its arguments have the names of the protocol's, whatever shape suffixes follow them: that is what
     tells an objective `(student, teacher)` from a divergence `(student_log, teacher_log)`.
     """
     if settings_class(leaf):
@@ -122,7 +122,7 @@ def _members(protocol: type) -> set[str]:
 
 
 def _arguments(cls: type, name: str) -> tuple[str, ...] | None:
-    """The names of the arguments of a method that stand before the star, without the shapes behind them."""
+    """The names of a method's arguments before the star, without their shape suffixes."""
     method = inspect.getattr_static(cls, name, None)
     method = method.__func__ if isinstance(method, classmethod | staticmethod) else method
     if not inspect.isfunction(method):

@@ -1,4 +1,4 @@
-"""A page for each method, from what stands in the code and in the results: nothing in them is written by hand."""
+"""A page for each method, generated from the code and the results: nothing in them is written by hand."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _evidence(name: str, evidence: Mapping[str, Any]) -> Iterator[str]:
         yield "Not measured yet in `benchmarks/knowledge`."
         return
     least = evidence["least"]
-    yield f"Fashion-MNIST, small networks; bold where five paired seeds tell a difference of {least} points or more."
+    yield f"Fashion-MNIST, small networks; bold if five paired seeds show a difference of {least} points or more."
     for variant, row in mine.items():
         if not row["rows"]:
             continue

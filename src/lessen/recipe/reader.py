@@ -45,7 +45,7 @@ class Reader:
     """Reads one file.
 
     Args:
-        text: What stands in the file.
+        text: The content of the file.
         file: What to call it in errors; relative paths in it start from its folder.
         known: The classes that may be made, by name.
     """
@@ -99,7 +99,7 @@ class Reader:
             if waiting:
                 open_.add(id(node))
                 if any(id(each) in open_ for each in waiting):
-                    raise self._error(node, "an alias (*name) stands inside what it is the name of.")
+                    raise self._error(node, "an alias (*name) refers to a node that contains it.")
                 stack += waiting
                 continue
             found = [sizes[id(each)] for each in inside]
@@ -108,7 +108,7 @@ class Reader:
                 raise self._error(node, f"this is nested deeper than {DEEPEST} levels, which no recipe needs.")
             if size > LONGEST:
                 raise self._error(
-                    node, f"these are more than {LONGEST:,} values, aliases carried out. No recipe needs it."
+                    node, f"these are more than {LONGEST:,} values with aliases expanded. No recipe needs that many."
                 )
             if isinstance(node, yaml.ScalarNode) and _UNWRITABLE.search(node.value):
                 raise self._error(node, f"{node.value[:60]!a} holds a character that no text file can hold.")
@@ -120,7 +120,7 @@ class Reader:
         return RecipeError(f"{self.file}, line {node.start_mark.line + 1}: {text}")
 
     def _make(self, cls: type, node: yaml.Node, at: yaml.Node) -> Any:
-        """An object of a class from the mapping of its fields; `at` is where its name stands."""
+        """An object of a class from the mapping of its fields; `at` is the position of its name."""
         fields = slots(cls)
         if _is_null(node):
             pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
@@ -156,7 +156,7 @@ class Reader:
             name = key.value if isinstance(key, yaml.ScalarNode) else self._show(key)
             if name in pairs:
                 first = pairs[name][0].start_mark.line + 1
-                raise self._error(key, f"{name!r} stands here a second time; the first is in line {first}.")
+                raise self._error(key, f"{name!r} is given twice; the first is in line {first}.")
             pairs[name] = (key, value)
         return pairs
 
@@ -184,7 +184,7 @@ class Reader:
         try:
             value = self._loader.construct_object(node, deep=True)
         except (ValueError, KeyError, OverflowError, yaml.YAMLError) as error:
-            raise self._error(node, f"{self._show(node)} is not what its tag says.") from error
+            raise self._error(node, f"{self._show(node)} does not match its tag.") from error
         if isinstance(value, int) and abs(value) >= 1 << 64:
             raise self._error(node, f"{self._show(node)} is too large; numbers have 64 bits at most.")
         return value
@@ -214,16 +214,18 @@ class Reader:
         if name in fits:
             return fits[name]
         if name in self.known:
-            raise self._error(node, f"{name} cannot stand here. What can: {_list(fits)}.")
+            raise self._error(node, f"{name} cannot be used here. Expected one of: {_list(fits)}.")
         raise self._error(node, f"there is no {name!r}: {did_you_mean(name, fits)}")
 
     def _place(self, value: str, node: yaml.Node) -> Path:
         try:
             path = Path(value).expanduser()
         except RuntimeError as error:
-            raise self._error(node, f"{value!r} begins with the home of a user that does not exist.") from error
+            raise self._error(
+                node, f"{value!r} begins with the home directory of a user that does not exist."
+            ) from error
         if len(value.encode()) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in path.parts):
-            raise self._error(node, f"{value[:60]!r} … is longer than a path can be.")
+            raise self._error(node, f"{value[:60]!r} … is too long for a path.")
         return path if path.is_absolute() else (self.file.parent / path).absolute()
 
     def _show(self, node: yaml.Node) -> str:

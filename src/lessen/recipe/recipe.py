@@ -39,7 +39,8 @@ class Build:
         build: "zoo:residual", "trained:fashion_mnist", "timm:NAME", "torchvision:NAME", "transformers:NAME" or
             "module:factory".
         arguments: What it is called with.
-        weights: A safetensors file, or a checkpoint of tensors and plain values, beside the recipe; None draws weights.
+        weights: A safetensors file, or a checkpoint of tensors and plain values, next to the recipe; None initialises
+            randomly.
     """
 
     build: str
@@ -49,9 +50,7 @@ class Build:
     def __post_init__(self) -> None:
         for name in ("weights", "seed"):
             if name in self.arguments:
-                raise ValueError(
-                    f"arguments holds {name!r}, which is no argument of a network; it is set next to them."
-                )
+                raise ValueError(f"{name!r} is not an argument of the network; set it next to `arguments`.")
 
     @property
     def imports(self) -> bool:

@@ -29,7 +29,7 @@ def read_run(run: str | Path) -> Recipe:
     folder.open()
     if "build" not in (folder.read_recipe().get("network") or {}):
         raise RunError(
-            f"{folder.path} was started from Python, so its recipe does not say how to build the network. Call "
+            f"{folder.path} was started from Python, so its recipe does not tell how to build the network. Call "
             f"lessen.load({str(run)!r}, network), or lessen.resume({str(run)!r}, teacher=…, data=…, steps=…)."
         )
     return read_recipe(folder.recipe)
@@ -149,7 +149,7 @@ def _allowed(source: str | Path, build: Build, allow_import: bool) -> None:
     if build.imports and not allow_import:
         place = build.build.partition(":")[0]
         raise RecipeError(
-            f"{source} names the network {build.build!r}; to build it is to run the module {place!r}. If you trust its "
-            f"author, say so with --allow-import (in Python: allow_import=True). If {place!r} is a slip: "
+            f"{source} names the network {build.build!r}; building it runs the module {place!r}. If you trust its "
+            f"author, allow it with --allow-import (in Python: allow_import=True). If {place!r} is a slip: "
             f"{did_you_mean(place, SOURCES)}"
         )

@@ -116,7 +116,7 @@ def _bounds(said: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _reached(cls: type, known: Mapping[str, type]) -> dict[str, type]:
-    """The classes that can stand somewhere inside a class."""
+    """The classes that can occur anywhere inside a class."""
     found: dict[str, type] = {}
     hints = [slot.hint for slot in slots(cls).values()]
     while hints:

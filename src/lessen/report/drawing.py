@@ -24,7 +24,7 @@ Edge = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a node stands: its left side, its middle and its height."""
+    """A node's position: its left side, its middle and its height."""
 
     x: float
     y: float

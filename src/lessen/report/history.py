@@ -43,7 +43,7 @@ def training(run: Run, plots: Plots) -> Html:
 def transfer(run: Run) -> Html:
     """The transfer graph of every stage, drawn, with its edges as a table."""
     if not run.graphs:
-        return nothing("Nobody taught anybody in this run.")
+        return nothing("There was no distillation in this run.")
     parts = []
     for number, graph in enumerate(run.graphs):
         title = _stage(run, graph.get("stage", number), whole=True)
@@ -55,7 +55,7 @@ def transfer(run: Run) -> Html:
 def layers(run: Run) -> Html:
     """What every operation did to every layer."""
     if not run.layers and not run.plans:
-        return nothing("No operation was applied in this run: the layers are those of the network that came in.")
+        return nothing("No operation was applied in this run: the layers are those of the original network.")
     parts = []
     for entry in run.layers:
         rows = [row for row in entry.get("rows", []) if isinstance(row, Mapping)]
@@ -64,7 +64,7 @@ def layers(run: Run) -> Html:
             [tag("code", str(row.get("module", ""))), *(str(row.get(key, "")) for key in ("edit", "before", "after"))]
             for row in rows
         ]
-        body = table("What the plan changed, and what it left alone.", ["layer", "edit", "before", "after"], cells)
+        body = table("What the plan changed, and what it did not change.", ["layer", "edit", "before", "after"], cells)
         parts.append(tag("details", tag("summary", f"{title} ({len(rows)} rows)"), body, open=len(rows) <= OPEN_ROWS))
     if not run.layers:
         names = ", ".join(name for plan in run.plans for name in plan)
@@ -103,7 +103,7 @@ def measuring(run: Run) -> Html:
     mixed = len(facts.get("processor", {})) > 1
     return join(
         tag("p", METHOD),
-        tag("p", "The figures come from several machines; their times cannot be compared.", class_="no")
+        tag("p", "The measurements come from several machines; their times cannot be compared.", class_="no")
         if mixed
         else None,
         tag("dl", items, class_="facts"),
@@ -113,7 +113,7 @@ def measuring(run: Run) -> Html:
 def recipe(run: Run) -> Html:
     """The recipe, word for word."""
     if run.recipe is None:
-        return nothing("The run holds no recipe.")
+        return nothing("This run has no recipe.")
     return tag("pre", tag("code", run.recipe.rstrip()), tabindex="0")
 
 

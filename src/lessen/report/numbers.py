@@ -7,7 +7,7 @@ import math
 from lessen.core.record import Record
 
 NOTHING = "–"
-"""What stands where there is no number."""
+"""Shown in place of a missing value."""
 
 
 def human(value: float | None, unit: str) -> str:

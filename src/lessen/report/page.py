@@ -1,4 +1,4 @@
-"""One page that explains a run, readable without a network: everything it needs stands in the file."""
+"""One page that explains a run, readable offline: the file contains everything it needs."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def write_report(folder: str | Path) -> Path:
         page = render(run)
     except Exception as error:  # fields of records and plans are what the run says they are
         raise RunError(
-            f"The files in {run.folder} hold something that no run writes ({type(error).__name__}: {error}). "
-            "They were altered, or written by another version."
+            f"The files in {run.folder} contain something that lessen does not write ({type(error).__name__}: "
+            f"{error}). They were edited, or written by another version."
         ) from error
     write_text(path, page)
     return path

@@ -1,4 +1,4 @@
-"""Where figures stand on the page, and their data, which the page's script draws."""
+"""The figures' places on the page, and their data, which the page's script draws."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Plots:
     def place(self, title: str, figure: Figure | None) -> Html:
         """A titled place for a figure; a sentence where there is none."""
         if figure is None:
-            return tag("p", f"{title}: nothing was recorded.", class_="none")
+            return tag("p", f"{title}: no data was recorded.", class_="none")
         number = len(self.figures)
         self.figures.append({"data": figure["data"], "layout": figure["layout"]})
         label = f"{title}. {figure['summary']}"
@@ -29,7 +29,7 @@ class Plots:
         return tag("figure", tag("figcaption", title), _legend(figure), plot)
 
     def data(self) -> Html:
-        """All figures as JSON that cannot end the script element it stands in."""
+        """All figures as JSON that cannot end the script element that contains it."""
         text = json.dumps(self.figures, allow_nan=False)
         for sign, escaped in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
             text = text.replace(sign, escaped)

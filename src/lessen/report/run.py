@@ -57,8 +57,8 @@ def read_run(folder: str | Path) -> Run:
         check_regular(recipe, expected="a YAML file")
     if not recipe.is_file() and not (folder / "records.jsonl").is_file():
         raise RunError(
-            f"{folder} is not the folder of a run: it has neither a recipe.yaml nor a records.jsonl. "
-            "A run is what `lessen run` or lessen.compress(..., run=...) leaves behind."
+            f"{folder} is not the folder of a run: it has neither a recipe.yaml nor a records.jsonl. Runs are made by "
+            "`lessen run` or lessen.compress(..., run=...)."
         )
     return Run(
         folder=folder,
@@ -85,7 +85,7 @@ def _records(path: Path) -> list[Record]:
         return [Record.from_json(row) for row in read_lines(path)]
     except (TypeError, ValueError) as error:
         raise RunError(
-            f"{path} holds a line that is not a record ({error}). It was written by something else."
+            f"{path} contains a line that is not a record ({error}). It was written by something else."
         ) from error
 
 

@@ -32,14 +32,14 @@ COMPARED = {
 OF_THE_NETWORK = {"parameters", "nonzero_parameters", "multiply_adds", "peak_memory"}
 """Of these a file has none of its own; those of the network it was made of are shown."""
 
-EMULATED = "In PyTorch int8 is emulated, which takes longer; what it gains is seen in the files."
+EMULATED = "PyTorch emulates int8, which is slower; the files show the real gain."
 
 
 def before_and_after(verdict: Verdict, found: Sequence[Entry]) -> Html:
     """The teacher and what is shipped, figure by figure."""
     before, after = verdict.before, verdict.after
     if before is None or after is None:
-        return nothing("There is nothing to compare yet.")
+        return nothing("There are no measurements to compare yet.")
     networks = {entry.step: entry for entry in found if entry.file is None}
     rows: list[list[Child]] = []
     for figure, title in COMPARED.items():
@@ -48,7 +48,7 @@ def before_and_after(verdict: Verdict, found: Sequence[Entry]) -> Html:
             paired = after.get("accuracy_change") if figure == "accuracy" else None
             change = _change(was, now) if paired is None else cell(paired)
             rows.append([_condition(title, now or was), cell(was), cell(now), change])
-    said = f"Before: {before.name}. After: {after.name}. Below a figure stands its 95 % interval, where it has one."
+    said = f"Before: {before.name}. After: {after.name}. The 95 % interval, if there is one, is below each value."
     return table(said, ["", "before", "after", "change"], rows, numbers=(1, 2, 3))
 
 
@@ -78,7 +78,7 @@ def every_step(found: Sequence[Entry], plots: Plots) -> Html:
         ),
         key,
         tag("p", EMULATED, class_="note") if any(entry.integer for entry in found) else None,
-        table("The network after each step, and the files made of it.", head, rows, numbers=(2, 3, 4, 5)),
+        table("The network after each step, and the files exported from it.", head, rows, numbers=(2, 3, 4, 5)),
     )
 
 

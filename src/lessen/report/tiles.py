@@ -41,7 +41,7 @@ def _tile(title: str, big: str, spread: str, small: str) -> Html:
 def _size_tile(before: Entry | None, after: Entry) -> Html:
     was, now = None if before is None else before.value("bytes"), after.value("bytes")
     if not was or not now:
-        return _tile("Size on disk", human(now, "B"), "", "nothing to compare with")
+        return _tile("Size on disk", human(now, "B"), "", "no reference to compare with")
     big = f"{digits(was / now)} × smaller" if was >= now else f"{digits(now / was)} × larger"
     return _tile("Size on disk", big, "", f"{human(was, 'B')} → {human(now, 'B')}")
 

@@ -49,7 +49,7 @@ def judge(records: Sequence[Record]) -> Verdict:
         said = "Nothing has been measured yet." if teacher is None else "Only the teacher has been measured so far."
         return Verdict(teacher, None, said, tuple(warnings))
     if not files:
-        warnings.insert(0, "No file was written: the figures are those of the network in PyTorch.")
+        warnings.insert(0, "No file was exported: these values are those of the network in PyTorch.")
     return Verdict(teacher, last, _sentence(teacher, last, teacher), tuple(warnings))
 
 
@@ -117,7 +117,9 @@ def _cost(after: Entry, teacher: Entry | None) -> str:
         if change.low is None or change.high is None:
             return said
         said += f" (change {interval(change)})"
-        return said + (", which is within chance" if change.value and change.low <= 0 <= change.high else "")
+        return said + (
+            ", which is within the margin of error" if change.value and change.low <= 0 <= change.high else ""
+        )
     error, was = after.value("mean_squared_error"), None if teacher is None else teacher.value("mean_squared_error")
     if error is None or was is None:
         return ""
@@ -141,9 +143,9 @@ def _warnings(files: list[Entry], shipped: Entry | None, asked: list[Record]) ->
         unit, name = str(record.detail.get("unit", "")), record.figure.removeprefix("target_").replace("_", " ")
         limit, found = (human(record.detail.get(key), unit) for key in ("asked", "found"))
         if record.value is None:
-            said.append(f"A target was not judged: {name}: {limit} asked, but {record.detail.get('reason')}.")
+            said.append(f"A target could not be checked: {name}: {limit} required, but {record.detail.get('reason')}.")
         elif not record.value:
-            said.append(f"A target was missed: {name}: {limit} asked, {found} found.")
+            said.append(f"A target was missed: {name}: {limit} required, {found} measured.")
     for entry in files:
         if entry.verified is False:
             said.append(f"{entry.name} did not pass verification and must not be used: {reason(entry)}")

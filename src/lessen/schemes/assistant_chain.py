@@ -47,9 +47,9 @@ class AssistantChain:
     card: ClassVar[Card] = Card(
         row="schemes / assistants",
         paper="arXiv:1902.03393, arXiv:2009.08825",
-        says="Networks of sizes in between hand the knowledge down.",
+        says="Networks of intermediate sizes pass the knowledge on, step by step.",
         costs="Each assistant is trained; nothing in the shipped model.",
-        fails_when="The gap is small: errors of each link add up, and the teacher alone is better.",
+        fails_when="The gap is small: the errors of the links add up, and the teacher alone is better.",
         differs="The dense form keeps every teacher at every step; the paper drops some at random.",
     )
 

@@ -99,7 +99,7 @@ def borrow_head(
     heads, places = _both(head), _both(head if before is None else before)
     for network, path in zip((student, teacher), heads, strict=True):
         if not path:
-            raise NetworkError("A head is a part of a network: give its path, as head='head'.")
+            raise NetworkError("A head is a module of the network: give its path, as head='head'.")
         get_module(network, path)
     (features, _), (wanted, answer) = (_seen(n, p, inputs) for n, p in zip((student, teacher), places, strict=True))
     with seeded(seed, "projector"):
@@ -136,7 +136,7 @@ def _seen(network: nn.Module, path: str, inputs: Inputs) -> tuple[Tensor, Tensor
     with torch.no_grad(), capture(copied, [tap]) as seen:
         answer = call(copied, inputs)
     if not isinstance(seen[tap], Tensor):
-        raise ShapeError(f"The module {path!r} is given a {type(seen[tap]).__name__}, but one tensor was expected.")
+        raise ShapeError(f"The input of module {path!r} is a {type(seen[tap]).__name__}, but one tensor was expected.")
     return seen[tap], answer
 
 
@@ -161,11 +161,11 @@ def _prove(made: nn.Module, place: str, inputs: Inputs, wanted: Tensor, answer: 
             found = call(trial, inputs)
     except RuntimeError as error:
         raise NetworkError(
-            f"The teacher's features of shape {tuple(wanted.shape)} cannot go through the student from {place!r} on: "
-            f"{error}. Project nearer to the head."
+            f"The teacher's features of shape {tuple(wanted.shape)} do not fit the student from {place!r} on: "
+            f"{error}. Place the projector nearer to the head."
         ) from error
     if found.shape != answer.shape or not torch.allclose(found, answer, rtol=1e-4, atol=1e-5):
         raise NetworkError(
-            f"From {place!r} on the student does not do what the teacher does: given the teacher's features, its "
-            "answer is not the teacher's. Project nearer to the head, as with before=None."
+            f"From {place!r} on, the student does not compute what the teacher does: for the teacher's features, "
+            "its outputs differ. Place the projector nearer to the head, as with before=None."
         )

@@ -42,10 +42,10 @@ class Mutual:
     card: ClassVar[Card] = Card(
         row="schemes / mutual",
         paper="arXiv:1706.00384",
-        says="Students are one another's teachers, from the first step.",
+        says="Students teach each other from the first step.",
         costs="All students are trained; one is shipped.",
-        fails_when="The students are alike and start alike: they agree soon and have nothing left to say.",
-        differs="All students move at once; the paper updates them in turn.",
+        fails_when="The students are alike and start alike: they soon agree and have nothing to teach.",
+        differs="All students are updated at once; the paper updates them in turn.",
     )
 
     def stages(self, cast: Cast, /) -> list[Stage]:

@@ -31,7 +31,7 @@ class Offline:
         steps: Optimizer steps, instead of epochs.
         fit: How the student moves.
         cache: Keep what the teacher gives on disk, where its view is not random. None: compute it each time.
-        teacher_view: What the teacher sees of the images; None: what the student sees. `AsTheyAre()` beside a student
+        teacher_view: What the teacher sees of the images; None: what the student sees. `AsTheyAre()` with a student
             that sees random views lets the teacher be cached, so that it costs one pass over the data in all; it then
             speaks of other images than the student sees, which is right as long as the views are mild.
         on_policy: Let the "student" (or the "teacher") write part of the sequences they see. None: those of the data.
@@ -51,8 +51,8 @@ class Offline:
         row="schemes / offline",
         paper="arXiv:1503.02531",
         says="A trained network teaches a smaller one.",
-        costs="A forward pass of the teacher a step, unless it is cached; nothing in the shipped model.",
-        fails_when="The teacher is much larger than the student (use assistants), or wrong where the student looks.",
+        costs="A forward pass of the teacher per step, unless it is cached; nothing in the shipped model.",
+        fails_when="The teacher is much larger than the student (use assistants), or wrong on the student's data.",
     )
 
     def stages(self, cast: Cast, /) -> list[Stage]:

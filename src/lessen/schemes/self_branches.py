@@ -51,7 +51,7 @@ class SelfBranches:
     card: ClassVar[Card] = Card(
         row="schemes / self-distillation",
         paper="arXiv:1905.08094",
-        says="A network's own end teaches exits from its middle.",
+        says="A network's final output teaches exits from its middle layers.",
         costs="A small head at each exit while training; nothing in the shipped model.",
         fails_when="The network is shallow: an early exit pulls features where the rest cannot use them.",
         differs="Heads are linear by default, where the paper puts convolutions before them.",

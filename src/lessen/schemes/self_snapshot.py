@@ -48,9 +48,9 @@ class SelfSnapshot:
     card: ClassVar[Card] = Card(
         row="schemes / self-distillation",
         paper="arXiv:2006.12000, arXiv:2203.16172, arXiv:1703.01780",
-        says="A network is taught by what it was an epoch or a step ago, or by its own average.",
-        costs="A copy of the network and a forward pass more a step; nothing in the shipped model.",
-        fails_when="Label smoothing does as much, which it often does; compare with it.",
+        says="A network is taught by its own state an epoch or a step ago, or by its own average.",
+        costs="A copy of the network and one more forward pass per step; nothing in the shipped model.",
+        fails_when="Label smoothing helps as much, which is often so; compare with it.",
         differs="Published code mixes labels and snapshot into one target; here they are two edges.",
     )
 

@@ -49,8 +49,9 @@ class SeveralTeachers:
         row="schemes / several teachers",
         paper="You et al., KDD 2017",
         says="A student learns from several networks at once.",
-        costs="A forward pass of every teacher a step, unless they are cached; nothing in the shipped model.",
-        fails_when="Teachers contradict one another: the student learns their blur. Gate them, or use the best alone.",
+        costs="A forward pass of every teacher per step, unless they are cached; nothing in the shipped model.",
+        fails_when="Teachers contradict each other: the student learns a blurred average. Gate them, or use the best "
+        "one alone.",
     )
 
     def stages(self, cast: Cast, /) -> list[Stage]:

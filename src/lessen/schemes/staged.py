@@ -58,12 +58,12 @@ class Staged:
     card: ClassVar[Card] = Card(
         row="schemes / offline",
         paper="arXiv:1412.6550; arXiv:1811.03233 (activation boundary)",
-        says="Features are learned before answers, so that a deep thin student starts where it can learn at all.",
+        says="Features are learned before outputs, so that a deep thin student starts from a trainable point.",
         costs="The passes of a first stage, through teacher and student; nothing in the shipped model.",
-        fails_when="The hint is deep: the student is bound to the teacher's way before it sees a label. A student that "
-        "trains well by itself only loses the time.",
-        differs="Normalisations behind the hint, which have no weights to move, still follow the data. The paper lets "
-        "the weight of the soft targets fall: that is the schedule of their edge.",
+        fails_when="The hint is deep: the student is bound to the teacher's features before it sees a label. A "
+        "student that trains well by itself only loses time.",
+        differs="Running statistics of normalisations after the hint still follow the data. The paper decreases the "
+        "weight of the soft targets: that is the schedule of their edge.",
     )
 
     def stages(self, cast: Cast, /) -> list[Stage]:

@@ -36,7 +36,7 @@ class Supervised:
         row="schemes / supervised",
         paper="folklore",
         says="Labels teach.",
-        costs="One pass forward and back through the student a step.",
+        costs="One pass forward and back through the student per step.",
         fails_when="There are few labels, or they are noisy.",
     )
 

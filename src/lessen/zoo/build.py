@@ -56,7 +56,7 @@ def build(name: str, /, *, weights: str | Path | None = None, seed: int = 0, **a
     """
     kind, colon, rest = name.partition(":")
     if not colon or not rest:
-        raise NetworkError(f"{name!r} does not say where the network is from. Give {_FORMS}.")
+        raise NetworkError(f"{name!r} does not tell where the network comes from. Give {_FORMS}.")
     if weights is not None:
         check_regular(_expanded(weights), error=WeightsError, expected="a .safetensors file or of a checkpoint")
     with seeded(seed, "network", name):
@@ -138,7 +138,9 @@ def _transformers(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     ):
         # The last two can name code on the hub.
         if key in arguments:
-            raise NetworkError(f"transformers:{name}: lessen does not take {key}=; nothing is fetched or executed.")
+            raise NetworkError(
+                f"transformers:{name}: lessen does not accept {key}=, because nothing is fetched or executed."
+            )
     if folder.exists():
         try:
             config = transformers.AutoConfig.from_pretrained(
@@ -250,7 +252,7 @@ def _expanded(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise NetworkError(f"{str(path)!r} begins with the home of a user that does not exist.") from error
+        raise NetworkError(f"{str(path)!r} begins with the home directory of a user that does not exist.") from error
 
 
 def _first(error: BaseException) -> str:

@@ -33,20 +33,20 @@ def check_classes(network: nn.Module, data: Data, *, what: str = "The network") 
         )
     if not bool(torch.isfinite(output).all()):
         raise NetworkError(
-            f"{what} answers with NaN or infinity on the first examples of {data.name}. {_reason(network)} Nothing can "
-            "be measured or learned from such answers."
+            f"{what} returns NaN or infinity on the first examples of {data.name}. {_reason(network)} Such outputs "
+            "cannot be measured or learned from."
         )
     if not _same(inputs, shown):
         raise NetworkError(
-            f"{what} changes its inputs in place, so a student that sees them next would see other ones. Let it "
-            "work on a copy (x = x.clone()), or leave out inplace=True in its first layer."
+            f"{what} changes its inputs in place, so a student that runs next would see changed inputs. Let it work on "
+            "a copy (x = x.clone()), or leave out inplace=True in its first layer."
         )
     _run(network, data.example(1), what)
     if data.classes is None:
         return
     if output.ndim != 2 or output.shape[1] != len(data.classes):
         raise DataError(
-            f"{what} answers with shape {tuple(output.shape)} for 2 examples, but {data.name} has {len(data.classes)} "
+            f"{what} returns shape {tuple(output.shape)} for 2 examples, but {data.name} has {len(data.classes)} "
             f"classes, so (2, {len(data.classes)}) was expected. Build the network with {len(data.classes)} outputs, "
             "or give the data it was trained for."
         )
@@ -56,7 +56,7 @@ def _reason(network: nn.Module) -> str:
     """Where numbers that are not finite come from, as far as the state of the network says."""
     bad = [name for name, value in network.state_dict().items() if not _finite(value)]
     if bad:
-        return f"So are {len(bad)} of its tensors, as {bad[0]}: load its weights again, or train it at a lower rate."
+        return f"Its tensors are not finite either, as {bad[0]}: load its weights again, or lower the learning rate."
     return "Its weights are finite: look at the scale of the inputs, and for a division by zero or a logarithm of it."
 
 

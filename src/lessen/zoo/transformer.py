@@ -94,7 +94,7 @@ class Transformer(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then a perceptron, each after a normalisation and beside a shortcut."""
+    """Attention, then a perceptron, each after a normalisation and with a residual connection."""
 
     def __init__(self, dim: int, heads: int, hidden: int, *, fused: bool, causal: bool = False) -> None:
         super().__init__()

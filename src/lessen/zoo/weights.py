@@ -29,7 +29,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         path = Path(path).expanduser()
     except RuntimeError as error:
-        raise WeightsError(f"{str(path)!r} begins with the home of a user that does not exist.") from error
+        raise WeightsError(f"{str(path)!r} begins with the home directory of a user that does not exist.") from error
     if path.suffix == ".safetensors":
         return read_tensors(path)
     check_regular(path, error=WeightsError, expected="a .safetensors file or of a checkpoint")
@@ -39,8 +39,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
         raise WeightsError(
-            f"{path} cannot be read as plain tensors, and lessen does not execute what a file contains. If it is a "
-            "whole network that was pickled, open it where it was made, where you trust it, and write only its "
+            f"{path} cannot be read as plain tensors, and lessen does not execute the content of a file. If it is a "
+            "whole pickled network, load it where it was made, in an environment you trust, and save only its "
             "weights: safetensors.torch.save_file(network.state_dict(), 'weights.safetensors')."
         ) from error
     return _tensors(content, path)
@@ -91,8 +91,8 @@ def check_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, source: 
     differs = _differences(network.state_dict(), tensors)
     if differs:
         raise WeightsError(
-            f"The weights in {source} are not of this {type(network).__name__}: {'; '.join(differs)}. Give the weights "
-            "of this network, or build it with the settings the weights were trained with."
+            f"The weights in {source} do not belong to this {type(network).__name__}: {'; '.join(differs)}. Give the "
+            "weights of this network, or build it with the settings the weights were trained with."
         )
 
 
@@ -104,7 +104,7 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
             return {str(name): value for name, value in content.items()}
         content = next((content[key] for key in _WRAPPINGS if isinstance(content.get(key), Mapping)), None)
     raise WeightsError(
-        f"{path} holds no state of a network: expected named tensors, or these under one of {', '.join(_WRAPPINGS)}."
+        f"{path} contains no state dict: expected named tensors, or these under one of {', '.join(_WRAPPINGS)}."
     )
 
 

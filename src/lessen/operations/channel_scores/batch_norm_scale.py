@@ -20,7 +20,7 @@ from lessen.surgery.modules import get_module, get_tensor
 class BatchNormScale:
     """Channels with a large factor in their batch normalisation matter: sum of abs(gamma) over those of the group.
 
-    It says most after training with a penalty on the factors. Factors stand at the same place in every layer, so groups
+    It says most after training with a penalty on the factors. Factors have the same role in every layer, so groups
     compete as they are, as in the paper. What a removed channel still adds, as its shift behind the activation, goes to
     the next layer with `PruneChannels(keep_means=True)`. Groups that no batch normalisation scales are left alone.
     """

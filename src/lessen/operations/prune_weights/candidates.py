@@ -35,7 +35,7 @@ def candidates(model: nn.Module, where: Where, exclude: Where) -> tuple[Weights,
         exclude: Which of these to leave alone; None for none.
 
     Raises:
-        PlanError: `where` means no such module, or there is none.
+        PlanError: `where` matches no such module, or there is none.
     """
     check_where(model, where=where, exclude=exclude)
     chosen: Weights = {}
@@ -47,7 +47,9 @@ def candidates(model: nn.Module, where: Where, exclude: Where) -> tuple[Weights,
             continue
         last = prunable(module)
         if last is None:
-            left |= dict.fromkeys(other_matrices(path, module), f"a {type(module).__name__} is not known to multiply")
+            left |= dict.fromkeys(
+                other_matrices(path, module), f"it is not known how a {type(module).__name__} uses its weight"
+            )
             continue
         tensor = stored(module, last)
         if id(tensor) in seen:
@@ -56,7 +58,7 @@ def candidates(model: nn.Module, where: Where, exclude: Where) -> tuple[Weights,
         name = f"{path}.{last}" if path else last
         other = [(at, owner) for at, owner, its in owners.of(tensor) if prunable(owner) != its]
         if codes_of(module, last) is not None:
-            left[name] = "its weights are stored in codes; prune first"
+            left[name] = "its weights are stored as integer codes; prune first"
         elif other:
             at, owner = other[0]
             left[name] = f"tied to {at}, a {type(owner).__name__}, which does not only multiply by it"
@@ -64,7 +66,7 @@ def candidates(model: nn.Module, where: Where, exclude: Where) -> tuple[Weights,
             chosen[name] = (module, last)
     if not chosen and not left and where is not None:
         close = did_you_mean(str(where), [path for path, module in model.named_modules() if prunable(module)])
-        raise PlanError(f"where={where!r} means no layer whose weights can be pruned; {close}")
+        raise PlanError(f"where={where!r} matches no layer whose weights can be pruned; {close}")
     if not chosen and not left and exclude is None:
         raise PlanError("This network has no linear layer, convolution or attention whose weights can be pruned.")
     return chosen, left
@@ -84,7 +86,7 @@ def fitting(model: nn.Module, where: Where, exclude: Where, pattern: Pattern) ->
     for name, (module, last) in list(chosen.items()):
         reason = pattern.refuses(getattr(module, last).shape)
         if pattern.by_rows and isinstance(module, _TRANSPOSED):
-            reason = f"the pattern {type(pattern).__name__} goes along inputs, which a transposed convolution has first"
+            reason = f"a transposed convolution has its inputs on axis 0; {type(pattern).__name__} needs them on axis 1"
         if reason:
             left[name] = reason
             del chosen[name]

@@ -28,10 +28,10 @@ class ConnectionSensitivity:
     card: ClassVar[Card] = Card(
         row="operations / scores at initialisation",
         paper="SNIP, arXiv:1810.02340",
-        says="One gradient says which connections an untrained network needs.",
+        says="One gradient tells which connections an untrained network needs.",
         costs="One pass forward and back over the calibration examples.",
-        fails_when="Against magnitude after training: every score at initialisation stays below it, and shuffling its "
-        "masks inside the layers does not hurt (arXiv:2009.08576). Take Shuffled() as the control.",
+        fails_when="Compared with magnitude after training: every score at initialisation is worse, and shuffling its "
+        "masks within layers does not hurt (arXiv:2009.08576). Use Shuffled() as the control.",
         differs="The gradient is of the mean over all calibration examples, not of one batch.",
     )
 

@@ -35,8 +35,8 @@ class Shuffled:
     card: ClassVar[Card] = Card(
         row="operations / control scores",
         paper="arXiv:2009.08576, arXiv:2009.11094",
-        says="The scores of each layer change places by chance, those of the same seed in the same way.",
-        costs="What the score costs.",
+        says="The scores of each layer are permuted at random, in the same way for the same seed.",
+        costs="The cost of the score.",
         fails_when="It is taken for a method.",
     )
 
@@ -55,7 +55,7 @@ class Chance:
     card: ClassVar[Card] = Card(
         row="operations / control scores",
         paper="folklore",
-        says="Which weights stay is drawn, in every layer or over all, as the allocation says.",
+        says="The weights that stay are drawn at random, in every layer or globally, as the allocation says.",
         costs="Nothing.",
         fails_when="It is taken for a method.",
     )

@@ -37,10 +37,10 @@ class GradientFlow:
     card: ClassVar[Card] = Card(
         row="operations / scores at initialisation",
         paper="GraSP, arXiv:2002.07376",
-        says="The network that is left should still learn fast.",
+        says="The pruned network should still learn fast.",
         costs="Two passes over the calibration examples, the second through the gradient.",
-        fails_when="Much is kept: it is made for 90 % and more zeros. As all scores at initialisation, it stays below "
-        "magnitude after training (arXiv:2009.08576).",
+        fails_when="Many weights are kept: it is made for 90 % zeros and more. Like all scores at initialisation, it "
+        "is worse than magnitude after training (arXiv:2009.08576).",
         differs="The gradient and its change are those of all calibration examples; released code mixes halves of "
         "batches.",
     )

@@ -48,12 +48,12 @@ class PruneWeights:
         row="operations / unstructured pruning",
         paper="arXiv:1506.02626; Taylor: arXiv:1906.10771; N:M: arXiv:2104.08378",
         says="The weights with the lowest scores are zero, and stay zero through any training that follows.",
-        costs="No time saved: dense kernels multiply by the zeros, in PyTorch, ONNX Runtime and OpenVINO alike. No "
-        "byte saved either until the file is compressed; N:M is no exception, it is for graphics processors. Training "
-        "carries a mask of one byte a weight.",
-        fails_when="Little is kept without training afterwards; with Global() and very little kept, thin layers would "
-        "vanish (an error, not a silent collapse).",
-        differs="Exactly the asked number is kept. A comparison with a threshold, as in much code, keeps more or "
+        costs="No time is saved: dense kernels multiply by the zeros, in PyTorch, ONNX Runtime and OpenVINO alike. No "
+        "bytes are saved either until the file is compressed. N:M is no exception: it is for GPUs. Training "
+        "carries a mask of one byte per weight.",
+        fails_when="Few weights are kept and no training follows. With Global() and very few weights kept, thin "
+        "layers would become empty (an error, not a silent collapse).",
+        differs="Exactly the requested number is kept. Comparing with a threshold, as much code does, keeps more or "
         "fewer when scores are equal.",
     )
 

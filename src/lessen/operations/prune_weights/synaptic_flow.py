@@ -42,13 +42,13 @@ class SynapticFlow:
     card: ClassVar[Card] = Card(
         row="operations / scores at initialisation",
         paper="SynFlow, arXiv:2006.05467",
-        says="Paths through the network are kept, so that no layer is ever emptied.",
-        costs="One pass forward and back of a single example a round, in float64.",
-        fails_when="Activations do not pass positive numbers on as they are (softmax, sigmoid). As all scores at "
-        "initialisation, it stays below magnitude after training (arXiv:2009.08576).",
-        differs="Absolute values of parameters only: released code takes them of the statistics of batch norm as well, "
-        "and turns parameters that are 0 into something else when it puts signs back. Nothing is put back here: all is "
-        "done on a copy.",
+        says="Paths through the network are kept, so that no layer becomes empty.",
+        costs="One pass forward and back of a single example per round, in float64.",
+        fails_when="Activations change positive values (softmax, sigmoid). Like all scores at initialisation, it is "
+        "worse than magnitude after training (arXiv:2009.08576).",
+        differs="Absolute values of parameters only: released code also takes them of batch-norm statistics, and "
+        "changes parameters that are 0 when it restores signs. Nothing needs restoring here, because all work "
+        "is on a copy.",
     )
 
     def over(

@@ -69,7 +69,7 @@ class QuantizedDynamically:
         rows: list[dict[str, Any]] = [
             {
                 "module": name,
-                "edit": "rounded, its input while it runs",
+                "edit": "rounded; its input is rounded at run time",
                 "before": "32-bit weights",
                 "after": f"{said(bits)}, a step for each channel",
                 "stored": str(stored_bits(bits)),
@@ -100,19 +100,19 @@ class QuantizeDynamic:
     card: ClassVar[Card] = Card(
         row="operations / quantization",
         paper="ONNX operators DynamicQuantizeLinear and MatMulInteger",
-        says="Linear layers multiply integers; the range of what they are given is taken anew in each run.",
-        costs="No calibration. Weights of linear layers take a quarter of the bytes. Each layer first looks for its "
-        "range and rounds: where layers are small or batches short, the file is slower than in fp32.",
-        fails_when="The network is convolutional: convolutions stay as they are. The range is that of the whole "
-        "batch: one outlier coarsens all examples, and what an example gets depends on the others.",
+        says="Linear layers multiply integers; the range of their inputs is measured in each run.",
+        costs="No calibration. Weights of linear layers take a quarter of the bytes. Each layer first measures its "
+        "range and rounds: with small layers or batches, the file is slower than fp32.",
+        fails_when="The network is convolutional: convolutions are not quantized. The range is that of the whole "
+        "batch: one outlier coarsens all examples, and the outputs of an example depend on the others.",
         differs="As ONNX Runtime computes it, with a step for each output channel of the weights.",
     )
 
     def __post_init__(self) -> None:
         if self.weight_bits is not None and self.target != "any":
             raise ValueError(
-                f"target={self.target!r} chooses the bits of weights, and weight_bits={self.weight_bits} does so as "
-                "well; give one of them"
+                f"target={self.target!r} and weight_bits={self.weight_bits} both choose the bits of weights; give one "
+                "of them"
             )
 
     @classmethod
@@ -139,7 +139,9 @@ class QuantizeDynamic:
         made_for = chosen(self.target) if self.weight_bits is None else named(self.weight_bits)
         weights = {path: made_for.bits for path in paths if path not in mixed and self._means(own, path)}
         if not weights:
-            raise PlanError("No linear layer to quantize: check `where` and `exclude`; convolutions need Quantize().")
+            raise PlanError(
+                "This network has no linear layer to quantize: check `where` and `exclude`; convolutions need Quantize()."
+            )
         return QuantizedDynamically(weights=weights, target=made_for.target, why=made_for.why)
 
     def _means(self, model: nn.Module, path: str) -> bool:

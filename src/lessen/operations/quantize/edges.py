@@ -1,4 +1,4 @@
-"""On which edges of a network quantize / dequantize pairs must stand so that a runtime fuses integer kernels.
+"""The edges of a network that need quantize / dequantize pairs so that a runtime fuses integer kernels.
 
 A runtime makes an integer kernel of an operator when all its operands come out of a pair and its result goes into one.
 A pair where it is not wanted is as bad as a missing one: between a convolution and the ReLU that it absorbs, it splits
@@ -35,7 +35,7 @@ Sites = dict[str, str]
 
 
 def find_edges(seen: Trace, is_layer: Callable[[Call], bool]) -> Sites:
-    """The sites at which pairs must stand, in the network's order.
+    """The sites that need pairs, in the network's order.
 
     Args:
         seen: The network with its batch normalisations folded.

@@ -204,7 +204,7 @@ class Grids(nn.Module):
         return found if isinstance(found, Grid) else None
 
     def limit(self, path: str) -> int | None:
-        """The largest code of the weights of a layer, or of whatever stands in its place."""
+        """The largest code of the weights of a layer, or of the module that replaces it."""
         while path not in self.limits:
             if not path:
                 return None

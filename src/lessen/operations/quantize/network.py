@@ -7,8 +7,8 @@ moved and copied with the network. Because nothing else is touched, later operat
 leave or put in a layer's place is still quantized.
 
 A layer that an operation has replaced by several keeps the grid on what comes out of it. Weights have no state where
-the step of a channel follows from them; steps of their own stand among the grids, and where a layer is no longer the
-one that they were made for, its steps follow its weights again.
+the step of a channel follows from them; steps of their own are stored with the grids, and where a layer is no longer
+the one that they were made for, its steps follow its weights again.
 """
 
 from __future__ import annotations

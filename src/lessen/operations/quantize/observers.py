@@ -222,7 +222,7 @@ Observer = MinMax | Percentile | SquaredError | Entropy | MeanMagnitude
 def lost_information(counts: Floats, code: Floats, *, below: float, above: float) -> float:
     """Kullback-Leibler divergence, in nat, from the bins of a range to what their codes tell of them.
 
-    A code tells how many values it stands for, not where among its bins they were: they count as even over those of its
+    A code tells how many values it represents, not in which of its bins they were: they count as even over those of its
     bins in which there were any. Spikes inside are no part of it: their code tells all of them.
 
     Args:
@@ -268,8 +268,8 @@ def codes(values: Floats, low: float, high: float, *, levels: int) -> Floats:
 def grid(low: float, high: float, *, levels: int) -> tuple[float, int]:
     """The step and the code of zero of a grid of `levels` steps that covers [low, high] and zero, zero exactly.
 
-    The step is a float32 number. Where the range starts at zero the largest code does not stand for more than `high`:
-    a runtime may then leave out a clip that comes before.
+    The step is a float32 number. If the range starts at zero, the largest code does not represent more than `high`: a
+    runtime may then leave out a clip that comes before.
 
     >>> grid(0.0, 6.0, levels=255)[1], grid(-1.0, 1.0, levels=254)
     (0, (0.007874015718698502, 127))

@@ -38,9 +38,11 @@ def observe(
     _pass_over(model, context, seen, first)
     for site, what in seen.items():
         if what.low > what.high:
-            raise PlanError(f"Nothing passed {site!r} on the calibration batches, though it did on the example inputs.")
+            raise PlanError(f"No values reached {site!r} on the calibration batches, unlike on the example inputs.")
         if not (abs(what.low) < float("inf") and abs(what.high) < float("inf")):
-            raise PlanError(f"What passes {site!r} is not finite on the calibration batches. Check data and weights.")
+            raise PlanError(
+                f"The values at {site!r} are not finite on the calibration batches. Check data and weights."
+            )
     if observer.needs_counts:
         _pass_over(model, context, seen, Seen.count)
     grids = {site: grid(*observer.range_of(what, levels=levels), levels=levels) for site, what in seen.items()}
@@ -74,7 +76,7 @@ def layer_weights(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
 
 
 def own_parameters(model: nn.Module, inputs: Inputs) -> dict[str, set[str]]:
-    """By path, which of its `weight` and `bias` each convolution and linear layer multiplies by and adds as they stand.
+    """By path, which of its `weight` and `bias` each convolution and linear layer multiplies by and adds unchanged.
 
     One that standardises its weight first, or adds no bias of its own, lacks that name; so does one that calls for
     different ones.

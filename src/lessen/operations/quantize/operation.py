@@ -43,7 +43,7 @@ from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain
 
 Bits = Annotated[int, Ge(2), Le(8)]
-NO_KERNEL = "no runtime multiplies whole numbers in a transposed convolution with groups; `where` takes it all the same"
+NO_KERNEL = "no runtime has integer kernels for transposed convolutions with groups; `where` quantizes it anyway"
 
 
 @settings
@@ -96,28 +96,29 @@ class Quantize:
         "(LSQ), arXiv:2004.09576 (LSQ+), arXiv:1805.06085 (PACT); rounding: arXiv:2004.10568 (AdaRound), "
         "arXiv:2102.05426 (BRECQ), arXiv:2203.05740 (QDrop); biases: arXiv:1906.04721; bits for each layer: "
         "arXiv:1911.03852 (HAWQ-V2)",
-        says="Weights and activations become whole numbers of 8 bits; the runtime multiplies and adds integers.",
+        says="Weights and activations become 8-bit integers; the runtime multiplies and adds integers.",
         costs="A few calibration passes; learned rounding takes minutes, one small training for each layer or block. "
-        "The file is about a quarter as large, also with fewer bits than 8; the time is the runtime's affair.",
+        "The file is about a quarter as large, also with fewer bits than 8; the time depends on the runtime.",
         fails_when="Transformers: outliers of activations, unless `Smooth()` comes first; normalisation, softmax and "
         "residuals stay in fp32, and the conversions between may cost more than the integer kernels save. Small "
         "networks whose layers take microseconds.",
         differs="Weight steps follow the largest weight of a channel, also in training, unless an observer chooses "
-        "them or they learn. Pairs stand on every edge between integer operators, not only before layers. Learned "
-        "rounding counts errors as a share of those of the nearest, and learns no steps of activations along.",
+        "them or they learn. Quantize / dequantize pairs are on every edge between integer operators, not "
+        "only before layers. Learned rounding measures errors relative to rounding to nearest, and does not "
+        "learn activation steps.",
     )
 
     def __post_init__(self) -> None:
         idle = [name for name in ("weight_bits", "layer_bits", "rounding", "learned") if getattr(self, name)]
         if self.bits == FULL and idle:
             raise ValueError(
-                f"with bits=32 nothing is rounded, so {' and '.join(idle)} would change nothing; for weights alone "
-                "use QuantizeWeights"
+                f"with bits=32 nothing is rounded, so {' and '.join(idle)} would have no effect; to quantize weights "
+                "only, use QuantizeWeights"
             )
         if isinstance(self.weight_bits, int) and self.target != "any":
             raise ValueError(
-                f"target={self.target!r} chooses the bits of weights, and weight_bits={self.weight_bits} does so as "
-                "well; give one of them"
+                f"target={self.target!r} and weight_bits={self.weight_bits} both choose the bits of weights; give one "
+                "of them"
             )
 
     @classmethod
@@ -136,9 +137,7 @@ class Quantize:
         if is_quantized(model):
             raise PlanError(f"{type(model).__name__} is quantized already. Quantize the network it came from.")
         if not context.calibration:
-            raise PlanError(
-                "Quantize needs calibration batches to observe ranges on, and there are none in the context."
-            )
+            raise PlanError("Quantize needs calibration batches to observe ranges, and there are none in the context.")
         model = plain(model)
         check_where(model, where=self.where, exclude=self.exclude)
         if self.rounding is not None:
@@ -248,7 +247,7 @@ class Quantize:
             if path in seen:
                 steps[path] = weight_steps(seen[path], observer, limit=2 ** (bits - 1) - 1, axis=0)
             else:
-                left[path] = "its weight changes from call to call: steps follow it"
+                left[path] = "its weight changes from call to call, so its steps follow the weight"
         return steps, left
 
 

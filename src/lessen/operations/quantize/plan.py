@@ -89,7 +89,7 @@ class Quantized:
         for name, count in self.channels.items():
             weight = getattr(get_module(new, name), "weight", None)
             if name not in self.weights or not isinstance(weight, Tensor) or count not in weight.shape[:2]:
-                raise PlanError(f"The plan gives {name!r} {count} steps, which it has no channels for.")
+                raise PlanError(f"The plan has {count} steps for {name!r}, which does not have as many channels.")
         code_tables(new, self.tables, values=values)
         place = next((value.device for value in (*new.parameters(), *new.buffers())), torch.device("cpu"))
         new = with_grids(new, self._grids().to(place))
@@ -125,7 +125,7 @@ class Quantized:
                 edit += ", bias corrected"
             steps = "a step for each channel"
             if name in self.channels and self.learned is not None:
-                steps = "a step for each channel, which learns"
+                steps = "a learned step for each channel"
             rows.append(
                 {
                     "module": name,
@@ -148,7 +148,7 @@ class Quantized:
         rows += [
             {
                 "module": site,
-                "edit": "grid" if self.learned is None else "grid, which learns",
+                "edit": "grid" if self.learned is None else "learned grid",
                 "before": "32-bit activations",
                 "after": f"{self.bits}-bit activations, step {scale:.4g}, zero at {zero}",
             }

@@ -69,8 +69,8 @@ def reconstruct(
     """
     if rounding.fisher and (context.loss is None or any(batch.labels is None for batch in context.calibration)):
         raise PlanError(
-            "Weighting errors by what the loss feels needs a loss and labels in the calibration batches. Give them, or "
-            "set fisher=False."
+            "Weighting errors by the loss's gradient needs a loss and labels in the calibration batches. Give them, "
+            "or set fisher=False."
         )
     full, work = copy_network(full).eval(), copy_network(quantized).eval().requires_grad_(False)
     found = Reconstructed()

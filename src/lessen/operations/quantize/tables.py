@@ -26,7 +26,7 @@ def find_tables(model: nn.Module, means: Callable[[str, nn.Module], bool]) -> tu
             continue
         forms = parametrised(module).get("weight")
         if forms:
-            left[path] = f"its table is stored in another form already ({type(forms[0]).__name__})"
+            left[path] = f"its table is already stored in another form ({type(forms[0]).__name__})"
             continue
         table = stored(module, "weight")
         other = [at for at, owner, _ in owners.of(table) if not isinstance(owner, nn.Embedding)]

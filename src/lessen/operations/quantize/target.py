@@ -17,7 +17,7 @@ from lessen.core.machine import machine, saturates_int8
 Target = Literal["any", "this", "vnni"]
 SAFE = 7
 """The most bits of a weight whose products fit on every processor."""
-FITS = "weights of 7 bits, and of 8 in depthwise convolutions, add up right on every processor"
+FITS = "weights of 7 bits, and of 8 in depthwise convolutions, add up correctly on every processor"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def named(bits: int) -> Chosen:
     """What a number of bits that somebody chose comes to."""
     if bits > SAFE:
         return Chosen(target="vnni", bits=bits, why=f"{bits}-bit weights were asked for")
-    return Chosen(target="any", bits=bits, why=f"{bits}-bit weights add up right on every processor")
+    return Chosen(target="any", bits=bits, why=f"{bits}-bit weights add up correctly on every processor")
 
 
 def adds_no_pairs(module: nn.Module) -> bool:

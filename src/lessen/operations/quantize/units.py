@@ -86,7 +86,7 @@ def free_layers(full: nn.Module, inputs: Inputs, seen: Trace, work: nn.Module) -
         if grid is None:
             continue
         if not isinstance(layer, _ConvNd | nn.Linear) or "weight" not in own.get(path, ()):
-            left[path] = "it does not multiply by its weight as it stands: what it makes is rounded to the nearest"
+            left[path] = "it changes its weight before use: the result is rounded to nearest"
         elif seen.times[path] != 1:
             left[path] = f"it is called {seen.times[path]} times: its weights are rounded to the nearest"
         elif len(owners.of(stored(layer, "weight"))) > 1:

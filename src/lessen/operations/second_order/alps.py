@@ -33,12 +33,12 @@ class Alps:
     card: ClassVar[Card] = Card(
         row="operations / reconstruction methods",
         paper="ALPS, arXiv:2406.07831",
-        says="Weights that fit and weights that are sparse are drawn together until the support comes to rest.",
-        costs="One eigendecomposition of inputs x inputs a layer, and some hundred products of outputs x inputs^2.",
-        fails_when="Time is short: SparseGPT is several times faster.",
-        differs="The number kept is that of the layer, or of each row, as the pattern says; released code has the "
-        "layer's alone, and ends as soon as the support has not changed for three steps, which narrow layers do at the "
-        "start. Exact least squares replaces conjugate gradients where there is a refit.",
+        says="A dense solution and a sparse one are pulled together until the support stops changing.",
+        costs="One eigendecomposition of inputs x inputs per layer, and a few hundred products of outputs x inputs^2.",
+        fails_when="Time is limited: SparseGPT is several times faster.",
+        differs="The number kept is set per layer or per row, as the pattern says; released code only has it per "
+        "layer, and stops as soon as the support has not changed for three steps, which happens at the start "
+        "in narrow layers. Exact least squares replaces conjugate gradients in the refit.",
     )
 
     @property

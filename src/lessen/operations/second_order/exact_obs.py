@@ -25,10 +25,11 @@ class ExactObs:
     card: ClassVar[Card] = Card(
         row="operations / reconstruction methods",
         paper="OBC, arXiv:2208.11580",
-        says="Greedy, and exact in each step: the weights that are left are always the best on their support.",
-        costs="Outputs x inputs^3 multiplications a layer, and an inverse of inputs^2 for each row: for small layers.",
+        says="Greedy, and exact in each step: the remaining weights are always optimal on their support.",
+        costs="Outputs x inputs^3 multiplications per layer, and an inverse of inputs^2 per row: for small layers.",
         fails_when="Layers have more than about a thousand inputs: it takes minutes to hours.",
-        differs="Weights are solved once on the final support, which greedy steps only reach up to rounding.",
+        differs="Weights are solved once more on the final support; greedy steps reach the solution only up to "
+        "rounding.",
     )
 
     @property
@@ -41,7 +42,7 @@ class ExactObs:
         order_RI, cost_RI = removal_order(weight_RI, gram_II, gone_RI=gone_RI, group=group, most=most)
         rows, inputs = weight_RI.shape
         if isinstance(pattern, NM):
-            # What cannot go stands last, at infinite cost; what was gone before may be more than the pattern asks.
+            # What cannot be removed comes last, at infinite cost; more may be removed already than the pattern asks.
             count_R = cost_RI.isfinite().sum(1)
         elif isinstance(pattern, PerRow):
             count_R = (inputs - max(1, round(choice.count / rows))) * torch.ones(rows, dtype=torch.long)

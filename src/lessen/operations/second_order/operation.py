@@ -63,13 +63,13 @@ class PruneByReconstruction:
     card: ClassVar[Card] = Card(
         row="operations / unstructured pruning",
         paper="arXiv:2301.00774, arXiv:2208.11580, arXiv:2306.11695, arXiv:2406.07831",
-        says="Each layer is pruned knowing its inputs, so that its outputs change as little as they can; no training.",
-        costs="For each layer a pass over the calibration examples up to it, and work of inputs^3. What is shipped is "
-        "as with PruneWeights: no time and no byte is saved by itself, N:M included.",
-        fails_when="Calibration examples are few for the width of the layers (the fit then is to them), or so much "
-        "goes that only training can repair it.",
-        differs="Sequential: inputs are those behind the layers that are pruned already. Weights are refit by least "
-        "squares whatever the method. Padding tokens (`attention_mask`) do not count.",
+        says="Each layer is pruned using its inputs, so that its outputs change as little as possible; no training.",
+        costs="For each layer a pass over the calibration examples up to it, and work of inputs^3. The shipped file "
+        "is as with PruneWeights: no time and no bytes are saved by zeros alone, N:M included.",
+        fails_when="There are few calibration examples for the width of the layers (the fit then overfits them), or "
+        "so many weights are removed that only training can repair the loss.",
+        differs="Sequential: inputs are computed by the layers that are already pruned. Weights are refit by least "
+        "squares with every method. Padding tokens (`attention_mask`) do not count.",
     )
 
     @model_validator(mode="after")
@@ -170,4 +170,4 @@ def relative_error(weight: Tensor, found: Tensor, gram: Gram) -> float:
 def _why_unseen(module: nn.Module) -> str:
     if type(module).__name__.startswith("ConvTranspose"):
         return "the inputs of a transposed convolution are not collected; use PruneWeights"
-    return "nothing is seen to be multiplied with it"
+    return "no product with it was observed"

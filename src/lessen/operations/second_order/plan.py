@@ -19,7 +19,7 @@ class Reconstructed:
     Args:
         pruned: The masks.
         errors: The squared error of each layer's outputs on the calibration examples, as a share of their square.
-        values: The weights on the masks; None where they stand in a file beside the plan.
+        values: The weights on the masks; None if they are stored in a file next to the plan.
     """
 
     pruned: PrunedWeights

@@ -18,8 +18,8 @@ class Smallest:
     card: ClassVar[Card] = Card(
         row="operations / reconstruction methods",
         paper="arXiv:1506.02626; refit: He et al., ICCV 2017, arXiv:1707.06168",
-        says="The baseline of the others: the same refit, a score that does not know the inputs.",
-        costs="That of the refit.",
+        says="The baseline of the others: the same refit, with a score that ignores the inputs.",
+        costs="The cost of the refit.",
         fails_when="Inputs differ in scale: a large weight on a small input is kept.",
     )
 

@@ -29,11 +29,12 @@ class SparseGpt:
     card: ClassVar[Card] = Card(
         row="operations / reconstruction methods",
         paper="SparseGPT, arXiv:2301.00774",
-        says="A weight's cost is its square over the pivot of its column; later columns make good what it leaves.",
+        says="A weight's cost is its square over the pivot of its column; later columns compensate for its removal.",
         costs="One inverse and two factorisations of inputs x inputs for each layer.",
-        fails_when="Columns at the end of a row have nobody to make good for them; ALPS knows no order.",
-        differs="Exactly as many are kept as asked: released code compares with a threshold, and prunes one more in "
-        "each block.",
+        fails_when="The last columns of a row have no later ones to compensate for them; ALPS does not depend on the "
+        "order.",
+        differs="Exactly the requested number is kept: released code compares with a threshold, and prunes one more "
+        "in each block.",
     )
 
     @property

@@ -21,11 +21,12 @@ class Wanda:
     card: ClassVar[Card] = Card(
         row="operations / reconstruction methods",
         paper="Wanda, arXiv:2306.11695",
-        says="Only the norms of the inputs are asked for, and no weight moves, unless refit.",
+        says="Only the norms of the inputs are needed, and no weight changes unless refit is set.",
         costs="One pass over the calibration examples.",
         fails_when="Inputs are correlated: what two weights share is counted twice. Without refit the error stays. "
-        "Rows are short (first layers, depthwise convolutions): each row loses its share, however much it needs it.",
-        differs="Exactly as many are kept as asked. Here weights are refit on what is kept, which the paper does not.",
+        "Rows are short (first layers, depthwise convolutions): each row loses its share, whether it needs "
+        "it or not.",
+        differs="Exactly the requested number is kept. Weights are refit on the support, which the paper does not do.",
     )
 
     @property

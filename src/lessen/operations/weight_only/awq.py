@@ -70,10 +70,10 @@ class Awq:
     card: ClassVar[Card] = Card(
         row="operations / rounding of weights",
         paper="arXiv:2306.00978 (AWQ)",
-        says="Columns whose inputs are large are rounded more finely, at the cost of the others.",
-        costs="One number for each input of a layer in the file, and one product with the inputs when it runs; a pass "
-        "over the calibration examples for each layer.",
-        fails_when="No input is much larger than the others: the best exponent is then near 0, which is Nearest().",
+        says="Columns with large inputs are rounded more finely, at the expense of the others.",
+        costs="One value for each input of a layer in the file, and one multiplication of the inputs at run time; a "
+        "pass over the calibration examples for each layer.",
+        fails_when="No input is much larger than the others: the best exponent is then near 0, which equals Nearest().",
         differs="The size of an input is its root mean square; the paper takes the mean magnitude. The scales stay "
         "with the layer instead of going into the one before it, so no layer need be provably linear. Ranges are not "
         "clipped.",

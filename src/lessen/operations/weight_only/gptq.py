@@ -104,12 +104,12 @@ class Gptq:
     card: ClassVar[Card] = Card(
         row="operations / rounding of weights",
         paper="arXiv:2210.17323 (GPTQ)",
-        says="The outputs of a layer, not its weights, stay as near as rounding one column after the other can keep "
-        "them.",
+        says="Rounding one column after the other keeps the outputs of a layer, not its weights, as close as possible.",
         costs="One pass over the calibration examples for each layer, since each sees the inputs that the rounded "
         "layers before it give; a Cholesky factor of the size of its inputs.",
-        fails_when="The calibration examples are few or of another kind: the rounding fits them. With group=None and 2 "
-        "bits it can be worse than nothing on layers that the next ones do not forgive.",
+        fails_when="There are few calibration examples, or they differ from the real inputs: the rounding overfits "
+        "them. With group=None and 2 bits it can be worse than rounding to nearest on "
+        "layers whose errors the next ones amplify.",
         differs="Sequential, in float64. With by_activation the grids are fixed beforehand, so that groups stay "
         "together in the file.",
     )

@@ -105,11 +105,12 @@ class Hqq:
     card: ClassVar[Card] = Card(
         row="operations / rounding of weights",
         paper="mobiusml.github.io/hqq_blog (HQQ, 2023)",
-        says="Grids leave out the few weights that are far from the rest, so that the rest is rounded more finely.",
+        says="Grids ignore the few weights that are far from the rest, so that the rest is rounded more finely.",
         costs="Twenty passes over the weights; no data.",
-        fails_when="The few large weights are the ones that matter: to know that, one must look at inputs.",
-        differs="Zeros are whole numbers, so that zero weights stay zero and runtimes read the file; to make up for it "
-        "steps move too, in closed form. Each group keeps the best grid it had, the first one included.",
+        fails_when="The few large weights are the ones that matter, which only the inputs can tell.",
+        differs="Zero points are integers, so that zero weights stay zero and runtimes can read the file; to "
+        "compensate, steps are optimised too, in closed form. Each group keeps its best grid, the first one "
+        "included.",
     )
 
     def round(self, weight_OI: Tensor, rounding: Rounding) -> Coded:

@@ -28,7 +28,7 @@ class Nearest:
         paper="arXiv:2210.17323 (its baseline, RTN)",
         says="Each weight takes the nearest value on the grid of its group.",
         costs="Nothing: no data, one pass over the weights.",
-        fails_when="2 or 3 bits: the errors of a row add up, and nothing makes up for them.",
+        fails_when="2 or 3 bits: the errors of a row add up, and nothing compensates for them.",
     )
 
     def round(self, weight_OI: Tensor, rounding: Rounding) -> Coded:

@@ -61,11 +61,11 @@ class QuantizeWeights:
     card: ClassVar[Card] = Card(
         row="operations / quantization",
         paper="arXiv:2210.17323 (GPTQ), arXiv:2306.00978 (AWQ)",
-        says="Weights are whole numbers of a few bits with a step for each group; activations keep their precision.",
-        costs="Weights are made floating point again whenever they are used: PyTorch gets slower. A runtime gains time "
-        "only where it has kernels for such weights and memory is what it waits for.",
-        fails_when="2 bits without training, and layers of few weights, where steps and zeros take as many bytes.",
-        differs="Zero is always one of the values. A mask on a weight becomes codes of zero, which nothing moves.",
+        says="Weights are integers of a few bits with a step for each group; activations keep their precision.",
+        costs="Weights are dequantized whenever they are used, so PyTorch becomes slower. A runtime gains time only "
+        "if it has kernels for such weights and is limited by memory bandwidth.",
+        fails_when="2 bits without training; layers with few weights, where steps and zero points take as many bytes.",
+        differs="Zero is always one of the values. A mask on a weight becomes codes of zero, which stay zero.",
     )
 
     @classmethod
@@ -77,7 +77,7 @@ class QuantizeWeights:
         """Round weight after weight; one that needs its inputs sees those that the rounded ones before it give.
 
         Raises:
-            PlanError: `where` means no such layer, there is none, or there is no calibration batch for a method that
+            PlanError: `where` matches no such layer, there is none, or there is no calibration batch for a method that
                 needs inputs.
         """
         if self.bits == FULL:
@@ -87,7 +87,7 @@ class QuantizeWeights:
         weights, left = self._candidates(model)
         if self.method.needs_inputs and not context.calibration:
             raise PlanError(
-                f"{type(self.method).__name__} needs calibration batches to see what each layer is given, and there "
+                f"{type(self.method).__name__} needs calibration batches to observe the inputs of layers, and there "
                 "are none in the context. Nearest() and Hqq() need none."
             )
         paths = {name: name.rpartition(".")[0] for name in weights}
@@ -160,7 +160,7 @@ class QuantizeWeights:
             last = self._weight(module)
             if last is None:
                 left |= dict.fromkeys(
-                    other_matrices(path, module), f"a {type(module).__name__} is not known to multiply"
+                    other_matrices(path, module), f"it is not known how a {type(module).__name__} uses its weight"
                 )
                 continue
             tensor, name = stored(module, last), f"{path}.{last}" if path else last
@@ -169,18 +169,22 @@ class QuantizeWeights:
             seen.add(id(tensor))
             other = [at for at, owner, its in owners.of(tensor) if self._weight(owner) != its]
             if codes_of(module, last) is not None:
-                left[name] = "it is stored in codes already"
+                left[name] = "it is already stored as integer codes"
             elif other:
                 left[name] = f"tied to {other[0]}, which does not only multiply by it"
             elif not tensor.is_floating_point() or tensor.ndim < 2:
-                left[name] = f"a {tensor.dtype} of {tensor.ndim} axes is no matrix of weights"
+                left[name] = f"a {tensor.dtype} tensor of {tensor.ndim} axes is not a weight matrix"
             else:
                 chosen[name] = (module, last)
         if not chosen and not left and self.where is not None:
             known = [path for path, module in model.named_modules() if self._weight(module)]
-            raise PlanError(f"where={self.where!r} means no layer with weights; {did_you_mean(str(self.where), known)}")
+            raise PlanError(
+                f"where={self.where!r} matches no layer with weights; {did_you_mean(str(self.where), known)}"
+            )
         if not chosen and not left and self.exclude is None:
-            raise PlanError("This network has no linear layer, convolution or attention whose weights can be codes.")
+            raise PlanError(
+                "This network has no linear layer, convolution or attention whose weights can be quantized."
+            )
         return chosen, left
 
     def _weight(self, module: nn.Module) -> str | None:

@@ -29,7 +29,7 @@ class QuantizedWeights:
         groups: For each weight, by name, how many of a row share a step.
         shapes: The shape of each weight.
         scaled: Weights whose columns are multiplied by numbers of their own.
-        values: Codes, steps and zeros; None where they stand in the weights beside the plan.
+        values: Codes, steps and zeros; None if they are stored in the weights next to the plan.
         left: What was left alone, and why.
     """
 
@@ -69,8 +69,8 @@ class QuantizedWeights:
         """The codes of a weight, in the place of empty ones of the same shapes."""
         if self.values is None:
             raise PlanError(
-                "The codes of this plan are not in it: they stand in the weights beside it. Load these (lessen.load), "
-                "or make the plan again."
+                "The codes of this plan are stored in the weights next to it. Load these (lessen.load), or make the "
+                "plan again."
             )
         made: dict[str, Any] = {}
         for kind in ("codes", "steps", "zeros", "columns"):
@@ -92,7 +92,7 @@ class QuantizedWeights:
             rows.append(
                 {
                     "module": name,
-                    "edit": "weights in codes",
+                    "edit": "weights as integer codes",
                     "before": f"{math.prod(self.shapes[name])} weights of 32 bits",
                     "after": f"{bits} bits{stored}, a step for each {group}{columns}",
                     "stored": str(width),
