@@ -140,7 +140,7 @@ class QuantizeDynamic:
         weights = {path: made_for.bits for path in paths if path not in mixed and self._means(own, path)}
         if not weights:
             raise PlanError(
-                "This network has no linear layer to quantize: check `where` and `exclude`; convolutions need Quantize()."
+                "This network has no linear layer to quantize. Check `where`, `exclude`; convolutions need Quantize()."
             )
         return QuantizedDynamically(weights=weights, target=made_for.target, why=made_for.why)
 
