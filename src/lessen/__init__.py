@@ -1,4 +1,4 @@
-"""Lessons that lessen models: compression and distillation for PyTorch, with the evidence beside the file."""
+"""Lessons that lessen models: compression and distillation for PyTorch, with the evidence next to the file."""
 
 from __future__ import annotations
 

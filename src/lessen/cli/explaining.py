@@ -108,7 +108,7 @@ def _sizes(shape: str) -> tuple[int, ...]:
     sizes = tuple(int(part) if part.isascii() and part.isdigit() and len(part) < 10 else 0 for part in parts)
     if not 0 < math.prod(sizes) <= LARGEST:
         raise SettingError(
-            f"--shape {shape!r:.100} is no shape of one example; expected whole numbers, as 3,224,224, of {LARGEST:,} "
+            f"--shape {shape!r:.100} is no shape of one example; expected integers, as 3,224,224, of {LARGEST:,} "
             "numbers together at most."
         )
     return sizes

@@ -24,7 +24,7 @@ class Beside(enum.Enum):
 
 @runtime_checkable
 class Objective(Protocol):
-    """What an edge pulls towards: `(student taps, teacher taps) -> one loss per example, shape (N,)`.
+    """The loss of an edge: `(student taps, teacher taps) -> one loss per example, shape (N,)`.
 
     It never averages, detaches, weighs itself, or knows a layer's name. Where an edge has several taps, a side is a
     tuple of values. An objective with state of its own is an `nn.Module` with the same call, made by a
@@ -32,7 +32,7 @@ class Objective(Protocol):
 
     An objective may also have
 
-    - `relational = True`: it looks at the whole batch;
+    - `relational = True`: its loss depends on the whole batch;
     - `beside = (Beside.LABELS,)`: it is called with `(teacher taps, labels)` on the teacher's side, and so on for each;
     - `during(progress) -> Objective`: it changes with the progress of the stage, from 0 to 1; a module that does
       remembers the progress and returns itself.
@@ -62,7 +62,7 @@ class LearnedObjective(Protocol):
 
 @runtime_checkable
 class Bridge(Protocol):
-    """Settings of a module on the student's side that makes its tap comparable with the teacher's.
+    """Settings of a projector: a module that maps the student's tap so that it compares with the teacher's.
 
     Where an edge has several taps, one module is built for each pair of them; a bridge with `pairs = True` is built
     once for all instead, from tuples of shapes, and maps a tuple of values to another.
@@ -73,10 +73,10 @@ class Bridge(Protocol):
     def build(self, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> nn.Module:
         """A module for these shapes (examples along axis 0), its weights drawn from torch's global generator.
 
-        `nn.Identity()` where there is nothing to do.
+        `nn.Identity()` if the shapes already agree.
 
         Raises:
-            ShapeError: it cannot get from one to the other; the text names both shapes.
+            ShapeError: it cannot map one shape to the other; the text names both shapes.
         """
 
 
@@ -85,8 +85,8 @@ class Times:
     """How long networks took.
 
     Args:
-        milliseconds: Of each network; only their ratios mean something.
-        note: Why they are to be taken with caution, for people; None if there is no reason.
+        milliseconds: Of each network; only their ratios are meaningful.
+        note: Why the times are less reliable than usual, as text; None if there is no reason.
     """
 
     milliseconds: tuple[float, ...]
@@ -98,9 +98,9 @@ class Clock(Protocol):
     """How long networks take, for operations whose target is time."""
 
     def times(self, networks: Sequence[nn.Module], inputs: Inputs) -> Times:
-        """The time of each network, all timed against each other, so that a slow moment of the machine hits all alike.
+        """The time of each network, all timed in turns, so that a slow moment of the machine affects all alike.
 
-        Only the ratios within one call mean something. The networks are not changed.
+        Only the ratios within one call are meaningful. The networks are not changed.
 
         Raises:
             ExportError: a network cannot be written for the runtime that is timed.
@@ -112,17 +112,17 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What an operation may look at. Calibration never holds examples of the test split.
+    """What an operation may use. Calibration never contains examples of the test split.
 
     Args:
         inputs: A few example inputs, for tracing.
         calibration: Batches to collect statistics from; may be empty for operations that need no data.
-        loss: `(outputs, labels) -> (N,)`, for scores that need gradients; None where there is none.
-        clock: What times networks, for targets in time; None where there is none (`lessen.deploy.FileClock()` is one).
+        loss: `(outputs, labels) -> (N,)`, for scores that need gradients; None if there is none.
+        clock: Measures the time of networks, for targets in time (`lessen.deploy.FileClock()`); None if there is none.
         device: Where to compute.
-        seed: For whatever the operation draws.
-        rehearsal: Whether this only finds out whether it can be done: what would learn or search for long may do it
-            once, and need not do it well.
+        seed: For all random choices of the operation.
+        rehearsal: Whether this is a dry run, which only checks that the plan can be made: long training or searches may
+            run for one step, with any result.
     """
 
     inputs: Inputs
@@ -140,7 +140,7 @@ class Context:
         """The loss of each example, shape (N,).
 
         Raises:
-            DataError: there is no loss, or a label is no class of these outputs.
+            DataError: there is no loss, or a label is not a class of these outputs.
         """
         if self.loss is None:
             raise DataError("This operation needs a loss, and the context has none. Give Context(loss=...).")
@@ -160,10 +160,10 @@ class Plan(Protocol):
     """What an operation decided, as data: a settings object that `encode` writes and `decode` reads back."""
 
     def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
-        """A new network with the plan carried out; `model` is not changed.
+        """A new network with the plan applied; `model` is not changed.
 
         With `values=False` only the structure is made (shapes, module types, buffers), for loading saved tensors
-        strictly into a freshly built network; whatever is costly to compute may then be left undone.
+        strictly into a freshly built network; expensive computations may then be skipped.
 
         Raises:
             PlanError: the plan does not belong to this network.
@@ -183,7 +183,7 @@ class Operation(Protocol):
         """Decide what to do, without doing it; `model` is not changed.
 
         Raises:
-            PlanError: the target cannot be reached on this network; the text says how far one can go.
+            PlanError: the target cannot be reached on this network; the text gives the nearest that can.
         """
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Batches, examples, views and splits: what every part of lessen means by data."""
+"""Batches, examples, views and splits: the form of data in all parts of lessen."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a learned objective may know of the task before it is built.
+    """What a learned objective knows of the task when it is built.
 
     Args:
         examples: How many training examples there are; `Batch.index` counts from 0 to this.
@@ -63,13 +63,13 @@ class View(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """A task: what to learn from, what to choose settings with, what to report on.
+    """A task: the splits to train on, to choose settings with, and to report on.
 
     Args:
-        train: To learn from. Calibration examples are drawn from here.
+        train: To train on. Calibration examples are drawn from it.
         validation: To choose by (best epoch, settings). Never the test split.
         test: To report on, once.
-        classes: Names of the classes, or None where labels are numbers to predict.
+        classes: Names of the classes, or None for a regression.
         augment: The view of a training batch, or None.
         name: What the data is called in records.
     """
@@ -88,7 +88,7 @@ class Data:
 
     @property
     def task(self) -> Task:
-        """What learned objectives are told."""
+        """The task, as learned objectives need it."""
         return Task(examples=len(self.train), classes=None if self.classes is None else len(self.classes))
 
     def calibration(self, count: int, *, batch: int = 64, seed: int = 0) -> list[Batch]:
@@ -99,7 +99,7 @@ class Data:
         return list(ahead(self.train, ((0, part) for part in order.split(batch))))
 
     def check(self, *, most: int = 4096) -> None:
-        """Look for what would only fail later: an empty split, numbers that are not finite, labels out of range.
+        """Check for what would only fail later: an empty split, values that are not finite, labels out of range.
 
         Raises:
             DataError: naming the split and what is wrong with it.
@@ -164,7 +164,7 @@ def _check_finite(batch: Batch, what: str) -> None:
 
 
 def check_labels(labels: Tensor | None, what: str, classes: Sequence[str] | None) -> None:
-    """Whether labels that are whole numbers are numbers of these classes.
+    """Check that integer labels are valid class indices.
 
     Raises:
         DataError: one is below 0, or not below the number of classes.

@@ -1,4 +1,4 @@
-"""Where: which modules of a network a setting is for.
+"""Where: which modules of a network a setting applies to.
 
 A name pattern, a module type, a predicate, or a tuple of these (any of them), turned into one question.
 """
@@ -17,7 +17,7 @@ Where = _One | tuple[_One, ...] | None
 
 
 def matches(where: Where, name: str, module: nn.Module) -> bool:
-    """Whether a module is meant. None means every module; a string is a name or a pattern as "layer1.*".
+    """Whether a module is selected. None selects every module; a string is a name or a pattern as "layer1.*".
 
     >>> matches("layer1.*", "layer1.conv", nn.ReLU()), matches(nn.Linear, "fc", nn.ReLU())
     (True, False)
@@ -34,9 +34,9 @@ def matches(where: Where, name: str, module: nn.Module) -> bool:
 
 
 def check_where(model: nn.Module, **settings: Where) -> None:
-    """Whether every name and pattern in these settings means a module of a network, so that no typo goes unseen.
+    """Check that every name and pattern in these settings matches a module of a network, so that typos are found.
 
-    Types and predicates may mean none: they are written for many networks.
+    Types and predicates may match none: they are written for many networks.
 
     Args:
         model: The network.

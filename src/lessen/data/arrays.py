@@ -40,9 +40,9 @@ from lessen.data.stored import (
 class Arrays:
     """The arrays of a `.npz` file: `x` and `y`, or `x_train`, `y_train`, `x_test` … one pair a split; or a `.npy` file.
 
-    Inputs of type uint8 are taken for pixels and brought to the scale of 0 to 1; other whole numbers (words) stay as
-    they are; all else becomes float32. Labels that are whole numbers are classes, numbered from 0. Arrays keep their
-    type until a batch is fetched, and large ones stay on the disk, unless the file is compressed.
+    Inputs of type uint8 are taken for pixels and brought to the scale of 0 to 1; other integers (token ids) stay as
+    they are; all else becomes float32. Labels that are integers are classes, numbered from 0. Arrays keep their type
+    until a batch is fetched, and large ones stay on the disk, unless the file is compressed.
 
     Args:
         file: What `numpy.savez` or `numpy.save` wrote. Nothing in it is executed: arrays of Python objects are refused.
@@ -161,7 +161,7 @@ def from_splits(
         validation: Share to cut off for validation.
         test: Share to cut off for the test.
         seed: Which examples are cut off.
-        classes: Names of the classes; None numbers them, where the labels of the training examples are whole numbers.
+        classes: Names of the classes; None numbers them, where the labels of the training examples are integers.
         augment: The view of a training batch.
         name: What to call the data.
 

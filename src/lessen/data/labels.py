@@ -53,7 +53,7 @@ def agree(examples: Examples, labels: Tensor) -> bool:
 
 
 def read_labels(examples: Examples) -> Tensor | None:
-    """All labels, where each is one whole number: shape (N,), int64; else None.
+    """All labels, where each is one integer: shape (N,), int64; else None.
 
     Where nothing tells them, every example is fetched once.
     """
@@ -105,7 +105,7 @@ def numbered(labels_N: Tensor) -> tuple[str, ...]:
     low, high = int(labels_N.min()), int(labels_N.max())
     if low < 0 or high >= max(MOST_CLASSES, len(labels_N)) or (low == 1 and len(labels_N.unique()) == high):
         raise DataError(
-            f"The training labels are {len(labels_N.unique())} different whole numbers from {low} to {high}, but "
+            f"The training labels are {len(labels_N.unique())} different integers from {low} to {high}, but "
             "classes are numbered from 0. Renumber them with numpy.unique(labels, return_inverse=True)[1], or give "
             "labels of type float32 if they are numbers to predict."
         )

@@ -74,7 +74,7 @@ def subset(examples: Examples, chosen: Tensor) -> Examples:
 def shuffled(count: int, labels_N: Tensor | None, *, seed: int, purpose: str) -> Tensor:
     """The numbers 0 .. count-1 in a random order in which every class is spread evenly, shape (count,), int64.
 
-    Any piece cut from the order then holds the classes in the shares of the whole. Labels that are not whole numbers
+    Any piece cut from the order then holds the classes in the shares of the whole. Labels that are not integers
     of one dimension (regression, masks) are not looked at.
 
     >>> order = shuffled(6, torch.tensor([0, 0, 0, 0, 1, 1]), seed=0, purpose="validation")

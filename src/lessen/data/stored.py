@@ -46,7 +46,7 @@ BLOCK = 4 * 2**20
 class StoredExamples:
     """Examples in arrays of any type.
 
-    Inputs of type uint8 become float32 on the scale of 0 to 1; other whole numbers and truth values become int64, all
+    Inputs of type uint8 become float32 on the scale of 0 to 1; other integers and truth values become int64, all
     floating point float32. Labels become int64 or float32.
 
     Args:
@@ -92,7 +92,7 @@ class StoredExamples:
         return inputs.hexdigest(), labels.hexdigest()
 
     def check(self, what: str) -> None:
-        """Look for NaN and infinity, block by block; whole numbers are not looked at.
+        """Look for NaN and infinity, block by block; integers are not looked at.
 
         Raises:
             DataError: there is one; the text names an example.

@@ -1,11 +1,11 @@
-"""From a network to the file that is shipped: write every kind, prove each, time all, name the one to use.
+"""From a network to the shipped file: export every kind, verify each, time all, recommend one.
 
     folder/model.onnx  model.int8.onnx  model.xml  model.int8.xml  model.pt2
     folder/steps/1.onnx  2.onnx ...
     folder/reference/teacher.onnx  teacher.xml  teacher.pt2
 
 The teacher's own fp32 file is timed in the same run and the same runtime; a speed-up is against that. A file that
-cannot be written, or that says something else than its network, is reported with the reason and never named.
+cannot be written, or that disagrees with its network, is reported with the reason and never recommended.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from lessen.measure.timings import Timings
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
-    """What was written and found.
+    """The files and their results.
 
     Args:
         files: Every file.
         recommended: The name of the fastest of the network's files that passed verification, or None if none did. Of
             files that are equally fast within the interval it is the smallest; of all, if the machine was busy.
-        notes: What a person must know, a sentence each: files that failed, int8 files that are slower than fp32.
-        records: Every figure, for `records.jsonl`.
+        notes: What a user must know, one sentence each: files that failed, int8 files that are slower than fp32.
+        records: Every measurement, for `records.jsonl`.
     """
 
     files: tuple[DeployedFile, ...]
@@ -65,7 +65,7 @@ def deploy(
     settings: Deploy | None = None,
     seed: int = 0,
 ) -> Deployed:
-    """Write a network for every runtime, verify on the validation split, read kernels, time, and name the one to use.
+    """Export a network for every runtime, verify on the validation split, read kernels, time, and recommend one file.
 
     Args:
         model: The network.

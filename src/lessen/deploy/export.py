@@ -1,7 +1,7 @@
 """Write a network to a file that another program runs: ONNX, OpenVINO, or a PyTorch program.
 
 Each file is written whole or not at all, holds all its weights, and takes any number of examples at a time. Quantized
-networks come out with their weights stored as whole numbers and a QuantizeLinear / DequantizeLinear pair on every edge.
+networks come out with their weights stored as integers and a QuantizeLinear / DequantizeLinear pair on every edge.
 """
 
 from __future__ import annotations

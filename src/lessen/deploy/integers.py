@@ -1,4 +1,4 @@
-"""What is constant in the pairs of an ONNX file becomes whole numbers.
+"""What is constant in the pairs of an ONNX file becomes integers.
 
 On a weight, a QuantizeLinear -> DequantizeLinear pair would keep 32 bits a number in the file. Here the quantization is
 carried out once, and the file holds the codes: 8 bits of them, or 4 where they fit (`_narrow`). A bias between two

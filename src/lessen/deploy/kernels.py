@@ -107,7 +107,7 @@ def _multiply_adds(op: str, first: tuple[int, ...], second: tuple[int, ...], res
         return math.prod(first) * math.prod(second[1:])
     if "Conv" in op:  # a weight of shape (O, I / groups, ...), in OpenVINO (groups, O / groups, I / groups, ...)
         return math.prod(result) * math.prod(second[1 + len(second) - len(first) :])
-    # Of a product of matrices, the inner size is what the operands have besides the result's rows and columns.
+    # The inner size of a matrix product is what the operands have in addition to the result's rows and columns.
     rows = math.prod(result[:-1])
     return math.prod(result) * (math.prod(first) // rows if rows else 0)
 

@@ -1,4 +1,4 @@
-"""What is to be written: which files, of which networks, how verified and timed."""
+"""The files to export: which, from which networks, how verified and timed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Deploy:
         batch_sizes: At which to time; the fastest is named by the first.
         threads: How many threads each file gets; None for as many as PyTorch takes (OMP_NUM_THREADS, or all cores).
         rounds: How many times each is timed; at least 6, or there is no interval.
-        every_step: Whether the network after each step is written as ONNX too: what is each step worth on the clock?
+        every_step: Whether the network after each step is written as ONNX too: it shows how much time each step saves.
         limits: How far a file may be from its network.
     """
 
@@ -57,7 +57,7 @@ class Deploy:
 
 @dataclass(frozen=True, kw_only=True)
 class Stand:
-    """A network as it stood after a step.
+    """A network after a step.
 
     Args:
         name: What it is called.
@@ -72,7 +72,7 @@ class Stand:
 
 @dataclass(kw_only=True)
 class DeployedFile:
-    """One file, and what was found out about it.
+    """One file, and its verification and measurements.
 
     Args:
         name: Its path, relative to the folder.
@@ -80,11 +80,11 @@ class DeployedFile:
         runtime: What runs it.
         network: The network in PyTorch that it must agree with.
         step: Which step of the pipeline the network comes from; 0 is the teacher.
-        int8: Whether it is meant to compute in whole numbers.
+        int8: Whether it is meant to compute in integers.
         reference: Whether it is the teacher's, there to be compared with.
         shipped: Whether it may be recommended; a step in between may not.
         bytes: On the disk, with the files that belong to it; 0 if it could not be written.
-        verified: Whether it says what its network says, and why.
+        verified: Whether it agrees with its network, and why.
         kernels: What really runs.
         against: The fp32 file of the same runtime that it is compared with: the teacher's, or the network's own.
         speed: How fast it is at each batch size, also compared with `against`.

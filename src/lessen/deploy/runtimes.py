@@ -73,7 +73,8 @@ class OpenVino:
 
     Left alone, OpenVINO computes a file of fp32 in bf16 on processors that have it (AMX, AVX-512 with bf16), and rounds
     what goes into weights of 2 to 8 bits to 8 bits. lessen turns both off (INFERENCE_PRECISION_HINT=f32,
-    DYNAMIC_QUANTIZATION_GROUP_SIZE=0), so that a file says what its network says. Set them as well where the file runs.
+    DYNAMIC_QUANTIZATION_GROUP_SIZE=0), so that a file agrees with its network. Set them as well where the file is
+    deployed.
     """
 
     name = "openvino"

@@ -1,4 +1,4 @@
-"""Does a file say what the network says? On examples that were held out, never on the test split.
+"""Does a file agree with its network? On held-out examples, never on the test split.
 
 Shapes: N examples, C classes.
 """
@@ -32,8 +32,8 @@ class Verification:
 
     Args:
         difference: Largest difference of a file that computes in fp32.
-        int8_agreement: Smallest share of examples on which an int8 file names the class that the fake-quantized network
-            names, in percent; for classifiers.
+        int8_agreement: Smallest share of examples on which an int8 file predicts the same class as the fake-quantized
+            network, in percent; for classifiers.
         int8_drop: How many points of accuracy an int8 file may lose against the fake-quantized network, in percent.
         int8_difference: Largest mean difference of an int8 file, where there are no classes to agree on.
         examples: How many of the held-out examples to use.
@@ -56,7 +56,7 @@ class Verified:
         max_difference: Largest difference of an output, in the outputs' unit; None if nothing could be compared.
         mean_difference: Mean difference of the outputs, likewise.
         scale: The largest absolute output of the network.
-        agreement: Share of examples on which both name the same class, in percent; None where there are no classes.
+        agreement: Share of examples on which both predict the same class, in percent; None where there are no classes.
         metric: Which metric of the task: "accuracy" (%), "mean_squared_error", or None without labels.
         file_metric: The task's metric of the file.
         network_metric: The task's metric of the network in PyTorch, on the same examples.
@@ -92,9 +92,9 @@ def verify(
         network: The network in PyTorch; of an int8 file, the fake-quantized one.
         examples: Held-out examples: the validation split.
         classes: Whether the outputs are logits of classes.
-        int8: Whether the file computes in whole numbers, so that values on the border of two steps may differ.
+        int8: Whether the file computes in integers, so that values on the border of two steps may differ.
         limits: How far it may be.
-        outputs: What networks have said already, where one has several files.
+        outputs: Outputs already computed, for networks with several files.
     """
     limits = limits or Verification()
     said = (outputs or KeptOutputs()).of(network, examples, batch_size=64, most=limits.examples)
@@ -140,7 +140,7 @@ def compare(
 
 
 def failed(reason: str) -> Verified:
-    """What is known of a file that could not be compared."""
+    """The result for a file that could not be compared."""
     return Verified(
         passed=False, reason=reason, max_difference=None, mean_difference=None, scale=0.0,
         agreement=None, metric=None, file_metric=None, network_metric=None, examples=0,

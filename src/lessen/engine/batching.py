@@ -10,7 +10,7 @@ def batch_size(fit: Fit, examples: int, *, processes: int = 1) -> int:
     """The examples of one optimizer step: those of `fit`, or as many as there are.
 
     Args:
-        fit: How a stage moves.
+        fit: How a stage is trained.
         examples: How many training examples there are.
         processes: How many processes share a step.
 

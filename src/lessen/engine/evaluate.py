@@ -23,7 +23,7 @@ Figures = dict[str, dict[str, float]]
 def evaluate(flow: Flow, data: Data, device: torch.device, *, size: int = 256) -> Figures:
     """Figures of every learning node on the validation split, in eval mode.
 
-    With class numbers as labels: `accuracy` (%) and `nll` (nat); with numbers to predict: `mean_squared_error`; without
+    With class indices as labels: `accuracy` (%) and `nll` (nat); with numbers to predict: `mean_squared_error`; without
     labels, and with others (tokens, probabilities of classes): `loss`, the mean of what arrives at the node at the end
     of the stage.
     """

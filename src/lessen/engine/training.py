@@ -34,7 +34,7 @@ class Training:
         stage: What runs.
         number: Its number among the stages.
         data: To learn from, and to choose the best epoch by.
-        seed: For the order of examples, views, dropout, first weights of bridges.
+        seed: For the order of examples, views, dropout, initial weights of bridges.
         device: Where to compute; None: what accelerate finds.
         log: The file of the log, or None.
         folder: Of the run, for caches that name none of their own.

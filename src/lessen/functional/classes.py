@@ -1,6 +1,6 @@
 """What concerns one class of many: the label of each example, and all classes but the label.
 
-Shapes: N examples, C classes along axis 1, any further axes are positions; labels are class numbers, (N, ...).
+Shapes: N examples, C classes along axis 1, any further axes are positions; labels are class indices, (N, ...).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lessen.functional.shapes import mismatch
 
 
 def class_numbers(logits_NC: Tensor, labels_N: Tensor, *, what: str) -> Tensor:
-    """The labels, checked to be one class number for each example and position.
+    """The labels, checked to be one class index for each example and position.
 
     Raises:
         DataError: the labels are probabilities or mixed, where `what` needs one class an example.

@@ -1,4 +1,4 @@
-"""Distances between two tensors of one shape (N, ...): one figure per example, shape (N,)."""
+"""Distances between two tensors of one shape (N, ...): one value per example, shape (N,)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every loss does first and last: check that two tensors fit, compute in enough bits, one figure per example."""
+"""The first and last steps of every loss: check that two tensors fit, compute in enough bits, one value per example."""
 
 from __future__ import annotations
 

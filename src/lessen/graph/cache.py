@@ -12,7 +12,7 @@ from lessen.core.settings import settings
 
 
 class Stored(enum.Enum):
-    """How a cached number is stored."""
+    """How a cached value is stored."""
 
     HALF = "half"
     FULL = "full"
@@ -31,8 +31,8 @@ class Cache:
             read back are log-probabilities whose tail is spread evenly, so they sum to one; at temperatures other
             than 1 the tail is an approximation. None: keep all outputs as they are.
         key: A name that identifies the teacher: for one without weights (a service, a function), which must have one,
-            or one that answers differently each time. Give another word whenever its answers change; nothing is
-            compared then. None: the teacher is told by its class, its settings, its weights, and what it says to four
+            or one that answers differently each time. Give a new name whenever its outputs change; outputs are then not
+            compared. None: the teacher is identified by its class, its settings, its weights, and its outputs on four
             examples.
     """
 

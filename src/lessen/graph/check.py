@@ -1,4 +1,4 @@
-"""What can be known of a stage without running anything: names, roles, and whether anybody learns."""
+"""What can be checked in a stage without running anything: names, roles, and whether any node learns."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 
 def check(stage: Stage) -> None:
-    """Whether the words of a stage make sense.
+    """Check the names and settings of a stage.
 
     Raises:
         GraphError: naming the node or the edge, and what to do.
-        PlanError: a network cannot become sparse in the way that is asked.
+        PlanError: a network cannot become sparse in the requested way.
     """
     if (stage.epochs is None) == (stage.steps is None):
         raise GraphError(f"Stage {stage.name!r} needs either epochs or steps, and not both.")
@@ -61,7 +61,7 @@ def named(graph: Graph) -> dict[str, Node]:
 
 
 def works(edge: Edge) -> bool:
-    """Whether an edge can ever do anything."""
+    """Whether an edge can ever have an effect."""
     return edge.weight != 0 and not isinstance(edge.gate, CutOff)
 
 

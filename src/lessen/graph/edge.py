@@ -1,4 +1,4 @@
-"""Edges: who teaches whom, what, where, how much and when."""
+"""Edges: which node teaches which, with which loss, at which layers, and with which weight."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Edge:
         target_tap: Where to read the target.
         bridge: Applied to the target's value so that it compares with the source's: a module, or settings that
             build one. It learns with the target, and is never part of the network.
-        weight: What the mean of the losses is multiplied by. 0 is the same as no edge.
+        weight: Multiplies the mean loss. 0 is the same as no edge.
         schedule: A further factor that follows the progress of the stage.
         gate: Which examples count.
         to_source: Whether gradient flows to the source too. If not, the engine cuts it.

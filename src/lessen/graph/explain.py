@@ -1,4 +1,4 @@
-"""What to say when an edge cannot be computed on the first batch: which edge, which shapes, what to do."""
+"""Errors for an edge that cannot be computed on the first batch: which edge, which shapes, what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lessen.core.errors import GraphError, LessenError, ShapeError
 
 @contextmanager
 def explained(name: str, target: Any, source: Any) -> Iterator[None]:
-    """Whatever goes wrong inside is an error that names the edge and both shapes."""
+    """Any failure inside becomes an error that names the edge and both shapes."""
     try:
         yield
     except LessenError as error:

@@ -96,9 +96,9 @@ class Flow(nn.Module):
         stage: What to make ready.
         batch: A few examples, to learn the shapes from. They are computed in eval mode, and nothing is changed by it.
         augment: The view of training batches for networks that have none of their own.
-        seed: For the first weights of bridges, gates and snapshots.
+        seed: For the initial weights of bridges, gates and snapshots.
         device: Where to compute; None leaves the networks where they are.
-        task: What learned objectives are told; None: that the batch is all there is.
+        task: The task, as learned objectives need it; None: the batch is all the data.
 
     Raises:
         GraphError, TapError, ShapeError, DataError: see `validate`.
@@ -292,7 +292,7 @@ class Flow(nn.Module):
             batch: The examples, on the device.
             progress: Of the stage, in [0, 1].
             training: Whether views of training batches are used. If not, the batch may be of another split, and edges
-                whose objective knows training examples by their number are left out.
+                whose objective needs the index of training examples are skipped.
             draw: A seed for whatever is drawn in this pass (dropout); each learning network has a stream of its own.
             view_seed: A seed for random views, the same for the whole pass over the data.
         """
@@ -414,10 +414,11 @@ def validate(stage: Stage, batch: Batch, *, augment: View | None = None, task: T
         stage: What would run.
         batch: A few examples, computed once.
         augment: The view of training batches, if there is one.
-        task: What learned objectives are told; None: that the batch is all there is.
+        task: The task, as learned objectives need it; None: the batch is all the data.
 
     Raises:
-        GraphError: a name is unknown or taken, nobody learns, or an objective does not give one finite loss an example.
+        GraphError: a name is unknown or taken, no node learns, or an objective does not give one finite loss an
+            example.
         TapError: a tap names no module, or its module is called never or more than once.
         ShapeError: two taps do not fit, or no bridge fits them; the text names both shapes.
         DataError: the data has no labels where an edge needs them.

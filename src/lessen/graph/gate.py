@@ -33,7 +33,7 @@ class Through:
 
 @settings
 class CutOff:
-    """No example counts: the edge is there, and does nothing."""
+    """No example counts: the edge exists without effect."""
 
     def at(self, progress: float, /) -> float:
         del progress
@@ -50,7 +50,7 @@ class Linear:
 
 @settings
 class Correct:
-    """Only examples count on which the source is right: the largest of its outputs is at the label.
+    """Only examples that the source classifies correctly count: its largest output is at the label.
 
     >>> import torch
     >>> Correct()(torch.ones(2), torch.tensor([1, 1]), torch.tensor([[0.0, 2.0], [2.0, 0.0]]), None)

@@ -1,4 +1,4 @@
-"""Gradual magnitude pruning: while a network learns, more and more of its smallest weights go.
+"""Gradual magnitude pruning: while a network learns, more and more of its smallest weights are removed.
 
 Zhu & Gupta, To prune, or not to prune, ICLR 2018 workshop, arXiv:1710.01878.
 """
@@ -26,7 +26,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def cubic(keep: float, along: float) -> float:
-    """The share of weights kept on the way from all to `keep`: much goes at first, little at last.
+    """The share of weights kept on the way from all to `keep`: many are removed at first, few at the end.
 
     >>> [cubic(0.2, along) for along in (0.0, 0.5, 1.0)]
     [1.0, 0.3, 0.2]
@@ -52,15 +52,15 @@ def counts_of(allocation: Allocation, scores: dict[str, Tensor], keep: float) ->
 
 @settings
 class Gradual:
-    """Prune in many small steps while the network learns, along a cubic curve. What is gone stays gone.
+    """Prune in many small steps while the network learns, along a cubic curve. Removed weights stay removed.
 
     Args:
         keep: The share of weights that stays in the end.
         begin: The progress of the stage at which it begins.
-        end: The progress at which the last weight goes; what follows is training of what is left. It should end well
-            before the learning rate does.
+        end: The progress at which the last weight is removed; the remaining weights are trained after that. It should
+            end well before the learning rate does.
         updates: In how many steps.
-        score: What a weight is worth; one that needs no gradient.
+        score: The score of a weight; one that needs no gradient.
         allocation: How the share is divided over the layers.
         where: Which modules; None for all that have weights to prune.
         exclude: Which of these to leave alone.

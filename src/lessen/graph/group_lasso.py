@@ -1,4 +1,4 @@
-"""Group lasso: while a network learns, whole channels shrink, and those that are not needed reach zero.
+"""Group lasso: while a network learns, whole channels shrink, and unnecessary ones reach zero.
 
 Yuan & Lin, Model selection and estimation in regression with grouped variables, JRSS B 68, 2006, with the proximal step
 of Parikh & Boyd, Proximal algorithms, 2014, section 6.5.4; on the channels of networks: Wen et al., Learning structured
@@ -42,12 +42,13 @@ class GroupLasso:
     """Add the sum over channels of strength * sqrt(size) * norm to the loss, by a proximal step after the optimizer's.
 
     A channel is everything that makes it, in all layers that are coupled: filters, biases, factors and shifts of
-    normalisations. Where all of that is zero, the channel holds zero, and `PruneChannels` takes it out without a trace.
+    normalisations. Where all of that is zero, the channel holds zero, and `PruneChannels` removes it without changing
+    the outputs.
 
     Args:
         strength: Of the penalty; each step takes the learning rate times this off every norm, times the root of size.
-        where: Only channels that a module with such a name makes; None for all.
-        exclude: No channels that a module with such a name makes.
+        where: Only channels that a matching module computes; None for all.
+        exclude: No channels that a matching module computes.
     """
 
     strength: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
@@ -66,7 +67,7 @@ class GroupLasso:
     )
 
     def check(self, model: nn.Module, /) -> None:
-        """Whether the settings mean anything in this network."""
+        """Check that the settings apply to this network."""
         check_where(model, where=self.where, exclude=self.exclude)
         if not any(self._wants(path, module) for path, module in model.named_modules()):
             raise PlanError(f"GroupLasso finds nothing in this network: where={self.where!r} matches no module.")

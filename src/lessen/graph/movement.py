@@ -1,4 +1,4 @@
-"""Movement pruning: which weights stay is learned; those go that training moves towards zero.
+"""Movement pruning: training decides which weights stay; those that it moves towards zero are removed.
 
 Sanh, Wolf & Rush, Movement pruning, NeurIPS 2020, arXiv:2005.07683.
 
@@ -7,7 +7,7 @@ gradient of the loss L reaches the score as if the mask were the score (straight
 
     dL/ds = dL/dw' * w,    so    s = - rate * sum over steps of dL/dw' * w
 
-A weight that is away keeps its value and its score still moves, so it may come back.
+A masked weight keeps its value and its score is still updated, so it may come back.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Movement:
         begin: The progress of the stage at which pruning begins; until then scores are only gathered.
         end: The progress at which the masks stay as they are; what follows is training of what is left.
         updates: How often the masks are chosen anew between the two.
-        optimizer: How the scores move.
+        optimizer: How the scores are updated.
         allocation: How the share is divided over the layers.
         where: Which modules; None for all that have weights to prune.
         exclude: Which of these to leave alone.

@@ -1,7 +1,7 @@
-"""Sequences that a network of the graph has just written, in the place of those of the data.
+"""Sequences that a network of the graph has just generated, instead of those of the data.
 
-The student writes: Agarwal et al., On-policy distillation of language models (GKD), ICLR 2024, arXiv:2306.13649,
-algorithm 1. The teacher writes: Kim & Rush, Sequence-level knowledge distillation, EMNLP 2016, arXiv:1606.07947.
+The student generates: Agarwal et al., On-policy distillation of language models (GKD), ICLR 2024, arXiv:2306.13649,
+algorithm 1. The teacher generates: Kim & Rush, Sequence-level knowledge distillation, EMNLP 2016, arXiv:1606.07947.
 
 Shapes: N sequences, L positions. Labels are aligned with tokens; -100 where a token does not count.
 """
@@ -26,11 +26,11 @@ from lessen.surgery.taps import tensor_of
 
 @settings
 class Writing:
-    """How a causal language model goes on with a sequence; what it writes is as long as the sequence it replaces.
+    """How a causal language model continues a sequence; the result has the length of the sequence that it replaces.
 
     Args:
-        temperature: Divides the logits; 0 takes the most probable word.
-        end: The word that ends a sequence; None: all go on to the last position.
+        temperature: Divides the logits; 0 takes the most probable token.
+        end: The token that ends a sequence; None: all continue to the last position.
         pad: The token that fills positions after the end; these do not count.
         prompt: How many tokens of each sequence are given. None: all before the first whose label counts.
     """
@@ -43,15 +43,15 @@ class Writing:
 
 @settings
 class OnPolicy:
-    """Part of the sequences of a training batch are written by a node, from their prompts, before anything is computed.
+    """A node generates part of the sequences of a training batch, from their prompts, before anything is computed.
 
-    All nodes and edges see what was written; its labels are the written tokens. Only the node called `Labels` does not
-    hand on as labels what a learning network wrote: they do not count there. Which sequences are written, and with
-    which random numbers, follows from the seed, the pass over the data and the number of the example.
+    All nodes and edges see the generated sequences; their labels are the generated tokens. Only the `Labels` node
+    ignores the tokens that a learning network generated: they do not count there. The choice of sequences, and the
+    random numbers, follow from the seed, the epoch and the index of the example.
 
     Args:
-        of: The network node that writes, in eval mode and without gradient: the student, or a teacher.
-        share: The probability that a sequence is written.
+        of: The network node that generates, in eval mode and without gradient: the student, or a teacher.
+        share: The probability that a sequence is generated.
         writing: How.
     """
 
@@ -60,7 +60,7 @@ class OnPolicy:
     writing: Writing = Writing()
 
     def rewrite(self, network: nn.Module, batch: Batch, *, seed: int) -> tuple[Batch, Tensor]:
-        """The batch with some sequences written, and which they are, shape (N,), bool.
+        """The batch with some generated sequences, and which they are, shape (N,), bool.
 
         Args:
             network: The module of the node `of`.
@@ -76,14 +76,14 @@ class OnPolicy:
 
 
 def rewrite(network: nn.Module, batch: Batch, rows: Tensor, writing: Writing, *, seed: int) -> Batch:
-    """The batch with these rows gone on with by a network from their prompts; their labels are what was written.
+    """The batch with these rows continued by a network from their prompts; their labels are the generated tokens.
 
     Args:
         network: From tokens (N, L), or the mapping that the data gives, to logits (N, L, V), causal.
         batch: Tokens (N, L), or a mapping with `input_ids` and, maybe, `attention_mask`.
         rows: Which.
         writing: How.
-        seed: With the numbers of the examples, for what is drawn.
+        seed: With the indices of the examples, for sampling.
 
     Raises:
         DataError: the batch holds no sequences of tokens, or it is not known where their prompts end.
@@ -130,7 +130,7 @@ def _tokens(inputs: Inputs) -> Tensor:
             f"{tokens.dtype} of shape {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(inputs).__name__
         )
         raise DataError(
-            "Only sequences of tokens can be generated: whole numbers (N, L), or a mapping with `input_ids`. These "
+            "Only sequences of tokens can be generated: integers (N, L), or a mapping with `input_ids`. These "
             f"are {shown}."
         )
     return tokens

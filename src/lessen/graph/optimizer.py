@@ -1,4 +1,4 @@
-"""Optimizers as settings: which rule moves the weights of a node, and how far."""
+"""Optimizers as settings: how the weights of a node are updated."""
 
 from __future__ import annotations
 

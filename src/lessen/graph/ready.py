@@ -32,7 +32,7 @@ class Ready:
         edge: As it was given.
         source_tap: Where the source is read.
         target_tap: Where the target is read.
-        objective: What it pulls towards.
+        objective: The loss.
         bridge: On the target's side, or None.
         gate: What looks at each example, or None.
         open_by: A gate that is one number for all examples, or None.
@@ -98,7 +98,7 @@ class Ready:
 
     @property
     def by_number(self) -> bool:
-        """Whether the objective asks for the numbers of the examples, which count those of the training split."""
+        """Whether the objective needs the indices of the examples, which exist for the training split only."""
         return Beside.INDEX in self._asked
 
     def parts(self) -> dict[str, nn.Module]:

@@ -95,7 +95,7 @@ class Steps:
 
 @settings
 class Window:
-    """1 from the share `start` to the share `end` of the stage, and 0 outside: an edge that comes late or leaves early.
+    """1 from the share `start` to the share `end` of the stage, and 0 outside: an edge that starts late or ends early.
 
     >>> [Window(start=0.25).at(p) for p in (0.0, 0.25, 1.0)]
     [0.0, 1.0, 1.0]

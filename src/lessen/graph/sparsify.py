@@ -37,7 +37,7 @@ class Sparsify(Protocol):
         """
 
     def start(self, model: nn.Module, /) -> Sparsifier:
-        """Get a network ready in place, before its first step, and give what will act on it."""
+        """Prepare a network in place, before its first step, and return the sparsifier that acts on it."""
 
 
 class HasWhere(Protocol):

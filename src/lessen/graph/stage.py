@@ -1,4 +1,4 @@
-"""A graph says who teaches whom; a stage says for how long, and how the learning nodes move."""
+"""A graph tells which nodes teach which; a stage tells for how long, and how the learning nodes are trained."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Precision(enum.Enum):
-    """In which precision networks are computed. Weights stay in the precision they came in."""
+    """The precision in which networks are computed. Weights keep their precision."""
 
     FULL = "no"
     FLOAT16 = "fp16"
@@ -31,7 +31,7 @@ class Precision(enum.Enum):
 
 @settings
 class Fit:
-    """How the learning nodes of a stage move, and what is kept.
+    """How the learning nodes of a stage are trained, and what is kept.
 
     Args:
         batch: Examples of one optimizer step, over all processes and all parts of an accumulation. Of each pass
@@ -43,11 +43,12 @@ class Fit:
         precision: In which precision networks and objectives are computed.
         channels_last: Whether images lie in memory pixel by pixel (N, H, W, C) while the stage runs; convolutional
             networks often train faster so, other networks are not touched by it.
-        validate_every: Passes over the data between two looks at the validation split.
-        keep_best: Whether each learning network ends as it was when it was best on the validation split.
-        patience: How many looks without any network getting better end the stage, or None.
+        validate_every: Epochs between two validations.
+        keep_best: Whether each learning network ends with its best state on the validation split.
+        patience: The number of validations without improvement of any network that end the stage, or None.
         checkpoint_steps: Steps between two checkpoints; None: one at the end of every pass over the data.
-        sparsify: How the weights of every learning network that has no `sparsify` of its own become sparse meanwhile.
+        sparsify: How the weights of every learning network that has no `sparsify` of its own become sparse during
+            training.
         sync_batchnorm: With several processes, normalise over the whole batch instead of each process's part.
     """
 
@@ -71,9 +72,9 @@ class Graph:
     """Nodes, and edges between them.
 
     Args:
-        nodes: Who teaches and learns.
+        nodes: The nodes that teach and learn.
         edges: Who teaches whom.
-        on_policy: Which node writes part of the sequences of a training batch; None: they are those of the data.
+        on_policy: Which node generates part of the sequences of a training batch; None: all come from the data.
     """
 
     nodes: Sequence[Node]
@@ -90,7 +91,7 @@ class Stage:
         graph: Who teaches whom.
         epochs: Passes over the training data, or None.
         steps: Optimizer steps, or None.
-        fit: How the learning nodes move.
+        fit: How the learning nodes are trained.
     """
 
     name: str

@@ -1,10 +1,10 @@
-"""Sparse from the first step, with every weight learning: the pattern is chosen anew after each step.
+"""Sparse from the first step, while all weights learn: the pattern is chosen again after each step.
 
 Zhou et al., Learning N:M fine-grained structured sparse neural networks from scratch (SR-STE), ICLR 2021,
 arXiv:2102.04010.
 
 Forward, the largest weights of a pattern count; backward, the gradient reaches all weights (straight through), and what
-does not count is drawn towards zero, so that the pattern comes to rest: with g the gradient and m the mask,
+does not count is drawn towards zero, so that the pattern settles: with g the gradient and m the mask,
 
     w <- w - rate * (g + pull * (1 - m) * w)
 """
@@ -35,7 +35,7 @@ class StraightThrough:
     Args:
         keep: The share of weights that stays.
         pattern: Which weights of a layer may stay together; the largest do.
-        pull: How strongly weights that do not count are drawn to zero.
+        pull: How strongly masked weights are pulled to zero.
         where: Which modules; None for all whose weights can have the pattern.
         exclude: Which of these to leave alone.
     """

@@ -35,7 +35,7 @@ class ActivationBoundary:
     """The student's neurons fire where the teacher's do. Tap both before the activation.
 
     Args:
-        margin: How far from zero a neuron must be on its side before nothing pulls it any more.
+        margin: The distance from zero, on the right side, at which the loss of a neuron becomes zero.
     """
 
     margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0

@@ -1,4 +1,4 @@
-"""Relations between tokens: what attends to what, and which values are alike.
+"""Relations between tokens: which tokens attend to which, and which values are similar.
 
 MiniLM: Wang et al., MiniLM: deep self-attention distillation, NeurIPS 2020, arXiv:2002.10957, section 3.
 MiniLM v2: Wang et al., MiniLMv2: multi-head self-attention relation distillation, Findings of ACL 2021,
@@ -32,13 +32,13 @@ class AttentionRelations:
     """Match the attention of tokens (queries with keys), and the relation of values with values; the two are added.
 
     Taps queries, keys and values, as `at(taps("...query", "...key", "...value"), ...)`, or the one layer that makes
-    them; `lessen.knowledge.heads` says where they stand in known networks. Widths are free.
+    them; `lessen.knowledge.heads` says where they are in known networks. Widths are free.
 
     Args:
-        heads: How many heads the projections have: the same number in both networks. Where they have not, use
-            `SelfRelations`, or give a number that divides both widths, and heads are cut anew.
+        heads: How many heads the projections have: the same number in both networks. If these differ, use
+            `SelfRelations`, or give a number that divides both widths, and heads are split again.
         divergence: How two rows are compared.
-        padding: The number of the word that stands for padding; the teacher's taps then end with the words' numbers.
+        padding: The token id of padding; the teacher's taps then end with the token ids.
             None: every token counts.
     """
 
@@ -70,13 +70,13 @@ class SelfRelations:
     """Match how queries relate to queries, keys to keys and values to values; the relations are added.
 
     Taps any of the three, as `at(taps("...query", "...key", "...value"), ...)`, or the one layer that makes them;
-    `lessen.knowledge.heads` says where they stand in known networks. Widths and the networks' own heads are free.
+    `lessen.knowledge.heads` says where they are in known networks. Widths and the networks' own heads are free.
 
     Args:
-        heads: Into how many heads the projections are cut anew, in both networks; must divide both widths. More heads
-            are more, narrower relations; the paper takes 48 for a teacher 768 wide.
+        heads: Into how many heads the projections of both networks are split; must divide both widths. More heads are
+            more, narrower relations; the paper takes 48 for a teacher 768 wide.
         divergence: How two rows are compared.
-        padding: The number of the word that stands for padding; the teacher's taps then end with the words' numbers.
+        padding: The token id of padding; the teacher's taps then end with the token ids.
             None: every token counts.
     """
 

@@ -24,13 +24,13 @@ class AttentionScores:
     """Match the scores of all pairs of tokens, query times key over the root of a head's width, head by head.
 
     Taps queries and keys, as `at(taps("...query", "...key"), ...)`, or the one layer that makes queries, keys and
-    values; `lessen.knowledge.heads` says where they stand in known networks. Widths are free.
+    values; `lessen.knowledge.heads` says where they are in known networks. Widths are free.
 
     Args:
-        heads: How many heads the projections have: the same number in both networks, since each is matched with its
-            namesake. Where they have not, use `SelfRelations`.
+        heads: How many heads the projections have: the same number in both networks, since each is matched with the
+            head of the same index. If these differ, use `SelfRelations`.
         distance: How scores are compared. `SquaredDistance()` is the mean over heads and pairs of tokens.
-        padding: The number of the word that stands for padding; the teacher's taps then end with the words' numbers,
+        padding: The token id of padding; the teacher's taps then end with the token ids,
             and scores with padding are 0 on both sides. None: every token counts.
     """
 

@@ -30,8 +30,8 @@ class ChannelBridge:
     """A 1 x 1 convolution from the student's channels to the teacher's; only for grids.
 
     Args:
-        normalize: Put a batch norm behind it, as most released code does. Leave it out where batches are small, or
-            where several processes must agree without synchronised statistics.
+        normalize: Add a batch norm after it, as most released code does. Leave it out if batches are small, or if
+            several processes must agree without synchronised statistics.
     """
 
     normalize: bool = True
@@ -178,7 +178,7 @@ class AttentionPoolBridge:
 
 @settings
 class AutoBridge:
-    """Whatever the two shapes need: nothing, one bridge, or several in a row.
+    """The bridges that the two shapes need: none, one, or several in a row.
 
     Args:
         channels: How channels of grids are bridged.

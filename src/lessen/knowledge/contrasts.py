@@ -1,4 +1,4 @@
-"""Two ways to tell a true pair from K others, given how alike they are.
+"""Two ways to tell a true pair from K others by similarity.
 
 Noise-contrastive estimation: Gutmann & Hyvarinen, AISTATS 2010; as Tian et al. use it, ICLR 2020, arXiv:1910.10699.
 InfoNCE: van den Oord et al., Representation learning with contrastive predictive coding, arXiv:1807.03748.

@@ -1,4 +1,4 @@
-"""Correlation matching: the student's probabilities need only rise and fall as the teacher's do.
+"""Correlation matching: the student's probabilities need only be correlated with the teacher's.
 
 Huang et al., Knowledge distillation from a stronger teacher (DIST), NeurIPS 2022, arXiv:2205.10536, section 3.
 

@@ -23,7 +23,7 @@ from lessen.knowledge.transforms import beside_of, found_beside, side_of
 
 
 def reverse_gradient(value: Tensor, *, strength: float) -> Tensor:
-    """The value itself, with a gradient of minus `strength`: whoever goes down by it goes up.
+    """The value itself, with a gradient of minus `strength`: an optimizer that descends by it ascends.
 
     >>> value = torch.tensor(2.0, requires_grad=True)
     >>> (3 * reverse_gradient(value, strength=0.5)).backward()
@@ -102,7 +102,7 @@ class LearnedTemperature(nn.Module):
         self.objective = told.objective
 
     def during(self, progress: float) -> Self:
-        """Remember how hard it may be at this progress of the stage."""
+        """Store the difficulty for this progress of the stage."""
         self.strength = ramp(progress, over=self.told.over)
         self.objective = at_progress(self.told, progress).objective
         return self

@@ -1,8 +1,9 @@
-"""Decoupled distillation: how sure the teacher is of the label, and what it thinks of the others, weighed apart.
+"""Decoupled distillation: the teacher's confidence in the label and its distribution over the other classes, with
+separate weights.
 
 Zhao et al., Decoupled knowledge distillation, CVPR 2022, arXiv:2203.08679, section 3.
 
-Shapes: N examples, C classes along axis 1, any further axes are positions; labels are class numbers, (N, ...).
+Shapes: N examples, C classes along axis 1, any further axes are positions; labels are class indices, (N, ...).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def decoupled(
 
 @settings
 class Decoupled:
-    """The teacher's confidence in the label, plus what it thinks of the other classes, however sure it is of the label.
+    """The teacher's confidence in the label, plus its distribution over the other classes, whatever that confidence.
 
     Args:
         temperature: Divides both sets of logits; both parts are multiplied by its square.

@@ -12,8 +12,8 @@ by side is named alone, and its output is cut in three.
 `nn.MultiheadAttention` projects inside one function, which no tap reaches. Where keys and values have fewer heads than
 queries (grouped queries), queries and keys cannot be related without the network's own rule; each with itself can.
 
-Padding: the teacher's taps may end with the numbers of the words, (N, T), which the input of its word embedding gives:
-`Tap(path="embeddings.word_embeddings", side="input")` in a BERT. Which number is padding is a setting of the objective.
+Padding: the teacher's taps may end with the token ids, (N, T), which are the input of its token embedding:
+`Tap(path="embeddings.word_embeddings", side="input")` in a BERT. The id of padding is a setting of the objective.
 
 Shapes: N examples, T tokens, C features per token, H heads, D = C / H features per head.
 """
@@ -36,16 +36,16 @@ from lessen.surgery.values import leaves, shapes_of
 
 
 def words_apart(teacher: Any, *, what: str, padding: int | None) -> tuple[Any, Tensor | None]:
-    """The teacher's projections, and which tokens are words: True or False, (N, T); None where padding is not known.
+    """The teacher's projections, and which tokens are not padding: True or False, (N, T); None if padding is not known.
 
     Args:
-        teacher: Its taps; with `padding`, a tuple that ends with the numbers of the words. One tap that is left alone
-            holds queries, keys and values.
+        teacher: Its taps; with `padding`, a tuple that ends with the token ids. A single remaining tap holds queries,
+            keys and values.
         what: Who asks, for the error.
-        padding: The number of padding, or None.
+        padding: The token id of padding, or None.
 
     Raises:
-        ShapeError: the numbers of the words are missing.
+        ShapeError: the token ids are missing.
     """
     if padding is None:
         return teacher, None
@@ -125,8 +125,8 @@ def relation_loss(
 ) -> Tensor:
     """The divergence of what a token attends to, averaged over heads and tokens: shape (N,), in nat.
 
-    These are soft targets at a temperature of 1, with the tokens that are attended to for classes. Where words are told
-    from padding, padding is not attended to, and the mean is over words.
+    These are soft targets at a temperature of 1, with the tokens that are attended to for classes. If padding is known,
+    it is not attended to, and the mean is over the other tokens.
     """
     logits = [relation(*pair, heads=heads) for pair in (student, teacher)]
     if words_NT is not None:

@@ -1,4 +1,4 @@
-"""Labels: the plainest teacher.
+"""Labels: the simplest teacher.
 
 Label smoothing: Szegedy et al., Rethinking the Inception architecture, CVPR 2016, arXiv:1512.00567, section 7.
 
@@ -63,7 +63,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> 
 
 @settings
 class CrossEntropy:
-    """Learn from labels: class numbers, or probabilities over classes.
+    """Learn from labels: class indices, or probabilities over classes.
 
     Args:
         smoothing: The share of the target that is spread evenly over all classes, from 0 up to, not including, 1.

@@ -1,4 +1,4 @@
-"""Masked generation: from a part of its features the student must tell all of the teacher's.
+"""Masked generation: from a part of its features the student must generate all of the teacher's.
 
 Yang et al., Masked generative distillation, ECCV 2022, arXiv:2205.01529, section 3. Known as MGD.
 

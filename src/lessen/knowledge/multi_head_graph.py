@@ -131,7 +131,7 @@ class MultiHeadGraphModule(Prepared):
         self.channels = channels
 
     def preparation(self, teacher: Any) -> Tensor:
-        """How badly the heads predict the teacher's vectors, summed over pairs of taps."""
+        """The heads' error in predicting the teacher's vectors, summed over pairs of taps."""
         with full_precision(teacher[0]):
             vectors = [right_singular_vectors(by_channel(tap).transpose(1, 2), 1)[0].squeeze(2) for tap in teacher]
             losses = [heads(*two) for heads, two in zip(self.estimator, pairwise(vectors), strict=True)]

@@ -1,4 +1,4 @@
-"""Multi-level matching of logits: each example, the likeness of examples, and the likeness of classes.
+"""Multi-level matching of logits: of examples, of the similarities of examples, and of the similarities of classes.
 
 Jin, Wang & Lin, Multi-level logit distillation, CVPR 2023, section 3.
 
@@ -21,7 +21,7 @@ from lessen.knowledge.soft_targets import soft_targets
 
 
 def batch_level(student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
-    """The squared difference of the likenesses of an example to all examples, summed: shape (N,).
+    """The squared difference of the similarities of an example to all examples, summed: shape (N,).
 
     Args:
         student_NC: Probabilities.
@@ -31,19 +31,19 @@ def batch_level(student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
 
 
 def class_level(student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
-    """The squared difference of the likenesses of classes, summed over pairs, over the number of classes: shape ()."""
+    """The squared difference of the similarities of classes, summed over pairs, over the number of classes: shape ()."""
     difference_CC = student_NC.T @ student_NC - teacher_NC.T @ teacher_NC
     return difference_CC.square().sum() / len(difference_CC)
 
 
 @settings
 class MultiLevel:
-    """Soft targets, likeness of examples and likeness of classes, each at several temperatures and summed.
+    """Soft targets, similarity of examples and similarity of classes, each at several temperatures and summed.
 
     Args:
         temperatures: At which all three are compared.
-        examples: The weight of the likeness of examples; that of the soft targets is 1.
-        classes: The weight of the likeness of classes.
+        examples: The weight of the similarity of examples; that of the soft targets is 1.
+        classes: The weight of the similarity of classes.
         divergence: How two distributions over classes are compared.
     """
 

@@ -42,7 +42,7 @@ def norm_and_direction(student_ND: Tensor, teacher_ND: Tensor, direction_ND: Ten
 class NormAndDirection:
     """The student's features lie in the direction of the teacher's mean for their class, and are as long as its.
 
-    Needs the labels, as class numbers. Grids and tokens are averaged over positions first. Tap what the classifier
+    Needs the labels, as class indices. Grids and tokens are averaged over positions first. Tap what the classifier
     reads.
     """
 

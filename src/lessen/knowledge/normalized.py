@@ -2,7 +2,7 @@
 
 Yang et al., From knowledge distillation to self-knowledge distillation, ICCV 2023, arXiv:2303.13005, section 3.1.
 
-Shapes: N examples, C classes along axis 1, any further axes are positions; labels are class numbers, (N, ...).
+Shapes: N examples, C classes along axis 1, any further axes are positions; labels are class indices, (N, ...).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def normalized(
 
 @settings
 class Normalized:
-    """The label in proportion to the teacher's belief in it, plus the other classes as a distribution of their own.
+    """The label, weighted by the teacher's probability of it, plus the other classes as a distribution of their own.
 
     Args:
         others: The weight of the part without the label.

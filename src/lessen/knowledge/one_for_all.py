@@ -1,4 +1,4 @@
-"""One for all: features of unlike architectures meet where all architectures agree, in the space of logits.
+"""One for all: features of different architectures are compared where all architectures agree, in the space of logits.
 
 Hao et al., One-for-all: bridge the gap between heterogeneous architectures in knowledge distillation, NeurIPS 2023,
 arXiv:2310.19444, section 3. Known as OFA-KD.
@@ -36,7 +36,7 @@ def one_for_all(
 class OneForAll:
     """Match the teacher's probabilities, the more those of the label, from anywhere in the student.
 
-    Needs the labels, as class numbers. From a layer inside, the edge takes a bridge to logits, as
+    Needs the labels, as class indices. From a layer inside, the edge takes a bridge to logits, as
     `at(("layer2", ""), OneForAll(), bridge=AutoBridge())`: the mean over positions and a linear layer.
 
     Args:

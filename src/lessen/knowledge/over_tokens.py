@@ -3,7 +3,7 @@
 Kim & Rush, Sequence-level knowledge distillation, EMNLP 2016, arXiv:1606.07947, section 3.1 (word-level); with any
 divergence: Agarwal et al., GKD, ICLR 2024, arXiv:2306.13649.
 
-Shapes: N sequences, L positions, V words (or features), M tokens that count.
+Shapes: N sequences, L positions, V vocabulary entries (or features), M tokens that count.
 
 Labels are aligned with tokens, as in transformers: the label of a position is the token at this position, or -100 if it
 does not count (padding, the prompt). A causal network predicts at position l the token at l + 1; so with `shift` its
@@ -27,7 +27,7 @@ from lessen.knowledge.soft_targets import SoftTargets
 
 
 def counted(labels_NL: Tensor, *, shift: bool) -> Tensor:
-    """At which positions the output of a network counts: shape (N, L), bool.
+    """The positions at which the output of a network counts: shape (N, L), bool.
 
     Args:
         labels_NL: Tokens, -100 where they do not count; or a mask of those that do, as bool.
@@ -41,7 +41,7 @@ def counted(labels_NL: Tensor, *, shift: bool) -> Tensor:
     """
     if labels_NL.is_floating_point() or labels_NL.ndim != 2:
         raise DataError(
-            "Labels of tokens are whole numbers of shape (N, L), or a mask of bool, but these are "
+            "Labels of tokens are integers of shape (N, L), or a mask of bool, but these are "
             f"{labels_NL.dtype} of shape {tuple(labels_NL.shape)}. Mixed sequences have no such labels: leave the "
             "mixing out."
         )
@@ -74,7 +74,7 @@ class OverTokens:
         objective: `(M, V)` against `(M, V)`, or against the labels of the tokens, `(M,)`.
         shift: Whether the output at a position is about the next token, as a causal language model's.
         vocabulary_last: Whether outputs are (N, L, V); else (N, V, L).
-        vocabulary: How many words both know, where the rest of an output is padding. None: all.
+        vocabulary: The number of shared tokens, if the rest of an output is padding. None: all.
         tokens: None: the mean over the tokens of each sequence, so that every sequence counts alike. A number: the sum
             over tokens divided by it, so that every token counts the same in any batch; give the mean number of tokens
             that count in a sequence of the training data.
@@ -110,7 +110,7 @@ class OverTokens:
 
     @property
     def beside(self) -> tuple[Beside, ...]:
-        """The labels, and what else the objective asks for."""
+        """The labels, and what else the objective needs."""
         asked = tuple(getattr(self.objective, "beside", ()))
         return (Beside.LABELS, *(what for what in asked if what is not Beside.LABELS))
 

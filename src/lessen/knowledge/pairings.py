@@ -61,7 +61,7 @@ class _Fixed:
 
 @settings
 class AsNamed(_Fixed):
-    """The first with the first, the second with the second: the taps say it all. One named twice is used twice."""
+    """The first with the first, the second with the second, as the taps are given. One named twice is used twice."""
 
     card: ClassVar[Card] = Card(
         row=_ROW,

@@ -1,4 +1,4 @@
-"""What objectives share that must first understand the teacher before they teach the student.
+"""The common part of objectives that first learn from the teacher before they teach the student.
 
 Shapes: N examples.
 """

@@ -1,8 +1,8 @@
-"""Refined logits: what the label says is wrong is left out of the teacher, and its likeness of classes is kept.
+"""Refined logits: what contradicts the label is left out of the teacher, and its similarity of classes is kept.
 
 Sun et al., Knowledge distillation with refined logits, ICCV 2025, arXiv:2408.07703, section 4.
 
-Shapes: N examples, C classes along axis 1, any further axes are positions; labels are class numbers, (N, ...).
+Shapes: N examples, C classes along axis 1, any further axes are positions; labels are class indices, (N, ...).
 """
 
 from __future__ import annotations

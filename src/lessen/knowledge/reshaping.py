@@ -1,4 +1,5 @@
-"""The modules that bridges are made of, besides convolutions and linear layers; only `AttentionPool` has weights.
+"""The modules that bridges are made of, in addition to convolutions and linear layers; only `AttentionPool` has
+weights.
 
 Shapes: N examples, C channels, H x W positions of a grid, T tokens: P prefix tokens (a class token), then H * W.
 """

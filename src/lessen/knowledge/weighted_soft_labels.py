@@ -3,7 +3,7 @@
 Zhou et al., Rethinking soft labels for knowledge distillation: a bias-variance tradeoff perspective, ICLR 2021,
 arXiv:2102.00650, section 4.
 
-Shapes: N examples, C classes along axis 1, any further axes are positions; labels are class numbers, (N, ...).
+Shapes: N examples, C classes along axis 1, any further axes are positions; labels are class indices, (N, ...).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a network or a file is really like: size, cost, time, quality, closeness to its teacher.
+"""Measures of a network or a file: size, cost, time, quality, agreement with its teacher.
 
-Every figure is one function on tensors or on a module that works alone; `measure` calls them all and returns records.
+Every metric is one function on tensors or on a module that works alone; `measure` calls them all and returns records.
 
-Figures: `bytes` (B), `parameters`, `nonzero_parameters`, `multiply_adds`, `peak_memory` (B), `latency` (ms),
+Metrics: `bytes` (B), `parameters`, `nonzero_parameters`, `multiply_adds`, `peak_memory` (B), `latency` (ms),
 `throughput` (examples/s), `speedup`, `cpu_time` (ms), `accuracy` (%), `nll` (nat), `calibration_error` (%),
 `agreement` (%), `accuracy_change` (points), `kl_to_teacher` (nat), `mean_squared_error`.
 """

@@ -30,7 +30,7 @@ def calibration_error(
 
     Args:
         logits_NC: Shape (N, C).
-        labels_N: Shape (N,), whole numbers in [0, C).
+        labels_N: Shape (N,), integers in [0, C).
         bins: How many bins, B.
         draws: How often the examples are resampled for the interval.
         seed: Of the resampling.

@@ -1,4 +1,4 @@
-"""How often a classifier is right, and how much it is surprised by the truth.
+"""The accuracy of a classifier, and its negative log-likelihood.
 
 Shapes: N examples, C classes.
 """
@@ -18,7 +18,7 @@ def accuracy(logits_NC: Tensor, labels_N: Tensor) -> Estimate:
 
     Args:
         logits_NC: Shape (N, C).
-        labels_N: Shape (N,), whole numbers in [0, C).
+        labels_N: Shape (N,), integers in [0, C).
 
     Raises:
         ShapeError: the two do not fit together.
@@ -44,7 +44,7 @@ def decide(logits_NC: Tensor) -> Tensor:
 
 
 def check_labels(logits_NC: Tensor, labels_N: Tensor) -> None:
-    """Raise unless these are N rows of logits and N class numbers."""
+    """Raise unless these are N rows of logits and N class indices."""
     if logits_NC.ndim != 2 or labels_N.shape != logits_NC.shape[:1]:
         raise ShapeError(
             f"Got logits of shape {tuple(logits_NC.shape)} and labels of shape {tuple(labels_N.shape)}; "

@@ -1,9 +1,9 @@
-"""Was the machine free while something was timed?
+"""Was the machine free during a timing?
 
 A call that is shorter than a slice of the scheduler is never interrupted, a longer one nearly always is. On a busy
-machine the ratio of the two is then wrong tenfold while every round agrees with every other, so no interval over rounds
-can notice. The CPU clock is no way out: after an interruption the caches hold other processes' memory, and it saw a
-ratio of 5.7 as 3.9 with eight other processes. So the system is asked, around every call, what it did to it:
+machine the ratio of the two can then be wrong by a factor of ten although all rounds agree, so no interval over rounds
+shows it. The CPU clock does not help: after an interruption the caches hold other processes' memory, and it measured a
+ratio of 5.7 as 3.9 with eight other processes. So the system's counters are read around every call:
 
 * how long this process's threads were ready to run and had no core (Linux counts it in nanoseconds, per thread);
 * how many threads of other processes wanted a core at that moment;

@@ -1,4 +1,4 @@
-"""One pass of a network over a set of examples; every figure of quality is computed from what it returns."""
+"""One pass of a network over a set of examples; every metric of quality is computed from its result."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Runnable = nn.Module | Callable[[Inputs], Any]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network said to N examples, on the CPU.
+    """The outputs of a network for N examples, on the CPU.
 
     Args:
         values: The outputs, shape (N, ...).
-        labels: What is true, shape (N, ...), or None where the examples carry none.
+        labels: The labels, shape (N, ...), or None if the examples have none.
     """
 
     values: Tensor
@@ -31,7 +31,7 @@ class Outputs:
 
 
 def evaluate(network: Runnable, examples: Examples, *, batch_size: int = 256, most: int | None = None) -> Outputs:
-    """Run a network over examples in order, in eval mode and without gradients; it is left as it was found.
+    """Run a network over examples in order, in eval mode and without gradients; it is not changed.
 
     Args:
         network: A module, or a callable from inputs to outputs.
@@ -62,7 +62,7 @@ def evaluate(network: Runnable, examples: Examples, *, batch_size: int = 256, mo
 
 
 def check_finite(said: Outputs, *, what: str, where: str) -> None:
-    """Whether all outputs are finite numbers: of others no quality can be told, and none is made up.
+    """Check that all outputs are finite: otherwise no quality can be computed.
 
     Args:
         said: The outputs.

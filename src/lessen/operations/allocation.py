@@ -36,7 +36,7 @@ class Uniform:
     """Every part keeps the same share of its own items."""
 
     def counts(self, scores: Mapping[str, Tensor], keep: float) -> dict[str, int]:
-        """The share of each part's size, rounded to the nearest whole number."""
+        """The share of each part's size, rounded to the nearest integer."""
         return {name: round(keep * score.numel()) for name, score in scores.items()}
 
 

@@ -1,4 +1,4 @@
-"""Equal ranges in both layers of a pair: what one channel has too much of moves into the next layer.
+"""Equal ranges in both layers of a pair: the excess range of a channel moves into the next layer.
 
 Nagel et al., Data-free quantization through weight equalization and bias correction, ICCV 2019, arXiv:1906.04721,
 section 4.1.

@@ -1,4 +1,4 @@
-"""Half precision: parameters in 16 bits, computed with as before.
+"""Half precision: parameters stored in 16 bits, computations unchanged.
 
 Micikevicius et al., Mixed precision training, ICLR 2018, arXiv:1710.03740, for float16; Kalamkar et al., A study of
 BFLOAT16 for deep learning training, 2019, arXiv:1905.12322.

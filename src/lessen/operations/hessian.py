@@ -1,4 +1,4 @@
-"""What the weights of a network are multiplied with, layer by layer, on calibration examples.
+"""The inputs that multiply the weights of a network, layer by layer, on calibration examples.
 
 The error of a layer's outputs, when its weights change by D, is D H D^T with H = X X^T, the sum over all inputs x of
 x x^T. Everything that reconstructs a layer (pruning, rounding) needs H or the inputs themselves.

@@ -1,4 +1,4 @@
-"""Widths by a knapsack: of all that fit a budget, those at which what is removed mattered least.
+"""Widths by a knapsack: of all that fit a budget, those that remove the least important channels.
 
 What a layer costs depends on the widths on both of its sides, so the costs of widths do not add up. A table says how
 the cost of the whole changes when one width alone does. What happens when two do is known from counting: the
@@ -108,7 +108,7 @@ class Allocated:
 
 @settings
 class Knapsack:
-    """Of all widths within the target, those that lose least by the score: the multiple-choice knapsack.
+    """Of all widths within the target, those with the least loss of score: the multiple-choice knapsack.
 
     Better than one share for all where groups differ in what they cost or in what they are worth. It needs a target
     that is a cost: `parameters`, `multiply_adds` or `time`.
@@ -122,10 +122,10 @@ class Knapsack:
         candidates: How many choices are judged by the loss of their networks on the calibration examples, after their
             layers were fitted again where the operation does so. With 0, sums of scores decide.
         steps: For how many batches each of them is trained before, on three quarters of the calibration batches and at
-            that of three rates at which the first loses least, and judged on the others. Where three quarters of the
-            time went, 96 batches of 64 from 4,096 examples ranked networks as a whole training does, and 1,024 examples
-            or 32 steps did not. With 0 only the statistics of batch normalisations are taken anew, which says little
-            where all networks answer at random.
+            that of three rates at which the first loses least, and judged on the others. When the target removed three
+            quarters of the time, 96 batches of 64 from 4,096 examples ranked networks as a whole training does, and
+            1,024 examples or 32 steps did not. With 0 only the statistics of batch normalisations are taken anew, which
+            says little where all networks answer at random.
     """
 
     widths: Annotated[int, Ge(2)] = 5

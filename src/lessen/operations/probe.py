@@ -1,4 +1,4 @@
-"""Which layers are used in no other way than by being called, found by one pass with a probe in the place of each.
+"""The layers that are only called and not otherwise used, found by one pass with a probe in place of each.
 
 Attention reads `out_proj.weight` without calling the layer, and transformer layers read the weights of theirs on a fast
 path: such a layer cannot be replaced by something that only computes the same.

@@ -56,7 +56,7 @@ class Reinitialized:
 
 @settings
 class Reinitialize:
-    """Draw the weights anew, as the modules do when they are made; masks and structure stay.
+    """Initialise the weights again, as the modules do at construction; masks and structure stay.
 
     Args:
         where: Which modules; None for all.

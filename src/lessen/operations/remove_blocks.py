@@ -1,4 +1,4 @@
-"""Depth: blocks that hardly change what goes through them are taken out.
+"""Depth: blocks that hardly change their input are removed.
 
 Men et al., ShortGPT: Layers in large language models are more redundant than you expect, 2024, arXiv:2403.03853.
 
@@ -52,9 +52,9 @@ class RemovedBlocks:
     """The plan of `RemoveBlocks`.
 
     Args:
-        removed: The blocks that are taken out, by name.
-        influence: Of each block that could be, for people.
-        left: Blocks that cannot be taken out, and why.
+        removed: The removed blocks, by name.
+        influence: Of each block that could be removed, for people.
+        left: Blocks that cannot be removed, and why.
     """
 
     removed: list[str]
@@ -95,13 +95,13 @@ class RemovedBlocks:
 
 @settings
 class RemoveBlocks:
-    """Take out blocks that give back what they were given in the same shape, those of least influence first.
+    """Remove blocks that keep the shape of their input, those with the least influence first.
 
     Blocks are the elements of an `nn.Sequential` or `nn.ModuleList` that are made of modules of their own. What holds
     several equal ones of these is a stage, and they are the blocks; modules inside a block are a part of it.
 
     Args:
-        keep: Share of these blocks that stays, to the nearest whole number.
+        keep: Share of these blocks that stays, to the nearest integer.
         where: Which blocks; None for all that can go.
         exclude: Which of these to leave alone; None for none.
     """

@@ -1,4 +1,4 @@
-"""Scales that move from one layer to the next: what a network computes stays, what its numbers look like does not.
+"""Scales that move from one layer to the next: the ranges of values change, the function of the network does not.
 
 If a layer's output channels are divided by s and what reads them multiplies by s, the network computes the same, as
 long as all that lies between scales with its input: f(x / s) = f(x) / s for s > 0.

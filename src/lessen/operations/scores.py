@@ -1,4 +1,4 @@
-"""Scores: how much a weight matters. What has the lowest score goes first.
+"""Scores: how much a weight matters. The weights with the lowest scores are removed first.
 
 A score is a share for each weight; shares are added over whatever goes together (one weight, one channel, one coupled
 group), and the sum is finished into a figure. Shares with a sign cancel within a group before they are finished, but
@@ -21,7 +21,7 @@ from lessen.core import settings
 
 @runtime_checkable
 class Score(Protocol):
-    """What a weight is worth. With `needs_gradient` the caller supplies the gradient of the loss, else None."""
+    """The importance of a weight. With `needs_gradient` the caller supplies the gradient of the loss, else None."""
 
     needs_gradient: ClassVar[bool]
 

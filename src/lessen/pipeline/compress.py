@@ -27,16 +27,16 @@ from lessen.schemes import Scheme
 
 @dataclass(frozen=True)
 class Compressed:
-    """What came out of a run.
+    """The result of a run.
 
     Args:
         run: The folder of the run.
         model: The network after the last step, in PyTorch, in eval mode.
-        teacher: The network that taught, in eval mode: a copy of the one that came in, trained where that was asked.
+        teacher: The teacher, in eval mode: a copy of the given network, trained if requested.
         file: The file to use: the fastest that passed verification, and the smallest of those that are equally fast;
             None if none passed.
         records: Every measurement.
-        report: The page that explains it.
+        report: The report page.
     """
 
     run: Path
@@ -66,7 +66,7 @@ def compress(
     device: str | None = None,
     asked: Mapping[str, Any] | None = None,
 ) -> Compressed:
-    """Make a network smaller, step by step, and leave behind files that run and a report.
+    """Make a network smaller, step by step, and write files that run and a report.
 
     Everything is checked before anything long starts and before anything is written: the data, the number of classes,
     every tap and bridge, and whether each operation can reach its target on this network.
@@ -80,7 +80,7 @@ def compress(
         teacher: The trained network. It is the teacher of the schemes among the steps.
         data: A `Data`, the name of a data set, a folder of images, arrays or loaders (see `lessen.data.load`).
         steps: Operations and schemes, in order.
-        run: The folder to leave everything in; it must not exist yet. None: a new one below `runs/`.
+        run: The output folder; it must not exist yet. None: a new one below `runs/`.
         student: Another network to start from; None: a copy of the teacher.
         train: Schemes that train the run's copy of the teacher first, if it is not trained.
         targets: The budget; judged at the end.
@@ -92,7 +92,7 @@ def compress(
         asked: The recipe this came from, to be kept in the run; None: written from the arguments.
 
     Raises:
-        LessenError: bad input, with a text that says what came, what was expected and what to do.
+        LessenError: bad input; the text tells what was given, what was expected and what to do.
     """
     together = meet(device)
     folder = RunFolder(together.decide(lambda: str(run if run is not None else _new_folder(teacher))))
@@ -128,9 +128,9 @@ def compress(
 
 
 def resume(run: str | Path, **arguments: Any) -> Compressed:
-    """Continue a run that was interrupted, and end with the same numbers as one that was not.
+    """Continue a run that was interrupted, with the same result as if it had not been.
 
-    A run that is complete is read, and nothing in its folder is changed.
+    A complete run is only read; nothing in its folder is changed.
 
     Args:
         run: The folder of the run.

@@ -34,7 +34,7 @@ def human(value: float | None, unit: str) -> str:
 
 
 def digits(value: float) -> str:
-    """A number with three digits that matter; whole numbers from 100 on.
+    """A number with three digits that matter; integers from 100 on.
 
     >>> digits(1234.5), digits(12.345), digits(0.00123456), digits(0.0), digits(3e-9)
     ('1234', '12.3', '0.00123', '0', '3.00e-09')

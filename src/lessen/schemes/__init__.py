@@ -1,4 +1,4 @@
-"""Schemes: known arrangements of who teaches whom, as settings that return stages."""
+"""Schemes: known arrangements of teachers and students, as settings that return stages."""
 
 from lessen.schemes.assistant_chain import AssistantChain, assistant_chain
 from lessen.schemes.at import At, at

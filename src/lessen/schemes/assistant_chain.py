@@ -1,4 +1,4 @@
-"""Teacher assistants: a large step is taken in several small ones.
+"""Teacher assistants: several small steps instead of a large one.
 
 Mirzadeh et al., Improved knowledge distillation via teacher assistant, AAAI 2020, arXiv:1902.03393. With `dense`:
 Son et al., Densely guided knowledge distillation using multiple teacher assistants, ICCV 2021, arXiv:2009.08825.
@@ -28,12 +28,12 @@ class AssistantChain:
 
     Args:
         knowledge: What is taught at every link.
-        dense: Whether everybody before teaches, with equal shares, instead of the last one alone.
+        dense: Whether all previous networks teach, with equal shares, instead of the last one alone.
         labels: The weight of the labels at every link.
         labels_objective: Between an output and the labels.
         epochs: Passes over the training data, for each link.
         steps: Optimizer steps for each link, instead of epochs.
-        fit: How who learns moves.
+        fit: How the learning network is trained.
     """
 
     knowledge: tuple[Lesson, ...] = (SoftTargets(),)
@@ -71,5 +71,5 @@ class AssistantChain:
 
 
 def assistant_chain(*knowledge: Lesson, **settings: Any) -> AssistantChain:
-    """Hand knowledge down, as `assistant_chain(SoftTargets(temperature=4.0), epochs=10)`."""
+    """Distil along a chain, as `assistant_chain(SoftTargets(temperature=4.0), epochs=10)`."""
     return AssistantChain(knowledge=knowledge, **settings) if knowledge else AssistantChain(**settings)

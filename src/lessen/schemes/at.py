@@ -1,4 +1,4 @@
-"""At: one lesson: an objective, where it is taken and where it is given, and how much it counts."""
+"""One lesson: an objective, its taps in teacher and student, and its weight."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class At:
         objective: What the student learns from the teacher there.
         tap: Where: a module's path in both networks, or a pair: in the student's, then in the teacher's. "" is the
             output; `taps("layer1", "layer2")` are several, for objectives that compare several at once.
-        weight: What its mean is multiplied by.
+        weight: Multiplies its mean.
         schedule: A further factor that follows the progress of the stage.
         bridge: Between the student's shape and the teacher's.
         gate: Which examples count.

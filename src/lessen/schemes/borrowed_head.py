@@ -27,7 +27,7 @@ Place = str | tuple[str, str]
 
 
 class Projected(nn.Module):
-    """A module that is fed through a projector.
+    """A projector, and a module that reads its output.
 
     Args:
         projector: From the student's features to the teacher's.
@@ -89,12 +89,12 @@ def borrow_head(
         before: The module in front of which features are projected, as a pooling; None: the head itself. Between this
             and the head, the student must do what the teacher does.
         bridge: How they are projected; None: `AutoBridge()`. The paper's is `BottleneckBridge()`, on maps.
-        seed: For the first weights of the projector.
+        seed: For the initial weights of the projector.
 
     Raises:
         NetworkError: there is no such module; or the teacher's own features, put behind the projector, do not give
             the teacher's output exactly.
-        ShapeError: the bridge cannot get from the student's features to the teacher's.
+        ShapeError: the bridge cannot map the student's features to the teacher's.
     """
     heads, places = _both(head), _both(head if before is None else before)
     for network, path in zip((student, teacher), heads, strict=True):

@@ -1,4 +1,4 @@
-"""Mutual learning: students teach one another while they learn.
+"""Mutual learning: students teach each other while they learn.
 
 Zhang et al., Deep mutual learning, CVPR 2018, arXiv:1706.00384.
 """
@@ -29,7 +29,7 @@ class Mutual:
         labels_objective: Between a student's output and the labels.
         epochs: Passes over the training data.
         steps: Optimizer steps, instead of epochs.
-        fit: How the students move.
+        fit: How the students are trained.
     """
 
     knowledge: tuple[Lesson, ...] = (SoftTargets(temperature=1.0),)
@@ -62,5 +62,5 @@ class Mutual:
 
 
 def mutual(*knowledge: Lesson, **settings: Any) -> Mutual:
-    """Let students teach one another, as `mutual(SoftTargets(temperature=1.0), epochs=10)`."""
+    """Let students teach each other, as `mutual(SoftTargets(temperature=1.0), epochs=10)`."""
     return Mutual(knowledge=knowledge, **settings) if knowledge else Mutual(**settings)

@@ -29,12 +29,12 @@ class Offline:
         labels_objective: Between the student's output and the labels.
         epochs: Passes over the training data.
         steps: Optimizer steps, instead of epochs.
-        fit: How the student moves.
-        cache: Keep what the teacher gives on disk, where its view is not random. None: compute it each time.
+        fit: How the student is trained.
+        cache: Keep the teacher's outputs on disk, if its view is not random. None: compute them each time.
         teacher_view: What the teacher sees of the images; None: what the student sees. `AsTheyAre()` with a student
-            that sees random views lets the teacher be cached, so that it costs one pass over the data in all; it then
-            speaks of other images than the student sees, which is right as long as the views are mild.
-        on_policy: Let the "student" (or the "teacher") write part of the sequences they see. None: those of the data.
+            that sees random views lets the teacher be cached, so that it costs one pass over the data in all; its
+            outputs are then for slightly different images, which is fine as long as the views are mild.
+        on_policy: Let the "student" (or the "teacher") generate part of the sequences. None: those of the data.
     """
 
     knowledge: tuple[Lesson, ...] = (SoftTargets(),)

@@ -1,4 +1,4 @@
-"""What every scheme is: settings that return stages, once they are told which network plays which role."""
+"""The contract of schemes: settings that return stages, given the network of each role."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Cast = Mapping[str, Any]
 
 @runtime_checkable
 class Scheme(Protocol):
-    """A settings object that says who teaches whom, in stages."""
+    """A settings object that defines who teaches whom, in stages."""
 
     card: ClassVar[Card]
 
@@ -34,7 +34,7 @@ def role(cast: Cast, name: str, scheme: object) -> nn.Module:
     """The network that plays a role.
 
     Raises:
-        SettingError: nobody does.
+        SettingError: there is none.
     """
     found = _found(cast, name, scheme)
     if not isinstance(found, nn.Module):

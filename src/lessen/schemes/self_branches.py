@@ -35,7 +35,7 @@ class SelfBranches:
         labels_objective: Between an output and the labels.
         epochs: Passes over the training data.
         steps: Optimizer steps, instead of epochs.
-        fit: How the network and its exits move.
+        fit: How the network and its exits are trained.
     """
 
     taps: Annotated[tuple[str, ...], Field(min_length=1)]

@@ -1,4 +1,4 @@
-"""Self-distillation by snapshot: a network learns from what it was.
+"""Self-distillation by snapshot: a network learns from its earlier states.
 
 Last epoch: Kim et al., ICCV 2021, arXiv:2006.12000. Last step: Shen et al., CVPR 2022, arXiv:2203.16172. Moving
 average: Tarvainen & Valpola, NeurIPS 2017, arXiv:1703.01780.
@@ -28,12 +28,12 @@ class SelfSnapshot:
     Args:
         when: When the snapshot is taken.
         knowledge: What the snapshot teaches.
-        schedule: Of what the snapshot teaches, for lessons that have none: it knows little at first.
+        schedule: For the snapshot's lessons without a schedule of their own: the snapshot knows little at first.
         labels: The weight of the labels.
         labels_objective: Between the student's output and the labels.
         epochs: Passes over the training data.
         steps: Optimizer steps, instead of epochs.
-        fit: How the student moves.
+        fit: How the student is trained.
     """
 
     when: When = LastEpoch()
@@ -67,5 +67,5 @@ class SelfSnapshot:
 
 
 def self_snapshot(*knowledge: Lesson, **settings: Any) -> SelfSnapshot:
-    """Let a network learn from what it was, as `self_snapshot(when=MovingAverage(decay=0.99), epochs=10)`."""
+    """Let a network learn from its earlier states, as `self_snapshot(when=MovingAverage(decay=0.99), epochs=10)`."""
     return SelfSnapshot(knowledge=knowledge, **settings) if knowledge else SelfSnapshot(**settings)

@@ -1,4 +1,4 @@
-"""Hints first: the lower layers learn to see, then the whole network learns to answer.
+"""Hints first: the lower layers learn features, then the whole network learns outputs.
 
 Romero et al., FitNets: hints for thin deep nets, ICLR 2015, arXiv:1412.6550, section 2.3 and algorithm 1.
 """
@@ -24,7 +24,7 @@ from lessen.schemes.supervised import Count
 
 @settings
 class Staged:
-    """A frozen teacher's features teach first; then the labels and what else it knows. Cast: `teacher`, `student`.
+    """A frozen teacher's features teach first; then the labels and its outputs. Cast: `teacher`, `student`.
 
     In the first stage no weight behind the deepest hint moves: no gradient gets there. The bridges of the first stage
     end with it.
@@ -38,10 +38,10 @@ class Staged:
         hint_steps: Optimizer steps in the first stage, instead of epochs.
         epochs: Passes over the training data in the second.
         steps: Optimizer steps in the second, instead of epochs.
-        fit: How the student moves. In the first stage nothing is chosen by the validation split, for which its
-            answers say nothing yet.
-        cache: Keep what the teacher gives on disk, where training batches have no random view. None: compute it
-            each time.
+        fit: How the student is trained. The first stage chooses nothing by the validation split, because the outputs
+            are meaningless then.
+        cache: Keep the teacher's outputs on disk, if training batches have no random view. None: compute them each
+            time.
     """
 
     hints: Annotated[tuple[At, ...], Field(min_length=1)]

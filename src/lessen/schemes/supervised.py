@@ -24,7 +24,7 @@ class Supervised:
         objective: Between the student's output and the labels.
         epochs: Passes over the training data.
         steps: Optimizer steps, instead of epochs.
-        fit: How the student moves.
+        fit: How the student is trained.
     """
 
     objective: Objective = CrossEntropy()

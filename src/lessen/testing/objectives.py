@@ -29,7 +29,7 @@ from lessen.core.errors import ShapeError
 from lessen.surgery.values import leaves, map_values, shapes_of
 
 Value = Tensor | tuple[Any, ...]
-"""A tap, or a tuple of taps, or a teacher's taps with what stands beside them."""
+"""A tap, or a tuple of taps, or a teacher's taps with the additional inputs."""
 Pair = tuple[Any, Any]
 Invariance = Callable[[Any, Any], Pair]
 
@@ -41,7 +41,7 @@ class ObjectiveCase:
     Args:
         objective: With its settings.
         student: The student's tap or taps, float, N of at least 3 examples that differ.
-        teacher: The teacher's, with what stands beside them: float, or whole numbers where they are labels.
+        teacher: The teacher's, with the additional inputs: float, or integers if they are labels.
         equal: Two sides at which the loss is as low as it can be; None takes the teacher's taps for both.
         floor: The loss there: one number, or one for each example; None where the lowest loss is not known.
         made_by: The settings that made the objective, where it has state of its own.

@@ -39,7 +39,7 @@ def build(name: str, /, *, weights: str | Path | None = None, seed: int = 0, **a
             "torchvision:resnet18", "transformers:bert" (or the folder of a transformers configuration), or
             "package.module:factory" for a function or class of the reader's own.
         weights: A safetensors file, or a checkpoint of tensors and plain values; None leaves the weights as drawn.
-        seed: For drawing the first weights.
+        seed: For drawing the initial weights.
         arguments: What the factory is called with, as `width=32`.
 
     Raises:

@@ -25,7 +25,7 @@ def residual(
     """A residual network of `depth` = 6 n + 2 layers: a stem, three stages of n blocks, a head.
 
     Raises:
-        SettingError: no whole number of blocks gives this depth.
+        SettingError: no integer number of blocks gives this depth.
 
     >>> import torch
     >>> residual(width=4, depth=8)(torch.zeros(2, 1, 8, 8)).shape

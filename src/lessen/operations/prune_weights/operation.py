@@ -30,7 +30,7 @@ class PruneWeights:
 
     Args:
         keep: The share of weights that stays.
-        score: What a weight is worth.
+        score: The score of a weight.
         allocation: How the share is divided over the layers: the same in each, or by score over all.
         pattern: Which weights of a layer may stay together. `NM(n=2, m=4)` says itself how many; `keep` must agree.
         where: Which modules; None for all that have weights to prune.
@@ -67,7 +67,7 @@ class PruneWeights:
         return cls(keep=1.0)
 
     def plan(self, model: nn.Module, context: Context) -> PrunedWeights:
-        """Decide which weights go.
+        """Decide which weights are removed.
 
         Raises:
             PlanError: a layer would lose all its weights, or the score needs what the context lacks.

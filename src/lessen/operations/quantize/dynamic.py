@@ -1,4 +1,4 @@
-"""Linear layers in whole numbers whose activations find their grid while they run.
+"""Linear layers in integers whose activations find their grid while they run.
 
 Nothing is observed beforehand: each layer looks at what it is given, from the smallest to the largest value, and rounds
 it to 8 bits; its weights are rounded once. This is DynamicQuantizeLinear and MatMulInteger of ONNX.
@@ -31,7 +31,7 @@ from lessen.surgery.plain import plain, plain_copy
 
 @settings
 class QuantizedDynamically:
-    """Which linear layers compute in whole numbers.
+    """Which linear layers compute in integers.
 
     Args:
         weights: For each layer, by name, the bits of its weights.
@@ -81,7 +81,7 @@ class QuantizedDynamically:
 
 @settings
 class QuantizeDynamic:
-    """Compute linear layers in whole numbers, on grids that are found while the network runs.
+    """Compute linear layers in integers, on grids that are found while the network runs.
 
     Needs no data. The network that comes out rounds as the runtime will, and its file holds int8 weights.
 

@@ -4,7 +4,7 @@ A runtime makes an integer kernel of an operator when all its operands come out 
 A pair where it is not wanted is as bad as a missing one: between a convolution and the ReLU that it absorbs, it splits
 them. The rules, on the traced calls:
 
-* a layer (convolution, linear) is computed in whole numbers, and so are additions, products, concatenations and means
+* a layer (convolution, linear) is computed in integers, and so are additions, products, concatenations and means
   that lead to one; each of their operands needs a pair;
 * what a convolution or such an operator gives needs a pair, unless its only reader is an activation that clips: then
   what that gives does. What a linear layer gives needs one only if it is read by an integer operator;
@@ -39,7 +39,7 @@ def find_edges(seen: Trace, is_layer: Callable[[Call], bool]) -> Sites:
 
     Args:
         seen: The network with its batch normalisations folded.
-        is_layer: Whether a call of a convolution or linear function is to be computed in whole numbers.
+        is_layer: Whether a call of a convolution or linear function is to be computed in integers.
     """
     makers, consumers = seen.makers(), seen.consumers()
     integer = _integer_calls(seen, consumers, is_layer)
@@ -51,7 +51,7 @@ def find_edges(seen: Trace, is_layer: Callable[[Call], bool]) -> Sites:
         if maker is None:
             site = f"input:{seen.inputs.index(number)}"
             return sites.setdefault(site, site)
-        moved = maker.inputs[0] if maker.inputs else None  # nothing floating is given where whole numbers are converted
+        moved = maker.inputs[0] if maker.inputs else None  # nothing floating is given where integers are converted
         if maker.op in NOTHING and moved is not None:
             return want(moved)
         if maker.op in MOVES and moved is not None:
@@ -73,7 +73,7 @@ def find_edges(seen: Trace, is_layer: Callable[[Call], bool]) -> Sites:
 
 
 def _integer_calls(seen: Trace, consumers: dict[int, list[Call]], is_layer: Callable[[Call], bool]) -> set[int]:
-    """The identities of the calls that are computed in whole numbers."""
+    """The identities of the calls that are computed in integers."""
     integer: set[int] = set()
     # From the end to the start, so that what reads a tensor is decided before what makes it.
     for one in reversed(seen.calls):

@@ -1,4 +1,4 @@
-"""Fake quantization: numbers rounded to the grid of whole numbers that a runtime will compute with.
+"""Fake quantization: numbers rounded to the grid of integers that a runtime will compute with.
 
 Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, CVPR 2018,
 arXiv:1712.05877; the straight-through gradient is Bengio, Léonard & Courville 2013, arXiv:1308.3432.

@@ -34,7 +34,7 @@ class LearnedStepAndOffset:
     """Every step learns, and for activations of both signs also where the grid starts (LSQ+, arXiv:2004.09576).
 
     The paper's first grids are those of `observer=SquaredError(), weight_observer=SquaredError()`. Its offset is any
-    number; here it is a whole number of steps, so that integer kernels have a code for zero.
+    number; here it is an integer number of steps, so that integer kernels have a code for zero.
     """
 
     weights: ClassVar[bool] = True

@@ -105,7 +105,7 @@ def target_of(model: nn.Module) -> Literal["any", "vnni"] | None:
 
 
 def computes_in_integers(model: nn.Module, path: str) -> bool:
-    """Whether a layer multiplies whole numbers and adds its bias as one, in a network made by `with_grids`."""
+    """Whether a layer multiplies integers and adds its bias as one, in a network made by `with_grids`."""
     names = path.split(".")
     for count in range(len(names) + 1):
         above = ".".join(names[:count])

@@ -1,4 +1,4 @@
-"""What passes the sites of a network on the calibration batches, and what its layers multiply by.
+"""The values at the sites of a network on the calibration batches, and the weights of its layers.
 
 Shapes: O output channels.
 """

@@ -1,4 +1,4 @@
-"""Post-training quantization to whole numbers, and the network that quantization-aware training starts from.
+"""Post-training quantization to integers, and the network that quantization-aware training starts from.
 
 Jacob et al., CVPR 2018, arXiv:1712.05877; Nagel et al., A White Paper on Neural Network Quantization, 2021,
 arXiv:2106.08295. Batch normalisations are folded, weights get a symmetric grid for each output channel, activations one
@@ -48,7 +48,7 @@ NO_KERNEL = "no runtime has integer kernels for transposed convolutions with gro
 
 @settings
 class Quantize:
-    """Compute in whole numbers of a few bits.
+    """Compute in integers of a few bits.
 
     The network that comes out rounds as the runtime will, can be trained further (the gradient passes straight through
     the rounding), and is written by `lessen.deploy.export_onnx` with its weights stored as int8.
@@ -72,7 +72,7 @@ class Quantize:
             fp32 fell from 0.9955 to 0.9924.
         learned: Which numbers of the grids learn when the network is trained; None for none.
         where: Which layers; None is every convolution and linear layer, except transposed convolutions with groups: no
-            runtime computes these in whole numbers. ONNX Runtime computes no transposed convolution so.
+            runtime computes these in integers. ONNX Runtime computes no transposed convolution so.
         exclude: Which of them to leave in floating point. With weights of 4 bits or fewer, first and last layers are
             often left at more; on EfficientNet-Lite0 these two cost more than all others together.
     """

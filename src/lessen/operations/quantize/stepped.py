@@ -61,7 +61,7 @@ def quantize_by_step(x: Tensor, step: Tensor, zero_point: Tensor, *, high: int) 
 def quantize_by_offset(x: Tensor, step: Tensor, offset: Tensor, *, high: int) -> Tensor:
     """Activations on one grid that starts near `offset`, in the shape and type of `x`; both learn.
 
-    The offset is taken as the nearest whole number of steps, from -high to 0, so that zero is on the grid.
+    The offset is taken as the nearest integer of steps, from -high to 0, so that zero is on the grid.
 
     Args:
         x: Any shape, floating, examples along axis 0.

@@ -1,4 +1,4 @@
-"""Which processors a network in whole numbers is made for, and how many bits its weights then take.
+"""Which processors a network in integers is made for, and how many bits its weights then take.
 
 x86 without VNNI or AMX multiplies 8-bit numbers in pairs and adds each pair in 16 bits (`vpmaddubsw`): 2 x 255 x 127 is
 more than 16 bits hold, so a sum is cut off without a word. With weights of 7 bits, 2 x 255 x 63, it fits. Kernels of

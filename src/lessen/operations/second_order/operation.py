@@ -40,7 +40,7 @@ class PruneByReconstruction:
 
     Args:
         keep: The share of weights that stays.
-        method: Which weights go, and how the others move.
+        method: Which weights go, and how the others are adjusted.
         pattern: Which weights of a layer may stay together. None: as the method is known; `NM(n=2, m=4)` says itself
             how many, and `keep` must agree.
         allocation: How the share is divided over the layers, by the size of the weights.
