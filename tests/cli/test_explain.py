@@ -69,7 +69,7 @@ def test_the_data_says_what_a_network_takes(lessen: Any, here: Path) -> None:
     [
         (("zoo:residul", "--shape", "1,8,8"), "did you mean 'residual'"),
         (("zoo:mlp",), "Give --shape"),
-        (("zoo:mlp", "--shape", "8;8"), "expected whole numbers, as 3,224,224"),
+        (("zoo:mlp", "--shape", "8;8"), "expected integers, as 3,224,224"),
         (("zoo:mlp", "--shape", "64", "--data", "digits"), "give only one of them"),
         (("zoo:mlp", "--shape", "64", "--set", "hidden"), "name=value"),
         (("nets_to_explain:Branch", "--shape", "3"), "Branch cannot be read by torch.export"),

@@ -44,7 +44,7 @@ def run(
 ) -> History:
     """Run stages one after another. Learning networks are changed in place and end in eval mode.
 
-    Everything random (order, views, dropout, initial weights of bridges) follows from the seed and the position, so a run
+    Everything random (order, views, dropout, weights of new bridges) follows from the seed and the position, so a run
     that was killed and resumed ends with the same weights, bit for bit, on the same machine with as many processes.
 
     Args:

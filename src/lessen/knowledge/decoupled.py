@@ -1,5 +1,4 @@
-"""Decoupled distillation: the teacher's confidence in the label and its distribution over the other classes, with
-separate weights.
+"""Decoupled distillation: the teacher's confidence in the label and its other classes, weighted separately.
 
 Zhao et al., Decoupled knowledge distillation, CVPR 2022, arXiv:2203.08679, section 3.
 

@@ -31,7 +31,7 @@ def batch_level(student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
 
 
 def class_level(student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
-    """The squared difference of the similarities of classes, summed over pairs, over the number of classes: shape ()."""
+    """The squared difference of class similarities, summed over pairs, over the number of classes: shape ()."""
     difference_CC = student_NC.T @ student_NC - teacher_NC.T @ teacher_NC
     return difference_CC.square().sum() / len(difference_CC)
 

@@ -1,5 +1,4 @@
-"""The modules that bridges are made of, in addition to convolutions and linear layers; only `AttentionPool` has
-weights.
+"""The modules of bridges, other than convolutions and linear layers; only `AttentionPool` has weights.
 
 Shapes: N examples, C channels, H x W positions of a grid, T tokens: P prefix tokens (a class token), then H * W.
 """
