@@ -5,6 +5,7 @@ a walk over the whole network for each layer makes the second one larger.
 """
 
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,9 @@ from torch.nn import functional as F
 
 from lessen.core import Batch, Context, Operation
 from lessen.measure.timing import no_collection
-from lessen.operations import QuantizeWeights
+from lessen.operations import Quantize, QuantizeWeights
+from lessen.operations.quantize.rounding import Brecq, QDrop
+from lessen.operations.walk import Walk
 from lessen.surgery.fold import foldable
 from lessen.surgery.modules import set_module
 from lessen.surgery.parametrised import owners
@@ -25,14 +28,10 @@ from lessen.zoo import residual
 DEPTHS = (8, 20, 32)
 SLACK = 0.01
 
-SEQUENTIAL = {
-    "PruneByReconstruction": "each layer is solved on what the layers before it give then: a pass for each layer",
-    "QuantizeWeights": "the same, for Gptq",
-    "QuantizeWeights1": "the same, for Awq",
-    "Quantize2": "rounding is learned layer by layer",
-}
-LINEAR = {name: each for name, each in exported().items() if name not in SEQUENTIAL}
+LINEAR = exported()
 LINEAR["QuantizeWeights, nearest"] = QuantizeWeights(group=4)
+LINEAR["Quantize, Brecq"] = Quantize(rounding=Brecq(steps=2))
+LINEAR["Quantize, QDrop"] = Quantize(rounding=QDrop(steps=2))
 
 
 def context() -> Context:
@@ -52,10 +51,12 @@ def calls_of(work: Callable[[], Any]) -> int:
 
     known = sys.getprofile()
     sys.setprofile(seen)
+    threading.setprofile(seen)  # threads that start from here on
     try:
         with no_collection():  # the collector calls back functions of Python, whenever it likes
             work()
     finally:
+        threading.setprofile(None)  # type: ignore[arg-type]
         sys.setprofile(known)
     return count
 
@@ -89,6 +90,19 @@ def walk_for_each_layer(network: nn.Module) -> None:
 def replace_one_by_one(network: nn.Module) -> None:
     for _, norm in foldable(network, context().inputs):
         set_module(network, norm, nn.Identity())
+
+
+def test_a_pass_for_each_layer_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted error: what sequential operations did."""
+    go = Walk.go
+
+    def anew(self: Walk[Any], wanted: Any) -> list[Any]:
+        self._stale = True
+        return go(self, wanted)
+
+    monkeypatch.setattr(Walk, "go", anew)
+    operation, given = LINEAR["PruneByReconstruction"], context()
+    assert bend(lambda network: operation.plan(network, given)) > 5 * SLACK
 
 
 @pytest.mark.parametrize("work", [walk_for_each_layer, replace_one_by_one])

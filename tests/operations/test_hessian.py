@@ -72,7 +72,8 @@ def test_memory_is_bounded_and_the_sum_is_the_same(monkeypatch: pytest.MonkeyPat
     whole = gram_of(model, layers, batches(x), device=CPU)
     monkeypatch.setattr(module, "_LARGEST", 2000)
     sizes: list[int] = []
-    module.see_inputs(model, layers, batches(x), lambda _, piece: sizes.append(piece.inputs.numel()), device=CPU)
+    with module.InputsOfLayers(model, [layer.name for layer in layers], [x], device=CPU) as walk:
+        walk.see_all(lambda _, piece: sizes.append(piece.inputs.numel()))
     assert len(sizes) > 2
     assert max(sizes) <= 2000
     parts = gram_of(model, layers, batches(x), device=CPU)

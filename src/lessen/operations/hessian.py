@@ -15,7 +15,6 @@ Shapes: G blocks, R rows, P inputs of a layer (examples times positions), I numb
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,11 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core import Batch, Inputs
-from lessen.core.data import call, map_inputs
+from lessen.core.data import map_inputs
 from lessen.core.errors import PlanError
 from lessen.functional.unfold import unfold
+from lessen.operations.walk import Walk, Walker
 from lessen.surgery.attention import open_attention
-from lessen.surgery.calls import Place, Watch
+from lessen.surgery.calls import Place
 from lessen.surgery.copying import copy_network
 from lessen.surgery.masks import bake_masks
 from lessen.surgery.parametrised import Owners, stored
@@ -103,7 +103,6 @@ def layers_of(model: nn.Module, inputs: Inputs, names: Iterable[str]) -> dict[st
         inputs: Example inputs.
         names: Of parameters, as "layer1.weight"; a tied one by one of its names.
     """
-    wanted = list(names)
     found: dict[str, Layer] = {}
 
     def see(name: str, piece: Piece) -> None:
@@ -112,70 +111,125 @@ def layers_of(model: nn.Module, inputs: Inputs, names: Iterable[str]) -> dict[st
         found[name] = Layer(name=name, blocks=blocks, calls=1 if known is None else known.calls + 1)
 
     place = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    _look(model, wanted, [map_inputs(inputs, lambda value: value.to(place))], see, device=place, whole=True)
+    with InputsOfLayers(model, names, [inputs], device=place, whole=True) as walk:
+        walk.see_all(see)
     return found
 
 
-def see_inputs(
-    model: nn.Module,
-    layers: Sequence[Layer],
-    batches: Iterable[Batch],
-    see: Callable[[str, Piece], None],
-    *,
-    device: torch.device,
-) -> None:
-    """Run batches through a network, and show what some of its weights are multiplied with.
+class InputsOfLayers(Walk["_Look"]):
+    """Shows what some weights of a network are multiplied with, one after another, while they are changed.
 
-    Each pass ends where the last of these layers has been seen. Memory is bounded: large inputs come in several pieces.
+        with InputsOfLayers(model, layers, batches, device=device) as inputs:
+            for name, layer in layers.items():
+                gram = inputs.gram(layer)
+                ...                         # change the weight of `model`
+                inputs.changed([name])      # what is behind it sees the new one
+
+    The network runs in eval mode, as a copy. A pass ends where the last of the weights has been seen, and waits there.
+    Memory is bounded: large inputs come in several pieces. For what waits, see `lessen.operations.walk`.
 
     Args:
-        model: The network; it is not changed, and runs in eval mode.
-        layers: Which weights; from `layers_of`.
+        model: The network; only its owner changes it.
+        names: Of weights; from `layers_of`.
         batches: Calibration examples.
-        see: Called with the name of a weight and a piece of its inputs.
         device: Where to compute.
-
-    Raises:
-        PlanError: there is no batch.
+        whole: Whether all inputs of a call come in one piece.
     """
-    calls = sum(layer.calls for layer in layers)
-    inputs = (batch.inputs for batch in batches)
-    if not _look(model, [layer.name for layer in layers], inputs, see, device=device, calls=calls):
-        raise PlanError(
-            "This method needs calibration batches to observe the inputs of layers, and the context has none."
-        )
+
+    def __init__(
+        self,
+        model: nn.Module,
+        names: Iterable[str],
+        batches: Iterable[Inputs],
+        *,
+        device: torch.device,
+        whole: bool = False,
+    ) -> None:
+        self.names = list(names)
+        super().__init__([map_inputs(inputs, lambda value: value.to(device)) for inputs in batches], self.names)
+        self._model, self._device, self.whole = model, device, whole
+        self.weights: dict[str, str] = {}
+        self.show: Callable[[str, Piece], None] = _ignore
+        self.calls = 0
+
+    def prepare(self) -> nn.Module:
+        places = Owners(self._model)
+        for name in self.names:
+            path, _, last = name.rpartition(".")
+            tensor = stored(self._model.get_submodule(path), last)
+            self.weights |= {owner_path: name for owner_path, _, its in places.of(tensor) if its == last}
+        self._runs = open_attention(bake_masks(copy_network(self._model)).to(self._device)).eval()
+        return self._runs
+
+    def watch(self, model: nn.Module, inputs: Inputs) -> _Look:
+        return _Look(self, model, inputs)
+
+    def see(self, layer: Layer, see: Callable[[str, Piece], None]) -> None:
+        """Show the inputs of one weight, piece by piece, batch by batch.
+
+        Args:
+            layer: From `layers_of`.
+            see: Called with the name of the weight and a piece of its inputs.
+
+        Raises:
+            PlanError: there is no batch.
+        """
+        self.show, self.calls = see, layer.calls
+        if not self.go(layer.name):
+            raise PlanError(
+                "This method needs calibration batches to observe the inputs of layers, and the context has none."
+            )
+
+    def see_all(self, see: Callable[[str, Piece], None]) -> None:
+        """Show the inputs of all weights, in the order in which they multiply."""
+        self.show, self.calls = see, 0
+        self.go(None)
+
+    def gram(self, layer: Layer) -> Gram:
+        """H of one weight, on the device; as `see`. Eight bytes times G I I."""
+        sums: dict[tuple[int, int], tuple[Tensor, Tensor, int]] = {}
+
+        def see(name: str, piece: Piece) -> None:
+            for number, inputs_PI in enumerate(piece.inputs.double(), start=piece.first):
+                key = (piece.blocks, number)
+                gram_II, sum_I, count = inputs_PI.T @ inputs_PI, inputs_PI.sum(0), len(inputs_PI)
+                if key in sums:
+                    before = sums[key]
+                    gram_II, sum_I, count = before[0].add_(gram_II), before[1].add_(sum_I), before[2] + count
+                sums[key] = gram_II, sum_I, count
+
+        self.see(layer, see)
+        return _join(layer, sums)
+
+    def changed(self, names: Iterable[str]) -> None:
+        for name in (names := list(names)):
+            path, _, last = name.rpartition(".")
+            new, runs = (stored(model.get_submodule(path), last) for model in (self._model, self._runs))
+            with torch.no_grad():
+                runs.copy_(new)
+        super().changed(names)
 
 
 def gram_of(
     model: nn.Module, layers: Sequence[Layer], batches: Iterable[Batch], *, device: torch.device
 ) -> dict[str, Gram]:
-    """H of some layers, by the name of the weight, on `device`; as `see_inputs`. Eight bytes times G I I for each."""
-    sums: dict[tuple[str, int, int], tuple[Tensor, Tensor, int]] = {}
+    """H of some layers of a network that does not change meanwhile, by the name of the weight, on `device`.
 
-    def see(name: str, piece: Piece) -> None:
-        for number, inputs_PI in enumerate(piece.inputs.double(), start=piece.first):
-            key = (name, piece.blocks, number)
-            gram_II, sum_I, count = inputs_PI.T @ inputs_PI, inputs_PI.sum(0), len(inputs_PI)
-            if key in sums:
-                before = sums[key]
-                gram_II, sum_I, count = before[0].add_(gram_II), before[1].add_(sum_I), before[2] + count
-            sums[key] = gram_II, sum_I, count
-
-    see_inputs(model, layers, batches, see, device=device)
-    return {layer.name: _join(layer, sums) for layer in layers}
+    Raises:
+        PlanError: there is no batch.
+    """
+    inputs = [batch.inputs for batch in batches]
+    with InputsOfLayers(model, [layer.name for layer in layers], inputs, device=device) as walk:
+        return {layer.name: walk.gram(layer) for layer in layers}
 
 
-def _join(layer: Layer, sums: Mapping[tuple[str, int, int], tuple[Tensor, Tensor, int]]) -> Gram:
+def _join(layer: Layer, sums: Mapping[tuple[int, int], tuple[Tensor, Tensor, int]]) -> Gram:
     """The sums of each block; what was seen of larger blocks counts for each of those inside."""
     grams: list[Tensor] = []
     totals: list[Tensor] = []
     counts: list[int] = []
     for number in range(layer.blocks):
-        mine = [
-            found
-            for (name, blocks, block), found in sums.items()
-            if name == layer.name and number * blocks // layer.blocks == block
-        ]
+        mine = [found for (blocks, block), found in sums.items() if number * blocks // layer.blocks == block]
         if not mine:
             raise PlanError(f"{layer.name} received no input on the calibration batches. Exclude it.")
         grams.append(torch.stack([found[0] for found in mine]).sum(0) if len(mine) > 1 else mine[0][0])
@@ -185,53 +239,57 @@ def _join(layer: Layer, sums: Mapping[tuple[str, int, int], tuple[Tensor, Tensor
     return Gram(gram=gram_GII, sum=torch.stack(totals), count=torch.tensor(counts))
 
 
-class _Enough(Exception):  # noqa: N818  (not an error: the rest of the pass is not needed)
-    """Everything that was wanted has been seen."""
+def _ignore(name: str, piece: Piece) -> None:
+    """Nobody asks for inputs."""
 
 
-class _Look(Watch):
-    """Shows the inputs of weights while a network runs."""
+class _Look(Walker):
+    """Shows the inputs of weights while a network runs, and waits where it has shown all of the one that is wanted."""
 
-    def __init__(
-        self, model: nn.Module, weights: Mapping[str, str], see: Callable[[str, Piece], None], *, whole: bool
-    ) -> None:
-        super().__init__(model)
+    def __init__(self, walk: InputsOfLayers, model: nn.Module, inputs: Inputs) -> None:
+        super().__init__(walk, model, inputs)
+        self._layers = walk
         self._modules = dict(model.named_modules())
-        self._weights = weights
-        self._see = see
-        self._whole = whole
         self._parts: Counter[str] = Counter()
-        self.keep_NL: Tensor | None = None
-        self.left = -1
+        self._seen: Counter[str] = Counter()
+        self._keep_NL = _keep(inputs)
 
     def function(self, place: Place, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        name = self._weights.get(place.path)
+        name = self._layers.weights.get(place.path)
         if name is not None and (place.op == "linear" or place.op in _CONVOLUTIONS):
             given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
             full = getattr(self._modules[place.path], name.rpartition(".")[2])
             if given["weight"].shape[1:] == full.shape[1:]:
-                blocks = full.shape[0] // given["weight"].shape[0]
-                pieces = self._linear(place, given, blocks) if place.op == "linear" else self._convolution(place, given)
-                for piece in pieces:
-                    self._see(name, piece)
-                self.left -= 1
-                if self.left == 0:
-                    raise _Enough
-        return run(*args, **kwargs)
+                self._multiplies(name, place, given, full.shape[0] // given["weight"].shape[0])
+        return super().function(place, run, args, kwargs)
 
-    def _linear(self, place: Place, given: dict[str, Any], blocks: int) -> Iterator[Piece]:
+    def _multiplies(self, name: str, place: Place, given: dict[str, Any], blocks: int) -> None:
         # An attention with several inputs multiplies with a part of its packed projection for each, in their order.
         first = self._parts[place.path] % blocks
         self._parts[place.path] += blocks > 1
+        if self._layers.wanted in {None, name}:
+            pieces = self._linear(given, first, blocks) if place.op == "linear" else self._convolution(place, given)
+            for piece in pieces:
+                self._layers.show(name, piece)
+            self._seen[name] += 1
+        self.past.add(name)
+        if self._seen[name] == self._layers.calls and self._layers.wanted == name:
+            if not self.shares(given["weight"], name):
+                self.read.add(name)
+            self.halt()
+        if name in self._layers.waiting:
+            self.read.add(name)
+
+    def _linear(self, given: dict[str, Any], first: int, blocks: int) -> Iterator[Piece]:
         inputs_PI = self._counting(given["input"])
-        size = len(inputs_PI) if self._whole else _LARGEST // inputs_PI.shape[1]
+        size = len(inputs_PI) if self._layers.whole else _LARGEST // inputs_PI.shape[1]
         for part_PI in inputs_PI.split(max(1, size)):
             yield Piece(inputs=part_PI.unsqueeze(0), first=first, blocks=blocks)
 
     def _convolution(self, place: Place, given: dict[str, Any]) -> Iterator[Piece]:
         axes, kernel, groups = _CONVOLUTIONS[place.op], given["weight"].shape[2:], given.get("groups", 1)
         inputs = given["input"] if given["input"].ndim == axes + 2 else given["input"].unsqueeze(0)
-        size = len(inputs) if self._whole else _LARGEST // (inputs[:1].numel() * math.prod(kernel))
+        size = len(inputs) if self._layers.whole else _LARGEST // (inputs[:1].numel() * math.prod(kernel))
         padding: Any = given.get("padding", 0)
         for part in inputs.split(max(1, size)):
             patches_GPI = unfold(
@@ -246,40 +304,10 @@ class _Look(Watch):
 
     def _counting(self, inputs: Tensor) -> Tensor:
         """The inputs of a linear layer that count, shape (P, I)."""
-        keep_NL = self.keep_NL
+        keep_NL = self._keep_NL
         if keep_NL is not None and inputs.shape[:-1] in {keep_NL.shape, (keep_NL.numel(),)}:
             return inputs[keep_NL.view(inputs.shape[:-1])]
         return inputs.reshape(-1, inputs.shape[-1])
-
-
-def _look(
-    model: nn.Module,
-    names: Sequence[str],
-    batches: Iterable[Inputs],
-    see: Callable[[str, Piece], None],
-    *,
-    device: torch.device,
-    calls: int = -1,
-    whole: bool = False,
-) -> int:
-    """Run the batches; how many there were."""
-    weights: dict[str, str] = {}
-    places = Owners(model)
-    for name in names:
-        path, _, last = name.rpartition(".")
-        tensor = stored(model.get_submodule(path), last)
-        weights |= {owner_path: name for owner_path, _, its in places.of(tensor) if its == last}
-    own = open_attention(bake_masks(copy_network(model)).to(device)).eval()
-    count = 0
-    for inputs in batches:
-        count += 1
-        here = map_inputs(inputs, lambda value: value.to(device))
-        with torch.no_grad(), _Look(own, weights, see, whole=whole) as look:
-            look.left = calls
-            look.keep_NL = _keep(here)
-            with contextlib.suppress(_Enough):
-                call(own, here)
-    return count
 
 
 def _keep(inputs: Inputs) -> Tensor | None:

@@ -21,19 +21,20 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lessen.core.errors import PlanError
+from lessen.operations.pausing import ThreadWatch
 from lessen.operations.quantize.edges import LAYERS
 from lessen.operations.quantize.fake import quantize_weight
 from lessen.operations.quantize.found import quantize_dynamically
 from lessen.operations.quantize.grids import Grid, Grids
 from lessen.operations.quantize.target import SAFE, adds_no_pairs
-from lessen.surgery.calls import Place, Watch, floating
+from lessen.surgery.calls import Place, floating
 from lessen.surgery.modules import get_module
 
 GRIDS = "grids"
 N = TypeVar("N", bound=nn.Module)
 
 
-class Rounding(Watch):
+class Rounding(ThreadWatch):
     """Rounds what passes the sites of a network that have a grid."""
 
     def __init__(self, model: nn.Module, grids: Grids) -> None:

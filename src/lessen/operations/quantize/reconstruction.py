@@ -9,17 +9,17 @@ Shapes: N examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from lessen.core.contracts import Context
-from lessen.core.data import call, map_inputs
+from lessen.core.data import map_inputs
 from lessen.core.errors import PlanError
 from lessen.core.seeds import generator
 from lessen.operations.quantize.fake import along
@@ -28,6 +28,7 @@ from lessen.operations.quantize.network import GRIDS, Rounding
 from lessen.operations.quantize.rounding import Learning, indecision, power_at, soft, soft_inverse
 from lessen.operations.quantize.stepped import positive
 from lessen.operations.quantize.units import Unit, clamped, free_layers, units_of
+from lessen.operations.quantize.visits import Visits, slopes
 from lessen.operations.values import put_values, write_value
 from lessen.surgery.calls import Trace, floating
 from lessen.surgery.copying import copy_network
@@ -76,12 +77,23 @@ def reconstruct(
     found = Reconstructed()
     inputs = map_inputs(context.inputs, lambda value: value.to(context.device))
     layers, found.left = free_layers(full, inputs, seen, work)
-    for unit in units_of(full, seen, layers, rounding):
-        weights, share = _Problem(full, work, unit, rounding, context).learn()
-        found.gains |= dict.fromkeys(unit.layers, max(0.0, 100 * (1 - share)))
-        if share < 1:
-            found.weights |= weights
-            put_values(work, {f"{path}.weight": write_value(weight) for path, weight in weights.items()})
+    units = units_of(full, seen, layers, rounding)
+    felt = slopes(full, units, context) if rounding.fisher else None
+    rounded, whole = Visits(work, units, context, changing=True), Visits(full, units, context, changing=False)
+    with rounded, whole:
+        for unit in units:
+            given = rounded.arguments(unit)
+            given_full = whole.arguments(unit) if rounding.drop > 0 else None
+            targets, squares = (whole.outputs(unit), None) if felt is None else next(felt)
+            problem = _Problem(
+                work, unit, rounding, context.seed, given=given, given_full=given_full, targets=targets, squares=squares
+            )
+            weights, share = problem.learn()
+            found.gains |= dict.fromkeys(unit.layers, max(0.0, 100 * (1 - share)))
+            if share < 1:
+                found.weights |= weights
+                put_values(work, {f"{path}.weight": write_value(weight) for path, weight in weights.items()})
+            rounded.changed(unit.weights)
     return found
 
 
@@ -111,7 +123,9 @@ class _Softly(Rounding):
     def __init__(
         self, model: nn.Module, unit: Unit, weights: dict[str, Tensor], drop: Callable[[Tensor], Tensor] | None
     ) -> None:
-        super().__init__(model, getattr(model, GRIDS))
+        # Only the unit runs, so only its modules are looked for, under the names that they have in the network.
+        super().__init__(get_module(model, unit.path), getattr(model, GRIDS))
+        self._names = {key: ".".join(filter(None, (unit.path, name))) for key, name in self._names.items()}
         self._unit, self._weights, self._drop = unit, weights, drop
 
     def weight(self, path: str, limit: int, weight: Tensor, *, axis: int) -> Tensor:
@@ -143,15 +157,23 @@ def mixed(value: Any, rounded: Any, drop: Callable[[Tensor], Tensor]) -> Any:
 class _Problem:
     """The learning of one unit."""
 
-    def __init__(self, full: nn.Module, work: nn.Module, unit: Unit, rounding: Learning, context: Context) -> None:
+    def __init__(
+        self,
+        work: nn.Module,
+        unit: Unit,
+        rounding: Learning,
+        seed: int,
+        *,
+        given: Any,
+        given_full: Any,
+        targets: list[Tensor],
+        squares: list[Tensor] | None = None,
+    ) -> None:
         self.work, self.unit, self.rounding = work, unit, rounding
-        self.given = _joined([_given(work, unit.path, inputs) for inputs in _inputs(context)])
-        dropping = rounding.drop > 0
-        self.given_full = _joined([_given(full, unit.path, each) for each in _inputs(context)]) if dropping else None
-        self.targets, slopes = _targets(full, unit, rounding, context)
-        self.weights = None if slopes is None else damped(slopes, rounding.damping)
+        self.given, self.given_full, self.targets = given, given_full, targets
+        self.weights = None if squares is None else damped(squares, rounding.damping)
         self.count = len(self.targets[0])
-        self.random = generator(context.seed, "rounding", unit.path)
+        self.random = generator(seed, "rounding", unit.path)
 
     def error(self, index_N: Tensor, of: dict[str, Tensor], *, dropping: bool = False) -> Tensor:
         """The squared error of what the unit gives, mean over examples, with these weights in place."""
@@ -203,85 +225,6 @@ def damped(squares: Sequence[Tensor], damping: float) -> list[Tensor]:
     """Weights as multiples of their mean over all tensors, and `damping` added; without any slope, all 1."""
     mean = sum(float(square.sum()) for square in squares) / sum(square.numel() for square in squares)
     return [square / mean + damping if mean > 0 else torch.ones_like(square) for square in squares]
-
-
-def _inputs(context: Context) -> Iterator[Any]:
-    for batch in context.calibration:
-        yield batch.to(context.device).inputs
-
-
-class _EnoughError(Exception):
-    """What was wanted has been seen."""
-
-
-def _given(model: nn.Module, path: str, inputs: Any) -> Any:
-    """The arguments that a module gets in a run of the network, positional and by keyword."""
-    seen: list[Any] = []
-
-    def look(module: nn.Module, args: Any, kwargs: Any) -> None:
-        seen.append((args, kwargs))
-        raise _EnoughError
-
-    hook = get_module(model, path).register_forward_pre_hook(look, with_kwargs=True)
-    try:
-        with torch.no_grad():
-            call(model, inputs)
-    except _EnoughError:
-        pass
-    finally:
-        hook.remove()
-    return seen[0]
-
-
-def _targets(
-    full: nn.Module, unit: Unit, rounding: Learning, context: Context
-) -> tuple[list[Tensor], list[Tensor] | None]:
-    """What a unit gives in full precision, and the squared gradient of the loss there, tensor by tensor."""
-    outputs: list[list[Tensor]] = []
-    weights: list[list[Tensor]] = []
-    for batch in context.calibration:
-        here = batch.to(context.device)
-        seen: list[Any] = []
-
-        def look(module: nn.Module, args: Any, output: Any, seen: list[Any] = seen) -> Any:
-            seen.append(output)
-            if not rounding.fisher:
-                raise _EnoughError
-            # A copy goes on, so that what writes in place does not reach what was seen.
-            return tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, output)
-
-        hook = get_module(full, unit.path).register_forward_hook(look)
-        said = None
-        try:
-            with torch.set_grad_enabled(rounding.fisher):
-                said = call(full, here.inputs)
-        except _EnoughError:
-            pass
-        finally:
-            hook.remove()
-        leaves = list(floating(seen[0]))
-        if rounding.fisher:
-            assert here.labels is not None
-            slopes = torch.autograd.grad(context.losses(said, here.labels).sum(), leaves, allow_unused=True)
-            pairs = zip(slopes, leaves, strict=True)
-            weights.append([torch.zeros_like(leaf) if slope is None else slope.square() for slope, leaf in pairs])
-        outputs.append([clamped(leaf.detach(), unit.clip) for leaf in leaves])
-    joined = [torch.cat(parts) for parts in zip(*outputs, strict=True)]
-    return joined, [torch.cat(parts) for parts in zip(*weights, strict=True)] if weights else None
-
-
-def _joined(parts: Sequence[Any]) -> Any:
-    """The arguments of several batches as those of one: tensors along their first axis."""
-    sizes = [next((len(leaf) for leaf in tree_leaves(part) if isinstance(leaf, Tensor)), 0) for part in parts]
-
-    def one(*leaves: Any) -> Any:
-        along_examples = all(
-            isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == size
-            for leaf, size in zip(leaves, sizes, strict=True)
-        )
-        return torch.cat(leaves) if along_examples else leaves[0]
-
-    return tree_map(one, *parts)
 
 
 def _taken(arguments: Any, index_N: Tensor, count: int) -> Any:

@@ -15,7 +15,7 @@ from lessen.operations.quantize.grids import Grids
 from lessen.operations.quantize.network import GRIDS
 from lessen.operations.quantize.observing import own_parameters
 from lessen.operations.quantize.rounding import Learning
-from lessen.surgery.calls import Trace
+from lessen.surgery.calls import Call, Trace
 from lessen.surgery.modules import get_module
 from lessen.surgery.parametrised import Owners, stored
 
@@ -36,6 +36,11 @@ class Unit:
     layers: tuple[str, ...]
     clip: tuple[float | None, float | None] = (None, None)
 
+    @property
+    def weights(self) -> list[str]:
+        """The names of the weights of its layers."""
+        return [f"{layer}.weight" if layer else "weight" for layer in self.layers]
+
 
 def units_of(model: nn.Module, seen: Trace, layers: Sequence[str], rounding: Learning) -> list[Unit]:
     """The units that these layers fall into, in the order in which they run."""
@@ -43,7 +48,8 @@ def units_of(model: nn.Module, seen: Trace, layers: Sequence[str], rounding: Lea
     members: dict[str, list[str]] = {}
     for layer in layers:
         members.setdefault(_block(model, seen, layer, joined, rounding), []).append(layer)
-    return [Unit(path, tuple(found), _clip_behind(model, seen, path)) for path, found in members.items()]
+    clips = _Clips(model, seen)
+    return [Unit(path, tuple(found), clips.behind(path)) for path, found in members.items()]
 
 
 def _block(model: nn.Module, seen: Trace, layer: str, joined: set[str], rounding: Learning) -> str:
@@ -62,17 +68,27 @@ def clamped(value: Tensor, clip: tuple[float | None, float | None]) -> Tensor:
     return value if clip == (None, None) else value.clamp(*clip)
 
 
-def _clip_behind(model: nn.Module, seen: Trace, path: str) -> tuple[float | None, float | None]:
-    for one in seen.calls:
-        if one.site == path and one.outputs[0] not in seen.outputs:
-            readers = seen.consumers().get(one.outputs[0], [])
-            if len(readers) != 1:
-                return None, None
-            module = get_module(model, readers[0].path)
-            if readers[0].op == "hardtanh" and isinstance(module, nn.Hardtanh):  # nn.ReLU6 is one
-                return module.min_val, module.max_val
-            return _CLIPS.get(readers[0].op, (None, None))
-    return None, None
+class _Clips:
+    """What clamps the outputs of modules at once behind them."""
+
+    def __init__(self, model: nn.Module, seen: Trace) -> None:
+        self._model, self._outputs, self._readers = model, set(seen.outputs), seen.consumers()
+        self._calls: dict[str, list[Call]] = {}
+        for one in seen.calls:
+            self._calls.setdefault(one.site, []).append(one)
+
+    def behind(self, path: str) -> tuple[float | None, float | None]:
+        """The range that what a module gives is clamped to."""
+        for one in self._calls.get(path, ()):
+            if one.outputs[0] not in self._outputs:
+                readers = self._readers.get(one.outputs[0], [])
+                if len(readers) != 1:
+                    return None, None
+                module = get_module(self._model, readers[0].path)
+                if readers[0].op == "hardtanh" and isinstance(module, nn.Hardtanh):  # nn.ReLU6 is one
+                    return module.min_val, module.max_val
+                return _CLIPS.get(readers[0].op, (None, None))
+        return None, None
 
 
 def free_layers(full: nn.Module, inputs: Inputs, seen: Trace, work: nn.Module) -> tuple[list[str], dict[str, str]]:

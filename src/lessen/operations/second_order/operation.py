@@ -18,7 +18,7 @@ from lessen.core.errors import PlanError
 from lessen.functional.quadratic import damped, on_support, quadratic_error
 from lessen.functional.shapes import wide
 from lessen.operations.allocation import Allocation, Uniform
-from lessen.operations.hessian import Gram, gram_of, layers_of, rows_of
+from lessen.operations.hessian import Gram, InputsOfLayers, layers_of, rows_of
 from lessen.operations.pattern import Pattern
 from lessen.operations.prune_weights import PrunedWeights, check_share, fitting, masks_of
 from lessen.operations.prune_weights.scoring import without_pruned
@@ -64,8 +64,9 @@ class PruneByReconstruction:
         row="operations / unstructured pruning",
         paper="arXiv:2301.00774, arXiv:2208.11580, arXiv:2306.11695, arXiv:2406.07831",
         says="Each layer is pruned using its inputs, so that its outputs change as little as possible; no training.",
-        costs="For each layer a pass over the calibration examples up to it, and work of inputs^3. The shipped file "
-        "is as with PruneWeights: no time and no bytes are saved by zeros alone, N:M included.",
+        costs="One pass over the calibration examples, one more for each layer that is called several times, and work "
+        "of inputs^3 for each layer. Memory holds the activations of all examples at one layer. The shipped file is as "
+        "with PruneWeights: no time and no bytes are saved by zeros alone, N:M included.",
         fails_when="There are few calibration examples for the width of the layers (the fit then overfits them), or "
         "so many weights are removed that only training can repair the loss.",
         differs="Sequential: inputs are computed by the layers that are already pruned. Weights are refit by least "
@@ -105,19 +106,22 @@ class PruneByReconstruction:
         own, errors, values = copy_network(model), {}, {}
         owners = Owners(own)
         how = dataclasses.replace(self, method=Smallest(), refit=False) if context.rehearsal else self
-        for name, layer in layers.items():
-            gram = gram_of(own, [layer], context.calibration, device=context.device)[name]
-            path, _, last = name.rpartition(".")
-            module = own.get_submodule(path)
-            mask = mask_of(module, last)
-            weight = getattr(module, last).detach().to(context.device)
-            kept, found = how.solve(weight, gram, pattern, counts[name], None if mask is None else mask.kept)
-            errors[name] = relative_error(weight, found, gram)
-            for _, owner, its in owners.of(stored(module, last)):
-                mask_parameter(owner, its, kept)
-            with torch.no_grad():
-                setattr(module, last, found.to(weight))
-            values[name] = write_value(stored(module, last))
+        batches = (batch.inputs for batch in context.calibration)
+        with InputsOfLayers(own, layers, batches, device=context.device) as inputs:
+            for name, layer in layers.items():
+                gram = inputs.gram(layer)
+                path, _, last = name.rpartition(".")
+                module = own.get_submodule(path)
+                mask = mask_of(module, last)
+                weight = getattr(module, last).detach().to(context.device)
+                kept, found = how.solve(weight, gram, pattern, counts[name], None if mask is None else mask.kept)
+                errors[name] = relative_error(weight, found, gram)
+                for _, owner, its in owners.of(stored(module, last)):
+                    mask_parameter(owner, its, kept)
+                with torch.no_grad():
+                    setattr(module, last, found.to(weight))
+                values[name] = write_value(stored(module, last))
+                inputs.changed([name])
         now = masks_of(own)
         pruned = PrunedWeights(
             masks={name: text for name, text in now.masks.items() if name in layers},

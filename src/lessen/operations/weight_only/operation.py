@@ -13,11 +13,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from annotated_types import Ge, Le
-from torch import nn
+from torch import Tensor, nn
 
 from lessen.core import Card, Context, Where, check_where, matches, settings
 from lessen.core.errors import PlanError, did_you_mean
-from lessen.operations.hessian import Layer, gram_of, layers_of, rows_of
+from lessen.operations.hessian import InputsOfLayers, layers_of, rows_of
 from lessen.operations.layer_bits import LayerBits, bits_by_name
 from lessen.operations.prune_weights.candidates import other_matrices, prunable
 from lessen.operations.weight_only.awq import Awq
@@ -97,16 +97,20 @@ class QuantizeWeights:
         layers = layers_of(own, context.inputs, weights) if self.method.needs_inputs else {}
         values: dict[str, str] = {}
         groups, scaled = dict[str, int](), list[str]()
-        for name in [*layers, *(name for name in weights if name not in layers)]:
-            path, _, last = name.rpartition(".")
-            module = own.get_submodule(path)
-            one = dataclasses.replace(self, bits=bits[name])
-            coded = one._round(own, module, last, layers.get(name), context)
-            groups[name] = coded.group
-            scaled += [name] if coded.columns is not None else []
-            values |= values_of(name, coded)
-            # What comes behind sees the rounded weights.
-            stored(module, last).data = coded.weight().reshape(getattr(module, last).shape).to(stored(module, last))
+        batches = (batch.inputs for batch in context.calibration)
+        with InputsOfLayers(own, layers, batches, device=context.device) as inputs:
+            for name in [*layers, *(name for name in weights if name not in layers)]:
+                path, _, last = name.rpartition(".")
+                module = own.get_submodule(path)
+                one = dataclasses.replace(self, bits=bits[name])
+                layer = layers.get(name)
+                coded = one._round(module, last, None if layer is None else inputs.gram(layer).gram.cpu())
+                groups[name] = coded.group
+                scaled += [name] if coded.columns is not None else []
+                values |= values_of(name, coded)
+                # What comes behind sees the rounded weights.
+                stored(module, last).data = coded.weight().reshape(getattr(module, last).shape).to(stored(module, last))
+                inputs.changed([name] if layer is not None else [])
         shapes = {name: tuple(getattr(*weights[name]).shape) for name in groups}
         return QuantizedWeights(
             bits=self.bits,
@@ -118,19 +122,16 @@ class QuantizeWeights:
             left=left,
         )
 
-    def _round(self, model: nn.Module, module: nn.Module, last: str, layer: Layer | None, context: Context) -> Coded:
+    def _round(self, module: nn.Module, last: str, grams: Tensor | None) -> Coded:
         """The codes of one weight; of blocks of rows that see inputs of their own each by itself."""
         weight = getattr(module, last).detach()
-        weight_GRI = rows_of(weight, 1 if layer is None else layer.blocks).double().cpu()
+        weight_GRI = rows_of(weight, 1 if grams is None else len(grams)).double().cpu()
         mask = mask_of(module, last)
         kept_GRI = None if mask is None else rows_of(mask.kept, len(weight_GRI)).cpu()
         group = min(self.group or weight_GRI.shape[2], weight_GRI.shape[2])
         about: dict[str, Any] = {"bits": int(self.bits), "group": group, "symmetric": self.symmetric}
-        if self.method.needs_inputs and layer is None:
+        if self.method.needs_inputs and grams is None:
             return nearest(weight_GRI[0], **about)
-        grams = None
-        if layer is not None:
-            grams = gram_of(model, [layer], context.calibration, device=context.device)[layer.name].gram.cpu()
         made = []
         for block, weight_RI in enumerate(weight_GRI):
             kept_RI = None if kept_GRI is None else kept_GRI[block]
