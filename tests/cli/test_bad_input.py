@@ -226,3 +226,34 @@ def test_a_blocked_import_in_a_real_process(here: Path) -> None:
     done = command(here, "measure", "timm:resnet18", PYTHONPATH=str(here / "blocked"))
     assert done.returncode == 2
     assert "lessen[zoo]" in done.stderr
+
+
+def test_what_a_folder_or_a_run_is_called_does_not_steer_the_terminal(here: Path, lessen: Any) -> None:
+    name = "\x1b]0;x\x07\x9b2J\u202e"
+    for split, label in (("train", "cat"), ("test", name)):
+        (here / "images" / split / label).mkdir(parents=True)
+    said = lessen("measure", "zoo:mlp", "--data", "images")
+    fails(said, "\\x1b]0;x\\x07\\x9b2J\\u202e")
+    (here / "bad.yaml").write_text('network: zoo:mlp\ndata: Digits\nsteps: ["\\e[2J"]\n')
+    fails(lessen("run", "bad.yaml"))
+    assert not {"\x1b", "\x9b", "\x07", "\u202e"} & set(said.err)
+
+
+QUICK = {
+    "network": {"build": "zoo:mlp", "arguments": {"inputs": 64, "hidden": [4], "classes": 10}},
+    "data": "Digits",
+    "steps": ["Half"],
+    "deploy": {"runtimes": [], "rounds": 6},
+    "measuring": {"repeats": 6},
+}
+
+
+def test_records_do_not_steer_the_terminal(here: Path, lessen: Any) -> None:
+    (here / "small.yaml").write_text(yaml.safe_dump(QUICK))
+    assert lessen("run", "small.yaml", "--run", "run", "--quiet").code == 0
+    with (here / "run" / "records.jsonl").open("a") as stream:
+        stream.write('{"subject": "\\u001b[2J", "figure": "bytes", "value": 1.0, "unit": "B", "step": 9}\n')
+    said = lessen("resume", "run")
+    assert said.code == 0, said
+    assert "\\x1b[2J" in said.out
+    assert "\x1b" not in said.out + said.err

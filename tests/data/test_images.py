@@ -1,13 +1,14 @@
 """Folders of images: decoded ahead, held within bounds, refused where they are no files."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from lessen.core.ahead import ahead, loading_of
 from lessen.core.data import batches, examples_digest
@@ -57,7 +58,7 @@ def test_splits_share_what_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(images, "HELD", 20 * 90)
     opened: list[str] = []
     pil: Any = Image.open
-    monkeypatch.setattr(Image, "open", lambda path: (opened.append(str(path)), pil(path))[1])
+    monkeypatch.setattr(Image, "open", lambda path, **more: (opened.append(str(path)), pil(path, **more))[1])
     for name in ("train", "val", "test"):
         folder(tmp_path / name, count=4)
     data = load(tmp_path)
@@ -129,3 +130,53 @@ def test_the_digest_follows_names_sizes_bytes_and_settings(tmp_path: Path, monke
         name.write_bytes(bytes(reversed(name.read_bytes())))
     assert digest(mean=(0.0,) * 3, spread=(1.0,) * 3) == with_statistics
     assert fewer != first
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 6\n%%EndComments\n%%EOF\n"
+
+
+def test_postscript_is_not_handed_to_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow tells formats by their first bytes, and starts Ghostscript for PostScript."""
+    started: list[Any] = []
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given, **more: started.append(given))
+    root = folder(tmp_path)
+    for file in (root / "class1").iterdir():
+        file.write_bytes(POSTSCRIPT)
+    with pytest.raises(DataError, match=r"class1.*cannot be read"):
+        load(root)
+    assert not started
+
+
+def test_an_image_of_more_pixels_than_pillow_likes_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = folder(tmp_path) / "class0" / "large.png"
+    Image.new("RGB", (31, 32)).save(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30 * 30)
+    monkeypatch.setattr(Image.Image, "convert", None)
+    with (
+        warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+        pytest.raises(DataError, match="31 x 32 pixels"),
+    ):
+        images.decode(lambda i: Image.open(file), 0, name="large", size=(6, 6), channels=3)
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ImageFolder(folder=folder(tmp_path), mean=(0.0,) * 3, spread=(1.0,) * 3).load()
+    monkeypatch.setattr(images.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 3000}))
+    with pytest.raises(DataError, match=r"more than the free memory. Give size="):
+        list(batches(data.train, size=8))
+
+
+def test_the_mean_of_large_images_is_measured_on_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "AT_ONCE", 400, raising=False)
+    asked: list[int] = []
+    fetch = images.ImageExamples.fetch
+    monkeypatch.setattr(
+        images.ImageExamples, "fetch", lambda self, rows: (asked.append(len(rows)), fetch(self, rows))[1]
+    )
+    load(folder(tmp_path))
+    pixels = 3 * 6 * 5
+    assert max(asked) * pixels <= 400
+    assert sum(asked) * pixels <= 3 * 400

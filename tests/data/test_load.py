@@ -15,6 +15,7 @@ from lessen.core.data import batches
 from lessen.core.errors import DataError, MissingExtraError, SettingError
 from lessen.data import Arrays, Digits, FashionMNIST, HuggingFace, ImageFolder, load
 from lessen.data.fashion_mnist import read_idx
+from lessen.data.huggingface import _image
 
 
 def everything(data: Data) -> list[torch.Tensor]:
@@ -235,6 +236,9 @@ def test_arrays_of_objects_are_refused(tmp_path: Path) -> None:
         load(tmp_path / "q.npz")
 
 
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 6\n%%EndComments\n%%EOF\n"
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_hugging_face_from_disk(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
@@ -246,6 +250,14 @@ def test_hugging_face_from_disk(tmp_path: Path) -> None:
     data = HuggingFace(name=str(tmp_path / "pictures"), channels=1).load()
     assert data.classes == ("no", "yes")
     assert everything(data)[2].shape == (4, 1, 5, 5)
+    hostile = datasets.Dataset.from_dict(
+        {"image": [{"bytes": POSTSCRIPT, "path": None}] * 20, "label": [0, 1] * 10}, features=features
+    )
+    hostile.save_to_disk(str(tmp_path / "script"))
+    with pytest.raises(DataError, match=r"split of .* cannot be read \(cannot identify"):
+        HuggingFace(name=str(tmp_path / "script")).load()
+    with pytest.raises(DataError, match="no file https"):
+        _image({"bytes": None, "path": "https://example.com/x.png"})
     numbers = datasets.Dataset.from_dict({"x": rng.normal(size=(20, 3)).tolist(), "label": [0, 1] * 10})
     datasets.DatasetDict({"train": numbers, "test": numbers}).save_to_disk(str(tmp_path / "numbers"))
     made = load(f"huggingface:{tmp_path / 'numbers'}", limit=10)

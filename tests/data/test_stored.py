@@ -200,10 +200,10 @@ def test_npz_reads_what_is_asked_for(large: bool, tmp_path: Path, monkeypatch: p
     assert torch.equal(load((x, y)).example(9), load(tmp_path / "f.npz").example(9))
 
 
-def archive_of(header: bytes, content: bytes, **changed: int) -> bytes:
+def archive_of(header: bytes, content: bytes, *, kind: int = zipfile.ZIP_DEFLATED, **changed: int) -> bytes:
     """A `.npz` whose `x.npy` has this header; fields of its directory entry can be forged."""
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(stream, "w", kind) as archive:
         archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content)
         for name, value in changed.items():
             setattr(archive.infolist()[0], name, value)
@@ -223,6 +223,8 @@ HEADER = b"{'descr': '%s', 'fortran_order': False, 'shape': %s, }\n"
         archive_of(HEADER % (b"<f4", b"(9223372036854775807, 9223372036854775807)"), b"\0" * 16),
         archive_of(HEADER % (b"<f4", b"(4,)"), b"\0" * 16, flag_bits=1),
         archive_of(HEADER % (b"<f4", b"(4,)"), b"\0" * 16, compress_type=97),
+        archive_of(HEADER % (b"<f4", b"(4000000,)"), bytes(16_000_000), kind=zipfile.ZIP_LZMA),
+        archive_of(HEADER % (b"<f4", b"(4000000,)"), bytes(16_000_000), kind=zipfile.ZIP_BZIP2),
         archive_of(HEADER % (b"|O", b"(4,)"), b"\0" * 32),
         archive_of(HEADER % (b"<c8", b"(4,)"), b"\0" * 32),
         archive_of(HEADER % (b"<U1", b"(4,)"), b"\0" * 16),

@@ -2,6 +2,7 @@
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +129,41 @@ def test_external_data_of_an_onnx_file_counts(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(helper.make_model(graph), str(path), save_as_external_data=True, location="w.data", size_threshold=0)
     assert file_bytes(path) == path.stat().st_size + (tmp_path / "w.data").stat().st_size > 64 * 64 * 4
+
+
+def _linked(location: str) -> Any:
+    """A tensor whose numbers are in another file."""
+    import onnx
+
+    tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[4])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+@pytest.mark.parametrize("where", ["constant", "branch", "function", "sparse"])
+def test_parts_are_found_wherever_an_onnx_file_names_them(where: str, tmp_path: Path) -> None:
+    import onnx
+    from onnx import helper
+
+    path = tmp_path / "model.onnx"
+    for location, match in (("w.bin", "needs w.bin beside it"), ("../w.bin", "outside"), ("/dev/zero", "outside")):
+        node = helper.make_node("Constant", [], ["y"], value=_linked(location))
+        output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [4])
+        graph = helper.make_graph([node] if where == "constant" else [], "g", [], [output])
+        if where == "branch":
+            inner = helper.make_graph([node], "inner", [], [output])
+            graph.node.add(op_type="If", input=["c"], output=["y"]).attribute.add(
+                name="then_branch", type=onnx.AttributeProto.GRAPH
+            ).g.CopyFrom(inner)
+        elif where == "sparse":
+            graph.sparse_initializer.add().values.CopyFrom(_linked(location))
+        model = helper.make_model(graph)
+        if where == "function":
+            model.functions.add(name="f", domain="own").node.append(node)
+        path.write_bytes(model.SerializeToString())
+        with pytest.raises(NetworkError, match=match):
+            file_bytes(path)
 
 
 def test_no_such_file(tmp_path: Path) -> None:

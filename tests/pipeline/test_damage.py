@@ -191,10 +191,48 @@ def test_what_others_read_of_a_complete_run_is_named_where_it_is_damaged(
 BOMB = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else '1'}]" for i in range(8))
 
 
-@pytest.mark.parametrize("text", ["seed: 0x" + "f" * 5000, BOMB, "a: &a [*a]"], ids=["number", "aliases", "itself"])
+MERGED = "\n".join(
+    f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" if i else "a0: &a0 {x: 1}" for i in range(7)
+)
+HOSTILE = {
+    "number": "seed: 0x" + "f" * 5000,
+    "number to the base of 60": "seed: 1" + ":1" * 5000,
+    "aliases": BOMB,
+    "merged mappings": MERGED,
+    "itself": "a: &a [*a]",
+    "values": "steps: [" + "1," * 200_000 + "]",
+    "depth": "steps: " + "[" * 5000,
+    "length": "#" * (5 << 20),
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_a_recipe_that_is_larger_than_it_looks_is_refused(text: str, stopped: Path, tmp_path: Path) -> None:
     run = tmp_path / "larger"
     shutil.copytree(stopped, run)
     (run / "recipe.yaml").write_text(text)
-    with pytest.raises(RunError, match=r"recipe\.yaml, cannot be read \(it contains (a number of|more than)"):
+    with pytest.raises(RunError, match=r"recipe\.yaml, cannot be read \(.*(is too large|more than|deeper than|alias)"):
         RunFolder(run).read_recipe()
+
+
+def test_a_run_with_links_is_refused_before_anything_is_written_through_them(
+    stopped: Path, given: dict[str, Any], tmp_path: Path
+) -> None:
+    """A run from somebody else could lead to any file of its reader: `resume` appends to the log."""
+    mine = tmp_path / "mine.txt"
+    mine.write_text("as it was")
+    for name in ("log.jsonl", "checkpoints/new", "checkpoints/step-9", "checkpoints/.lock"):
+        run = tmp_path / "linked"
+        shutil.copytree(stopped, run)
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(mine)
+        with pytest.raises(RunError, match=f"{name} is a symbolic link"):
+            lessen.resume(run, **given)
+        shutil.rmtree(run)
+    assert mine.read_text() == "as it was"
+    beginning = RunFolder(tmp_path / "new")
+    beginning.checkpoints.mkdir(parents=True)
+    (beginning.checkpoints / ".lock").symlink_to(tmp_path / "made")
+    with pytest.raises(RunError, match="cannot be written"), beginning.locked():
+        pass
+    assert not (tmp_path / "made").exists()

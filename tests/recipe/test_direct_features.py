@@ -7,10 +7,10 @@ import jsonschema
 import pytest
 import yaml
 
+from lessen.core.documents import Loader
 from lessen.core.errors import RecipeError
 from lessen.knowledge import AsItIs, BottleneckBridge, NormalizedHint, OrthogonalBridge, SimilarityAttention, Whiten
 from lessen.recipe import read_recipe, schema, write_recipe
-from lessen.recipe.reader import Loader
 from lessen.schemes import Tap
 
 TEXT = """

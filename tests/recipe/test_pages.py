@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import io
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,35 @@ def test_only_generated_pages_of_methods_that_are_gone_are_taken_away(tmp_path: 
     assert (tmp_path / "mine.md").read_text() == "by hand"
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "nothing"])
+def test_what_is_no_page_is_neither_read_nor_taken_away(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.md")
+    (tmp_path / "folder.md").mkdir()
+    (tmp_path / "bytes.md").write_bytes(b"\xff\xfe")
+    write_pages(tmp_path)
+    assert len({"pipe.md", "folder.md", "bytes.md"} & {path.name for path in tmp_path.iterdir()}) == 3
+
+
+def test_evidence_cannot_put_tags_into_a_page(tmp_path: Path) -> None:
+    tag = "<script>alert(1)</script>"
+    row = {"says": tag, "figure": tag, "mean": 80.0, "spread": 0.5}
+    hint = {"method": "Hint", "claims": tag, "seen": tag, "use": tag, "rows": [row]}
+    file = tmp_path / "table.json"
+    file.write_text(json.dumps({"least": 0.8, "elsewhere": {"Regression": tag}, "variants": {"Hint": hint, tag: hint}}))
+    made = pages(read_evidence(file))
+    assert all("<script" not in made[name] for name in ("Hint.md", "Regression.md"))
+    assert made["Hint.md"].count("&lt;script&gt;") == 11
+
+
+FORGED = [
+    {"least": 0.8, "elsewhere": {}, "variants": []},
+    {"least": 0.8, "elsewhere": [], "variants": {}},
+    {"least": 0.8, "elsewhere": {}, "variants": {"x": {"method": "Hint"}}},
+    {"least": 0.8, "elsewhere": {"Hint": 3}, "variants": {}},
+    {"least": [], "elsewhere": {}, "variants": {}},
+]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "nothing", *map(json.dumps, FORGED)])
 def test_what_is_no_table_of_evidence_is_refused(text: Any, tmp_path: Path) -> None:
     file = tmp_path / "table.json"
     file.write_text(text)

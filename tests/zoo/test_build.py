@@ -1,9 +1,11 @@
 """Networks by name, weights from files, and everything that can be wrong with either."""
 
+import importlib
 import json
 import os
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,21 @@ def test_a_pickle_is_never_executed(tmp_path: Path, form: str) -> None:
     if form == "pickle":  # the twin: the planted code does run when it is unpickled
         pickle.loads(path.read_bytes())
         assert mark.is_dir()
+
+
+def test_a_checkpoint_that_is_larger_than_it_looks_is_refused(tmp_path: Path) -> None:
+    """`torch.load` unpacks compressed members: 10 MB of zeros become 10 GB."""
+    torch.save({"a": torch.zeros(100_000)}, tmp_path / "plain.pt")
+    read_weights(tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert torch.load(tmp_path / "w.pt", weights_only=True)["a"].shape == (100_000,)
+    with pytest.raises(WeightsError, match="it is compressed"):
+        read_weights(tmp_path / "w.pt")
 
 
 def test_a_pickled_network_says_how_to_convert(tmp_path: Path) -> None:
@@ -151,6 +168,39 @@ def test_transformers_from_a_folder_and_its_weights(tmp_path: Path) -> None:
     again = build(f"transformers:{tmp_path}", weights=tmp_path / "w.safetensors", seed=9)
     inputs = torch.randn(2, 1, 8, 8)
     assert torch.equal(again.eval()(inputs), made.eval()(inputs))
+
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"attn_implementation": "somebody/kernel"},
+        {"_attn_implementation": "somebody/kernel"},
+        {"_experts_implementation": "somebody/kernel"},
+        {"text_config": {"deep": [{"attn_implementation": {"": "somebody/kernel"}}]}},
+    ],
+)
+def test_a_configuration_that_names_kernels_of_the_hub_is_refused(asked: dict[str, Any], tmp_path: Path) -> None:
+    """transformers fetches and imports what is written there."""
+    with pytest.raises(NetworkError, match="nothing is fetched or executed"):
+        build("transformers:bert", **asked)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", **SIZES, **asked}))
+    for place in (tmp_path, tmp_path / "config.json"):
+        with pytest.raises(NetworkError, match=r"config.json: .*nothing is fetched or executed"):
+            build(f"transformers:{place}")
+
+
+def test_a_network_of_transformers_is_built_without_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = importlib.import_module("huggingface_hub")
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    kind = importlib.import_module("transformers").AutoModelForImageClassification
+    make, offline = kind.from_config, []
+    monkeypatch.setattr(kind, "from_config", lambda *a, **k: (offline.append(hub.is_offline_mode()), make(*a, **k))[1])
+    build("transformers:vit", image_size=8, patch_size=4, num_channels=1, attn_implementation="eager", **SIZES)
+    assert offline == [True]
+    assert not hub.is_offline_mode()
 
 
 def test_a_module_of_the_readers_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from lessen.cli.screen import say
+
 app = typer.Typer(
     name="lessen",
     help="Make a trained network smaller, and ship the evidence with the file.",
@@ -43,7 +45,7 @@ def _version(asked: bool) -> None:
     if asked:
         import lessen
 
-        typer.echo(f"lessen {lessen.__version__}")
+        say(f"lessen {lessen.__version__}")
         raise typer.Exit
 
 
@@ -87,7 +89,7 @@ def resume(run: RunArgument, *, allow_import: Imports = False, device: Device = 
     complete = RunFolder(run).open().finished
     made = resume(run, allow_import=allow_import, progress=not quiet, device=device)
     if complete:
-        typer.echo(f"{run} is complete; there was nothing to do.")
+        say(f"{run} is complete; there was nothing to do.")
     _finish(made)
 
 
@@ -108,7 +110,7 @@ def load(
         raise RunError(f"--out needs example inputs, which {run} does not hold. Give the folder of the run.")
     made = load(run, allow_import=allow_import)
     console = Console(soft_wrap=True, highlight=False)
-    console.print(made, markup=False)
+    say(str(made))
     console.print(f"{count_parameters(made):,} parameters, {count_nonzero_parameters(made):,} of them not zero.")
     if target is not None:
         from lessen.deploy import export_pt2
@@ -132,11 +134,9 @@ def pack(
 
     made = pack(run, out=out, allow_import=allow_import)
     before = (RunFolder(run).step(0) / "network.safetensors").stat().st_size
-    typer.echo(f"Packed: {made.path}")
-    typer.echo(
-        f"{made.bytes:,} bytes; the network that came in has {before:,}, {before / made.bytes:.1f} times as many."
-    )
-    typer.echo(f'In Python: lessen.load("{made.path}")')
+    say(f"Packed: {made.path}")
+    say(f"{made.bytes:,} bytes; the network that came in has {before:,}, {before / made.bytes:.1f} times as many.")
+    say(f'In Python: lessen.load("{made.path}")')
 
 
 @app.command()
@@ -146,7 +146,7 @@ def report(run: RunArgument) -> None:
     from lessen.report import write_report
 
     RunFolder(run).open()
-    typer.echo(f"Report: {write_report(run)}")
+    say(f"Report: {write_report(run)}")
 
 
 @app.command()
@@ -212,7 +212,7 @@ def explain(
 
     found = explained(model, data, shape, weights=weights, pairs=argument or [])
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        say(json.dumps(found, indent=1))
     else:
         show_explanation(found, Console(highlight=False))
 
@@ -227,7 +227,7 @@ def schema(
 
     made = schema()
     if out is None:
-        typer.echo(json.dumps(made, indent=1))
+        say(json.dumps(made, indent=1))
     else:
         write_json(out, made)
 
@@ -247,7 +247,7 @@ def docs(
 
     table = evidence if evidence is not None else EVIDENCE if EVIDENCE.is_file() else None
     made = write_pages(out, None if table is None else read_evidence(table))
-    typer.echo(f"{len(made)} pages: {out}")
+    say(f"{len(made)} pages: {out}")
 
 
 def _start(recipe: Path, folder: Path, *, allow_import: bool, quiet: bool, device: str | None = None) -> None:
@@ -263,17 +263,17 @@ def _start(recipe: Path, folder: Path, *, allow_import: bool, quiet: bool, devic
 def _finish(made: Any) -> None:
     if os.environ.get("RANK", "0") != "0":  # torchrun started several processes: one of them says it
         return
-    typer.echo(str(made))
+    say(str(made))
     for record in made.records:
         if record.figure.startswith("target_") and record.value:  # the table's warnings name those that were missed
             name, told = record.figure.removeprefix("target_").replace("_", " "), record.detail
-            typer.echo(f"Target met: {name}, required {told['asked']:g}, measured {told['found']:.3g}")
-    typer.echo(f"\nReport: {made.report}")
+            say(f"Target met: {name}, required {told['asked']:g}, measured {told['found']:.3g}")
+    say(f"\nReport: {made.report}")
     verified = [record.file for record in made.records if record.figure == "verified" and record.value == 1]
     shipped = [made.run / file for file in verified if file is not None and Path(file).parent == Path()]
-    typer.echo(f"Files:  {' '.join(map(str, shipped)) or 'none passed verification; the report says why'}")
+    say(f"Files:  {' '.join(map(str, shipped)) or 'none passed verification; the report says why'}")
     if made.file is not None:
-        typer.echo(f"Recommended: {made.file}")
+        say(f"Recommended: {made.file}")
 
 
 def _free(folder: Path) -> Path:

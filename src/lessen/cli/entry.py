@@ -10,6 +10,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from lessen.cli.app import app
+from lessen.cli.screen import visible
 from lessen.core.errors import LessenError
 
 INTERRUPTED = 130
@@ -43,5 +44,5 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
 def _leave(error: Exception, said: str, words: Sequence[str]) -> NoReturn:
     if "--debug" in words:
         raise error
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"lessen: {said}", style="red", markup=False)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"lessen: {visible(said)}", style="red", markup=False)
     sys.exit(error.exit_code if isinstance(error, LessenError) else LessenError.exit_code)

@@ -45,6 +45,7 @@ def measured(
     """
     from lessen import measure
     from lessen.data import load
+    from lessen.measure.size import parts_of
     from lessen.zoo import build, check_classes
 
     arguments = dict(pair(text) for text in pairs)
@@ -54,6 +55,8 @@ def measured(
         if weights is not None or arguments:
             raise SettingError(f"{model} is a file; --weights and --set belong to a network, as zoo:residual.")
         task = None if data is None else load(data)
+        if path.suffix == ".onnx":
+            parts_of(path)  # before a runtime reads them
         program = _opened(path, threads, allow_import) if task is not None and path.suffix in RUNTIMES else None
         runtime = RUNTIMES.get(path.suffix, "none")
         return measure(path, task, run=program, runtime=runtime, batch_sizes=batches, threads=threads)

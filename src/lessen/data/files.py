@@ -71,6 +71,8 @@ def _read(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArra
         start, size = stream.tell(), math.prod(shape) * dtype.itemsize
         if start + size != info.file_size:
             raise ValueError(f"{info.filename} promises {size} bytes of numbers, but has {info.file_size - start}")
+        if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise ValueError(f"{info.filename} is compressed as NumPy does not")
         if info.compress_type == zipfile.ZIP_DEFLATED and info.file_size > info.compress_size * _DEFLATED_MOST:
             raise ValueError(f"{info.compress_size} bytes of {info.filename} cannot hold {info.file_size}")
         order: Any = "F" if fortran else "C"

@@ -12,7 +12,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from lessen.core.data import Data, View
 from lessen.core.errors import DataError, need
 from lessen.core.settings import settings
-from lessen.data.images import Channels, Held, ImageExamples, standardise
+from lessen.data.images import Channels, Held, ImageExamples, opened, standardise
 from lessen.data.split import Share, complete, split_name
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
@@ -79,9 +79,9 @@ class ImageFolder:
                 f"No images in {root}. Expected {root}/CLASS/*.png, one folder a class; "
                 f"known endings are {', '.join(sorted(SUFFIXES))}."
             )
-        pil = need("PIL.Image", "data")
+        need("PIL.Image", "data")
         labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(part) for part in found]))
-        return ImageExamples(lambda i: pil.open(files[i]), files, labels, self.size, self.channels, held, files=True)
+        return ImageExamples(lambda i: opened(files[i]), files, labels, self.size, self.channels, held, files=True)
 
 
 def _images(root: Path) -> list[str]:

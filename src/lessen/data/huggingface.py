@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from lessen.core.data import Data, View
 from lessen.core.errors import DataError, did_you_mean, need
+from lessen.core.files import check_regular
 from lessen.core.settings import settings
 from lessen.data.arrays import from_splits
-from lessen.data.images import Channels, Held, ImageExamples, standardise
+from lessen.data.images import Channels, Held, ImageExamples, opened, standardise
 from lessen.data.labels import numbered
 from lessen.data.split import Share, complete, split_name
 from lessen.data.stored import Stored, StoredExamples, as_label, stored
@@ -116,7 +118,8 @@ class HuggingFace:
     def _images(self, rows: Any, source: str, target: str, split: str, held: Held) -> ImageExamples:
         names = [f"{i} of the {split} split of {self.name}" for i in range(len(rows))]
         labels = as_label(stored(_array(rows, target), "labels"))
-        return ImageExamples(lambda i: rows[i][source], names, labels, self.size, self.channels, held)
+        coded = rows.cast_column(source, need("datasets", "data").Image(decode=False))
+        return ImageExamples(lambda i: _image(coded[i][source]), names, labels, self.size, self.channels, held)
 
     def _text(self, rows: Any, source: str, target: str) -> StoredExamples:
         if self.tokenizer is None:
@@ -135,11 +138,18 @@ class HuggingFace:
         return StoredExamples(words, stored(_array(rows, target), "labels"))
 
 
+def _image(coded: Mapping[str, Any]) -> Any:
+    """An image of which a data set has the bytes, or the path of a file on this machine: no address is fetched."""
+    if coded["bytes"] is not None:
+        return opened(io.BytesIO(coded["bytes"]))
+    check_regular(Path(coded["path"]), error=DataError, expected="an image")
+    return opened(coded["path"])
+
+
 def _array(rows: Any, column: str) -> Any:
-    """A column of numbers as one array, without a Python object for each number."""
-    return np.concatenate(
-        [np.asarray(rows.with_format("numpy")[first : first + BLOCK][column]) for first in range(0, len(rows), BLOCK)]
-    )
+    """A column of numbers as one array, without a Python object for each number; other columns are not decoded."""
+    alone = rows.select_columns(column).with_format("numpy")
+    return np.concatenate([np.asarray(alone[first : first + BLOCK][column]) for first in range(0, len(rows), BLOCK)])
 
 
 def _column(asked: str | None, rows: Any, usual: tuple[str, ...], name: str) -> str:

@@ -31,6 +31,15 @@ HELD = 256 * 2**20
 """Bytes of decoded images that the splits of one folder or data set hold in memory together, at most; and never more
 than a quarter of the memory that is free when it is loaded. Images beyond that are decoded anew in every epoch."""
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded, whatever a file is called. Pillow knows more: PostScript it hands to Ghostscript, which runs it."""
+
+_SKIPPED = 7
+"""Of so many pixels one is read for a mean: that is plenty, and keeps large photographs out of memory."""
+
+AT_ONCE = 2**24
+"""Numbers of images that are held at once to measure their mean, and twice as many are read."""
+
 READ = 2**30
 """Bytes of image files that a digest reads: all files up to so many; beyond, all names and sizes, and files that are
 spread evenly."""
@@ -97,9 +106,18 @@ class ImageExamples:
         """The examples with these numbers, in this order.
 
         Raises:
-            DataError: an image cannot be read, or is not of the size of the others; the text names it.
+            DataError: an image cannot be read, or is not of the size of the others; the text names it. Or so many
+                images of this size do not fit into memory.
         """
-        images = [self.pixels(int(i)) for i in index_N]
+        first = self.pixels(int(index_N[0]))
+        needed = len(index_N) * first.numel() * (first.itemsize + torch.float32.itemsize)
+        if needed > psutil.virtual_memory().available:
+            raise DataError(
+                f"{len(index_N)} images as {self.names[int(index_N[0])]}, of (height, width) {tuple(first.shape[1:])}, "
+                f"take {needed / 2**30:.1f} GiB, more than the free memory. Give size=(height, width), or a smaller "
+                "batch."
+            )
+        images = [first, *(self.pixels(int(i)) for i in index_N[1:])]
         for i, image in zip(index_N.tolist(), images, strict=True):
             if image.shape != images[0].shape:
                 raise DataError(
@@ -187,6 +205,15 @@ class Standardised:
         return inputs.hexdigest(), labels
 
 
+def opened(file: Any) -> Any:
+    """A PIL image of one of the `FORMATS`, not yet decoded.
+
+    Args:
+        file: A path, or an open file.
+    """
+    return need("PIL.Image", "data").open(file, formats=FORMATS)
+
+
 def decode(
     opening: Callable[[int], Any], i: int, *, name: str, size: tuple[int, int] | None, channels: Channels
 ) -> Tensor:
@@ -198,6 +225,11 @@ def decode(
     pil = need("PIL.Image", "data")
     try:
         with opening(i) as image:
+            if pil.MAX_IMAGE_PIXELS is not None and image.width * image.height > pil.MAX_IMAGE_PIXELS:
+                raise ValueError(
+                    f"it has {image.width} x {image.height} pixels, more than PIL.Image.MAX_IMAGE_PIXELS, which are "
+                    f"{pil.MAX_IMAGE_PIXELS}"
+                )
             made = image.convert("L" if channels == 1 else "RGB")
             if size is not None and made.size != size[::-1]:
                 made = made.resize(size[::-1], pil.Resampling.BILINEAR)
@@ -225,8 +257,10 @@ def standardise(
             raise SettingError(f"{name} has {len(given)} values, but there are {channels} channels. Give one for each.")
     if mean is None or spread is None:
         train = splits["train"]
-        some = torch.arange(0, len(train), max(1, len(train) // most))
-        flat = torch.cat([_pixels(train, part) for part in some.split(64)], dim=1)
+        numbers = len(_pixels(train, torch.tensor([0])).flatten()) * _SKIPPED
+        some = torch.arange(0, len(train), max(1, len(train) // max(1, min(most, 2 * AT_ONCE // numbers))))
+        parts = some.split(max(1, min(64, AT_ONCE // numbers)))
+        flat = torch.cat([_pixels(train, part) for part in parts], dim=1)
         mean = mean if mean is not None else tuple(flat.mean(1).tolist())
         spread = spread if spread is not None else tuple(flat.std(1).clamp(min=1e-3).tolist())
     statistics = torch.tensor(mean, dtype=torch.float32), torch.tensor(spread, dtype=torch.float32)
@@ -237,5 +271,4 @@ def _pixels(examples: Examples, rows: Tensor) -> Tensor:
     """Pixels of some images by channel, shape (C, P)."""
     images = examples.fetch(rows).inputs
     assert isinstance(images, Tensor)
-    # Every 7th pixel is plenty for a mean, and keeps large photographs out of memory.
-    return images.double().transpose(0, 1).flatten(1)[:, ::7]
+    return images.transpose(0, 1).flatten(1)[:, ::_SKIPPED].double()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,14 +98,27 @@ def _external_data(path: Path) -> list[str]:
     import onnx
 
     try:
-        graph = onnx.load(str(path), load_external_data=False).graph
+        model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # what protobuf raises is not public
         raise NetworkError(f"{path} is not a whole ONNX file ({_first(error)}). Export it again.") from error
-    found = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}
+    found = {entry.value for tensor in _tensors(model) for entry in tensor.external_data if entry.key == "location"}
     for name in found:
         if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise NetworkError(f"{path} refers to {name!r}, which is outside its folder. Export it again.")
     return sorted(found)
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    """The tensors of an ONNX model, those of attributes, branches, loops and functions too."""
+    waiting = [model.graph, *model.functions]
+    while waiting:
+        part = waiting.pop()
+        yield from getattr(part, "initializer", ())
+        for sparse in getattr(part, "sparse_initializer", ()):
+            yield from (sparse.values, sparse.indices)
+        for attribute in (attribute for node in part.node for attribute in node.attribute):
+            yield from (attribute.t, *attribute.tensors)
+            waiting += [attribute.g, *attribute.graphs]
 
 
 def _first(error: BaseException) -> str:

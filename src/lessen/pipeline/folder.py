@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from lessen.core.documents import Document
 from lessen.core.errors import RunError
 from lessen.core.files import read_tensors, read_text, write_tensors, write_text, writing
 from lessen.core.identity import differences, identify
@@ -29,10 +30,8 @@ T = TypeVar("T", bound=BaseModel)
 RESTORE = "Restore it from a copy of the run, or start the run again in another folder."
 _LEFT_BEHIND = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
 _FILLING = ".filling-*"
-_UNREADABLE = (yaml.YAMLError, ValueError, OverflowError, RecursionError)
-"""What the reader of YAML raises."""
-_MOST_VALUES = 100_000
-"""Values of a recipe, with aliases carried out: they make a short file as long as they like."""
+_LIMITS: Final = {"most": 100_000, "deepest": 200}
+"""Of a recipe: a run that was started from Python may have more settings than one from a file."""
 
 
 class State(BaseModel):
@@ -161,10 +160,11 @@ class RunFolder:
         """The state of an existing run.
 
         Raises:
-            RunError: the folder is missing, is not a run, never began, or its state is damaged.
+            RunError: the folder is missing, is not a run, never began, holds links, or its state is damaged.
         """
         if not self.path.is_dir():
             raise RunError(f"There is no folder {self.path}. Give the folder of a run, as runs/mine.")
+        self._check_links()
         if not self.state.exists():
             if self.checkpoints.is_dir() and next(self._strange(), None) is None:
                 raise RunError(
@@ -180,6 +180,16 @@ class RunFolder:
             raise RunError(f"{self.path} was written by another version or program: expected {KIND!r}.")
         return _checked(State, found, self.state)
 
+    def _check_links(self) -> None:
+        """Refuse symbolic links: a run that goes on would write to where they lead, whoever put them there."""
+        for place, folders, files in os.walk(self.path):
+            for path in (Path(place, name) for name in (*folders, *files)):
+                if path.is_symlink():
+                    raise RunError(
+                        f"{path} is a symbolic link, and no run makes one. Put what it leads to in its place, or take "
+                        "it out."
+                    )
+
     def write_state(self, state: State) -> None:
         """Replace the state in one step."""
         write_sealed(self.state, state.model_dump(mode="json"))
@@ -192,8 +202,8 @@ class RunFolder:
         """
         advice = f"Delete it and resume the run: it is then written again from {self.state}."
         try:
-            return _as_settings(read_text(self.recipe, expected="a YAML file"))
-        except (RunError, *_UNREADABLE) as error:
+            return _as_settings(read_text(self.recipe, expected="a YAML file"), self.recipe)
+        except RunError as error:
             said = " ".join(str(error).split())
             raise RunError(f"The recipe of the run, {self.recipe}, cannot be read ({said}). {advice}") from error
 
@@ -217,8 +227,8 @@ class RunFolder:
 
     def _asked(self, state: State) -> dict[str, Any]:
         try:
-            return _as_settings(state.asked)
-        except _UNREADABLE as error:
+            return _as_settings(state.asked, self.state)
+        except RunError as error:
             raise RunError(f"{self.state} is damaged: its recipe cannot be read. {RESTORE}") from error
 
     # Steps
@@ -275,7 +285,7 @@ class RunFolder:
         """
         with writing(self.path):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.checkpoints / ".lock", os.O_CREAT | os.O_RDWR)
+            descriptor = os.open(self.checkpoints / ".lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -291,22 +301,10 @@ def as_recipe(asked: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(asked), sort_keys=False, allow_unicode=True, width=120)
 
 
-def _as_settings(text: str) -> dict[str, Any]:
-    found = yaml.safe_load(text)
+def _as_settings(text: str, source: Path) -> dict[str, Any]:
+    found = Document(text, source, RunError, **_LIMITS).plain()
     if not isinstance(found, dict):
-        raise ValueError("it contains no settings")
-    waiting: list[Any] = [found]
-    seen = 0
-    while waiting:
-        value, seen = waiting.pop(), seen + 1
-        if seen > _MOST_VALUES:
-            raise ValueError(f"it contains more than {_MOST_VALUES:,} values")
-        if isinstance(value, dict):
-            waiting += [*value, *value.values()]
-        elif isinstance(value, list):
-            waiting += value
-        elif isinstance(value, int) and abs(value) >= 1 << 64:
-            raise ValueError("it contains a number of more than 64 bits")
+        raise RunError("it contains no settings")
     return found
 
 

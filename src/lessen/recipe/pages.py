@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import AfterValidator, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from lessen.core.errors import DataError
 from lessen.core.files import read_json, write_text
@@ -37,7 +41,7 @@ def write_pages(folder: Path, evidence: Mapping[str, Any] | None = None) -> list
     """
     made = pages(evidence)
     for old in folder.glob("*.md"):
-        if old.name not in made and old.read_text(encoding="utf-8").startswith(MARK):
+        if old.name not in made and old.is_file() and _begins_with_mark(old):
             old.unlink()
     for name, text in made.items():
         write_text(folder / name, text)
@@ -50,10 +54,55 @@ def read_evidence(file: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is not there, or is no such table.
     """
-    table: dict[str, Any] = read_json(file, error=DataError)
-    if not isinstance(table, dict) or not {"variants", "elsewhere", "least"} <= set(table):
-        raise DataError(f"{file} is no table of evidence. Make one: python benchmarks/knowledge/run.py table.")
-    return table
+    found = read_json(file, error=DataError)
+    try:
+        return dict(TypeAdapter(_Table).validate_python(found))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise DataError(
+            f"{file} is no table of evidence ({where}: {first['msg']}). Make one: python "
+            "benchmarks/knowledge/run.py table."
+        ) from error
+
+
+Words = Annotated[str, AfterValidator(lambda text: html.escape(text, quote=False))]
+"""Text of a page: a page is Markdown, where tags of HTML would be tags."""
+
+
+class _Difference(TypedDict):
+    mean: float
+    low: float
+    high: float
+    seen: int
+
+
+class _Row(TypedDict):
+    says: Words
+    figure: Words
+    mean: float
+    spread: float
+    over_labels: NotRequired[_Difference]
+    over_SoftTargets: NotRequired[_Difference]
+
+
+class _Variant(TypedDict):
+    method: str
+    claims: Words
+    seen: Words
+    use: Words
+    rows: list[_Row]
+
+
+class _Table(TypedDict):
+    least: float
+    elsewhere: dict[str, Words]
+    variants: dict[Words, _Variant]
+
+
+def _begins_with_mark(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(len(MARK)) == MARK.encode()
 
 
 def _contents() -> Iterator[str]:

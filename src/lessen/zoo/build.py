@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from lessen.core.errors import LessenError, NetworkError, WeightsError, did_you_mean, need
-from lessen.core.files import check_regular
+from lessen.core.files import check_regular, read_json
 from lessen.core.seeds import seeded
 from lessen.zoo.language_model import language_model
 from lessen.zoo.lenet import lenet5
@@ -129,19 +129,15 @@ def _no_weights(name: str, arguments: Mapping[str, Any], *prefixes: str) -> None
 def _transformers(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     transformers = need("transformers", "zoo")
     folder = _expanded(name)
-    for key in (
-        "trust_remote_code",
-        "local_files_only",
-        "code_revision",
-        "attn_implementation",
-        "experts_implementation",
-    ):
-        # The last two can name code on the hub.
+    for key in ("trust_remote_code", "local_files_only", "code_revision"):
         if key in arguments:
             raise NetworkError(
                 f"transformers:{name}: lessen does not accept {key}=, because nothing is fetched or executed."
             )
+    _no_kernels(f"transformers:{name}", arguments)
     if folder.exists():
+        written = folder if folder.is_file() else folder / "config.json"
+        _no_kernels(str(written), read_json(written, error=NetworkError))
         try:
             config = transformers.AutoConfig.from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=False, **arguments
@@ -160,11 +156,39 @@ def _transformers(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     if type(config) not in kind._model_mapping:
         kind = transformers.AutoModelForSequenceClassification
     try:
-        return Logits(kind.from_config(config, trust_remote_code=False))
+        with _offline():
+            return Logits(kind.from_config(config, trust_remote_code=False))
     except Exception as error:  # whatever a strange configuration leads to
         raise NetworkError(
             f"transformers has no classifier of type {config.model_type!r} ({_first(error)})."
         ) from error
+
+
+def _no_kernels(source: str, settings: Any) -> None:
+    """Refuse settings, at any depth, that name kernels: transformers takes them from the hub, and they are code."""
+    waiting = [settings]
+    while waiting:
+        here = waiting.pop()
+        for key, value in here.items() if isinstance(here, Mapping) else ():
+            if str(key).strip("_").startswith(_KERNELS) and value not in (None, "eager", "sdpa"):
+                raise NetworkError(
+                    f"{source}: lessen does not accept {key}={value!r}, because nothing is fetched or executed."
+                )
+        waiting += here.values() if isinstance(here, Mapping) else here if isinstance(here, list | tuple) else ()
+
+
+_KERNELS = ("attn_implementation", "experts_implementation")
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Nothing is fetched from the hub in a block: configurations can name backbones that lie there."""
+    constants: Any = importlib.import_module("huggingface_hub.constants")
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return read_tensors(path)
     check_regular(path, error=WeightsError, expected="a .safetensors file or of a checkpoint")
+    _check_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
@@ -93,6 +95,24 @@ def check_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, source: 
         raise WeightsError(
             f"The weights in {source} do not belong to this {type(network).__name__}: {'; '.join(differs)}. Give the "
             "weights of this network, or build it with the settings the weights were trained with."
+        )
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that promises more bytes than it has: `torch.load` unpacks what is compressed.
+
+    Raises:
+        WeightsError: what is in it is compressed, or lies in one place twice.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            promised = sum(member.file_size for member in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return  # no archive, or a damaged one, which torch refuses
+    if promised > path.stat().st_size:
+        raise WeightsError(
+            f"{path} promises {promised:,} bytes, but has {path.stat().st_size:,}: it is compressed, and torch.save "
+            "does not compress. Load it where you trust it, and save it again."
         )
 
 
