@@ -122,16 +122,18 @@ class Reader(Document):
         if name in fits:
             return fits[name]
         if name in self.known:
-            raise self.problem(node, f"{name} cannot stand here. What can: {_list(fits)}.")
+            raise self.problem(node, f"{name} cannot be used here. Expected one of: {_list(fits)}.")
         raise self.problem(node, f"there is no {name!r}: {did_you_mean(name, fits)}")
 
     def _place(self, value: str, node: yaml.Node) -> Path:
         try:
             path = Path(value).expanduser()
         except RuntimeError as error:
-            raise self.problem(node, f"{value!r} begins with the home of a user that does not exist.") from error
+            raise self.problem(
+                node, f"{value!r} begins with the home directory of a user that does not exist."
+            ) from error
         if len(value.encode()) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in path.parts):
-            raise self.problem(node, f"{value[:60]!r} … is longer than a path can be.")
+            raise self.problem(node, f"{value[:60]!r} … is too long for a path.")
         return path if path.is_absolute() else (self.file.parent / path).absolute()
 
 
