@@ -195,12 +195,12 @@ def test_the_law_sees_what_grows_back(context: Context, tmp_path: Path, monkeypa
         check(list(in_onnx(file)), model, claims(plans))
 
 
-def test_halves_need_all_digits_where_kernels_add_whole_numbers(context: Context) -> None:
+def test_halves_need_all_digits_where_kernels_add_integers(context: Context) -> None:
     model = Every().eval()
     model = Quantize().plan(model, context).apply(model)
     plan = Half().plan(model, context)
     assert isinstance(plan, Halved)
     assert "wide.bias" in plan.left
-    assert "whole number" in plan.left["wide.bias"]
+    assert "32-bit integer" in plan.left["wide.bias"]
     assert "wide.weight" in plan.parameters
     assert math.prod(model.wide.weight.shape) > 8192  # type: ignore[union-attr,operator]

@@ -135,7 +135,7 @@ def pack(
     made = pack(run, out=out, allow_import=allow_import)
     before = (RunFolder(run).step(0) / "network.safetensors").stat().st_size
     say(f"Packed: {made.path}")
-    say(f"{made.bytes:,} bytes; the network that came in has {before:,}, {before / made.bytes:.1f} times as many.")
+    say(f"{made.bytes:,} bytes; the original network has {before:,}, {before / made.bytes:.1f} times as many.")
     say(f'In Python: lessen.load("{made.path}")')
 
 

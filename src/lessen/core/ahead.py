@@ -33,7 +33,7 @@ FEW = 3
 """Batches from which starting worker processes is worth its time."""
 
 Part = tuple[int, Tensor]
-"""A seed, and the numbers of the examples of one batch, shape (N,)."""
+"""A seed, and the indices of the examples of one batch, shape (N,)."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class TapError(LessenError, LookupError):
 
 
 class GraphError(LessenError, ValueError):
-    """A transfer graph is not valid: an unknown node, nobody learns, a cycle of snapshots."""
+    """A transfer graph is not valid: an unknown node, no node learns, a cycle of snapshots."""
 
 
 class DataError(LessenError, ValueError):

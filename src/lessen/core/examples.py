@@ -1,4 +1,4 @@
-"""Sets of examples that are fetched by number: tensors, datasets, and some of either."""
+"""Sets of examples that are fetched by index: tensors, datasets, and some of either."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lessen.core.seeds import Drawing
 
 @runtime_checkable
 class Examples(Protocol):
-    """A finite set of examples that can be fetched by number, many at once, in any order.
+    """A finite set of examples that can be fetched by index, many at once, in any order.
 
     It may also have `loading` (a `Loading`: how to fetch ahead), `labels` (a tensor of all of them, known without
     fetching) and `content` (digests of its inputs and of its labels, see `core.content`).
@@ -54,7 +54,7 @@ class ArrayExamples:
 
     @property
     def content(self) -> tuple[str, str]:
-        """The digests of the inputs and of the labels; made anew each time, because tensors can be changed."""
+        """The digests of the inputs and of the labels; made again each time, because tensors can be changed."""
         inputs, labels = Content(), Content()
         inputs.inputs(self.inputs)
         if self.labels is not None:
@@ -72,7 +72,7 @@ class DatasetExamples:
     """Examples of any map-style dataset whose items are `(input, label)`, or `input` alone.
 
     Args:
-        dataset: Items by number.
+        dataset: Items by index.
         loader: The loader that it came with, whose worker processes then fetch.
         labels: Of all examples, where they are known without fetching; shape (N,).
     """

@@ -1,7 +1,7 @@
 """What an object is, told as JSON data that another process would tell alike: classes, settings, code, contents.
 
 No memory address and nothing that depends on the process is in it, so a run can be resumed, and a cache read, by a
-program that was started anew. Two objects that are told alike behave alike as far as their settings and own code say;
+program that was started again. Two objects that are told alike behave alike as far as their settings and own code say;
 what a library function does, or a remote teacher answers, is not looked at.
 """
 

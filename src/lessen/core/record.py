@@ -23,7 +23,7 @@ class Record:
         unit: "B", "ms", "%", "1" ...
         low: Lower end of the 95 % interval, or None.
         high: Upper end of the 95 % interval, or None.
-        step: Which step of the pipeline it belongs to; 0 is the network that came in.
+        step: Which step of the pipeline it belongs to; 0 is the original network.
         file: The file it was measured on, relative to the run folder, or None for a network in PyTorch.
         settings: How it was measured: batch size, threads, split, number of repeats.
         detail: Whatever else belongs to it: counts of kernels, per-class figures, a reason.

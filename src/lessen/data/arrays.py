@@ -106,7 +106,7 @@ class CollatedExamples:
     """Examples of a map-style dataset that are put together by a function of the user's.
 
     Args:
-        dataset: Items by number.
+        dataset: Items by index.
         collate: Makes `(inputs, labels)` of a list of items, as in a `DataLoader`.
         loader: The loader that it came with, whose worker processes then fetch.
         labels: Of all examples, where they are known without fetching; shape (N,).

@@ -29,7 +29,7 @@ Channels = Literal[1, 3]
 
 HELD = 256 * 2**20
 """Bytes of decoded images that the splits of one folder or data set hold in memory together, at most; and never more
-than a quarter of the memory that is free when it is loaded. Images beyond that are decoded anew in every epoch."""
+than a quarter of the memory that is free when it is loaded. Images beyond that are decoded again in every epoch."""
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded, whatever a file is called. Pillow knows more: PostScript it hands to Ghostscript, which runs it."""

@@ -106,7 +106,7 @@ class Checkpoints:
         return Saved(tensors, about)
 
     def _what_differs(self, most: int = 3) -> str:
-        """The first differences in words, where the file that tells them can be read."""
+        """The first differences as text, where the file that tells them can be read."""
         try:
             before = read_json(self._identity)
         except RunError:

@@ -1,7 +1,7 @@
 """Where a run computes: device, precision and processes, from Hugging Face accelerate.
 
 Accelerate keeps its state in class-wide dictionaries. A run has its own copies of them, put in place only while it
-computes, so runs in sequence or interleaved, and a program's own use of accelerate, do not see one another.
+computes, so runs in sequence or interleaved, and a program's own use of accelerate, do not see each other.
 
 With several processes, whatever is decided (where the run lies, how good an epoch was, whether to stop) is decided by
 the main one and told to the others, and so is what it fails with.
@@ -26,7 +26,7 @@ from lessen.graph.stage import Precision
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=1)
-"""How long processes wait for one another: the main one may measure and export for hours."""
+"""How long processes wait for each other: the main one may measure and export for hours."""
 
 
 def processes() -> int:
@@ -87,7 +87,7 @@ class Home:
             raise SettingError("Precision FLOAT16 needs a CUDA device. Use BFLOAT16 or FULL on this machine.")
         self._shared = [PartialState._shared_state, AcceleratorState._shared_state, GradientState._shared_state]
         self._own: list[dict[str, Any]] = [{}, {}, {}]
-        # Without an accelerator, accelerate takes the processes of a launcher for one another only when it is told so.
+        # Without an accelerator, accelerate takes the processes of a launcher for each other only when it is told so.
         alone = wanted is None and processes() > 1 and not torch.accelerator.is_available()
         with self.inside():
             self.accelerator = Accelerator(

@@ -205,7 +205,7 @@ class Course:
             yield
 
     def _agreed(self, training: Training, asked: Asked) -> bool:
-        """Whether to stop; several processes ask one another only now and then, at the same step."""
+        """Whether to stop; several processes ask each other only now and then, at the same step."""
         if training.home.processes == 1:
             return asked.stop
         if training.step % _FLUSH_EVERY and not training.at_end_of_epoch:

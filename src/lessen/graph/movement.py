@@ -37,7 +37,7 @@ class Movement:
         keep: The share of weights that stays in the end.
         begin: The progress of the stage at which pruning begins; until then scores are only gathered.
         end: The progress at which the masks stay as they are; what follows is training of what is left.
-        updates: How often the masks are chosen anew between the two.
+        updates: How often the masks are chosen again between the two.
         optimizer: How the scores are updated.
         allocation: How the share is divided over the layers.
         where: Which modules; None for all that have weights to prune.

@@ -20,7 +20,7 @@ from lessen.knowledge.distances import Distance, SquaredDistance
 
 
 def keep_some(features_NCHW: Tensor, *, masked: float, channels: bool = False) -> Tensor:
-    """The features with positions, or whole channels, set to 0, each with the probability `masked`; drawn anew."""
+    """The features with positions, or whole channels, set to 0, each with the probability `masked`; drawn again."""
     count, width, *grid = features_NCHW.shape
     shape = (count, width, 1, 1) if channels else (count, 1, *grid)
     kept = torch.rand(shape, device=features_NCHW.device) >= masked

@@ -181,7 +181,7 @@ def of_all_processes(part_N: Tensor) -> Tensor:
 
 
 def beside_of(teacher: Any, *, by_label: bool) -> tuple[Any, Tensor | None, Tensor]:
-    """The teacher's taps, the labels or None, and the numbers of the examples."""
+    """The teacher's taps, the labels or None, and the indices of the examples."""
     if by_label:
         taps, labels_N, index_N = teacher
         return taps, labels_N, index_N

@@ -105,7 +105,7 @@ class OverTokens:
 
     @property
     def relational(self) -> bool:
-        """Whether the objective compares tokens with one another, which may be of several sequences."""
+        """Whether the objective compares tokens with each other, which may be of several sequences."""
         return bool(getattr(self.objective, "relational", False))
 
     @property

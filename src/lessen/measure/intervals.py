@@ -98,7 +98,7 @@ def bootstrap(figure: Callable[[Tensor], float], count: int, *, draws: int = 200
     calibration error is one) is not reported as larger than it is.
 
     Args:
-        figure: From the numbers of the examples, shape (count,), int64, to the figure.
+        figure: From the indices of the examples, shape (count,), int64, to the figure.
         count: How many examples there are.
         draws: How often to resample.
         seed: Of the resampling.

@@ -64,7 +64,7 @@ def measure(
         split: On which split quality is measured.
         batch_size: Examples at a time for the quality; does not change the figures.
         subject: What to call it in the records.
-        step: Which step of a pipeline it comes from; 0 is the network that came in.
+        step: Which step of a pipeline it comes from; 0 is the original network.
         seed: For resampling and the order of timing.
 
     Raises:

@@ -1,6 +1,6 @@
 """Time several things against each other, so that a slow moment of the machine hits them all alike.
 
-Each round calls everything in turn, in an order shuffled anew: once untimed, so that the caches hold what a caller who
+Each round calls everything in turn, in an order shuffled again: once untimed, so that the caches hold what a caller who
 runs nothing else would find there, then timed. Calls shorter than a few milliseconds are timed several in a row, as
 many as fill that time: the call after the clocks and counters of the system have been read is slower, by some
 hundredths of a millisecond, and calls of every length must pay the same share of it.

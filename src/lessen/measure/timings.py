@@ -46,7 +46,7 @@ class Timings:
 
     @property
     def busy(self) -> str | None:
-        """Why there are no figures, in words; None if there are."""
+        """Why there are no times, as text; None if there are."""
         return self.conditions.busy
 
     def estimate(self, name: str) -> Estimate:

@@ -42,7 +42,7 @@ class Uniform:
 
 @settings
 class Global:
-    """All items compete with one another, so that parts that matter less lose more."""
+    """All items compete with each other, so that parts that matter less lose more."""
 
     def counts(self, scores: Mapping[str, Tensor], keep: float) -> dict[str, int]:
         """How many of the highest scores of all fall on each part; exactly the rounded share over all."""

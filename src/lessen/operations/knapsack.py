@@ -124,7 +124,7 @@ class Knapsack:
         steps: For how many batches each of them is trained before, on three quarters of the calibration batches and at
             that of three rates at which the first loses least, and judged on the others. When the target removed three
             quarters of the time, 96 batches of 64 from 4,096 examples ranked networks as a whole training does, and
-            1,024 examples or 32 steps did not. With 0 only the statistics of batch normalisations are taken anew, which
+            1,024 examples or 32 steps did not. With 0 only the statistics of batch normalisations are taken again, which
             says little where all networks answer at random.
     """
 
@@ -293,7 +293,7 @@ def _learned(seen: Mapping[_Key, float], problem: Problem, drawn: np.random.Gene
     """What groups lose when they keep 0, 1, 2 ... indices, as far as the losses of whole networks tell.
 
     Each group is said to add a / width - b * log(width) to the loss, with a and b not below zero, fitted to what was
-    judged, what lost least counting most, under weights drawn anew (the Bayesian bootstrap): where little is known, it
+    judged, what lost least counting most, under weights drawn again (the Bayesian bootstrap): where little is known, it
     differs from time to time.
     """
     sizes = {name: widths[-1] for name, widths in problem.options.items()}

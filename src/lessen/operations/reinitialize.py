@@ -23,7 +23,7 @@ class Reinitialized:
     """The plan of `Reinitialize`.
 
     Args:
-        modules: Which modules draw their weights anew, in order.
+        modules: Which modules draw their weights again, in order.
         seed: From which seed.
         left: What keeps its weights, and why.
     """

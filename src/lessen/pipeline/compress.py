@@ -74,7 +74,7 @@ def compress(
     Started by `torchrun`, several processes train together in one folder; the main one does everything else.
 
     Neither network is changed: the run works on copies. Weights that are frozen (`requires_grad` is False) stay as they
-    are in every training, and in the network that comes out. A network that is frozen as a whole learns in all of them.
+    are in every training, and in the resulting network. If a whole network is frozen, all its weights are trained.
 
     Args:
         teacher: The trained network. It is the teacher of the schemes among the steps.

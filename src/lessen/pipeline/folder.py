@@ -43,7 +43,7 @@ class State(BaseModel):
         asked: The text of its `recipe.yaml`.
         given: Digests of the weights that it was started with, by file.
         frozen: The names of the weights that may not learn, for the network and the student.
-        completed: The last step that is done; 0 is the measuring of the network that came in, -1 is nothing.
+        completed: The last step that is done; 0 is the measuring of the original network, -1 is nothing.
         finished: Whether everything is written.
     """
 

@@ -133,7 +133,7 @@ def with_masks(course: Course, before: PrunedWeights, step: Step, number: int) -
 
 
 def cast_for(teacher: nn.Module, student: nn.Module) -> Mapping[str, Any]:
-    """The roles of a pipeline: the network that came in teaches, the one that is made smaller learns."""
+    """The roles of a pipeline: the original network teaches, the one that is made smaller learns."""
     return {"teacher": teacher, "student": student, "teachers": [teacher], "students": [student]}
 
 

@@ -106,7 +106,7 @@ def _height(name: str, across: Sequence[Edge], among: Sequence[Edge]) -> float:
 def _column(
     nodes: Sequence[Mapping[str, Any]], x: float, height: float, heights: Mapping[str, float]
 ) -> dict[str, _Place]:
-    """Nodes below one another, with the free height shared evenly between them."""
+    """Nodes below each other, with the free height shared evenly between them."""
     names = [str(node.get("name")) for node in nodes]
     free = (height - sum(heights[name] for name in names)) / max(1, len(names))
     found, top = {}, free / 2

@@ -17,7 +17,7 @@ class Entry:
 
     Args:
         name: What it is called: the subject of its records, or the name of the file.
-        step: The step that it comes from; 0 is the network that came in.
+        step: The step that it comes from; 0 is the original network.
         file: The file, relative to the run folder, or None for a network in PyTorch.
         figures: For each figure its records, smallest batch size first.
     """

@@ -22,7 +22,7 @@ def cell(record: Record | None, unit: str | None = None) -> Html:
 
 
 def how(record: Record) -> list[str]:
-    """Batch size and threads of a timed figure, in words."""
+    """Batch size and threads of a timed value, as text."""
     settings = record.settings
     parts = [f"batch of {settings['batch']}"] if settings.get("batch") else []
     if settings.get("threads"):

@@ -21,7 +21,7 @@ from lessen.schemes.supervised import Count
 
 @settings
 class Mutual:
-    """Two or more students learn from the labels and from one another. Cast: `students`.
+    """Two or more students learn from the labels and from each other. Cast: `students`.
 
     Args:
         knowledge: What each student teaches each other; its weight is divided by the number of the others.

@@ -73,7 +73,7 @@ def candidates(model: nn.Module, where: Where, exclude: Where) -> tuple[Weights,
 
 
 def other_matrices(path: str, module: nn.Module) -> list[str]:
-    """Weights of a module that nobody knows to multiply; tables and what scales channels are not meant."""
+    """Weights of a module that are not known to multiply; tables and what scales channels are not meant."""
     if isinstance(module, nn.Embedding | nn.EmbeddingBag) or is_list(module):
         return []
     named = module.named_parameters(path, recurse=False)

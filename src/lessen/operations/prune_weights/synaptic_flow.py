@@ -5,7 +5,7 @@ NeurIPS 2020, arXiv:2006.05467.
 
 With all parameters replaced by their absolute values and ones as input, R is the sum of the outputs, and a weight is
 worth (dR/dw) w: the share of R that flows through it. What flows into a layer flows out of it, so the sums over layers
-are equal, and thin layers have dear weights. It is computed anew in many rounds: in one round it would be a bad
+are equal, and thin layers have expensive weights. It is computed again in many rounds: in one round it would be a bad
 magnitude, and empty whole layers.
 """
 

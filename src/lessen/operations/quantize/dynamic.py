@@ -83,7 +83,7 @@ class QuantizedDynamically:
 class QuantizeDynamic:
     """Compute linear layers in integers, on grids that are found while the network runs.
 
-    Needs no data. The network that comes out rounds as the runtime will, and its file holds int8 weights.
+    Needs no data. The resulting network rounds as the runtime will, and its file holds int8 weights.
 
     Args:
         weight_bits: Of the weights, 2 to 8; None takes what `target` says.

@@ -1,4 +1,4 @@
-"""A quantized network: the network that came in, with grids on its edges.
+"""A quantized network: the original network, with grids on its edges.
 
 Its modules, names, forward function and hooks stay what they were. The class of the whole network becomes a subclass of
 its own class whose forward function runs under a watch (`lessen.surgery.calls`); the watch rounds the weights of layers

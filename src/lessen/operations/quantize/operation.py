@@ -50,7 +50,7 @@ NO_KERNEL = "no runtime has integer kernels for transposed convolutions with gro
 class Quantize:
     """Compute in integers of a few bits.
 
-    The network that comes out rounds as the runtime will, can be trained further (the gradient passes straight through
+    The resulting network rounds as the runtime will, can be trained further (the gradient passes straight through
     the rounding), and is written by `lessen.deploy.export_onnx` with its weights stored as int8.
 
     Args:

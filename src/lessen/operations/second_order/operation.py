@@ -44,7 +44,7 @@ class PruneByReconstruction:
         pattern: Which weights of a layer may stay together. None: as the method is known; `NM(n=2, m=4)` says itself
             how many, and `keep` must agree.
         allocation: How the share is divided over the layers, by the size of the weights.
-        refit: Whether the weights that are kept are solved for anew, by least squares on the inputs: exact, and never
+        refit: Whether the weights that are kept are solved for again, by least squares on the inputs: exact, and never
             worse on them.
         damping: What is added to the diagonal of X^T X, as a share of its mean.
         where: Which modules; None for all that have weights to prune.
