@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lessen.core import Card, settings
-from lessen.core.contracts import Beside
+from lessen.core.contracts import ObjectiveInput
 from lessen.core.seeds import uniforms
 from lessen.knowledge import SoftTargets
 
@@ -35,7 +35,7 @@ class Shuffled:
 
     soft: SoftTargets = SoftTargets()
 
-    beside: ClassVar[tuple[Beside, ...]] = (Beside.INDEX,)
+    needs: ClassVar[tuple[ObjectiveInput, ...]] = (ObjectiveInput.INDEX,)
     card: ClassVar[Card] = Card(
         row="controls",
         paper="Furlanello et al., arXiv:1805.04770 (dark knowledge with permuted predictions)",

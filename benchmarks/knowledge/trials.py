@@ -24,7 +24,7 @@ from regimes import Network, Regime, data_of, figures, make, mark, teacher, what
 from torch import nn
 
 from lessen.core import decode, encode, settings
-from lessen.core.contracts import Beside
+from lessen.core.contracts import ObjectiveInput
 from lessen.core.errors import LessenError
 from lessen.engine import Stopped, run
 from lessen.graph import Cache, Edge, Graph, Labels, Stage
@@ -143,14 +143,14 @@ def applies(variant: Variant, regime: Regime) -> bool:
 def fitting(variant: Variant, regime: Regime) -> list[dict[str, Any]]:
     """The candidates that need no labels, or that find some."""
     made = zip(variant.objectives, objectives_of(variant), strict=True)
-    needs = [(one, variant.teacher_free or Beside.LABELS in asked_of(objective)) for one, objective in made]
+    needs = [(one, variant.teacher_free or ObjectiveInput.LABELS in asked_of(objective)) for one, objective in made]
     return [one for one, needed in needs if regime.labels or not needed]
 
 
-def asked_of(objective: Any) -> tuple[Beside, ...]:
-    """What the objective asks for beside the teacher's value; where it has others inside, what they ask for."""
+def asked_of(objective: Any) -> tuple[ObjectiveInput, ...]:
+    """What the objective needs in addition to the teacher's value; where it has others inside, what they ask for."""
     inside = [value for value in vars(objective).values() if hasattr(value, "card")]
-    found = tuple(getattr(objective, "beside", ()))
+    found = tuple(getattr(objective, "needs", ()))
     return found or tuple(what for one in inside for what in asked_of(one))
 
 

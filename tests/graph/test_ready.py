@@ -1,4 +1,4 @@
-"""An edge made ready: several taps, what stands beside them, objectives that learn, that change, and that pair taps."""
+"""An edge made ready: several taps, additional inputs, objectives that learn, that change, and that pair taps."""
 
 from typing import Any, ClassVar
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lessen.core import Beside, Card, Data, Task, settings
+from lessen.core import Card, Data, ObjectiveInput, Task, settings
 from lessen.core.errors import DataError, LessenError, ShapeError
 from lessen.engine import run
 from lessen.graph import Edge, Fit, Flow, Graph, Network, Stage
@@ -34,7 +34,7 @@ class AtTheLabel:
     """The squared difference of two outputs at the label, and nothing of the index."""
 
     card: ClassVar[Card] = CARD
-    beside: ClassVar = (Beside.LABELS, Beside.INDEX)
+    needs: ClassVar = (ObjectiveInput.LABELS, ObjectiveInput.INDEX)
 
     def __call__(self, student: Tensor, teacher: Any, /) -> Tensor:
         values, labels, index = teacher

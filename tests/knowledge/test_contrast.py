@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lessen.core import Beside, Data, Task
+from lessen.core import Data, ObjectiveInput, Task
 from lessen.core.errors import DataError, LessenError, SettingError, ShapeError
 from lessen.engine import run
 from lessen.engine.training import Training
@@ -45,12 +45,12 @@ class TestContrastiveRepresentation(ObjectiveLaws):
         """The lowest loss is not known: it is not zero at equality."""
         student, teacher, same = torch.randn(5, 6), torch.randn(5, 4), torch.randn(5, 4)
         at = {"task": TASK, "floor": None}
-        beside = (teacher, LABELS, INDEX)
-        yield learned(ContrastiveRepresentation(width=3), student, beside, equal=(student, beside), **at)
-        yield learned(ContrastiveRepresentation(width=3), same, beside, **at)
+        given = (teacher, LABELS, INDEX)
+        yield learned(ContrastiveRepresentation(width=3), student, given, equal=(student, given), **at)
+        yield learned(ContrastiveRepresentation(width=3), same, given, **at)
         free = ContrastiveRepresentation(width=3, temperature=0.5, negatives=2, by_label=False)
-        maps, beside = torch.randn(5, 2, 2, 2), (teacher, INDEX)
-        yield learned(free, maps, beside, equal=(maps, beside), **at)
+        maps, given = torch.randn(5, 2, 2, 2), (teacher, INDEX)
+        yield learned(free, maps, given, equal=(maps, given), **at)
 
 
 class TestHolisticKnowledge(ObjectiveLaws):
@@ -67,8 +67,8 @@ class TestHolisticKnowledge(ObjectiveLaws):
         made_by = HolisticKnowledge(width=3, neighbours=3, temperature=0.5)
         yield learned(made_by, student, (teacher, LABELS, INDEX), task=TASK, floor=None)
         free = HolisticKnowledge(width=3, neighbours=9, hops=2, negatives=3, graph_share=1.0, by_label=False)
-        wider, beside = (torch.randn(5, 6, 2), torch.randn(5, 3)), (teacher, INDEX)
-        yield learned(free, wider, beside, equal=(wider, beside), task=TASK, floor=None)
+        wider, given = (torch.randn(5, 6, 2), torch.randn(5, 3)), (teacher, INDEX)
+        yield learned(free, wider, given, equal=(wider, given), task=TASK, floor=None)
 
 
 # The formulas
@@ -310,7 +310,7 @@ def test_mixed_labels_are_refused_with_advice() -> None:
         with pytest.raises(DataError, match="by_label=False"):
             contrast()(student, (teacher, wrong, index))
     free = contrast(by_label=False)
-    assert free.beside == (Beside.INDEX,)
+    assert free.needs == (ObjectiveInput.INDEX,)
     assert bool(torch.isfinite(free(student, (teacher, index))).all())
 
 

@@ -592,7 +592,7 @@ def test_all_are_finite_in_mixed_precision() -> None:
             shape = tuple(student.shape)
             shapes = (shape, shape) if settings is layers else shape
             objective = settings.objective_for(shapes, shapes, TASK).train()
-        given = (theirs, labels) if getattr(settings, "beside", ()) else theirs
+        given = (theirs, labels) if getattr(settings, "needs", ()) else theirs
         with torch.autocast("cpu", torch.bfloat16):
             loss = objective(ours, given)
         assert loss.dtype in (torch.float32, torch.bfloat16)

@@ -152,7 +152,7 @@ class TestChannelCorrelation(ObjectiveLaws):
     def cases(cls) -> Iterable[ObjectiveCase]:
         objective = ChannelCorrelation()
         yield ObjectiveCase(objective=objective, student=torch.randn(4, 3, 2, 3), teacher=torch.randn(4, 3, 2, 3))
-        # Maps may differ in size, and tokens stand beside maps.
+        # Maps may differ in size, and tokens can be compared with maps.
         yield ObjectiveCase(objective=objective, student=torch.randn(4, 3, 2, 3), teacher=torch.randn(4, 3, 4, 4))
         yield ObjectiveCase(objective=objective, student=torch.randn(4, 7, 3), teacher=torch.randn(4, 3, 2, 3))
 

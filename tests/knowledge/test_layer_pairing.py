@@ -11,7 +11,7 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor, nn
 
-from lessen.core import ArrayExamples, Beside, Card, Data, Task, settings
+from lessen.core import ArrayExamples, Card, Data, ObjectiveInput, Task, settings
 from lessen.core.errors import SettingError, ShapeError
 from lessen.engine import Course
 from lessen.graph import Fit
@@ -71,7 +71,7 @@ class TestOverLayers(ObjectiveLaws):
         for pairing in (EvenlySpaced(), AttentionOverLayers(width=4)):
             yield learned(OverLayers(pairing=pairing), *uneven, equal=uneven, floor=None)
         labelled = learned(OverLayers(objective=WithLabels()), layers((4, 3)), (layers((4, 3)), torch.arange(4)))
-        assert labelled.objective.beside == (Beside.LABELS,)  # type: ignore[attr-defined]
+        assert labelled.objective.needs == (ObjectiveInput.LABELS,)  # type: ignore[attr-defined]
         yield labelled
 
     wrong: ClassVar = (
@@ -95,7 +95,7 @@ class WithLabels:
     """A squared difference, counted once more for every class number."""
 
     card: ClassVar[Card] = Hint.card
-    beside: ClassVar = (Beside.LABELS,)
+    needs: ClassVar = (ObjectiveInput.LABELS,)
 
     def __call__(self, student: Tensor, teacher: Any, /) -> Tensor:
         tap, labels = teacher

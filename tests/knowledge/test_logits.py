@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lessen.core import Beside, Task, decode, encode
+from lessen.core import ObjectiveInput, Task, decode, encode
 from lessen.core.errors import DataError, SettingError, ShapeError
 from lessen.functional import forward_kl, pearson
 from lessen.knowledge import (
@@ -683,7 +683,7 @@ def test_an_annealed_temperature_follows_the_stage() -> None:
     annealed = AnnealedTemperature(start=8.0, end=2.0)
     for objective in (SoftTargets, WeightedSoftLabels, Decoupled, Normalized, RefinedLogits, CorrelationMatching):
         changing, sides = objective(temperature=annealed), (student, teacher)
-        if getattr(changing, "beside", ()):
+        if getattr(changing, "needs", ()):
             sides = student, (teacher, LABELS)  # type: ignore[assignment]
         for progress, temperature in ((0.0, 8.0), (0.5, 5.0), (1.0, 2.0)):
             assert changing.during(progress) == objective(temperature=temperature)
@@ -711,10 +711,10 @@ def test_transformed_is_the_objective_on_what_was_transformed() -> None:
 
 
 def test_what_a_transform_asks_for_is_asked_for_once() -> None:
-    assert SoftTargets().beside == ()
-    assert SoftTargets(transform=WithoutLabel()).beside == (Beside.LABELS,)
+    assert SoftTargets().needs == ()
+    assert SoftTargets(transform=WithoutLabel()).needs == (ObjectiveInput.LABELS,)
     both = Transformed(transform=SwapLabel(), objective=Decoupled())
-    assert both.beside == (Beside.LABELS,)
+    assert both.needs == (ObjectiveInput.LABELS,)
     student, teacher = fixed(4, 5)
     _, swapped = SwapLabel()(student, (teacher, LABELS))
     assert torch.equal(both(student, (teacher, LABELS)), Decoupled()(student, (swapped, LABELS)))

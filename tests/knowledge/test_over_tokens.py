@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lessen.core import Batch, Beside, Card, settings
+from lessen.core import Batch, Card, ObjectiveInput, settings
 from lessen.core.errors import DataError, SettingError, ShapeError
 from lessen.graph import Edge, Flow, Graph, Labels, Network, Stage
 from lessen.knowledge import (
@@ -231,7 +231,7 @@ class Told:
     """Gives back what it is told: the label, and the number of the example."""
 
     card: ClassVar[Card] = Hint.card
-    beside: ClassVar = (Beside.LABELS, Beside.INDEX)
+    needs: ClassVar = (ObjectiveInput.LABELS, ObjectiveInput.INDEX)
     scale: float = 1.0
 
     def during(self, progress: float) -> "Told":
@@ -246,7 +246,7 @@ class Told:
 def test_the_objective_inside_is_told_the_label_and_number_of_each_token() -> None:
     student, teacher = logits(4, 5, 6)
     told = OverTokens(objective=Told(), tokens=1.0)
-    assert told.beside == (Beside.LABELS, Beside.INDEX)
+    assert told.needs == (ObjectiveInput.LABELS, ObjectiveInput.INDEX)
     got = told(student, (teacher, LABELS, torch.tensor([1, 0, 3, 9])))
     assert got.tolist() == [3 + 1 + 2 + 30, 0 + 2 + 1 + 3, 1 + 0 + 60, 0]
     half = told.during(0.5)(student, (teacher, LABELS, torch.tensor([1, 0, 3, 9])))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from lessen import knowledge
-from lessen.core import ArrayExamples, Batch, Beside, Card, Data
+from lessen.core import ArrayExamples, Batch, Card, Data, ObjectiveInput
 from lessen.core.data import IGNORED
 from lessen.core.errors import DataError, LessenError, SettingError, ShapeError
 from lessen.core.files import read_lines
@@ -489,7 +489,7 @@ def test_what_a_network_does_not_have_is_refused_in_words(pairing: Pairing) -> N
 
 
 def reads_labels(pairing: Pairing) -> bool:
-    return pairing.of.place.from_labels or Beside.LABELS in getattr(pairing.of.objective, "beside", ())
+    return pairing.of.place.from_labels or ObjectiveInput.LABELS in getattr(pairing.of.objective, "needs", ())
 
 
 def first_of_each(chosen: Callable[[Pairing], bool]) -> list[Pairing]:
@@ -605,7 +605,7 @@ def test_what_nobody_has_placed_is_named() -> None:
 class Rounded(SoftTargets):
     """Reads labels, and takes the largest part of a mixed one for all of it."""
 
-    beside = (Beside.LABELS,)
+    needs = (ObjectiveInput.LABELS,)
 
     def __call__(self, student: Tensor, teacher: Any, /) -> Tensor:
         logits, labels = teacher

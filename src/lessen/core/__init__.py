@@ -1,7 +1,17 @@
 """The foundation of all other packages: contracts, data, records, settings, files, seeds, errors."""
 
 from lessen.core.card import Card
-from lessen.core.contracts import Beside, Bridge, Clock, Context, LearnedObjective, Objective, Operation, Plan, Times
+from lessen.core.contracts import (
+    Bridge,
+    Clock,
+    Context,
+    LearnedObjective,
+    Objective,
+    ObjectiveInput,
+    Operation,
+    Plan,
+    Times,
+)
 from lessen.core.data import ArrayExamples, Batch, Data, DatasetExamples, Examples, Inputs, SubsetExamples, Task, View
 from lessen.core.errors import LessenError
 from lessen.core.record import Record
@@ -11,7 +21,6 @@ from lessen.core.where import Where, check_where, matches
 __all__ = [
     "ArrayExamples",
     "Batch",
-    "Beside",
     "Bridge",
     "Card",
     "Clock",
@@ -23,6 +32,7 @@ __all__ = [
     "LearnedObjective",
     "LessenError",
     "Objective",
+    "ObjectiveInput",
     "Operation",
     "Plan",
     "Record",

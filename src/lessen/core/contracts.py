@@ -15,7 +15,7 @@ from lessen.core.data import IGNORED, Batch, Inputs, Task, check_calibration
 from lessen.core.errors import DataError
 
 
-class Beside(enum.Enum):
+class ObjectiveInput(enum.Enum):
     """What an objective needs of the batch in addition to the teacher's value."""
 
     LABELS = "labels"
@@ -33,7 +33,7 @@ class Objective(Protocol):
     An objective may also have
 
     - `relational = True`: its loss depends on the whole batch;
-    - `beside = (Beside.LABELS,)`: it is called with `(teacher taps, labels)` on the teacher's side, and so on for each;
+    - `needs = (ObjectiveInput.LABELS,)`: the teacher's side is then `(teacher taps, labels)`, and so on;
     - `during(progress) -> Objective`: it changes with the progress of the stage, from 0 to 1; a module that does
       remembers the progress and returns itself.
     """

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from lessen.core.contracts import Beside, LearnedObjective
+from lessen.core.contracts import LearnedObjective, ObjectiveInput
 from lessen.core.data import Batch, Task
 from lessen.core.errors import DataError, GraphError, ShapeError
 from lessen.core.seeds import seeded
@@ -99,7 +99,7 @@ class Ready:
     @property
     def by_number(self) -> bool:
         """Whether the objective needs the indices of the examples, which exist for the training split only."""
-        return Beside.INDEX in self._asked
+        return ObjectiveInput.INDEX in self._asked
 
     def parts(self) -> dict[str, nn.Module]:
         """What of the edge may learn, by kind."""
@@ -141,15 +141,15 @@ class Ready:
         return getattr(self.objective, "during", None)
 
     @cached_property
-    def _asked(self) -> tuple[Beside, ...]:
+    def _asked(self) -> tuple[ObjectiveInput, ...]:
         """What the objective needs in addition to the teacher's value."""
-        return getattr(self.objective, "beside", ())
+        return getattr(self.objective, "needs", ())
 
     def _beside(self, source: Any, batch: Batch) -> Any:
         asked = self._asked
         if not asked:
             return source
-        found = {Beside.LABELS: batch.labels, Beside.INDEX: batch.index}
+        found = {ObjectiveInput.LABELS: batch.labels, ObjectiveInput.INDEX: batch.index}
         for what in asked:
             if found[what] is None:
                 raise DataError(

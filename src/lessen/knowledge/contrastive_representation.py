@@ -15,10 +15,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lessen.core import Beside, Card, settings
+from lessen.core import Card, ObjectiveInput, settings
 from lessen.core.data import Task
 from lessen.knowledge.contrasts import Scores, mean_of_exponentials, noise_contrast
-from lessen.knowledge.memory import Embedding, Memory, beside_of, embedded, negatives_for, of_all_processes
+from lessen.knowledge.memory import Embedding, Memory, embedded, negatives_for, of_all_processes, split_inputs
 
 
 class ContrastiveRepresentationLoss(nn.Module):
@@ -30,7 +30,7 @@ class ContrastiveRepresentationLoss(nn.Module):
     def __init__(self, made_by: ContrastiveRepresentation, student_shape: Any, teacher_shape: Any, task: Task) -> None:
         super().__init__()
         self.settings = made_by
-        self.card, self.relational, self.beside = made_by.card, made_by.relational, made_by.beside
+        self.card, self.relational, self.needs = made_by.card, made_by.relational, made_by.needs
         what = type(made_by).__name__
         self.student = Embedding(student_shape, made_by.width, what=what)
         self.teacher = Embedding(teacher_shape, made_by.width, what=what)
@@ -40,7 +40,7 @@ class ContrastiveRepresentationLoss(nn.Module):
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
 
     def forward(self, student: Tensor, teacher: Any) -> Tensor:
-        features, labels_N, index_N = beside_of(teacher, by_label=self.settings.by_label)
+        features, labels_N, index_N = split_inputs(teacher, by_label=self.settings.by_label)
         student_ND, teacher_ND = embedded(student, features, self.student, self.teacher)
         drawn = self.memory.draw(index_N, labels_N)
         scores = self.memory.scores(student_ND, teacher_ND, drawn)
@@ -103,9 +103,9 @@ class ContrastiveRepresentation:
     relational: ClassVar[bool] = True
 
     @property
-    def beside(self) -> tuple[Beside, ...]:
+    def needs(self) -> tuple[ObjectiveInput, ...]:
         """What it needs in addition to the teacher's features."""
-        return (Beside.LABELS, Beside.INDEX) if self.by_label else (Beside.INDEX,)
+        return (ObjectiveInput.LABELS, ObjectiveInput.INDEX) if self.by_label else (ObjectiveInput.INDEX,)
 
     def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
         return ContrastiveRepresentationLoss(self, student_shape, teacher_shape, task)

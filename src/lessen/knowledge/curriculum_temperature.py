@@ -15,11 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lessen.core import Beside, Card, Objective, Task, settings
+from lessen.core import Card, Objective, ObjectiveInput, Task, settings
 from lessen.functional.shapes import require_same, wide
 from lessen.knowledge.soft_targets import SoftTargets
 from lessen.knowledge.temperature import at_progress
-from lessen.knowledge.transforms import beside_of, found_beside, side_of
+from lessen.knowledge.transforms import found_inputs, needs_of, side_of
 
 
 def reverse_gradient(value: Tensor, *, strength: float) -> Tensor:
@@ -71,9 +71,9 @@ class CurriculumTemperature:
     )
 
     @property
-    def beside(self) -> tuple[Beside, ...]:
+    def needs(self) -> tuple[ObjectiveInput, ...]:
         """What the objective needs in addition to the teacher's logits."""
-        return beside_of(self.objective)
+        return needs_of(self.objective)
 
     @property
     def relational(self) -> bool:
@@ -96,7 +96,7 @@ class LearnedTemperature(nn.Module):
     def __init__(self, told: CurriculumTemperature) -> None:
         super().__init__()
         self.told = told
-        self.beside, self.relational = told.beside, told.relational
+        self.needs, self.relational = told.needs, told.relational
         self.number = nn.Parameter(torch.ones(()))
         self.strength = 0.0
         self.objective = told.objective
@@ -112,7 +112,7 @@ class LearnedTemperature(nn.Module):
         return self.told.lowest + self.told.span * reverse_gradient(self.number, strength=self.strength).sigmoid()
 
     def forward(self, student: Tensor, teacher: Any) -> Tensor:
-        values, found = found_beside(self, teacher)
+        values, found = found_inputs(self, teacher)
         require_same(student, values, what="CurriculumTemperature", least=2)
         temperature = self.temperature()
         logits = wide(student) / temperature, wide(values) / temperature

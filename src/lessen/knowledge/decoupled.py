@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lessen.core import Beside, Card, settings
+from lessen.core import Card, ObjectiveInput, settings
 from lessen.functional.classes import at_label, class_numbers, without_label
 from lessen.functional.shapes import per_example, require_same, wide
 from lessen.knowledge.divergences import Divergence, ForwardKL
@@ -66,7 +66,7 @@ class Decoupled:
     others: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 8.0
     divergence: Divergence = ForwardKL()
 
-    beside: ClassVar[tuple[Beside, ...]] = (Beside.LABELS,)
+    needs: ClassVar[tuple[ObjectiveInput, ...]] = (ObjectiveInput.LABELS,)
     card: ClassVar[Card] = Card(
         row="knowledge / soft targets",
         paper="DKD, arXiv:2203.08679",

@@ -16,12 +16,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lessen.core import Beside, Card, settings
+from lessen.core import Card, ObjectiveInput, settings
 from lessen.core.data import Task
 from lessen.core.errors import ShapeError
 from lessen.functional.pairs import cosines, full_precision, inverse_root, rows, unit_rows
 from lessen.knowledge.contrasts import Scores, information_contrast
-from lessen.knowledge.memory import Embedding, Memory, beside_of, embedded, negatives_for
+from lessen.knowledge.memory import Embedding, Memory, embedded, negatives_for, split_inputs
 from lessen.surgery.values import shapes_of
 
 
@@ -71,7 +71,7 @@ class HolisticKnowledgeLoss(nn.Module):
     def __init__(self, made_by: HolisticKnowledge, student_shape: Any, teacher_shape: Any, task: Task) -> None:
         super().__init__()
         self.settings = made_by
-        self.card, self.relational, self.beside = made_by.card, made_by.relational, made_by.beside
+        self.card, self.relational, self.needs = made_by.card, made_by.relational, made_by.needs
         what = type(made_by).__name__
         width = made_by.width
         self.student = Embedding(_two_taps(student_shape, what)[0], width, what=what)
@@ -82,7 +82,7 @@ class HolisticKnowledgeLoss(nn.Module):
         self.memory = Memory(task.examples, width, negatives=count, by_label=made_by.by_label)
 
     def forward(self, student: Any, teacher: Any) -> Tensor:
-        taps, labels_N, index_N = beside_of(teacher, by_label=self.settings.by_label)
+        taps, labels_N, index_N = split_inputs(teacher, by_label=self.settings.by_label)
         features, logits = _fitting(student, taps)
         student_ND, teacher_ND = embedded(*features, self.student, self.teacher)
         drawn = self.memory.draw(index_N, labels_N)
@@ -155,9 +155,9 @@ class HolisticKnowledge:
     relational: ClassVar[bool] = True
 
     @property
-    def beside(self) -> tuple[Beside, ...]:
+    def needs(self) -> tuple[ObjectiveInput, ...]:
         """What it needs in addition to the teacher's features and logits."""
-        return (Beside.LABELS, Beside.INDEX) if self.by_label else (Beside.INDEX,)
+        return (ObjectiveInput.LABELS, ObjectiveInput.INDEX) if self.by_label else (ObjectiveInput.INDEX,)
 
     def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
         return HolisticKnowledgeLoss(self, student_shape, teacher_shape, task)

@@ -180,7 +180,7 @@ def of_all_processes(part_N: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def beside_of(teacher: Any, *, by_label: bool) -> tuple[Any, Tensor | None, Tensor]:
+def split_inputs(teacher: Any, *, by_label: bool) -> tuple[Any, Tensor | None, Tensor]:
     """The teacher's taps, the labels or None, and the indices of the examples."""
     if by_label:
         taps, labels_N, index_N = teacher

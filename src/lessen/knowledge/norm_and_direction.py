@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lessen.core import Beside, Card, Task, settings
+from lessen.core import Card, ObjectiveInput, Task, settings
 from lessen.core.errors import DataError
 from lessen.functional.channels import by_channel, channels_of
 from lessen.functional.classes import class_numbers
@@ -55,7 +55,7 @@ class NormAndDirection:
         differs="The means are kept while training, over all outputs of the teacher so far; the authors compute them "
         "beforehand. A class that has not been seen yet has the teacher's own direction.",
     )
-    beside: ClassVar = (Beside.LABELS,)
+    needs: ClassVar = (ObjectiveInput.LABELS,)
 
     def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
         if task.classes is None:
@@ -72,7 +72,7 @@ class NormAndDirectionLoss(nn.Module):
     """
 
     card: ClassVar[Card] = NormAndDirection.card
-    beside: ClassVar = NormAndDirection.beside
+    needs: ClassVar = NormAndDirection.needs
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()
@@ -81,8 +81,8 @@ class NormAndDirectionLoss(nn.Module):
         self.register_buffer("mean_KD", torch.zeros(classes, features))
         self.register_buffer("seen_K", torch.zeros(classes, dtype=torch.int64))
 
-    def forward(self, student: Tensor, beside: tuple[Tensor, Tensor]) -> Tensor:
-        teacher, labels = beside
+    def forward(self, student: Tensor, given: tuple[Tensor, Tensor]) -> Tensor:
+        teacher, labels = given
         advice = "Put a bridge on the edge, as bridge=AutoBridge()."
         require_same(student, teacher, what="NormAndDirection", least=2, advice=advice)
         student_ND, teacher_ND = (by_channel(features).mean(2) for features in (student, teacher))

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field
 from torch import Tensor
 
-from lessen.core import Beside, Card, settings
+from lessen.core import Card, ObjectiveInput, settings
 from lessen.functional.classes import at_label, class_numbers, without_label
 from lessen.functional.shapes import per_example, require_same, wide
 from lessen.knowledge.divergences import Divergence, ForwardKL
@@ -52,7 +52,7 @@ class Normalized:
     temperature: Temperature = 1.0
     divergence: Divergence = ForwardKL()
 
-    beside: ClassVar[tuple[Beside, ...]] = (Beside.LABELS,)
+    needs: ClassVar[tuple[ObjectiveInput, ...]] = (ObjectiveInput.LABELS,)
     card: ClassVar[Card] = Card(
         row="knowledge / soft targets",
         paper="NKD, arXiv:2303.13005",

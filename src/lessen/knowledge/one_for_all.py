@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lessen.core import Beside, Card, settings
+from lessen.core import Card, ObjectiveInput, settings
 from lessen.functional.classes import class_numbers
 from lessen.functional.shapes import per_example, require_same, wide
 
@@ -57,7 +57,7 @@ class OneForAll:
         differs="The exits are linear bridges; released code puts convolutions or attention before them. It is not 0 "
         "at equality: it is a cross-entropy, whose floor depends on the teacher.",
     )
-    beside: ClassVar = (Beside.LABELS,)
+    needs: ClassVar = (ObjectiveInput.LABELS,)
 
     def __call__(self, student: Tensor, teacher: Any, /) -> Tensor:
         logits_NC, labels = teacher

@@ -14,7 +14,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from lessen.core import Beside, Bridge, Card, LearnedObjective, Objective, Task, settings
+from lessen.core import Bridge, Card, LearnedObjective, Objective, ObjectiveInput, Task, settings
 from lessen.core.errors import ShapeError
 from lessen.functional.shapes import wide
 from lessen.knowledge.bridges import AutoBridge
@@ -58,9 +58,9 @@ class OverLayers:
         return self.pairing.relational or bool(getattr(self.objective, "relational", False))
 
     @property
-    def beside(self) -> tuple[Beside, ...]:
+    def needs(self) -> tuple[ObjectiveInput, ...]:
         """What the objective needs in addition to the teacher's taps."""
-        return tuple(getattr(self.objective, "beside", ()))
+        return tuple(getattr(self.objective, "needs", ()))
 
     def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
         """The objective for tuples of shapes.
@@ -91,7 +91,7 @@ class PairedLayers(nn.Module):
 
     def __init__(self, settings: OverLayers, student_shapes: Shapes, teacher_shapes: Shapes, task: Task) -> None:
         super().__init__()
-        self.relational, self.beside = settings.relational, settings.beside
+        self.relational, self.needs = settings.relational, settings.needs
         self.sizes = (len(student_shapes), len(teacher_shapes))
         self.pairs = settings.pairing.pairs(*self.sizes)
         self.weigher = settings.pairing.weigher(student_shapes, teacher_shapes)
@@ -112,7 +112,7 @@ class PairedLayers(nn.Module):
         return self
 
     def forward(self, student: Sequence[Tensor], teacher: Any) -> Tensor:
-        taps, beside = (teacher[0], tuple(teacher[1:])) if self.beside else (teacher, ())
+        taps, more = (teacher[0], tuple(teacher[1:])) if self.needs else (teacher, ())
         if (len(student), len(taps)) != self.sizes:
             raise ShapeError(
                 f"OverLayers was built for {self.sizes[0]} and {self.sizes[1]} taps, but the student has "
@@ -120,7 +120,7 @@ class PairedLayers(nn.Module):
             )
         losses = []
         for number, (one, other) in enumerate(self.pairs):
-            given = (taps[other], *beside) if self.beside else taps[other]
+            given = (taps[other], *more) if self.needs else taps[other]
             losses.append(self._objective(number)(self._bridged(number, student[one]), given))
         loss_NP = wide(torch.stack(losses, 1))
         if self.weigher is None:

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from lessen.core import Beside, Card, Objective, settings
+from lessen.core import Card, Objective, ObjectiveInput, settings
 from lessen.core.data import IGNORED
 from lessen.core.errors import DataError
 from lessen.functional.shapes import mismatch, wide
@@ -109,10 +109,10 @@ class OverTokens:
         return bool(getattr(self.objective, "relational", False))
 
     @property
-    def beside(self) -> tuple[Beside, ...]:
+    def needs(self) -> tuple[ObjectiveInput, ...]:
         """The labels, and what else the objective needs."""
-        asked = tuple(getattr(self.objective, "beside", ()))
-        return (Beside.LABELS, *(what for what in asked if what is not Beside.LABELS))
+        asked = tuple(getattr(self.objective, "needs", ()))
+        return (ObjectiveInput.LABELS, *(what for what in asked if what is not ObjectiveInput.LABELS))
 
     def during(self, progress: float) -> OverTokens:
         """With the objective as it is at this progress of the stage."""
@@ -127,13 +127,13 @@ class OverTokens:
         counts_NL = counted(labels_NL if source.ndim == 3 else self._labels(source), shift=self.shift)
         wanted_NL = counts_NL.roll(1, 1) if self.shift else counts_NL
         given = source_NLV[counts_NL] if source_NLV.ndim == 3 else source_NLV[wanted_NL]
-        beside: list[Tensor] = []
-        for what in getattr(self.objective, "beside", ()):
-            if what is Beside.LABELS:
-                beside.append(self._labels(labels_NL)[wanted_NL])
+        more: list[Tensor] = []
+        for what in getattr(self.objective, "needs", ()):
+            if what is ObjectiveInput.LABELS:
+                more.append(self._labels(labels_NL)[wanted_NL])
             else:
-                beside.append(index_N[0][counts_NL.nonzero()[:, 0]])
-        loss_M = self.objective(wide(student_NLV[counts_NL]), (given, *beside) if beside else given)
+                more.append(index_N[0][counts_NL.nonzero()[:, 0]])
+        loss_M = self.objective(wide(student_NLV[counts_NL]), (given, *more) if more else given)
         return per_sequence(loss_M, counts_NL, tokens=self.tokens).to(student.dtype)
 
     def _words_last(self, output: Tensor) -> Tensor:

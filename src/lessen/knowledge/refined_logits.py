@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lessen.core import Beside, Card, settings
+from lessen.core import Card, ObjectiveInput, settings
 from lessen.functional.classes import at_label, class_numbers
 from lessen.functional.divergences import forward_kl
 from lessen.functional.shapes import per_example, require_same, wide
@@ -60,7 +60,7 @@ class RefinedLogits:
     temperature: Temperature = 4.0
     others: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 8.0
 
-    beside: ClassVar[tuple[Beside, ...]] = (Beside.LABELS,)
+    needs: ClassVar[tuple[ObjectiveInput, ...]] = (ObjectiveInput.LABELS,)
     card: ClassVar[Card] = Card(
         row="knowledge / soft targets",
         paper="RLD, arXiv:2408.07703",

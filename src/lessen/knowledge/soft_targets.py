@@ -12,11 +12,11 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from lessen.core import Beside, Card, settings
+from lessen.core import Card, ObjectiveInput, settings
 from lessen.functional.shapes import per_example, require_same, wide
 from lessen.knowledge.divergences import Divergence, ForwardKL
 from lessen.knowledge.temperature import Temperature, at_progress, first_temperature
-from lessen.knowledge.transforms import Transform, beside_of, found_beside, transformed
+from lessen.knowledge.transforms import Transform, found_inputs, needs_of, transformed
 
 
 def soft_targets(
@@ -73,9 +73,9 @@ class SoftTargets:
     )
 
     @property
-    def beside(self) -> tuple[Beside, ...]:
+    def needs(self) -> tuple[ObjectiveInput, ...]:
         """What the transform needs in addition to the teacher's logits."""
-        return beside_of(self.transform)
+        return needs_of(self.transform)
 
     def during(self, progress: float) -> Self:
         """The same with the temperature of this progress of the stage."""
@@ -84,7 +84,7 @@ class SoftTargets:
     def __call__(self, student: Tensor, teacher: Any, /) -> Tensor:
         logits = student, teacher
         if self.transform is not None:
-            values, found = found_beside(self, teacher)
+            values, found = found_inputs(self, teacher)
             logits = transformed(self.transform, student, values, found)
         return soft_targets(
             *logits,

@@ -10,15 +10,15 @@ from typing import Any, ClassVar, Self
 from pydantic import model_validator
 from torch import Tensor
 
-from lessen.core import Beside, Card, Objective, settings
+from lessen.core import Card, Objective, ObjectiveInput, settings
 from lessen.knowledge.soft_targets import SoftTargets
 from lessen.knowledge.temperature import at_progress
 from lessen.knowledge.transforms import (
     StandardizeLogits,
     Transform,
     WithoutLabel,
-    beside_of,
-    found_beside,
+    found_inputs,
+    needs_of,
     side_of,
     transformed,
 )
@@ -46,14 +46,14 @@ class Transformed:
 
     @model_validator(mode="after")
     def _labels_stay(self) -> Self:
-        if isinstance(self.transform, WithoutLabel) and Beside.LABELS in beside_of(self.objective):
+        if isinstance(self.transform, WithoutLabel) and ObjectiveInput.LABELS in needs_of(self.objective):
             raise ValueError("WithoutLabel removes the label's class, which the objective reads; change one of the two")
         return self
 
     @property
-    def beside(self) -> tuple[Beside, ...]:
+    def needs(self) -> tuple[ObjectiveInput, ...]:
         """What the transform and the objective need in addition to the teacher's logits."""
-        return beside_of(self.transform, self.objective)
+        return needs_of(self.transform, self.objective)
 
     @property
     def relational(self) -> bool:
@@ -65,6 +65,6 @@ class Transformed:
         return at_progress(self, progress)
 
     def __call__(self, student: Tensor, teacher: Any, /) -> Tensor:
-        values, found = found_beside(self, teacher)
+        values, found = found_inputs(self, teacher)
         logits = transformed(self.transform, student, values, found)
         return self.objective(logits[0], side_of(self.objective, logits[1], found)).to(student.dtype)

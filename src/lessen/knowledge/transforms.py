@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lessen.core import Beside, Card, settings
+from lessen.core import Card, ObjectiveInput, settings
 from lessen.core.errors import ShapeError
 from lessen.functional.classes import at_label, class_numbers, without_label
 from lessen.functional.shapes import require_same, wide
@@ -32,7 +32,7 @@ _ROW = "knowledge / transforms"
 class Transform(Protocol):
     """From the logits of student and teacher, (N, C, ...), to those that are compared, both of one shape.
 
-    A transform may have `beside = (Beside.LABELS,)`: the teacher's side is then `(logits, labels)`, as an objective's.
+    A transform may have `needs = (ObjectiveInput.LABELS,)`: its teacher's side is then `(logits, labels)`.
     What it gives is in the taps' dtype; whoever calls it has widened half precision.
     """
 
@@ -104,7 +104,7 @@ class TeacherPower:
 class WithoutLabel:
     """The label's class is taken out of both; what is left sums to one again."""
 
-    beside: ClassVar[tuple[Beside, ...]] = (Beside.LABELS,)
+    needs: ClassVar[tuple[ObjectiveInput, ...]] = (ObjectiveInput.LABELS,)
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="DKD, arXiv:2203.08679 (non-target part)",
@@ -124,7 +124,7 @@ class WithoutLabel:
 class SwapLabel:
     """Where the teacher is wrong, its largest logit and that of the label change places."""
 
-    beside: ClassVar[tuple[Beside, ...]] = (Beside.LABELS,)
+    needs: ClassVar[tuple[ObjectiveInput, ...]] = (ObjectiveInput.LABELS,)
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="Knowledge adjustment, arXiv:1911.07471",
@@ -141,18 +141,18 @@ class SwapLabel:
         return student_logits_NC, swapped.scatter(1, labels_N.unsqueeze(1), most.values)
 
 
-def beside_of(*parts: object) -> tuple[Beside, ...]:
+def needs_of(*parts: object) -> tuple[ObjectiveInput, ...]:
     """What several transforms and objectives together need in addition to the teacher's value."""
-    return tuple(dict.fromkeys(what for part in parts for what in getattr(part, "beside", ())))
+    return tuple(dict.fromkeys(what for part in parts for what in getattr(part, "needs", ())))
 
 
-def side_of(part: object, values: Tensor, found: Mapping[Beside, Tensor]) -> Any:
+def side_of(part: object, values: Tensor, found: Mapping[ObjectiveInput, Tensor]) -> Any:
     """The teacher's side as a transform or an objective wants it: the values, with what it asks for behind them."""
-    asked = beside_of(part)
+    asked = needs_of(part)
     return (values, *(found[what] for what in asked)) if asked else values
 
 
-def transformed(transform: Transform, student: Tensor, teacher: Tensor, found: Mapping[Beside, Tensor]) -> Any:
+def transformed(transform: Transform, student: Tensor, teacher: Tensor, found: Mapping[ObjectiveInput, Tensor]) -> Any:
     """The logits of both behind a transform, in at least 32 bits.
 
     Args:
@@ -169,8 +169,8 @@ def transformed(transform: Transform, student: Tensor, teacher: Tensor, found: M
     return transform(wide(student), side_of(transform, wide(teacher), found))
 
 
-def found_beside(part: object, teacher: Any) -> tuple[Tensor, dict[Beside, Tensor]]:
+def found_inputs(part: object, teacher: Any) -> tuple[Tensor, dict[ObjectiveInput, Tensor]]:
     """The teacher's value and the additional inputs by kind, from the teacher's side of an objective."""
-    asked = beside_of(part)
+    asked = needs_of(part)
     values, *more = teacher if asked else (teacher,)
     return values, dict(zip(asked, more, strict=True))

@@ -108,8 +108,8 @@ class CostMatrix:
 
     @functools.cached_property
     def _alike(self) -> bool:
-        beside = self.matrix[~torch.eye(len(self.rows), dtype=torch.bool)]
-        return bool((beside == beside[0]).all())
+        others = self.matrix[~torch.eye(len(self.rows), dtype=torch.bool)]
+        return bool((others == others[0]).all())
 
     def transport(self, student_log_NC: Tensor, teacher_log_NC: Tensor, /) -> Tensor:
         _require("CostMatrix", "rows", len(self.rows), student_log_NC.shape[1])

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from lessen.core import Beside, Card, settings
+from lessen.core import Card, ObjectiveInput, settings
 from lessen.functional.classes import at_label, class_numbers
 from lessen.functional.shapes import per_example, require_same, wide
 from lessen.knowledge.divergences import Divergence, ForwardKL
@@ -48,7 +48,7 @@ class WeightedSoftLabels:
     temperature: Temperature = 4.0
     divergence: Divergence = ForwardKL()
 
-    beside: ClassVar[tuple[Beside, ...]] = (Beside.LABELS,)
+    needs: ClassVar[tuple[ObjectiveInput, ...]] = (ObjectiveInput.LABELS,)
     card: ClassVar[Card] = Card(
         row="knowledge / soft targets",
         paper="WSLD, arXiv:2102.00650",

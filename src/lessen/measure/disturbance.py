@@ -54,7 +54,7 @@ class Reading:
     Args:
         wall: Wall clock, ns.
         cpu: CPU time of all threads of this process, ns.
-        waited: How long each thread of this process was ready and had no core, ns; None if the system does not count it.
+        waited: How long each thread of this process was ready and had no core, ns; None if not counted.
     """
 
     wall: int
@@ -68,7 +68,7 @@ class Counters:
 
     Args:
         at: Wall clock, s.
-        switches: How often a thread of this process was made to give its core away; None if the system does not count it.
+        switches: How often a thread of this process was made to give its core away; None if not counted.
         busy: Seconds that the cores this process may use worked, for anyone.
         own: Seconds of CPU time of this process.
         stolen: Seconds that the hypervisor took.
@@ -197,7 +197,7 @@ class Conditions:
         calls: How many calls they made.
         discarded: How many of the calls do not count, because a thread waited for a core meanwhile.
         worst: The largest share of discarded calls of anything timed.
-        switches: How often a thread of this process was made to give its core away; None if the system does not count it.
+        switches: How often a thread of this process was made to give its core away; None if not counted.
         waited: How long its threads waited for a core, as a share of the time of all calls; None likewise.
         others: Share of the cores that other processes wanted, on average; None where the system does not say.
         stolen: Share of the cores' time that the hypervisor took; None if the timing was too short to tell.

@@ -124,7 +124,7 @@ class Knapsack:
         steps: For how many batches each of them is trained before, on three quarters of the calibration batches and at
             that of three rates at which the first loses least, and judged on the others. When the target removed three
             quarters of the time, 96 batches of 64 from 4,096 examples ranked networks as a whole training does, and
-            1,024 examples or 32 steps did not. With 0 only the statistics of batch normalisations are taken again, which
+            1,024 examples or 32 steps did not. With 0 only batch-norm statistics are taken again, which
             says little where all networks answer at random.
     """
 

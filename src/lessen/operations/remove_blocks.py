@@ -41,9 +41,9 @@ def block_influence(inputs: Tensor, outputs: Tensor) -> Tensor:
 class Skip(nn.Module):
     """Replaces a removed block: returns its first argument, whatever the others are."""
 
-    def forward(self, x: Tensor, *beside: Any, **named: Any) -> Tensor:
+    def forward(self, x: Tensor, *others: Any, **named: Any) -> Tensor:
         """The input as it is."""
-        del beside, named
+        del others, named
         return x
 
 

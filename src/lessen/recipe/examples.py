@@ -134,10 +134,10 @@ def _objective(name: str, student: str, teacher: str) -> Iterator[list[str]]:
         start.insert(1, "from lessen.core import Task")
         built = [f"objective = objective.objective_for({shapes[0]}, {shapes[1]}, {task})"]
     asked = ["teacher", "(teacher, labels)", "(teacher, index)", "(teacher, labels, index)"]
-    for beside in asked:
-        more = [labels] if "labels" in beside else []
-        more += ["index = torch.arange(8)"] if "index" in beside else []
-        yield [*start, *more, *made, *built, f"objective(student, {beside}).shape"]
+    for given in asked:
+        more = [labels] if "labels" in given else []
+        more += ["index = torch.arange(8)"] if "index" in given else []
+        yield [*start, *more, *made, *built, f"objective(student, {given}).shape"]
 
 
 def _shapes(taps: str, name: str) -> str:

@@ -64,7 +64,7 @@ class ObjectiveCase:
         """The two sides at which the loss is at its floor."""
         if self.equal is not None:
             return self.equal
-        taps = self.teacher[0] if getattr(self.objective, "beside", ()) else self.teacher
+        taps = self.teacher[0] if getattr(self.objective, "needs", ()) else self.teacher
         return taps, self.teacher
 
     def __str__(self) -> str:
@@ -80,12 +80,12 @@ def learned(
     Args:
         settings: What makes the objective.
         student: The student's tap or taps.
-        teacher: The teacher's, with what stands beside them.
+        teacher: The teacher's, with the additional inputs.
         task: What the objective is told; None: 64 examples of 10 classes.
         more: Of the case.
     """
-    beside = bool(getattr(settings, "beside", ()))
-    shapes = shapes_of(student), shapes_of(teacher[0] if beside else teacher)
+    needs = bool(getattr(settings, "needs", ()))
+    shapes = shapes_of(student), shapes_of(teacher[0] if needs else teacher)
     objective: Any = settings.objective_for(*shapes, task or Task(examples=64, classes=10)).eval()
     return ObjectiveCase(objective=objective, student=student, teacher=teacher, made_by=settings, **more)
 
@@ -144,7 +144,7 @@ class ObjectiveLaws:
         if case.made_by is not None:
             assert isinstance(case.made_by, LearnedObjective)
             assert isinstance(case.objective, nn.Module)
-            same = ("card", "relational", "beside")
+            same = ("card", "relational", "needs")
             assert all(getattr(case.made_by, n, None) == getattr(case.objective, n, None) for n in same), (
                 f"the settings and what they build must agree on {same}"
             )
