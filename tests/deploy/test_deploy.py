@@ -11,10 +11,10 @@ from lessen.core.errors import ExportError, NetworkError, SettingError
 from lessen.deploy import (
     Deploy,
     OnnxRuntime,
-    Stand,
+    StepNetwork,
     TorchProgram,
     deploy,
-    deploy_stands,
+    deploy_steps,
     export_onnx,
     export_pt2,
     installed,
@@ -48,13 +48,13 @@ def test_times_have_sane_intervals(case: Any) -> None:
 def shipped(case: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("run")
-    stands = [
-        Stand(name="teacher", step=0, network=residual(width=12, depth=8).eval()),
-        Stand(name="1 narrower", step=1, network=residual(width=4, depth=8).eval()),
-        Stand(name="2 trained", step=2, network=case.model),
-        Stand(name="3 Quantize", step=3, network=case.int8),
+    networks = [
+        StepNetwork(name="teacher", step=0, network=residual(width=12, depth=8).eval()),
+        StepNetwork(name="1 narrower", step=1, network=residual(width=4, depth=8).eval()),
+        StepNetwork(name="2 trained", step=2, network=case.model),
+        StepNetwork(name="3 Quantize", step=3, network=case.int8),
     ]
-    return deploy_stands(stands, case.data, folder, settings=QUICK), folder
+    return deploy_steps(networks, case.data, folder, settings=QUICK), folder
 
 
 def test_every_file_is_there_with_every_figure(shipped: tuple[Any, Path]) -> None:
@@ -123,8 +123,8 @@ def test_a_network_is_traced_once_for_all_its_files_and_they_are_what_they_would
     monkeypatch.setattr(module, "trace", lambda network, inputs: traced.append(network) or trace(network, inputs))
     settings = Deploy(runtimes=(OnnxRuntime(), TorchProgram()), threads=1, rounds=6)
     teacher = residual(width=4, depth=8).eval()
-    stands = [Stand(name="teacher", step=0, network=teacher), Stand(name="1", step=1, network=case.model)]
-    found = deploy_stands(stands, case.data, tmp_path, settings=settings)
+    networks = [StepNetwork(name="teacher", step=0, network=teacher), StepNetwork(name="1", step=1, network=case.model)]
+    found = deploy_steps(networks, case.data, tmp_path, settings=settings)
     assert len(found.files) == 4
     assert [id(network) for network in traced] == [id(teacher), id(case.model)]
     alone = export_pt2(case.model, case.data.example(), tmp_path / "alone.pt2")
@@ -147,8 +147,8 @@ def test_every_runtime_that_is_installed(case: Any, tmp_path: Path) -> None:
 
 
 def test_a_network_that_nothing_was_done_to_is_shipped_itself(case: Any, tmp_path: Path) -> None:
-    teacher = Stand(name="teacher", step=0, network=case.model)
-    found = deploy_stands([teacher], case.data, tmp_path, settings=QUICK)
+    teacher = StepNetwork(name="teacher", step=0, network=case.model)
+    found = deploy_steps([teacher], case.data, tmp_path, settings=QUICK)
     assert [(file.name, file.shipped, file.reference) for file in found.files] == [("model.onnx", True, False)]
     assert found.recommended == "model.onnx"
     assert not any(record.figure == "speedup" for record in found.records)
@@ -166,6 +166,6 @@ def test_files_get_as_many_threads_as_pytorch_takes_unless_told_otherwise(
 
 def test_nothing_to_deploy_is_an_error(case: Any, tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match="no networks to deploy"):
-        deploy_stands([], case.data, tmp_path)
+        deploy_steps([], case.data, tmp_path)
     with pytest.raises(SettingError, match="rounds"):
         Deploy(rounds=2)

@@ -175,7 +175,7 @@ def test_positions_are_kept() -> None:
 
 
 def test_costs_are_checked_and_written_to_files() -> None:
-    with pytest.raises(SettingError, match="rise"):
+    with pytest.raises(SettingError, match="increase"):
         ClassesOnALine(places=(0.0, 2.0, 1.0))
     for rows in (((0.0,),), ((0.0, 1.0), (2.0, 0.0)), ((1.0, 1.0), (1.0, 0.0)), ((0.0, 0.0), (0.0, 0.0))):
         with pytest.raises(SettingError, match="rows"):

@@ -43,7 +43,7 @@ def lived_in() -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize("stopped", [None, "gather", "train_stages", "deploy_stands"])
+@pytest.mark.parametrize("stopped", [None, "gather", "train_stages", "deploy_steps"])
 def test_the_networks_of_the_caller_are_as_they_were(
     stopped: str | None, job: Arguments, stop_at: Any, tmp_path: Path
 ) -> None:

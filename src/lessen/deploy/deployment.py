@@ -23,7 +23,7 @@ from lessen.core.record import Record
 from lessen.core.scratch import scratch
 from lessen.deploy.export import export_onnx, export_openvino, export_pt2, trace
 from lessen.deploy.kernels import read_kernels
-from lessen.deploy.planned import Deploy, DeployedFile, Stand, planned
+from lessen.deploy.planned import Deploy, DeployedFile, StepNetwork, planned
 from lessen.deploy.recommend import Recommendation, recommend
 from lessen.deploy.records import records_of
 from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Program, TorchProgram
@@ -76,14 +76,14 @@ def deploy(
         settings: Which files, how verified, how timed.
         seed: Of the order of timing.
     """
-    stands = [] if reference is None else [Stand(name="teacher", step=0, network=reference)]
-    stands += [Stand(name="model", step=1, network=model)]
-    stands += [] if int8 is None else [Stand(name="int8", step=2, network=int8)]
-    return deploy_stands(stands, data, folder, settings=settings, seed=seed)
+    networks = [] if reference is None else [StepNetwork(name="teacher", step=0, network=reference)]
+    networks += [StepNetwork(name="model", step=1, network=model)]
+    networks += [] if int8 is None else [StepNetwork(name="int8", step=2, network=int8)]
+    return deploy_steps(networks, data, folder, settings=settings, seed=seed)
 
 
-def deploy_stands(
-    stands: Sequence[Stand], data: Data, folder: Path | str, *, settings: Deploy | None = None, seed: int = 0
+def deploy_steps(
+    networks: Sequence[StepNetwork], data: Data, folder: Path | str, *, settings: Deploy | None = None, seed: int = 0
 ) -> Deployed:
     """The same for a pipeline: the network after each step, the teacher first.
 
@@ -91,7 +91,7 @@ def deploy_stands(
     as well: the faster of the two is recommended.
 
     Args:
-        stands: The networks; at least one that is not the teacher.
+        networks: The networks; at least one that is not the teacher.
         data: As of `deploy`.
         folder: As of `deploy`.
         settings: As of `deploy`.
@@ -102,7 +102,7 @@ def deploy_stands(
     """
     settings = settings or Deploy()
     folder, threads = Path(folder), settings.threads or torch.get_num_threads()
-    files = planned(stands, folder, settings)
+    files = planned(networks, folder, settings)
     inputs, classes = data.example(), data.classes is not None
     programs: dict[str, Program] = {}
     tracing, outputs = _Tracing(inputs), KeptOutputs()

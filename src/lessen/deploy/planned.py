@@ -56,7 +56,7 @@ class Deploy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stand:
+class StepNetwork:
     """A network after a step.
 
     Args:
@@ -112,25 +112,25 @@ class DeployedFile:
         return target_of(self.network)
 
 
-def planned(stands: Sequence[Stand], folder: Path, settings: Deploy) -> list[DeployedFile]:
+def planned(networks: Sequence[StepNetwork], folder: Path, settings: Deploy) -> list[DeployedFile]:
     """Which files are to be made; the last network's first. Where there is only the teacher, it is the one shipped.
 
     Raises:
         NetworkError: there is no network.
     """
-    if not stands:
+    if not networks:
         raise NetworkError("There are no networks to deploy; give at least one.")
-    teachers = [stand for stand in stands if stand.step == 0]
-    learned = [stand for stand in stands if stand.step > 0]
+    teachers = [each for each in networks if each.step == 0]
+    learned = [each for each in networks if each.step > 0]
     last = learned.pop() if learned else teachers.pop()
-    found: list[tuple[str, Stand]] = [("model.int8" if is_quantized(last.network) else "model", last)]
+    found: list[tuple[str, StepNetwork]] = [("model.int8" if is_quantized(last.network) else "model", last)]
     if is_quantized(last.network) and learned and not is_quantized(learned[-1].network):
         found.append(("model", learned.pop()))
-    found += [(f"steps/{stand.step}", stand) for stand in learned if settings.every_step]
-    found += [(f"{REFERENCE}/teacher", stand) for stand in teachers]
+    found += [(f"steps/{each.step}", each) for each in learned if settings.every_step]
+    found += [(f"{REFERENCE}/teacher", each) for each in teachers]
     files = []
-    for name, stand in found:
-        int8 = is_quantized(stand.network)
+    for name, each in found:
+        int8 = is_quantized(each.network)
         between, reference = name.startswith("steps/"), name.startswith(f"{REFERENCE}/")
         for runtime in installed() if settings.runtimes is None else settings.runtimes:
             # A PyTorch program emulates int8 in floating point: there is nothing to gain from one.
@@ -141,8 +141,8 @@ def planned(stands: Sequence[Stand], folder: Path, settings: Deploy) -> list[Dep
                     name=f"{name}{runtime.suffix}",
                     path=folder / f"{name}{runtime.suffix}",
                     runtime=runtime,
-                    network=stand.network,
-                    step=stand.step,
+                    network=each.network,
+                    step=each.step,
                     int8=int8,
                     reference=reference,
                     shipped=not reference and not between,

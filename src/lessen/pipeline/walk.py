@@ -13,7 +13,7 @@ from lessen.core.contracts import Operation
 from lessen.core.files import write_tensors
 from lessen.core.record import Record
 from lessen.core.seeds import derive
-from lessen.deploy import FileClock, Stand, deploy_stands
+from lessen.deploy import FileClock, StepNetwork, deploy_steps
 from lessen.engine import run as train_stages
 from lessen.engine.home import Alone, Home
 from lessen.graph import Network, Stage
@@ -55,7 +55,7 @@ class Walk:
         folder: Where.
         state: How far the run has come.
         resumed: Whether it was interrupted: the step that comes next may have been begun.
-        stands: The network after each step, and the teacher.
+        networks: The network after each step, and the teacher.
         outputs: What the teacher said to the test split.
         together: The processes that the run is shared by. All of them train; the main one does all else, writes, and
             tells the others, which read from the folder what it made.
@@ -65,7 +65,7 @@ class Walk:
     folder: RunFolder
     state: State
     resumed: bool
-    stands: list[Stand] = field(default_factory=list)
+    networks: list[StepNetwork] = field(default_factory=list)
     outputs: KeptOutputs = field(default_factory=KeptOutputs)
     together: Home | Alone = field(default_factory=Alone)
 
@@ -167,7 +167,7 @@ class Walk:
 
     def _stand(self, network: nn.Module, number: int, name: str) -> None:
         if self.together.main:
-            self.stands.append(Stand(name=name, step=number, network=copy_network(network).eval()))
+            self.networks.append(StepNetwork(name=name, step=number, network=copy_network(network).eval()))
 
     # What is kept of them
 
@@ -209,7 +209,7 @@ class Walk:
         def write() -> dict[str, Any]:
             records = gather(folder, len(job.steps))
             write_tensors(folder.weights, model.state_dict())
-            deployed = deploy_stands(self.stands, job.data, folder.path, settings=job.deploy, seed=job.seed)
+            deployed = deploy_steps(self.networks, job.data, folder.path, settings=job.deploy, seed=job.seed)
             records += deployed.records
             records += job.targets.judge(records, deployed.recommended)
             write_records(folder, records)
