@@ -124,7 +124,19 @@ def text(rng: random.Random, old: str) -> str:
 
 SAID = (
     *("!!python/object/apply:os.mkdir [EXECUTED]", "!!python/name:os.mkdir", "!!binary x", "&a [*a]", "*nobody", "{}"),
-    *('"\\UFFFFFFFF"', '"\\uD800"', '"a\\0b"', "0x" + "f" * 5000, "9" * 5000, "1:1:1", ".nan", ".inf", "-.inf", "~"),
+    *(
+        '"\\UFFFFFFFF"',
+        '"\\uD800"',
+        '"a\\0b"',
+        "0x" + "f" * 5000,
+        "9" * 5000,
+        "1:1:1",
+        "1" + ":1" * 400_000,
+        ".nan",
+        ".inf",
+        "-.inf",
+        "~",
+    ),
     *("~nobody_here/x", "/dev/zero", "2026-12-01", "[1, 2", "'", "yes", "1e999", "-1", "[[[]]]", "os:mkdir", "zoo:mlp"),
     *(
         "torchvision:fcn_resnet50",

@@ -223,7 +223,7 @@ def _alter(rng: random.Random, run: Path, *, forge: bool = True) -> str:
         elif kind == 1:
             file.mkdir()
         elif kind == 2:
-            file.symlink_to("/dev/zero")
+            file.symlink_to(rng.choice(("/dev/zero", "/etc/passwd", run.parent / "nowhere", run)))
     elif how < 0.4 or file.suffix not in {".json", ".jsonl", ".yaml"}:
         file.write_bytes(mutate.content(rng, old))
     elif file.suffix == ".yaml":
@@ -419,7 +419,17 @@ def images(rng: random.Random, here: Path, made: Path) -> None:
             file.write_bytes(mutate.content(rng, old))
         elif how == 4:
             file.write_bytes(
-                rng.choice((b"", b"GIF89a", b"BM", b"P6 99999 99999 255\n", b"P5 1 1 1\n", b"\xff\xd8\xff"))
+                rng.choice(
+                    (
+                        b"",
+                        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 6\n%%EndComments\n",
+                        b"GIF89a",
+                        b"BM",
+                        b"P6 99999 99999 255\n",
+                        b"P5 1 1 1\n",
+                        b"\xff\xd8\xff",
+                    )
+                )
             )
         elif how == 5:
             file.unlink()
