@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("NNCF_EXTENSION_LOAD_TIMEOUT", "0")  # it compiles its kernels when they are first used
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
@@ -161,21 +160,26 @@ def torch_pruning(subject: Subject, folder: Path) -> Work:
 
 
 def nncf(subject: Subject, folder: Path) -> Work:
-    """NNCF: `quantize` on 32 examples, with its fast correction of biases."""
-    return _nncf(subject, fast=True)
+    """NNCF: `quantize` of an OpenVINO model on 32 examples, with its fast correction of biases."""
+    return _nncf(subject, folder, fast=True)
 
 
 def nncf_biases(subject: Subject, folder: Path) -> Work:
     """NNCF: the same with its exact correction of biases."""
-    return _nncf(subject, fast=False)
+    return _nncf(subject, folder, fast=False)
 
 
-def _nncf(subject: Subject, *, fast: bool) -> Work:
+def _nncf(subject: Subject, folder: Path, *, fast: bool) -> Work:
     import nncf as peer
+    import openvino
 
-    network = subject.build()
-    batches = peer.Dataset([batch.inputs for batch in context(subject).calibration])
-    return lambda: peer.quantize(network, batches, fast_bias_correction=fast, subset_size=2)
+    from lessen.deploy.export import export_onnx
+
+    batches = [batch.inputs for batch in context(subject).calibration]
+    export_onnx(subject.build(), batches[0], folder / "model.onnx")
+    model = openvino.convert_model(str(folder / "model.onnx"))
+    examples = peer.Dataset([batch.numpy() for batch in batches])
+    return lambda: peer.quantize(model, examples, fast_bias_correction=fast, subset_size=len(batches))
 
 
 JOBS: dict[str, Callable[[Subject, Path], Work]] = {
