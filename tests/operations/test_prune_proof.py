@@ -161,6 +161,30 @@ def test_groups_that_are_wrong_together_only(monkeypatch: pytest.MonkeyPatch) ->
     assert len(asked) <= 6 + 2 * math.log2(DEPTH)
 
 
+@pytest.mark.parametrize(("apart", "left"), [(False, set()), (True, {"1.0"})])
+def test_two_groups_of_one_attribute_do_not_take_turns_for_ever(
+    apart: bool, left: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Group 0 needs the attribute `a` to hold its number; group 1 needs `b`, and, where they are `apart`, not `a`."""
+    network, proofs_made = chain(3), []
+
+    def verified(self: Attempt, plan: PrunedChannels) -> str | None:
+        proofs_made.append(plan)
+        assert len(proofs_made) < 100, "two groups take turns"
+        means = set(self.choice.get(("", ("a", "b")), ()))
+        wrong = ("0.0" in plan.kept and "a" not in means) or (
+            "1.0" in plan.kept and ("b" not in means or (apart and "a" in means))
+        )
+        return "wrong" if wrong else None
+
+    monkeypatch.setattr(Attempt, "_verify", verified)
+    monkeypatch.setattr(Attempt, "_candidates", lambda self, kept: [("", ("a", "b"))])
+    monkeypatch.setattr(Attempt, "_fewest_edits", lambda self, kept, plan: plan)
+    plan = PruneChannels(keep=0.5).plan(network, Context(inputs=X))
+    assert set(plan.left_out) == left
+    assert {"0.0", "1.0", "2.0"} - left == set(plan.kept)
+
+
 def test_a_real_plan_with_a_planted_error_is_blamed_on_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real proof, on a real network: the plan of one group has its consumer cut at other places."""
     network = Gated(4)

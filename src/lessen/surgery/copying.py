@@ -34,7 +34,7 @@ def copy_network(model: N, known: dict[int, Any] | None = None) -> N:
         with _Detached():
             new = copy.deepcopy(model, memo)
         # Modules that keep such a thing forget it in `_apply`, which runs for every change of type or device.
-        new._apply(lambda tensor: tensor)
+        new._apply(_as_it_is)  # type: ignore[no-untyped-call]
         return new
     except Exception as error:  # whatever an object of the user's network raises
         place, value = _culprit(model) or ("something in it", None)
@@ -44,6 +44,10 @@ def copy_network(model: N, known: dict[int, Any] | None = None) -> N:
             "Operations work on a copy of the network. Keep this object outside the network, set the attribute to None "
             "first, or give its class a __deepcopy__."
         ) from error
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def derive_anew(model: nn.Module) -> None:

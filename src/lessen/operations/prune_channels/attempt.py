@@ -40,6 +40,8 @@ class Attempt:
     example: Inputs
     left_out: dict[str, str] = field(default_factory=dict)
     choice: Choice = field(default_factory=dict)
+    _settled: dict[str, set[Any]] = field(default_factory=dict)
+    _wanted: Kept = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Attributes are looked for in the network as the analysis saw it, with its attention opened.
@@ -52,7 +54,7 @@ class Attempt:
 
     def proven(self, kept: Kept) -> PrunedChannels | None:
         """The plan if the network it makes equals the masked one; else None, and `left_out` has grown."""
-        plan = self.plan(kept)
+        plan, self._wanted = self.plan(kept), kept
         wrong = self._verify(plan) if plan.kept else None
         if wrong is None:
             return self._fewest_edits(kept, plan)
@@ -67,6 +69,7 @@ class Attempt:
         if len(kept) == 1:
             if not self._choose(kept):
                 self.left_out |= dict.fromkeys(kept, wrong)
+                self._settled = {name: keys for name, keys in self._settled.items() if name not in kept}
             return
         names = [*kept]
         halves = [{name: kept[name] for name in part} for part in (names[: len(names) // 2], names[len(names) // 2 :])]
@@ -98,13 +101,21 @@ class Attempt:
                 return
 
     def _choose(self, kept: Kept) -> bool:
-        """Try the subsets of the attributes that may hold a number, until the network is right."""
+        """Try the subsets of the attributes that may hold a number, until the network is right.
+
+        Groups for which one of these attributes was chosen before must stay right, and no group is chosen for twice:
+        two that need it to mean different things would take turns for ever.
+        """
+        if kept.keys() <= self._settled.keys():
+            return False
         keys = self._candidates(kept)
+        along = {name: self._wanted[name] for name, own in self._settled.items() if own & set(keys)}
+        self._settled |= {name: set(keys) for name in kept}
         before = dict(self.choice)
         trials = itertools.product(*([*_subsets(key[1])] for key in keys)) if keys else iter(())
         for subsets in itertools.islice(trials, _MOST_TRIALS):
             self.choice = before | dict(zip(keys, subsets, strict=True))
-            if self._verify(self.plan(kept)) is None:
+            if self._verify(self.plan({**along, **kept})) is None:
                 return self.choice != before
         self.choice = before
         return False
