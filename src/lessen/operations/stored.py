@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,15 +16,20 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from lessen.operations.quantize.fake import quantize_weight, weight_scale
-from lessen.operations.quantize.grids import Grids
-from lessen.operations.quantize.network import GRIDS
+from lessen.operations.quantize.grids import Grid as StepGrid
+from lessen.operations.quantize.grids import Grids, WeightGrid
+from lessen.operations.quantize.network import GRIDS, computes_in_integers, limit_at
 from lessen.operations.quantize.stepped import positive
+from lessen.operations.quantize.target import stored_bits
 from lessen.surgery.attention import OpenAttention
-from lessen.surgery.codes import coded_parameters
+from lessen.surgery.codes import coded_parameters, codes_of, file_bits
 from lessen.surgery.masks import mask_of
 from lessen.surgery.packing import Behind, Grid, Known
-from lessen.surgery.parametrised import parametrised, stored
-from lessen.surgery.short import short_parameters
+from lessen.surgery.parametrised import is_list, parametrised, stored
+from lessen.surgery.short import short_of, short_parameters
+
+_SHORT = 16
+"""Bits of a parameter that is seen in half precision."""
 
 
 def stored_state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Known]]:
@@ -44,6 +49,54 @@ def stored_state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Known]]
             state[name] = simpler
             known[name] = dataclasses.replace(known.get(name, Known()), grid=rounding.grid)
     return state, known
+
+
+def file_widths(model: nn.Module) -> dict[str, int]:
+    """The bits of a number of each parameter in an ONNX or OpenVINO file of the network, by name; tied ones by each."""
+    found: dict[str, int] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if is_list(module) or isinstance(module, Grids | StepGrid | WeightGrid):
+            continue
+        limit, layer = limit_at(model, path), _weight(module)
+        for last in [*module._parameters, *parametrised(module)]:
+            tensor = getattr(module, last)
+            if tensor is None:
+                continue
+            widths, codes = [8 * tensor.element_size()], codes_of(module, last)
+            if codes is not None:
+                widths.append(file_bits(codes.bits))
+            if short_of(module, last) is not None and not (last == "bias" and computes_in_integers(model, path)):
+                widths.append(_SHORT)
+            if limit is not None and (last == layer[0] if layer else tensor.ndim > 1):
+                widths.append(stored_bits(limit.bit_length() + 1))
+            found[_joined(path, last)] = min(widths)
+    return found
+
+
+def said_anew(rows: Sequence[Mapping[str, str]], model: nn.Module, *, by: str) -> list[dict[str, str]]:
+    """What plans say is stored, once a later operation has changed the network: true of the files that are written.
+
+    A row whose parameter now takes other bits says so, and since when; one whose parameter is gone claims nothing.
+
+    Args:
+        rows: Of plans (`Plan.describe`); they are not changed.
+        model: The network as it is now.
+        by: The later operation, for people.
+    """
+    widths, said = file_widths(model), list[dict[str, str]]()
+    for row in map(dict, rows):
+        if "stored" in row:
+            name = row["module"]
+            own = [bits for key, bits in widths.items() if key.rpartition(".")[0] == name and not key.endswith("bias")]
+            now = widths.get(name, min(own, default=None))
+            if now is None:
+                del row["stored"]
+                row["after"] += f"; replaced by {by}"
+            elif str(now) != row["stored"]:
+                row["stored"] = str(now)
+                row["after"] += f"; {now} bits in a file since {by}"
+        said.append(row)
+    return said
 
 
 def masks(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -17,6 +17,7 @@ from lessen.core.seeds import derive
 from lessen.core.settings import encode
 from lessen.knowledge import CrossEntropy, Regression
 from lessen.operations.prune_weights import PrunedWeights, masks_of
+from lessen.operations.stored import said_anew
 from lessen.pipeline.folder import Kept
 from lessen.pipeline.networks import carry_frozen, freeze
 from lessen.pipeline.plans import decode_plans, follow
@@ -112,8 +113,10 @@ def operate(course: Course, operation: Operation, context: Context, number: int)
         course = Course(network, [*course.plans, masks], [*course.rows, row])
     plan = operation.plan(course.network, context)
     network = carry_frozen(course.network, plan.apply(course.network))
+    by = f"step {number}, {title(operation)}"
+    before = [{**row, "rows": said_anew(row["rows"], network, by=by)} for row in course.rows]
     row = {"step": number, "operation": title(operation), "rows": [*folded, *plan.describe()]}
-    return Course(network, [*course.plans, plan], [*course.rows, row])
+    return Course(network, [*course.plans, plan], [*before, row])
 
 
 def with_masks(course: Course, before: PrunedWeights, step: Step, number: int) -> Course:

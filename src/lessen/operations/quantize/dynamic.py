@@ -102,7 +102,8 @@ class QuantizeDynamic:
         paper="ONNX operators DynamicQuantizeLinear and MatMulInteger",
         says="Linear layers multiply integers; the range of their inputs is measured in each run.",
         costs="No calibration. Weights of linear layers take a quarter of the bytes. Each layer first measures its "
-        "range and rounds: with small layers or batches, the file is slower than fp32.",
+        "range and rounds: with small layers or batches, the file is slower than fp32. "
+        "A torch.export program (.pt2) holds 32 bits.",
         fails_when="The network is convolutional: convolutions are not quantized. The range is that of the whole "
         "batch: one outlier coarsens all examples, and the outputs of an example depend on the others.",
         differs="As ONNX Runtime computes it, with a step for each output channel of the weights.",

@@ -40,6 +40,21 @@ class Rounding(ThreadWatch):
     def __init__(self, model: nn.Module, grids: Grids) -> None:
         super().__init__(model)
         self.grids = grids
+        # Where a module has two names, an exporter hands out proxies, new ones each time. What a proxy shares with its
+        # module is the dict of attributes.
+        named = list(model.named_modules())
+        self._first = {id(vars(module)): module for _, module in reversed(named)}
+        self._names = {id(self._module(module)): name for name, module in reversed(named)}
+
+    def _module(self, module: nn.Module) -> nn.Module:
+        found: nn.Module = self._first.get(id(vars(module)), module)
+        return found
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        super()._enter(self._module(module), args)
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> Any:
+        return super()._leave(self._module(module), args, output)
 
     def function(self, place: Place, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if place.op in LAYERS:
@@ -107,16 +122,27 @@ def target_of(model: nn.Module) -> Literal["any", "vnni"] | None:
 
 def computes_in_integers(model: nn.Module, path: str) -> bool:
     """Whether a layer multiplies integers and adds its bias as one, in a network made by `with_grids`."""
-    names = path.split(".")
+    grids, inner = _grids_over(model, path)
+    return grids is not None and not grids.dynamic and grids.limit(inner) is not None
+
+
+def limit_at(model: nn.Module, path: str) -> int | None:
+    """The largest code of the weight of a layer, in a network made by `with_grids`; None where it is not rounded."""
+    grids, inner = _grids_over(model, path)
+    return None if grids is None else grids.limit(inner)
+
+
+def _grids_over(model: nn.Module, path: str) -> tuple[Grids | None, str]:
+    """The grids of the network that a layer is in, and the path of the layer in it."""
+    names = path.split(".") if path else []
     for count in range(len(names) + 1):
-        above = ".".join(names[:count])
         try:
-            grids = getattr(model.get_submodule(above), GRIDS, None)
+            grids = getattr(model.get_submodule(".".join(names[:count])), GRIDS, None)
         except AttributeError:
-            return False
-        if isinstance(grids, Grids) and not grids.dynamic:
-            return grids.limit(".".join(names[count:])) is not None
-    return False
+            break
+        if isinstance(grids, Grids):
+            return grids, ".".join(names[count:])
+    return None, path
 
 
 def with_weight(

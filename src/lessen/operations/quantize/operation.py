@@ -98,7 +98,8 @@ class Quantize:
         "arXiv:1911.03852 (HAWQ-V2)",
         says="Weights and activations become 8-bit integers; the runtime multiplies and adds integers.",
         costs="A few calibration passes; learned rounding takes minutes, one small training for each layer or block. "
-        "The file is about a quarter as large, also with fewer bits than 8; the time depends on the runtime.",
+        "The file is about a quarter as large, also with fewer bits than 8; the time depends on the runtime. "
+        "A torch.export program (.pt2) holds weights of 32 bits, and tables in codes of 8.",
         fails_when="Transformers: outliers of activations, unless `Smooth()` comes first; normalisation, softmax and "
         "residuals stay in fp32, and the conversions between may cost more than the integer kernels save. Small "
         "networks whose layers take microseconds.",

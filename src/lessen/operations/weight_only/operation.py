@@ -63,7 +63,8 @@ class QuantizeWeights:
         paper="arXiv:2210.17323 (GPTQ), arXiv:2306.00978 (AWQ)",
         says="Weights are integers of a few bits with a step for each group; activations keep their precision.",
         costs="Weights are dequantized whenever they are used, so PyTorch becomes slower. A runtime gains time only "
-        "if it has kernels for such weights and is limited by memory bandwidth.",
+        "if it has kernels for such weights and is limited by memory bandwidth. "
+        "A torch.export program (.pt2) holds codes in 8 bits.",
         fails_when="2 bits without training; layers with few weights, where steps and zero points take as many bytes.",
         differs="Zero is always one of the values. A mask on a weight becomes codes of zero, which stay zero.",
     )
