@@ -319,42 +319,53 @@ def size(path: Path) -> int:
     return path.stat().st_size + (path.with_suffix(".bin").stat().st_size if path.suffix == ".xml" else 0)
 
 
+def make(
+    case: Case, seed: int, folder: Path
+) -> tuple[dict[str, dict[str, Path]], dict[str, float], dict[str, dict[str, Any]]]:
+    """The files of every way, by runtime; the CPU seconds each way took; and what failed."""
+    import onnx
+
+    calibration = case.examples(case.count, seed)
+    batches = [Batch(part, torch.arange(len(first(part)))) for part in parts_of(calibration, 32)]
+    context = Context(inputs=part_of(calibration, slice(0, 2)), calibration=batches)
+    full = export_onnx(case.build().eval(), context.inputs, folder / "full.onnx")
+    names = [each.name for each in onnx.load(full, load_external_data=False).graph.input]
+    files: dict[str, dict[str, Path]] = {"onnxruntime": {"fp32": full}, "openvino": {}}
+    files["openvino"]["fp32"] = export_openvino(full, folder / "full.xml")
+    seconds: dict[str, float] = {}
+    failed: dict[str, dict[str, Any]] = {"onnxruntime": {}, "openvino": {}}
+    for way, operations in case.ours.items():
+        start = time.process_time()
+        file = ours(case, context, operations, folder / f"lessen{len(seconds)}.onnx")
+        seconds[way] = time.process_time() - start
+        files["onnxruntime"][way] = file
+        files["openvino"][way] = export_openvino(file, file.with_suffix(".xml"))
+    for key, quantize in peers(full, folder, case, list(split(given(calibration, names), 1))).items():
+        runtime, _, way = key.partition(" ")
+        start = time.process_time()
+        try:
+            files[runtime][way] = quantize()
+        except Exception as error:  # noqa: BLE001  (whatever a peer raises is a result)
+            failed[runtime][way] = {"failed": f"{type(error).__name__}: {str(error)[:200]}"}
+        seconds[way] = time.process_time() - start
+    return files, seconds, failed
+
+
 def run(name: str, seed: int, rounds: int) -> None:
-    """One network with one seed."""
+    """One network with one seed; without rounds nothing is timed, and nothing is written."""
     import onnx
 
     case = CASES[name]()
-    calibration, test = case.examples(case.count, seed), case.test()
-    batches = [Batch(part, torch.arange(len(first(part)))) for part in parts_of(calibration, 32)]
-    context = Context(inputs=part_of(calibration, slice(0, 2)), calibration=batches)
-    found: dict[str, dict[str, Any]] = {"onnxruntime": {}, "openvino": {}}
     with tempfile.TemporaryDirectory(prefix="peers-") as temporary:
-        folder = Path(temporary)
-        full = export_onnx(case.build().eval(), context.inputs, folder / "full.onnx")
-        names = [each.name for each in onnx.load(full, load_external_data=False).graph.input]
-        values, singles = given(test, names), list(split(given(calibration, names), 1))
-        files: dict[str, dict[str, Path]] = {"onnxruntime": {"fp32": full}, "openvino": {}}
-        files["openvino"]["fp32"] = export_openvino(full, folder / "full.xml")
-        seconds: dict[str, float] = {}
-        for way, operations in case.ours.items():
-            start = time.process_time()
-            file = ours(case, context, operations, folder / f"lessen{len(seconds)}.onnx")
-            seconds[way] = time.process_time() - start
-            files["onnxruntime"][way] = file
-            files["openvino"][way] = export_openvino(file, file.with_suffix(".xml"))
-        for key, make in peers(full, folder, case, singles).items():
-            runtime, _, way = key.partition(" ")
-            start = time.process_time()
-            try:
-                files[runtime][way] = make()
-            except Exception as error:  # noqa: BLE001  (whatever a peer raises is a result)
-                found[runtime][way] = {"failed": f"{type(error).__name__}: {str(error)[:200]}"}
-            seconds[way] = time.process_time() - start
+        files, seconds, found = make(case, seed, Path(temporary))
+        names = [each.name for each in onnx.load(files["onnxruntime"]["fp32"]).graph.input]
+        values = given(case.test(), names)
         for runtime, paths in files.items():
             found[runtime] |= judged(case, runtime, paths, values, seconds, rounds, seed)
     about = {"date": datetime.date.today().isoformat(), "machine": machine(), "versions": versions() | peer_versions()}
     told = {"network": name, "seed": seed, "calibration": case.count, "rounds": rounds, "threads": 1}
-    write_json(RESULTS / f"{name}-{seed}.json", {**told, "found": found, **about})
+    if rounds:
+        write_json(RESULTS / f"{name}-{seed}.json", {**told, "found": found, **about})
     print(json.dumps(found, indent=1))
 
 
@@ -380,6 +391,8 @@ def judged(  # noqa: PLR0917
         outputs = np.concatenate([program(part) for part in split(values, 50)])
         full = outputs if full is None else full
         found[way] = {"bytes": size(path), **case.judge(outputs, full), "seconds_to_make": seconds.get(way)}
+    if not rounds:
+        return found
     one = next(split(values, 1))
     for way, timed in ratios({way: lambda run=run: run(one) for way, run in programs.items()}, rounds, seed).items():
         found[way] |= timed

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lessen.core.errors import ExportError, MissingExtraError
 from lessen.deploy import OnnxRuntime, OpenVino, TorchProgram, export_onnx, export_openvino, export_pt2
-from lessen.deploy.export import _attention as by_definition
+from lessen.deploy.attention import by_definition
 from lessen.deploy.export import _serialized as serialized
 
 
@@ -127,35 +127,64 @@ def test_exporting_prints_nothing_and_leaves_the_network(
     assert onnx.load(str(tmp_path / "again.onnx")).SerializeToString() == onnx.load(str(case.file)).SerializeToString()
 
 
-class Windows(nn.Module):
-    """Attention over five axes, as networks have it that look at windows of an image."""
+ALLOWED = torch.tensor([[True, False, True], [True, True, False], [False, False, False]])
 
-    def __init__(self, kind: str) -> None:
+
+class Attention(nn.Module):
+    """Attention of four heads; with windows, over five axes, as networks have it that look at parts of an image."""
+
+    def __init__(self, *, windows: bool, keys: int = 2, **given: Any) -> None:
         super().__init__()
-        self.kind = kind
-        self.all = nn.Linear(8, 24)
+        self.windows, self.keys, self.given = windows, keys, given
+        self.all = nn.Linear(8, (4 + 2 * keys) * 4)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        query, key, value = self.all(tokens).unflatten(-1, (3, 2, 4)).permute(3, 0, 4, 1, 2, 5)  # N, heads, W, L, E
-        mask = {
-            "plain": None,
-            "causal": None,
-            "boolean": torch.tensor([[True, False, True], [True, True, False], [False, False, True]]),
-            "added": torch.tensor([0.0, 1.0, -2.0]),
-        }[self.kind]
+        heads = self.all(tokens if self.windows else tokens[:, 0]).unflatten(-1, (-1, 4)).movedim(-2, 1)
+        query, key, value = heads.split((4, self.keys, self.keys), 1)
         made: Tensor = nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=self.kind == "causal", scale=0.3
+            query.movedim(1, -3), *(x.movedim(1, -3) for x in (key, value)), **self.given
         )
-        return made.mean((1, 2, 3))
+        return made.flatten(1).cumsum(1)
 
 
-@pytest.mark.parametrize("kind", ["plain", "causal", "boolean", "added"])
-def test_attention_over_more_axes_is_written_as_products(kind: str, tmp_path: Path) -> None:
+GIVEN: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "scaled": {"scale": 0.3},
+    "causal": {"is_causal": True},
+    "boolean": {"attn_mask": ALLOWED},
+    "added": {"attn_mask": torch.tensor([[0.0, 1.0, -2.0]])},
+    "grouped": {"enable_gqa": True},
+}
+
+
+@pytest.mark.parametrize("windows", [False, True])
+@pytest.mark.parametrize("kind", GIVEN)
+def test_attention_in_files_is_that_of_pytorch(kind: str, windows: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network, tokens = Windows(kind).eval(), torch.randn(4, 5, 3, 8)
-    found = OnnxRuntime().load(export_onnx(network, tokens, tmp_path / "windows.onnx"), threads=1)(tokens)
+    network, tokens = (
+        Attention(windows=windows, keys=2 if kind == "grouped" else 4, **GIVEN[kind]).eval(),
+        torch.randn(4, 5, 3, 8),
+    )
+    file = export_onnx(network, tokens, tmp_path / "attention.onnx")
     with torch.no_grad():
-        torch.testing.assert_close(found, network(tokens), rtol=1e-5, atol=1e-6)
+        wanted = network(tokens)
+    torch.testing.assert_close(OnnxRuntime().load(file, threads=1)(tokens), wanted, rtol=1e-5, atol=1e-5)
+    in_openvino = OpenVino().load(export_openvino(file, tmp_path / "attention.xml"), threads=1)(tokens)
+    torch.testing.assert_close(in_openvino, wanted, rtol=1e-5, atol=1e-5)
+
+
+class Scores(nn.Module):
+    """Attention alone."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return nn.functional.scaled_dot_product_attention(query, key, value)
+
+
+def test_attention_takes_five_operators(tmp_path: Path) -> None:
+    inputs = tuple(torch.randn(2, 4, 5, 8) for _ in range(3))
+    file = export_onnx(Scores(), inputs, tmp_path / "attention.onnx")
+    written = [node.op_type for node in onnx.load(file).graph.node]
+    assert written == ["Transpose", "MatMul", "Mul", "Softmax", "MatMul"]
 
 
 @pytest.mark.parametrize("given", [{}, {"is_causal": True}, {"enable_gqa": True}, {"scale": 0.2}])

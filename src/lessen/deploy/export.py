@@ -21,7 +21,7 @@ from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import ExportError, need
 from lessen.core.files import write_bytes, write_whole
 from lessen.core.scratch import scratch
-from lessen.deploy import low_bit, pairs, short
+from lessen.deploy import attention, low_bit, pairs, short
 from lessen.deploy.compact import compact
 from lessen.deploy.constants import Constants
 from lessen.deploy.integers import store_integers
@@ -36,7 +36,6 @@ from lessen.surgery.copying import copy_network
 from lessen.surgery.masks import bake_masks
 
 OPSET = 21
-_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
 def export_onnx(
@@ -65,11 +64,11 @@ def export_onnx(
     try:
         proto = _onnx(exported, optimize=optimize)
     except Exception as error:
-        if not any(node.target is _ATTENTION for node in exported.graph.nodes):
+        if not any(node.target is attention.ATTENTION for node in exported.graph.nodes):
             raise ExportError(f"{type(model).__name__} cannot be exported to ONNX. {_last_line(error)}") from error
-        try:  # attention over other than four axes, or whose strides nobody knows: written as products and a softmax
+        try:  # attention whose lengths nobody knows: in PyTorch's operators
             with _exporting():
-                exported = exported.run_decompositions({_ATTENTION: _attention})
+                exported = exported.run_decompositions({attention.ATTENTION: attention.by_definition})
             proto = _onnx(exported, optimize=optimize)
         except Exception as again:
             raise ExportError(f"{type(model).__name__} cannot be exported to ONNX. {_last_line(again)}") from again
@@ -86,13 +85,14 @@ def _onnx(exported: torch.export.ExportedProgram, *, optimize: bool) -> Any:
     from onnx_ir.passes import Sequential
     from onnx_ir.passes import common as passes
 
+    own = pairs.translations() | low_bit.translations() | short.translations() | attention.translations()
     with _exporting():
         program = torch.onnx.export(
             exported,
             dynamo=True,
             opset_version=OPSET,
             optimize=optimize,
-            custom_translation_table=pairs.translations() | low_bit.translations() | short.translations(),
+            custom_translation_table=own,
             verbose=False,
         )
         assert program is not None  # it returns a program when it gets no file
@@ -118,30 +118,6 @@ def _onnx(exported: torch.export.ExportedProgram, *, optimize: bool) -> Any:
             del value.metadata_props[:]
         absorb_pads(proto.graph)
         return proto
-
-
-def _attention(  # noqa: PLR0917  (the signature is PyTorch's)
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    *,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """`scaled_dot_product_attention` by its definition: query (..., L, E), key (..., S, E), value (..., S, V)."""
-    if enable_gqa:
-        groups = query.shape[-3] // key.shape[-3]
-        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
-    scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if attn_mask is not None:
-        boolean = attn_mask.dtype == torch.bool
-        scores = scores.masked_fill(~attn_mask, float("-inf")) if boolean else scores + attn_mask
-    return scores.softmax(-1) @ value
 
 
 def export_pt2(
