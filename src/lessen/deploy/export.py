@@ -36,6 +36,8 @@ from lessen.surgery.copying import copy_network
 from lessen.surgery.masks import bake_masks
 
 OPSET = 21
+_SHARED = 2**16
+"""Constants of up to so many numbers are written once where they are equal; larger ones hardly ever are."""
 
 
 def export_onnx(
@@ -108,7 +110,7 @@ def _onnx(exported: torch.export.ExportedProgram, *, optimize: bool) -> Any:
         Sequential(
             passes.RemoveUnusedNodesPass(),
             passes.RemoveUnusedOpsetsPass(),
-            passes.DeduplicateInitializersPass(),
+            passes.DeduplicateInitializersPass(size_limit=_SHARED),
             passes.NameFixPass(),
             passes.ClearMetadataAndDocStringPass(),
         )(model)

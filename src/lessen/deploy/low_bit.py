@@ -186,22 +186,39 @@ def _steps(constants: Constants, node: ir.Node, weight: _Weight, steps: Array) -
     return constants.before(node, "Cast", [stored], name=f"{stored.name}_cast", to=ir.DataType.FLOAT.value)
 
 
+def _multiples(weight: _Weight) -> tuple[Array, Any] | None:
+    """Steps as multiples in 8 bits and what they are multiples of, or None. Tables are given such steps."""
+    unit = np.abs(weight.steps).max() / np.float32(surgery_codes.MULTIPLES)
+    times = np.rint(weight.steps / unit).clip(0, surgery_codes.MULTIPLES).astype(np.uint8)
+    exact = weight.steps.size > 1 and bool((times.astype(np.float32) * unit == weight.steps).all())
+    return (times, unit) if exact else None
+
+
 def _spell_out(constants: Constants, weight: _Weight) -> None:
     """Write the weight as arithmetic on constants."""
     node, name, (rows, inputs), group = weight.node, weight.name, weight.codes.shape, weight.group
     groups = weight.steps.shape[1]
     padded = np.pad(weight.codes, [(0, 0), (0, groups * group - inputs)]).reshape(rows, groups, group)
+    zeros = weight.zeros[:1, :1] if (weight.zeros == weight.zeros[0, 0]).all() else weight.zeros
     shifted = constants.before(
         node,
         "Sub",
         [
             _codes(constants, node, f"{name}_codes", padded, weight.bits),
-            _codes(constants, node, f"{name}_zeros", weight.zeros[:, :, None], max(weight.bits, 4)),
+            _codes(constants, node, f"{name}_zeros", zeros[:, :, None], max(weight.bits, 4)),
         ],
         name=f"{name}_shifted",
     )
-    steps = _steps(constants, node, weight, weight.steps[:, :, None])
-    scaled = constants.before(node, "Mul", [shifted, steps], name=f"{name}_scaled")
+    multiples = _multiples(weight)
+    if multiples is None:
+        steps = _steps(constants, node, weight, weight.steps[:, :, None])
+        scaled = constants.before(node, "Mul", [shifted, steps], name=f"{name}_scaled")
+    else:  # two products: OpenVINO looks for steps that are one tensor
+        stored = constants.add(f"{name}_steps", multiples[0][:, :, None])
+        steps = constants.before(node, "Cast", [stored], name=f"{stored.name}_cast", to=ir.DataType.FLOAT.value)
+        times = constants.before(node, "Mul", [shifted, steps], name=f"{name}_times")
+        unit = constants.add(f"{name}_unit", multiples[1])
+        scaled = constants.before(node, "Mul", [times, unit], name=f"{name}_scaled")
     shape = constants.add(f"{name}_shape", np.array([rows, groups * group]))
     whole = constants.before(node, "Reshape", [scaled, shape], name=f"{name}_whole")
     if groups * group != inputs:

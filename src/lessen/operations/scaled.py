@@ -9,18 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessen.core.errors import NetworkError
+from lessen.surgery.short import float16
 
 
 class ScaledLinear(nn.Linear):
     """y = W (scale * x) + b.
 
-    The buffer `scale`, shape (I,), is in the state with the weight and the bias.
+    The buffer `scale`, shape (I,), is in the state with the weight and the bias; in files it takes 16 bits a number.
     """
 
     scale: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x * self.scale, self.weight, self.bias)
+        return F.linear(x * float16(self.scale), self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, scaled"

@@ -52,6 +52,17 @@ def smoothing_scale(values_C: Tensor, weights_C: Tensor, *, strength: float) -> 
     return (values.pow(strength) / weights.pow(1 - strength)).clamp_min(_SMALLEST)
 
 
+def short_factor(scale_C: Tensor) -> Tensor:
+    """What inputs are multiplied by in the place of 1 / scale: the nearest number of float16.
+
+    Weights make up for the difference, and files hold the factors in 16 bits.
+
+    >>> short_factor(torch.tensor([3.0, 1e9]))
+    tensor([3.3325e-01, 6.1035e-05])
+    """
+    return (1 / scale_C).clamp(2.0**-14, 65504).half().to(scale_C.dtype)
+
+
 @settings
 class Smooth:
     """Move the scale of channels with outliers from normalised activations into the linear layers that read them.
@@ -118,10 +129,11 @@ class Smooth:
                 move(own, link, scale_C)
                 values |= tensors_of(own, [link])
                 continue
+            factor_C = short_factor(scale_C)
             for path, layer in zip(link.then, layers, strict=True):
-                multiply_inputs(layer, scale_C)
+                multiply_inputs(layer, 1 / factor_C)
                 values[f"{path}.weight"] = write_value(layer.weight)  # type: ignore[arg-type]
-                values[f"{path}.scale"] = write_value(1 / scale_C)
+                values[f"{path}.scale"] = write_value(factor_C)
         if not (links.found or others or links.left):
             links.left[""] = "no linear layer or convolution reads a normalisation"
         return Rescaled(

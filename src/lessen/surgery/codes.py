@@ -72,6 +72,10 @@ def plain_dequantize(codes: Tensor, steps: Tensor, zeros: Tensor, *, group: int,
     return (codes.to(steps.dtype) - spread(zeros.to(steps.dtype), codes, group)) * spread(steps, codes, group)
 
 
+MULTIPLES = 255
+"""Steps that are whole multiples of one number, the largest of them this, take a byte each in files."""
+
+
 def file_bits(bits: int) -> int:
     """The bits that a code takes in an ONNX or OpenVINO file, which have codes of 2, 4 and 8.
 
