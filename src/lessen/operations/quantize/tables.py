@@ -45,9 +45,9 @@ def find_tables(model: nn.Module, means: Callable[[str, nn.Module], bool]) -> tu
 def coded_table(table_NE: Tensor, *, bits: int) -> Coded:
     """A table in codes, a step for each row.
 
-    Grids lie around zero where that makes the squared error of a row at most a quarter larger on average: the code of
-    zero is then one number for the whole table. Their steps are rounded up to multiples of one number, of which a file
-    holds a byte each, where that adds at most a twentieth on average and a quarter in any row.
+    Grids lie around zero where that makes squared errors at most a quarter larger, of the table and of its mean row:
+    the code of zero is then one number for the whole table. Their steps are rounded up to multiples of one number, of
+    which a file holds a byte each, where that adds at most a twentieth on average and a quarter in any row.
 
     Args:
         table_NE: N rows of E numbers.
@@ -57,17 +57,18 @@ def coded_table(table_NE: Tensor, *, bits: int) -> Coded:
     free_N1, place_N1 = group_grids(table_NE, bits=bits, group=features, symmetric=False)
     step_N1 = table_NE.abs().amax(1, keepdim=True) / (middle - 1)
     used_N1 = step_N1 > 0
-    if not used_N1.any() or _cost(step_N1[used_N1], free_N1[used_N1]).mean() > 1.25:
+    steps, others = step_N1[used_N1], free_N1[used_N1]
+    if not len(steps) or max(_cost(steps, others).mean(), _cost(steps.norm(), others.norm())) > 1.25:
         return on_grids(table_NE, free_N1, place_N1, bits=bits, group=features)
     unit = (step_N1.max() / MULTIPLES).bfloat16().to(step_N1)
     coarse_N1 = (step_N1 / unit).ceil().clamp(1, MULTIPLES) * unit
-    cost_n = _cost(coarse_N1[used_N1], step_N1[used_N1])
+    cost_n = _cost(coarse_N1[used_N1], steps)
     chosen_N1 = coarse_N1 if cost_n.mean() <= 1.05 and cost_n.max() <= 1.25 else rounded_step(step_N1)
     return on_grids(table_NE, chosen_N1, torch.full_like(step_N1, middle), bits=bits, group=features)
 
 
 def _cost(steps: Tensor, others: Tensor) -> Tensor:
-    """The squared error of each row, which grows with the square of its step, as a multiple of that with other steps."""
+    """The squared error, which grows with the square of the step, as a multiple of that with other steps."""
     return (steps / others).square()
 
 
