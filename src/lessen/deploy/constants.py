@@ -10,6 +10,7 @@ ONNX Runtime itself carries out what is left when it loads a file. The file is s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,7 @@ class Constants:
         self._bits: dict[ir.Value, int | None] = {}
         """Every constant, with the bits of the stored form that it is made from; None where there is none."""
         self._values: dict[ir.Value, Array] = {}
+        self._names: Counter[str] = Counter()
         for node in self.graph:
             ours = node.domain == DOMAIN
             if ours or not (node.domain or node.op_type in _KEPT):
@@ -163,10 +165,10 @@ class Constants:
     def add(self, name: str, content: Any) -> ir.Value:
         """A new initializer, whose name is changed where it is taken."""
         known = self.graph.initializers
-        fresh, count = f"{name}_value", 0
-        while fresh in known:
+        count = self._names[name]  # names below are taken: looking from the first one each time would be quadratic
+        while (fresh := f"{name}_value_{count}" if count else f"{name}_value") in known:
             count += 1
-            fresh = f"{name}_value_{count}"
+        self._names[name] = count + 1
         tensor = ir.tensor(np.asarray(content, order="C"), name=fresh)
         value = ir.Value(
             name=fresh, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
