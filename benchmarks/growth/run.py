@@ -32,6 +32,7 @@ from lessen.core.machine import machine, versions
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+BEGIN, END = "<!-- tables: python benchmarks/growth/run.py --table -->", "<!-- end -->"
 ALLOWED = 1.15
 """The largest exponent in depth of what is ours."""
 
@@ -76,10 +77,14 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure again what has a result")
     parser.add_argument("--limit", type=float, default=1800, help="CPU seconds for one process")
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--table", action="store_true", help="print the tables and write them into README.md")
     asked = parser.parse_args()
     if asked.table:
-        print("\n\n".join(tables()))
+        page = HERE / "README.md"
+        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+        made = BEGIN + "\n\n" + "\n\n".join(tables()) + "\n\n"
+        page.write_text(before + made + END + rest.partition(END)[2], encoding="utf-8")
+        print(made)
         return
     jobs = asked.jobs or list(PEERS if asked.peers else JOBS)
     for name in asked.only:
