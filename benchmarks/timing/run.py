@@ -1,6 +1,6 @@
 """Are the stated times true on a busy machine?
 
-    python benchmarks/timing/run.py            the truth, then 100 runs at each load; about 25 minutes on two cores
+    python benchmarks/timing/run.py            the truth, then 100 runs at each load; about 15 minutes on two cores
     python benchmarks/timing/run.py truth      the ratios that have to be measured, on a machine where nothing else runs
     python benchmarks/timing/run.py load 8     100 runs with 8 busy processes; [--runs 100]
     python benchmarks/timing/run.py show       what README.md shows
