@@ -19,10 +19,10 @@ OPEN_ROWS = 40
 
 METHOD = (
     "Sizes are those of files on disk. Times are medians of repeats that are interleaved with the reference, in "
-    "shuffled order, each after an untimed call that warms the caches, short calls in blocks of several; calls that had "
-    "to wait for a core do not count, and on a busy machine there are no times. Their intervals hold the spread of the repeats and what a file moves by "
-    "when it is loaded again; ratios are paired within a round. Accuracies have Wilson intervals; changes of accuracy "
-    "are paired on the same examples."
+    "shuffled order, each after an untimed call that warms the caches, short calls in blocks of several; calls that "
+    "had to wait for a core do not count, and on a busy machine there are no times. Their intervals hold the spread of "
+    "the repeats and what a file moves by when it is loaded again; ratios are paired within a round. Accuracies have "
+    "Wilson intervals; changes of accuracy are paired on the same examples."
 )
 
 
