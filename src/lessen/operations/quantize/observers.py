@@ -27,7 +27,6 @@ _STEPS = 32
 _ENTROPY_BINS = 2048
 _ENTROPY_RANGES = 256
 _RARE = 1e-10
-_WORSE = 2.0
 _SAMPLE, _OFTEN = 4096, 0.005
 """Of how many values spikes are looked for among, and the share of them that makes one."""
 
@@ -154,7 +153,7 @@ class SquaredError:
 class Entropy:
     """The range that loses the least information: smallest divergence from the values to what a grid tells of them.
 
-    Both ends come towards zero together, in 256 steps, as long as the squared error is at most twice that of the whole
+    Both ends come towards zero together, in 256 steps, as long as the squared error is no larger than that of the whole
     range: divergence does not see how far a value is moved, and few values far out may matter most. Values outside
     count as the outermost bin inside. It wants many values: for the few weights of a channel `SquaredError` is better.
     A value that comes again and again has a code of its own and loses nothing, unless it is clamped.
@@ -170,7 +169,7 @@ class Entropy:
         width, largest = (seen.high - seen.low) / _ENTROPY_BINS, max(abs(seen.low), abs(seen.high))
         middles: Floats = seen.low + width * (np.arange(_ENTROPY_BINS, dtype=np.float64) + 0.5)
         best = (float("inf"), seen.low, seen.high)
-        most = _WORSE * squared_error(middles, counts, seen.low, seen.high, levels=levels)
+        most = squared_error(middles, counts, seen.low, seen.high, levels=levels)
         for part in range(_ENTROPY_RANGES, 0, -1):
             threshold = largest * part / _ENTROPY_RANGES
             first = max(0, round((-threshold - seen.low) / width))
