@@ -162,7 +162,7 @@ def test_every_pair_in_files(number: int, tmp_path: Path) -> None:
     assert len(bundles) <= 12
     if number < len(bundles):
         count = check_files(bundles[number], tmp_path, pt2=FULL)
-        assert count > 100, f"LESSEN_LAW={ASKED}"
+        assert count >= len(bundles[number]), f"LESSEN_LAW={ASKED}"
         print(len(bundles[number]), "pairs,", count, "claims,", round(time.process_time(), 1), "CPU seconds")
 
 
