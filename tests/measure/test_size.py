@@ -147,7 +147,7 @@ def test_parts_are_found_wherever_an_onnx_file_names_them(where: str, tmp_path: 
     from onnx import helper
 
     path = tmp_path / "model.onnx"
-    for location, match in (("w.bin", "needs w.bin beside it"), ("../w.bin", "outside"), ("/dev/zero", "outside")):
+    for location, match in (("w.bin", "needs w.bin next to it"), ("../w.bin", "outside"), ("/dev/zero", "outside")):
         node = helper.make_node("Constant", [], ["y"], value=_linked(location))
         output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [4])
         graph = helper.make_graph([node] if where == "constant" else [], "g", [], [output])

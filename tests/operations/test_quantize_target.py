@@ -143,7 +143,7 @@ def test_a_file_says_what_it_is_for_and_warns_where_it_runs_wrong(
                 warnings.simplefilter("always")
                 again: Tensor = runtime.load(file, threads=1)(X)
             assert torch.equal(again, fine)
-            assert [str(each.message).partition(" holds ")[0] for each in seen] == (
+            assert [str(each.message).partition(" has ")[0] for each in seen] == (
                 [str(file)] if target == "vnni" else []
             )
         model = onnx.load(tmp_path / f"{target}.onnx")

@@ -240,8 +240,12 @@ def test_an_interrupt_ends_a_pass_that_runs(monkeypatch: pytest.MonkeyPatch) -> 
     model = nn.Sequential(nn.Linear(3, 3), Endless(), nn.Linear(3, 3))
     layers = layers_of(model, torch.randn(2, 3), ["0.weight", "2.weight"])
     monkeypatch.setattr(Endless, "at_once", True)
-    with pytest.raises(KeyboardInterrupt), InputsOfLayers(model, layers, [torch.randn(2, 3)], device=CPU) as walk:
-        walk.gram(layers["2.weight"])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest's own workers do not listen
+    try:
+        with pytest.raises(KeyboardInterrupt), InputsOfLayers(model, layers, [torch.randn(2, 3)], device=CPU) as walk:
+            walk.gram(layers["2.weight"])
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def state() -> tuple[object, ...]:
