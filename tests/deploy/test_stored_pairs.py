@@ -32,7 +32,7 @@ from lessen.testing.files import Constant, in_onnx, in_openvino, in_pt2, width_o
 ALL = exported()
 ASKED = os.environ.get("LESSEN_LAW", "0")
 FULL = ASKED == "full"
-SAMPLE, BUNDLE = 24, 24
+SAMPLE, BUNDLE = 12, 24
 """Pairs in the sample, and networks that are written to one file, which takes a third of the time of a file each."""
 
 
