@@ -156,7 +156,7 @@ def test_every_operation_alone_in_every_file(tmp_path: Path) -> None:
     assert check_files(alone, tmp_path) > 100
 
 
-@pytest.mark.parametrize("number", range(12 if FULL else SAMPLE // BUNDLE))
+@pytest.mark.parametrize("number", range(12 if FULL else -(-SAMPLE // BUNDLE)))
 def test_every_pair_in_files(number: int, tmp_path: Path) -> None:
     bundles = chosen()
     assert len(bundles) <= 12
