@@ -32,7 +32,7 @@ from lessen.testing.files import Constant, in_onnx, in_openvino, in_pt2, width_o
 ALL = exported()
 ASKED = os.environ.get("LESSEN_LAW", "0")
 FULL = ASKED == "full"
-SAMPLE, BUNDLE = 12, 24
+SAMPLE, BUNDLE = 24, 24
 """Pairs in the sample, and networks that are written to one file, which takes a third of the time of a file each."""
 
 
@@ -162,7 +162,7 @@ def test_every_pair_in_files(number: int, tmp_path: Path) -> None:
     assert len(bundles) <= 12
     if number < len(bundles):
         count = check_files(bundles[number], tmp_path, pt2=FULL)
-        assert count >= len(bundles[number]), f"LESSEN_LAW={ASKED}"
+        assert count * BUNDLE > 100 * len(bundles[number]), f"LESSEN_LAW={ASKED}"  # the last has fewer pairs
         print(len(bundles[number]), "pairs,", count, "claims,", round(time.process_time(), 1), "CPU seconds")
 
 
