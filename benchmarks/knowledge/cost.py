@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from trials import Variant, asked, known, objectives_of
 
-from lessen.core import Batch, Task, decode
+from lessen.core import Batch, TaskFacts, decode
 from lessen.core.errors import LessenError
 from lessen.core.files import write_json
 from lessen.core.machine import machine, versions
@@ -148,7 +148,7 @@ def step(variant: Variant | None, objective: Any, channels: int) -> Step:
         torch.randperm(MEMORY, generator=drawn)[:EXAMPLES],
         labels,
     )
-    task = Task(examples=MEMORY, classes=CLASSES)
+    task = TaskFacts(examples=MEMORY, classes=CLASSES)
     flow = Flow(Stage(name="cost", graph=Graph(nodes=nodes, edges=edges), steps=1), batch, task=task)
     flow.set_mode(training=True)
     flow(batch, 1.0)  # an objective that prepares itself freezes what it prepared

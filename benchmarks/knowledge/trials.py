@@ -268,7 +268,7 @@ class Trial:
             learner = copy.deepcopy(student)
             made = Offline(knowledge=knowledge, labels=labels, steps=1, fit=regime.fit)
             batch = data.train.fetch(torch.arange(min(regime.batch, len(data.train))))
-            flow = Flow(made.stages({**cast, "student": learner})[0], batch, task=data.task)
+            flow = Flow(made.stages({**cast, "student": learner})[0], batch, task=data.facts)
             flow.set_mode(training=True)
             flow(batch, 1.0).total.backward()
             flow.close()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lessen.core import Card, Data, ObjectiveInput, Task, settings
+from lessen.core import Card, Data, ObjectiveInput, TaskFacts, settings
 from lessen.core.errors import DataError, LessenError, ShapeError
 from lessen.engine import run
 from lessen.graph import Edge, Fit, Flow, Graph, Network, Stage
@@ -47,7 +47,7 @@ class Seen(nn.Module):
 
     card: ClassVar[Card] = CARD
 
-    def __init__(self, width: int, task: Task) -> None:
+    def __init__(self, width: int, task: TaskFacts) -> None:
         super().__init__()
         self.task = task
         self.factor = nn.Parameter(torch.randn(width))
@@ -71,7 +71,7 @@ class Memory:
 
     card: ClassVar[Card] = CARD
 
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:
         if tuple(student_shape) != tuple(teacher_shape):
             raise ShapeError(f"Memory needs the same shape, got {tuple(student_shape)} and {tuple(teacher_shape)}.")
         return Seen(student_shape[1], task)
@@ -84,7 +84,7 @@ def networks() -> tuple[nn.Module, nn.Module]:
 def flow_of(student: nn.Module, teacher: nn.Module, **edge: Any) -> Flow:
     nodes = [Network(name="t", module=teacher, learns=False), Network(name="s", module=student, learns=True)]
     graph = Graph(nodes=nodes, edges=[Edge(source="t", target="s", **edge)])
-    made = Flow(Stage(name="s", graph=graph, epochs=1), BATCH, task=Task(examples=80, classes=4))
+    made = Flow(Stage(name="s", graph=graph, epochs=1), BATCH, task=TaskFacts(examples=80, classes=4))
     made.set_mode(training=True)
     return made
 
@@ -148,7 +148,7 @@ def test_an_objective_with_state_learns_with_the_target() -> None:
     flow = flow_of(student, teacher, objective=Memory())
     (made,) = [part for name, part in flow.owners["s"].parts.items() if name.startswith("objective")]
     assert isinstance(made, Seen)
-    assert made.task == Task(examples=80, classes=4)
+    assert made.task == TaskFacts(examples=80, classes=4)
     assert made.progress == [0.0]
     assert int(made.seen) == 0  # the dry batch is not counted
     flow(BATCH, 0.5).total.backward()

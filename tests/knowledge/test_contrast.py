@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lessen.core import Data, ObjectiveInput, Task
+from lessen.core import Data, ObjectiveInput, TaskFacts
 from lessen.core.errors import DataError, LessenError, SettingError, ShapeError
 from lessen.engine import run
 from lessen.engine.training import Training
@@ -28,7 +28,7 @@ from lessen.testing import ObjectiveCase, ObjectiveLaws, learned
 from lessen.testing.largest import LargestTensor
 from lessen.testing.tasks import clusters, perceptron
 
-TASK = Task(examples=40, classes=3)
+TASK = TaskFacts(examples=40, classes=3)
 INDEX = torch.tensor([7, 0, 39, 21, 8])
 LABELS = torch.tensor([2, 0, 1, 0, 2])
 
@@ -77,7 +77,7 @@ class TestHolisticKnowledge(ObjectiveLaws):
 def contrast(examples: int = 40, **settings: Any) -> ContrastiveRepresentationLoss:
     torch.manual_seed(3)
     made_by = ContrastiveRepresentation(**{"width": 3} | settings)
-    made = made_by.objective_for((5, 6), (5, 4), Task(examples=examples, classes=3)).double()
+    made = made_by.objective_for((5, 6), (5, 4), TaskFacts(examples=examples, classes=3)).double()
     assert isinstance(made, ContrastiveRepresentationLoss)
     return made
 
@@ -292,7 +292,7 @@ def test_where_all_are_of_one_class_there_are_no_negatives() -> None:
 def test_how_many_negatives() -> None:
     def count(examples: int, negatives: int | None = None) -> int:
         made = ContrastiveRepresentation(width=1, negatives=negatives)
-        return made.objective_for((5, 1), (5, 1), Task(examples=examples)).memory.negatives
+        return made.objective_for((5, 1), (5, 1), TaskFacts(examples=examples)).memory.negatives
 
     assert count(100_000) == 16384
     assert count(50_000) == 12_500
@@ -329,7 +329,7 @@ def test_examples_are_found_in_the_memory_of_the_other_network(knows: bool) -> N
     torch.manual_seed(0)
     teacher = torch.randn(64, 4)
     mixed = torch.cat([torch.randn(64, 4), teacher], dim=1) @ torch.randn(8, 8)
-    made = ContrastiveRepresentation(width=4, by_label=False).objective_for((16, 8), (16, 4), Task(examples=64))
+    made = ContrastiveRepresentation(width=4, by_label=False).objective_for((16, 8), (16, 4), TaskFacts(examples=64))
     optimizer = torch.optim.Adam(made.parameters(), lr=0.02)
 
     def student() -> Tensor:
@@ -412,7 +412,7 @@ def flow_of(objective: Any, where: Any) -> Flow:
     ]
     edge = Edge(source="t", target="s", objective=objective, source_tap=where, target_tap=where)
     stage = Stage(name="s", graph=Graph(nodes=nodes, edges=[edge]), epochs=1)
-    made = Flow(stage, clusters().train.fetch(torch.arange(4)), task=clusters().task)
+    made = Flow(stage, clusters().train.fetch(torch.arange(4)), task=clusters().facts)
     made.set_mode(training=True)
     return made
 
@@ -443,7 +443,7 @@ def test_its_parts_learn_on_an_edge_and_a_dry_batch_is_not_remembered(settings: 
 class Forgetful(ContrastiveRepresentation):
     """The same with a memory that stands in no checkpoint."""
 
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:
         made = super().objective_for(student_shape, teacher_shape, task)
         made.memory._non_persistent_buffers_set |= {"student", "teacher"}
         return made

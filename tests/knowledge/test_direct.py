@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lessen.core import Task
+from lessen.core import TaskFacts
 from lessen.knowledge import (
     ActivationBoundary,
     AsItIs,
@@ -216,5 +216,5 @@ def _standardized(teacher: Tensor) -> Tensor:
     return (wide - mean) / (variance + 1e-6).sqrt()
 
 
-def _task(classes: int) -> Task:
-    return Task(examples=64, classes=classes)
+def _task(classes: int) -> TaskFacts:
+    return TaskFacts(examples=64, classes=classes)

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import truncnorm
 from torch import Tensor, nn
 
-from lessen.core import Batch, LearnedObjective, Task
+from lessen.core import Batch, LearnedObjective, TaskFacts
 from lessen.core.errors import DataError, SettingError, ShapeError
 from lessen.graph import Edge, Flow, Graph, Network, Stage
 from lessen.knowledge import (
@@ -50,7 +50,7 @@ from lessen.surgery.taps import taps as several
 from lessen.testing.tasks import clusters, perceptron
 from lessen.zoo import residual
 
-TASK = Task(examples=64, classes=3)
+TASK = TaskFacts(examples=64, classes=3)
 
 
 def taps(*shape: int, seed: int = 2) -> tuple[Tensor, Tensor]:
@@ -462,7 +462,7 @@ class TestNormAndDirection:
         with pytest.raises(DataError, match="NormAndDirection"):
             made(student, (teacher, teacher.softmax(1)))
         with pytest.raises(DataError, match="classes"):
-            NormAndDirection().objective_for((4, 3), (4, 3), Task(examples=9))
+            NormAndDirection().objective_for((4, 3), (4, 3), TaskFacts(examples=9))
 
 
 class TestOneForAll:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lessen.core import ArrayExamples, Data, Task
+from lessen.core import ArrayExamples, Data, TaskFacts
 from lessen.engine import Course, run
 from lessen.graph import Fit, Stage
 from lessen.knowledge import (
@@ -352,7 +352,7 @@ def test_a_bridge_makes_other_channels_comparable() -> None:
 def transfer(student: Tensor, teacher: Tensor, **settings: Any) -> Any:
     """A module whose translator does what its paraphraser does, where channels are as many."""
     torch.manual_seed(0)
-    module: Any = FactorTransfer(**settings).objective_for(student.shape, teacher.shape, Task(examples=64))
+    module: Any = FactorTransfer(**settings).objective_for(student.shape, teacher.shape, TaskFacts(examples=64))
     if student.shape[1] == teacher.shape[1]:
         module.translator.load_state_dict(module.estimator.encoder.state_dict())
     return module.eval()

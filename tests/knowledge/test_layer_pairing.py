@@ -11,7 +11,7 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor, nn
 
-from lessen.core import ArrayExamples, Card, Data, ObjectiveInput, Task, settings
+from lessen.core import ArrayExamples, Card, Data, ObjectiveInput, TaskFacts, settings
 from lessen.core.errors import SettingError, ShapeError
 from lessen.engine import Course
 from lessen.graph import Fit
@@ -42,7 +42,7 @@ def layers(*shapes: tuple[int, ...]) -> tuple[Tensor, ...]:
 
 def build(settings: OverLayers, student: Any, teacher: Any) -> nn.Module:
     torch.manual_seed(0)
-    return settings.objective_for(shapes_of(student), shapes_of(teacher), Task(examples=20, classes=3)).eval()
+    return settings.objective_for(shapes_of(student), shapes_of(teacher), TaskFacts(examples=20, classes=3)).eval()
 
 
 def contested() -> tuple[Any, Any]:
@@ -248,7 +248,7 @@ class Counted:
 
     card: ClassVar[Card] = Hint.card
 
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:
         assert task.classes == 3
         return Counting()
 
@@ -262,7 +262,7 @@ def test_an_objective_with_state_is_built_for_each_pair_and_told_the_progress() 
 
 def test_what_cannot_be_paired_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"several taps on both sides, but the student has \(4, 3\)"):
-        OverLayers().objective_for((4, 3), (4, 3), Task(examples=4))
+        OverLayers().objective_for((4, 3), (4, 3), TaskFacts(examples=4))
     with pytest.raises(SettingError, match="a module that is already built"):
         OverLayers(objective=Counting())
     module = build(OverLayers(), layers((4, 3)), layers((4, 3)))

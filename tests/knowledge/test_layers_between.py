@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lessen.core import Task
+from lessen.core import TaskFacts
 from lessen.core.errors import ShapeError
 from lessen.functional.singular import right_singular_vectors
 from lessen.graph import Edge, Flow, Graph, Network, Stage
@@ -343,7 +343,7 @@ def graph_module(heads: int = 2, **settings: Any) -> tuple[Any, Several, Several
     torch.manual_seed(0)
     student, teacher = several(*MAPS[0]), several(*MAPS[1], seed=5)
     made = MultiHeadGraph(heads=heads, **settings)
-    module: Any = made.objective_for(shapes_of(student), shapes_of(teacher), Task(examples=10)).double().eval()
+    module: Any = made.objective_for(shapes_of(student), shapes_of(teacher), TaskFacts(examples=10)).double().eval()
     return module, student, teacher
 
 
@@ -431,11 +431,11 @@ def test_what_does_not_fit_is_refused_before_anything_learns() -> None:
     fits = ((4, 3, 4, 4), (4, 2, 2, 2))
     for other in (((4, 3, 4, 4), (4, 5, 2, 2)), ((4, 3, 4, 4),), (4, 3, 4, 4)):
         with pytest.raises(ShapeError) as error:
-            MultiHeadGraph().objective_for(other, fits, Task(examples=10))
+            MultiHeadGraph().objective_for(other, fits, TaskFacts(examples=10))
         assert str(fits[1]) in str(error.value)
     for other in ((4, 3, 4, 5), (4, 3), fits):
         with pytest.raises(ShapeError, match=r"\(4, 3, 4, 4\)"):
-            FactorTransfer().objective_for(other, fits[0], Task(examples=10))
+            FactorTransfer().objective_for(other, fits[0], TaskFacts(examples=10))
 
 
 def test_prepared_heads_know_the_teacher_better_than_they_were_drawn() -> None:
@@ -444,7 +444,7 @@ def test_prepared_heads_know_the_teacher_better_than_they_were_drawn() -> None:
     second = torch.einsum("nchw,cd->ndhw", first, torch.randn(6, 8, generator=drawn))
     torch.manual_seed(0)
     module: Any = MultiHeadGraph(heads=4, drop=0.0).objective_for(
-        ((64, 6, 2, 2), (64, 8, 2, 2)), ((64, 6, 2, 2), (64, 8, 2, 2)), Task(examples=64)
+        ((64, 6, 2, 2), (64, 8, 2, 2)), ((64, 6, 2, 2), (64, 8, 2, 2)), TaskFacts(examples=64)
     )
     optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
     losses = []
@@ -607,7 +607,7 @@ def one_edge(student: nn.Module, teacher: nn.Module, **edge: Any) -> tuple[Flow,
     batch = ArrayExamples(torch.randn(BATCH_SHAPE), torch.tensor([0, 1, 2, 3])).fetch(torch.arange(4))
     nodes = [Network(name="t", module=teacher, learns=False), Network(name="s", module=student, learns=True)]
     graph = Graph(nodes=nodes, edges=[Edge(source="t", target="s", **edge)])
-    flow = Flow(Stage(name="stage", graph=graph, epochs=1), batch, task=Task(examples=40, classes=10))
+    flow = Flow(Stage(name="stage", graph=graph, epochs=1), batch, task=TaskFacts(examples=40, classes=10))
     flow.set_mode(training=True)
     return flow, batch
 

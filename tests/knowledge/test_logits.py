@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lessen.core import ObjectiveInput, Task, decode, encode
+from lessen.core import ObjectiveInput, TaskFacts, decode, encode
 from lessen.core.errors import DataError, SettingError, ShapeError
 from lessen.functional import forward_kl, pearson
 from lessen.knowledge import (
@@ -623,7 +623,7 @@ def test_zipf_labels_are_their_parts() -> None:
 def test_zipf_labels_of_a_batch_are_written_out() -> None:
     torch.manual_seed(0)
     features, student = torch.randn(4, 6, dtype=torch.float64), fixed(4, 5)[0]
-    made: Any = ZipfLabels(others=0.3, weak=0.2).objective_for(((4, 6), (4, 5)), (4,), Task(examples=4)).double()
+    made: Any = ZipfLabels(others=0.3, weak=0.2).objective_for(((4, 6), (4, 5)), (4,), TaskFacts(examples=4)).double()
     got = made((features, student), LABELS).tolist()
 
     def slow(*, centred: bool = True, smoothing: float = 0.1) -> list[float]:
@@ -650,7 +650,7 @@ def test_zipf_labels_of_a_batch_are_written_out() -> None:
 
 def test_curriculum_temperature_learns_against_the_student() -> None:
     student, teacher = fixed(4, 5)
-    made: Any = CurriculumTemperature(over=0.5).objective_for((4, 5), (4, 5), Task(examples=4)).double()
+    made: Any = CurriculumTemperature(over=0.5).objective_for((4, 5), (4, 5), TaskFacts(examples=4)).double()
     temperature = 1 + 20 / (1 + math.exp(-1))
     expected = SoftTargets(temperature=temperature)(student, teacher)
     assert torch.allclose(made(student, teacher), expected)
@@ -695,7 +695,7 @@ def test_an_annealed_temperature_follows_the_stage() -> None:
         assert constant.during(0.5) is constant
     inside = Transformed(objective=SoftTargets(temperature=annealed))
     assert inside.during(1.0) == Transformed(objective=SoftTargets(temperature=2.0))
-    learned_too: Any = CurriculumTemperature(objective=inside).objective_for((4, 5), (4, 5), Task(examples=4))
+    learned_too: Any = CurriculumTemperature(objective=inside).objective_for((4, 5), (4, 5), TaskFacts(examples=4))
     assert learned_too.during(1.0).objective == inside.during(1.0)
 
 

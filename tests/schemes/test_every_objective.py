@@ -450,7 +450,7 @@ def refuse(pairing: Pairing) -> None:
     """What is promised where a network has no such place: an error in words, before the first step."""
     examples = data(pairing.network, numbers=pairing.of.place.numbers)
     with pytest.raises(LessenError) as caught:
-        validate(stage_of(pairing)[0], examples.train.fetch(torch.arange(4)), task=examples.task)
+        validate(stage_of(pairing)[0], examples.train.fetch(torch.arange(4)), task=examples.facts)
     in_words = isinstance(caught.value, SettingError) or isinstance(caught.value.__cause__, LessenError | None)
     assert in_words, f"it broke: {caught.value}"
 
@@ -520,7 +520,7 @@ def mixed(pairing: Pairing) -> tuple[Batch, Batch, Batch]:
 def losses_of(pairing: Pairing, batch: Batch) -> list[float]:
     """Of the edges that the pairing is about."""
     stage, _ = stage_of(pairing)
-    flow = Flow(stage, batch, task=data(pairing.network, numbers=pairing.of.place.numbers).task)
+    flow = Flow(stage, batch, task=data(pairing.network, numbers=pairing.of.place.numbers).facts)
     found = flow(batch, 0.0, training=False).losses
     flow.close()
     return [float(found[number]) for number, edge in enumerate(stage.graph.edges) if is_tried(pairing, edge)]

@@ -12,7 +12,17 @@ from lessen.core.contracts import (
     Plan,
     Times,
 )
-from lessen.core.data import ArrayExamples, Batch, Data, DatasetExamples, Examples, Inputs, SubsetExamples, Task, View
+from lessen.core.data import (
+    ArrayExamples,
+    Batch,
+    Data,
+    DatasetExamples,
+    Examples,
+    Inputs,
+    SubsetExamples,
+    TaskFacts,
+    View,
+)
 from lessen.core.errors import LessenError
 from lessen.core.record import Record
 from lessen.core.settings import decode, encode, settings
@@ -37,7 +47,7 @@ __all__ = [
     "Plan",
     "Record",
     "SubsetExamples",
-    "Task",
+    "TaskFacts",
     "Times",
     "View",
     "Where",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core.card import Card
-from lessen.core.data import IGNORED, Batch, Inputs, Task, check_calibration
+from lessen.core.data import IGNORED, Batch, Inputs, TaskFacts, check_calibration
 from lessen.core.errors import DataError
 
 
@@ -49,7 +49,7 @@ class LearnedObjective(Protocol):
 
     card: ClassVar[Card]
 
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:
         """The objective for these shapes (examples along axis 0; tuples of shapes where there are several taps).
 
         Its weights are drawn from torch's global generator. They learn with the target of the edge, are kept in

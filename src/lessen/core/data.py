@@ -24,7 +24,7 @@ __all__ = [
     "Examples",
     "Inputs",
     "SubsetExamples",
-    "Task",
+    "TaskFacts",
     "View",
     "batches",
     "call",
@@ -36,7 +36,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class TaskFacts:
     """What a learned objective knows of the task when it is built.
 
     Args:
@@ -87,9 +87,9 @@ class Data:
         return self.train.fetch(torch.arange(min(count, len(self.train)))).inputs
 
     @property
-    def task(self) -> Task:
-        """The task, as learned objectives need it."""
-        return Task(examples=len(self.train), classes=None if self.classes is None else len(self.classes))
+    def facts(self) -> TaskFacts:
+        """What a learned objective knows of the task."""
+        return TaskFacts(examples=len(self.train), classes=None if self.classes is None else len(self.classes))
 
     def calibration(self, count: int, *, batch: int = 64, seed: int = 0) -> list[Batch]:
         """Batches of training examples chosen at random under a seed, for operations that look at data."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lessen.core.estimate import Estimate
 from lessen.deploy.planned import DeployedFile
-from lessen.measure.intervals import Estimate
 from lessen.measure.timings import Timings
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from lessen.core.data import Data
+from lessen.core.estimate import Estimate
 from lessen.core.record import Record
 from lessen.deploy.planned import DeployedFile
 from lessen.deploy.recommend import Recommendation
-from lessen.measure.intervals import Estimate
 from lessen.measure.size import parts_of
 
 

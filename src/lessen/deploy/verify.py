@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from lessen.core.data import Examples
 from lessen.core.settings import settings
 from lessen.deploy.runtimes import Program
-from lessen.measure.classification import accuracy
 from lessen.measure.evaluate import evaluate
-from lessen.measure.fidelity import agreement
 from lessen.measure.kept import KeptOutputs
-from lessen.measure.regression import mean_squared_error
+from lessen.tasks.classification import accuracy
+from lessen.tasks.fidelity import agreement
+from lessen.tasks.regression import mean_squared_error
 
 NotNegative = Annotated[float, Ge(0)]
 

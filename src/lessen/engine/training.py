@@ -66,7 +66,7 @@ class Training:
                 augment=data.augment,
                 seed=derive(seed, "stage", number),
                 device=self.home.device,
-                task=data.task,
+                task=data.facts,
             )
             self.sparsifiers = self._own(started)
             for unit in self.flow.units.values():

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lessen.core.data import Batch, Task, View
+from lessen.core.data import Batch, TaskFacts, View
 from lessen.core.errors import DataError, GraphError, LessenError
 from lessen.core.seeds import seeded
 from lessen.graph.check import check, learns, named, works
@@ -112,11 +112,11 @@ class Flow(nn.Module):
         augment: View | None = None,
         seed: int = 0,
         device: torch.device | None = None,
-        task: Task | None = None,
+        task: TaskFacts | None = None,
     ) -> None:
         super().__init__()
         check(stage)
-        self.task = task or Task(examples=len(batch))
+        self.task = task or TaskFacts(examples=len(batch))
         self.stage = stage
         self.seed = seed
         self._nodes = named(stage.graph)
@@ -407,7 +407,7 @@ class Flow(nn.Module):
             unit.close()
 
 
-def validate(stage: Stage, batch: Batch, *, augment: View | None = None, task: Task | None = None) -> None:
+def validate(stage: Stage, batch: Batch, *, augment: View | None = None, task: TaskFacts | None = None) -> None:
     """Check a stage before its first step: words, taps, shapes, bridges, objectives; nothing is changed.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core.contracts import LearnedObjective, ObjectiveInput
-from lessen.core.data import Batch, Task
+from lessen.core.data import Batch, TaskFacts
 from lessen.core.errors import DataError, GraphError, ShapeError
 from lessen.core.seeds import seeded
 from lessen.graph.edge import Edge
@@ -50,7 +50,7 @@ class Ready:
     open_by: Schedule | None
 
     @classmethod
-    def make(cls, edge: Edge, name: str, now: Now, *, device: torch.device, seed: int, task: Task) -> Self:
+    def make(cls, edge: Edge, name: str, now: Now, *, device: torch.device, seed: int, task: TaskFacts) -> Self:
         """Build what learns, and compute the edge once.
 
         Raises:

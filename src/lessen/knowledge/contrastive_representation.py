@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lessen.core import Card, ObjectiveInput, settings
-from lessen.core.data import Task
+from lessen.core.data import TaskFacts
 from lessen.knowledge.contrasts import Scores, mean_of_exponentials, noise_contrast
 from lessen.knowledge.memory import Embedding, Memory, embedded, negatives_for, of_all_processes, split_inputs
 
@@ -27,7 +27,9 @@ class ContrastiveRepresentationLoss(nn.Module):
     log_constant: Tensor
     started: Tensor
 
-    def __init__(self, made_by: ContrastiveRepresentation, student_shape: Any, teacher_shape: Any, task: Task) -> None:
+    def __init__(
+        self, made_by: ContrastiveRepresentation, student_shape: Any, teacher_shape: Any, task: TaskFacts
+    ) -> None:
         super().__init__()
         self.settings = made_by
         self.card, self.relational, self.needs = made_by.card, made_by.relational, made_by.needs
@@ -107,5 +109,5 @@ class ContrastiveRepresentation:
         """What it needs in addition to the teacher's features."""
         return (ObjectiveInput.LABELS, ObjectiveInput.INDEX) if self.by_label else (ObjectiveInput.INDEX,)
 
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:
         return ContrastiveRepresentationLoss(self, student_shape, teacher_shape, task)

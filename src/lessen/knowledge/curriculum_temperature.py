@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lessen.core import Card, Objective, ObjectiveInput, Task, settings
+from lessen.core import Card, Objective, ObjectiveInput, TaskFacts, settings
 from lessen.functional.shapes import require_same, wide
 from lessen.knowledge.soft_targets import SoftTargets
 from lessen.knowledge.temperature import at_progress
@@ -80,7 +80,7 @@ class CurriculumTemperature:
         """Whether the objective looks at the whole batch."""
         return bool(getattr(self.objective, "relational", False))
 
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:
         return LearnedTemperature(self)
 
 

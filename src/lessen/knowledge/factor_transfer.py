@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from lessen.core import Card, Task, settings
+from lessen.core import Card, TaskFacts, settings
 from lessen.core.errors import ShapeError
 from lessen.functional.channels import unit
 from lessen.functional.distances import mean_squared
@@ -85,7 +85,7 @@ class FactorTransfer:
         "of paraphrasing them, which is attention transfer.",
     )
 
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:
         del task
         shapes = (student_shape, teacher_shape)
         if not all(len(shape) == 4 and all(isinstance(size, int) for size in shape) for shape in shapes) or (

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lessen.core import Card, ObjectiveInput, settings
-from lessen.core.data import Task
+from lessen.core.data import TaskFacts
 from lessen.core.errors import ShapeError
 from lessen.functional.pairs import cosines, full_precision, inverse_root, rows, unit_rows
 from lessen.knowledge.contrasts import Scores, information_contrast
@@ -68,7 +68,7 @@ class GraphEmbedding(nn.Module):
 class HolisticKnowledgeLoss(nn.Module):
     """The objective with its embeddings, its graph networks and its memory; see `HolisticKnowledge`."""
 
-    def __init__(self, made_by: HolisticKnowledge, student_shape: Any, teacher_shape: Any, task: Task) -> None:
+    def __init__(self, made_by: HolisticKnowledge, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> None:
         super().__init__()
         self.settings = made_by
         self.card, self.relational, self.needs = made_by.card, made_by.relational, made_by.needs
@@ -159,7 +159,7 @@ class HolisticKnowledge:
         """What it needs in addition to the teacher's features and logits."""
         return (ObjectiveInput.LABELS, ObjectiveInput.INDEX) if self.by_label else (ObjectiveInput.INDEX,)
 
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:
         return HolisticKnowledgeLoss(self, student_shape, teacher_shape, task)
 
 

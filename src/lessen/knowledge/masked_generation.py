@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lessen.core import Card, Task, settings
+from lessen.core import Card, TaskFacts, settings
 from lessen.core.errors import ShapeError
 from lessen.functional.shapes import require_same, wide
 from lessen.knowledge.distances import Distance, SquaredDistance
@@ -51,7 +51,7 @@ class MaskedGeneration:
         "mode. Released code masks positions for detection (0.65) and channels for classification (0.15).",
     )
 
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:
         if len(teacher_shape) != 4 or tuple(student_shape[1:]) != tuple(teacher_shape[1:]):
             raise ShapeError(
                 f"MaskedGeneration needs feature maps (N, C, H, W) of the same shape, but the student has "

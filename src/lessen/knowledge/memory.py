@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from lessen.core.data import Task
+from lessen.core.data import TaskFacts
 from lessen.core.errors import DataError, SettingError, ShapeError
 from lessen.functional.pairs import full_precision, rows, unit_rows
 from lessen.functional.shapes import mismatch
@@ -25,7 +25,7 @@ from lessen.knowledge.contrasts import Scores
 _MOST = 16384  # negatives, in the papers
 
 
-def negatives_for(task: Task, negatives: int | None, *, what: str) -> int:
+def negatives_for(task: TaskFacts, negatives: int | None, *, what: str) -> int:
     """How many negatives an example gets: as asked, or what the papers use as far as the data goes.
 
     Raises:

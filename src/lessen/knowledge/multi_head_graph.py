@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lessen.core import Card, Task, settings
+from lessen.core import Card, TaskFacts, settings
 from lessen.functional.channels import by_channel
 from lessen.functional.distances import cosine
 from lessen.functional.pairs import full_precision
@@ -106,7 +106,7 @@ class MultiHeadGraph:
         "a layer of its own.",
     )
 
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:
         del task
         check_shapes(student_shape, teacher_shape, what="MultiHeadGraph", least=2)
         return MultiHeadGraphModule(self, [channels_of(shape) for shape in teacher_shape])

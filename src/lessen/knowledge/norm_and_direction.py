@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lessen.core import Card, ObjectiveInput, Task, settings
+from lessen.core import Card, ObjectiveInput, TaskFacts, settings
 from lessen.core.errors import DataError
 from lessen.functional.channels import by_channel, channels_of
 from lessen.functional.classes import class_numbers
@@ -57,7 +57,7 @@ class NormAndDirection:
     )
     needs: ClassVar = (ObjectiveInput.LABELS,)
 
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:
         if task.classes is None:
             raise DataError("NormAndDirection needs data with classes, and this data has none. Use Hint() instead.")
         return NormAndDirectionLoss(channels_of(teacher_shape), task.classes)

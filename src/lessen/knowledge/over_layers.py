@@ -14,7 +14,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from lessen.core import Bridge, Card, LearnedObjective, Objective, ObjectiveInput, Task, settings
+from lessen.core import Bridge, Card, LearnedObjective, Objective, ObjectiveInput, TaskFacts, settings
 from lessen.core.errors import ShapeError
 from lessen.functional.shapes import wide
 from lessen.knowledge.bridges import AutoBridge
@@ -62,7 +62,7 @@ class OverLayers:
         """What the objective needs in addition to the teacher's taps."""
         return tuple(getattr(self.objective, "needs", ()))
 
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:
         """The objective for tuples of shapes.
 
         Raises:
@@ -89,7 +89,7 @@ class PairedLayers(nn.Module):
 
     card: ClassVar[Card] = OverLayers.card
 
-    def __init__(self, settings: OverLayers, student_shapes: Shapes, teacher_shapes: Shapes, task: Task) -> None:
+    def __init__(self, settings: OverLayers, student_shapes: Shapes, teacher_shapes: Shapes, task: TaskFacts) -> None:
         super().__init__()
         self.relational, self.needs = settings.relational, settings.needs
         self.sizes = (len(student_shapes), len(teacher_shapes))
@@ -141,7 +141,7 @@ class PairedLayers(nn.Module):
         return objective if during is None else during(self.progress)
 
 
-def _built(objective: Any, student_shape: Any, teacher_shape: Any, task: Task) -> Any:
+def _built(objective: Any, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> Any:
     if isinstance(objective, LearnedObjective):
         return objective.objective_for(student_shape, teacher_shape, task)
     return objective

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lessen.core import Card, Task, settings
+from lessen.core import Card, TaskFacts, settings
 from lessen.core.errors import ShapeError
 from lessen.functional.channels import by_channel, channels_of
 from lessen.functional.shapes import per_example, require_same
@@ -87,7 +87,7 @@ class Overhaul:
         "factor 2^-k of earlier layers is the weight of their edges.",
     )
 
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:
         channels = channels_of(teacher_shape)
         if self.margin is not None and (len(self.margin) != channels or max(self.margin) > 0):
             raise ShapeError(

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lessen.core import Card, Task, settings
+from lessen.core import Card, TaskFacts, settings
 from lessen.functional.channels import by_channel, channels_of
 from lessen.functional.shapes import per_example, require_same
 
@@ -56,7 +56,7 @@ class VariationalInformation:
         "the bridge of the edge; released code has three 1 x 1 convolutions there.",
     )
 
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:
         return VariationalLoss(channels_of(teacher_shape), self.variance)
 
 

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lessen.core import Card, Task, settings
+from lessen.core import Card, TaskFacts, settings
 from lessen.core.errors import ShapeError
 from lessen.functional.classes import at_label, class_numbers, without_label
 from lessen.functional.shapes import wide
@@ -88,7 +88,7 @@ class ZipfLabels:
         "includes the label in the ranking, and adds a logarithm to a probability by mistake.",
     )
 
-    def objective_for(self, student_shape: Any, teacher_shape: Any, task: Task) -> nn.Module:
+    def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:
         return WeakHead(self, *_shapes(student_shape, teacher_shape))
 
 

@@ -13,21 +13,22 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from lessen.measure.calibration import calibration_error
-from lessen.measure.classification import accuracy, nll
+from lessen.core.estimate import Estimate
+from lessen.functional.intervals import bootstrap, mean_with_interval, median_with_interval, wilson
 from lessen.measure.evaluate import Outputs, evaluate, evaluating, output_of
-from lessen.measure.fidelity import accuracy_change, agreement, kl_to_teacher
-from lessen.measure.intervals import Estimate, bootstrap, mean_with_interval, median_with_interval, wilson
 from lessen.measure.kept import KeptOutputs
 from lessen.measure.latency import Speed, throughput, time_networks
 from lessen.measure.measure import measure
 from lessen.measure.memory import peak_memory
 from lessen.measure.multiply_adds import count_multiply_adds, multiply_adds_by_operator
 from lessen.measure.quality import Figure, quality
-from lessen.measure.regression import mean_squared_error
 from lessen.measure.size import count_nonzero_parameters, count_parameters, file_bytes, state_bytes
 from lessen.measure.timing import interleave, pinned_threads
 from lessen.measure.timings import Timings
+from lessen.tasks.calibration import calibration_error
+from lessen.tasks.classification import accuracy, nll
+from lessen.tasks.fidelity import accuracy_change, agreement, kl_to_teacher
+from lessen.tasks.regression import mean_squared_error
 
 __all__ = [
     "Estimate",

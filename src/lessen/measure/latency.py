@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from lessen.core.data import Inputs, call, map_inputs
+from lessen.core.estimate import Estimate
 from lessen.measure.disturbance import Conditions
 from lessen.measure.evaluate import Runnable, device_of, evaluating
-from lessen.measure.intervals import Estimate
 from lessen.measure.timing import interleave
 from lessen.measure.timings import Timings
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from lessen.core.data import Data, Examples, Inputs
 from lessen.core.errors import DataError, NetworkError, SettingError
+from lessen.core.estimate import Estimate
 from lessen.core.record import Record
 from lessen.measure.evaluate import Outputs, Runnable, check_finite, evaluate
-from lessen.measure.intervals import Estimate
 from lessen.measure.latency import Speed, time_networks
 from lessen.measure.memory import peak_memory
 from lessen.measure.multiply_adds import multiply_adds_by_operator

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from lessen.measure.calibration import BINS, calibration_error
-from lessen.measure.classification import accuracy, nll
+from lessen.core.estimate import Estimate
 from lessen.measure.evaluate import Outputs
-from lessen.measure.fidelity import accuracy_change, agreement, kl_to_teacher
-from lessen.measure.intervals import Estimate
-from lessen.measure.regression import mean_squared_error
+from lessen.tasks.calibration import BINS, calibration_error
+from lessen.tasks.classification import accuracy, nll
+from lessen.tasks.fidelity import accuracy_change, agreement, kl_to_teacher
+from lessen.tasks.regression import mean_squared_error
 
 
 @dataclass(frozen=True)

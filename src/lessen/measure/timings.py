@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lessen.core.errors import BusyError, SettingError, did_you_mean
+from lessen.core.estimate import Estimate
+from lessen.functional.intervals import median_with_interval
 from lessen.measure.disturbance import Conditions
-from lessen.measure.intervals import Estimate, median_with_interval
 
 FEWEST_ROUNDS = 6
 """With fewer, no interval of a median reaches 95 %."""

@@ -74,7 +74,7 @@ class _Guess:
 def _check_scheme(scheme: Scheme, teacher: nn.Module, student: nn.Module, data: Data) -> None:
     batch = data.train.fetch(torch.arange(min(4, len(data.train))))
     for stage in scheme.stages(cast_for(teacher, copy_network(student))):
-        validate(stage, batch, augment=data.augment, task=data.task)
+        validate(stage, batch, augment=data.augment, task=data.facts)
         if batch_size(stage.fit, len(data.train)) == stage.fit.accumulate:
             _check_alone(stage, data)
 
@@ -82,7 +82,7 @@ def _check_scheme(scheme: Scheme, teacher: nn.Module, student: nn.Module, data: 
 def _check_alone(stage: Stage, data: Data) -> None:
     """Whether networks in training mode run on one example, where that is all that they will see at a time."""
     batch = data.train.fetch(torch.arange(1))
-    flow = Flow(stage, batch, augment=data.augment, task=data.task)
+    flow = Flow(stage, batch, augment=data.augment, task=data.facts)
     try:
         flow.set_mode(training=True)
         with seeded(0, "alone"), torch.no_grad():

@@ -129,9 +129,9 @@ def _objective(name: str, student: str, teacher: str) -> Iterator[list[str]]:
     made = [f"objective = {_made(name)}"]
     built = []
     if hasattr(catalogue()[name], "objective_for"):
-        task = "Task(examples=64, classes=10)"
+        task = "TaskFacts(examples=64, classes=10)"
         shapes = [_shapes(student, "student"), _shapes(teacher, "teacher")]
-        start.insert(1, "from lessen.core import Task")
+        start.insert(1, "from lessen.core import TaskFacts")
         built = [f"objective = objective.objective_for({shapes[0]}, {shapes[1]}, {task})"]
     asked = ["teacher", "(teacher, labels)", "(teacher, index)", "(teacher, labels, index)"]
     for given in asked:

@@ -24,7 +24,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lessen.core import Card, LearnedObjective, Objective, Task, decode, encode
+from lessen.core import Card, LearnedObjective, Objective, TaskFacts, decode, encode
 from lessen.core.errors import ShapeError
 from lessen.surgery.values import leaves, map_values, shapes_of
 
@@ -73,7 +73,7 @@ class ObjectiveCase:
 
 
 def learned(
-    settings: LearnedObjective, student: Value, teacher: Value, *, task: Task | None = None, **more: Any
+    settings: LearnedObjective, student: Value, teacher: Value, *, task: TaskFacts | None = None, **more: Any
 ) -> ObjectiveCase:
     """A case of an objective with state of its own, built for the two sides as an edge would build it, in eval mode.
 
@@ -86,7 +86,7 @@ def learned(
     """
     needs = bool(getattr(settings, "needs", ()))
     shapes = shapes_of(student), shapes_of(teacher[0] if needs else teacher)
-    objective: Any = settings.objective_for(*shapes, task or Task(examples=64, classes=10)).eval()
+    objective: Any = settings.objective_for(*shapes, task or TaskFacts(examples=64, classes=10)).eval()
     return ObjectiveCase(objective=objective, student=student, teacher=teacher, made_by=settings, **more)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lessen import graph, knowledge, schemes
-from lessen.core import Batch, Data, Task, decode, encode
+from lessen.core import Batch, Data, TaskFacts, decode, encode
 from lessen.core.errors import SettingError
 from lessen.engine import Course, run
 from lessen.graph import Branch, Ensemble, Flow, Graph, Labels, Network, Snapshot, Stage, validate
@@ -69,7 +69,7 @@ class SchemeLaws:
         before, modes = states(cast), modes_of(cast)
         random = torch.get_rng_state()
         for stage in scheme.stages(cast):
-            validate(stage, first_batch(self.data()), task=self.data().task)
+            validate(stage, first_batch(self.data()), task=self.data().facts)
         assert same(states(cast), before)
         assert modes_of(cast) == modes
         assert torch.equal(torch.get_rng_state(), random)
@@ -80,7 +80,7 @@ class SchemeLaws:
 
     def test_no_gradient_reaches_a_source_that_was_not_asked_for(self, scheme: Scheme) -> None:
         for stage in scheme.stages(self.cast()):
-            assert leaks(stage, first_batch(self.data()), task=self.data().task) == []
+            assert leaks(stage, first_batch(self.data()), task=self.data().facts) == []
 
     def test_frozen_nodes_move_neither_weights_nor_buffers(self, scheme: Scheme) -> None:
         cast = self.cast()
@@ -129,7 +129,7 @@ class SchemeLaws:
             for k, v in cast.items()
         }
         for stage in scheme.stages(alike):
-            loss = transfer_loss(stage, first_batch(self.data()), task=self.data().task)
+            loss = transfer_loss(stage, first_batch(self.data()), task=self.data().facts)
             assert loss == pytest.approx(0, abs=1e-5)
 
     # How
@@ -170,7 +170,7 @@ def modes_while_called(networks: Sequence[nn.Module]) -> Iterator[list[bool]]:
             hook.remove()
 
 
-def leaks(stage: Stage, batch: Batch, *, task: Task | None = None) -> list[str]:
+def leaks(stage: Stage, batch: Batch, *, task: TaskFacts | None = None) -> list[str]:
     """The edges whose loss has a gradient at weights that only their source has, though it was not asked for."""
     found = []
     for number, edge in enumerate(stage.graph.edges):
@@ -206,7 +206,7 @@ def weights(nodes: Mapping[str, Any], name: str) -> set[nn.Parameter]:
     return set()
 
 
-def transfer_loss(stage: Stage, batch: Batch, *, task: Task | None = None) -> float:
+def transfer_loss(stage: Stage, batch: Batch, *, task: TaskFacts | None = None) -> float:
     """The largest loss of an edge between networks, in eval mode; branches are left out, for they have own heads."""
     kinds = {node.name: node for node in stage.graph.nodes}
     flow = Flow(stage, batch, task=task)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,19 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lessen.core.errors import DataError
+from lessen.core.estimate import Estimate
 from lessen.core.seeds import generator
 
 Z = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95 % interval; an end is None where there is none."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
 
 
 def wilson(successes: int, trials: int) -> Estimate:
@@ -95,7 +86,8 @@ def bootstrap(figure: Callable[[Tensor], float], count: int, *, draws: int = 200
     """A figure of `count` examples with its basic bootstrap interval, widened to hold the figure itself.
 
     The basic interval mirrors the resampled figures around the value, so a figure that resampling inflates (a
-    calibration error is one) is not reported as larger than it is.
+    calibration error is one) is not reported as larger than it is. Resamples for which the figure is not defined are
+    left out; there is no interval if they are more than half.
 
     Args:
         figure: From the indices of the examples, shape (count,), int64, to the figure.
@@ -106,5 +98,8 @@ def bootstrap(figure: Callable[[Tensor], float], count: int, *, draws: int = 200
     value = figure(torch.arange(count))
     source = generator(seed, "bootstrap")
     again = np.array([figure(torch.randint(count, (count,), generator=source)) for _ in range(draws)])
+    again = again[np.isfinite(again)]
+    if not math.isfinite(value) or len(again) < draws / 2:
+        return Estimate(value)
     low, high = 2 * value - np.quantile(again, 0.975), 2 * value - np.quantile(again, 0.025)
     return Estimate(value, min(float(low), value), max(float(high), value))

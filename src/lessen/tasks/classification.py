@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lessen.core.errors import DataError, ShapeError
-from lessen.measure.intervals import Estimate, mean_with_interval, wilson
+from lessen.core.estimate import Estimate
+from lessen.functional.intervals import mean_with_interval, wilson
 
 
 def accuracy(logits_NC: Tensor, labels_N: Tensor) -> Estimate:

@@ -14,8 +14,9 @@ import math
 import torch
 from torch import Tensor
 
-from lessen.measure.classification import check_labels, percent
-from lessen.measure.intervals import Estimate, bootstrap
+from lessen.core.estimate import Estimate
+from lessen.functional.intervals import bootstrap
+from lessen.tasks.classification import check_labels, percent
 
 BINS = 15
 
@@ -43,13 +44,22 @@ def calibration_error(
     if bool(logits_NC.isnan().any()):
         return Estimate(math.nan)
     confidence_N, guess_N = logits_NC.double().softmax(1).max(1)
-    surplus_N = confidence_N - (guess_N == labels_N).double()
-    bin_N = (confidence_N * bins).ceil().clamp(1, bins).long() - 1
+    return calibration_of(confidence_N, guess_N == labels_N, bins=bins, draws=draws, seed=seed)
 
-    def of(index_N: Tensor) -> float:
-        # A bin's share times its gap is the sum of its surpluses over N: the counts cancel.
-        surplus_B = torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_N[index_N], surplus_N[index_N])
-        return float(surplus_B.abs().sum()) / len(index_N)
 
-    found = bootstrap(of, len(labels_N), draws=draws, seed=seed)
+def calibration_of(
+    confidence_N: Tensor, right_N: Tensor, *, bins: int = BINS, draws: int = 200, seed: int = 0
+) -> Estimate:
+    """The same from the confidence in what was decided, and whether that is right."""
+    surplus_N = confidence_N.double() - right_N.double()
+    bin_N = (confidence_N.double() * bins).ceil().clamp(1, bins).long() - 1
+    found = bootstrap(
+        lambda index_N: _error(surplus_N[index_N], bin_N[index_N], bins), len(right_N), draws=draws, seed=seed
+    )
     return percent(Estimate(found.value, max(0.0, found.low or 0.0), found.high))
+
+
+def _error(surplus_N: Tensor, bin_N: Tensor, bins: int) -> float:
+    # A bin's share times its gap is the sum of its surpluses over N: the counts cancel.
+    surplus_B = torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_N, surplus_N)
+    return float(surplus_B.abs().sum()) / len(bin_N)

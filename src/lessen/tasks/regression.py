@@ -8,7 +8,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from lessen.core.errors import DataError, ShapeError
-from lessen.measure.intervals import Estimate, mean_with_interval
+from lessen.core.estimate import Estimate
+from lessen.functional.intervals import mean_with_interval
 
 
 def mean_squared_error(values_ND: Tensor, labels_ND: Tensor) -> Estimate:

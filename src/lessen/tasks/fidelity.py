@@ -14,8 +14,9 @@ import math
 from torch import Tensor
 
 from lessen.core.errors import DataError, ShapeError
-from lessen.measure.classification import check_labels, decide, percent
-from lessen.measure.intervals import Estimate, Z, mean_with_interval, wilson
+from lessen.core.estimate import Estimate
+from lessen.functional.intervals import Z, mean_with_interval, wilson
+from lessen.tasks.classification import check_labels, decide, percent
 
 
 def agreement(student_NC: Tensor, teacher_NC: Tensor) -> Estimate:
@@ -55,13 +56,23 @@ def accuracy_change(student_NC: Tensor, teacher_NC: Tensor, labels_N: Tensor) ->
     """
     _check(student_NC, teacher_NC)
     check_labels(student_NC, labels_N)
-    student, teacher = (decide(logits) == labels_N for logits in (student_NC, teacher_NC))
-    gained, lost, count = int((student & ~teacher).sum()), int((~student & teacher).sum()), len(labels_N)
+    return percent(paired_shares(decide(student_NC) == labels_N, decide(teacher_NC) == labels_N))
+
+
+def paired_shares(student_N: Tensor, teacher_N: Tensor) -> Estimate:
+    """The share of True in one less that in the other, with the paired interval of Agresti & Min.
+
+    Args:
+        student_N: Shape (N,), bool.
+        teacher_N: The same examples.
+    """
+    gained, lost = int((student_N & ~teacher_N).sum()), int((~student_N & teacher_N).sum())
+    count = len(student_N)
     value = (gained - lost) / count
     # Half an example more in each of the four cells keeps the interval honest where few or none differ.
     centre = (gained - lost) / (count + 2)
     half = Z * math.sqrt((gained + lost + 1) - (gained - lost) ** 2 / (count + 2)) / (count + 2)
-    return percent(Estimate(value, min(centre - half, value), max(centre + half, value)))
+    return Estimate(value, min(centre - half, value), max(centre + half, value))
 
 
 def _check(student_NC: Tensor, teacher_NC: Tensor) -> None:
