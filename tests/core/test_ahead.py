@@ -18,7 +18,8 @@ from lessen.core import ahead as loading
 from lessen.core.ahead import Loading, Part, ahead
 from lessen.core.batch import Batch
 from lessen.core.errors import DataError
-from lessen.core.examples import DatasetExamples, SubsetExamples
+from lessen.core.examples import SubsetExamples
+from lessen.data.items import ItemExamples
 
 
 @dataclass
@@ -130,7 +131,7 @@ def test_workers_of_a_loader_give_what_this_process_gives() -> None:
     subset = torch.arange(40).flip(0)[:30]
     found = []
     for count in (0, 1, 2):
-        examples = SubsetExamples(DatasetExamples(Augmented(), loader(count)), subset)
+        examples = SubsetExamples(ItemExamples(Augmented(), loader=loader(count)), subset)
         state = torch.get_rng_state(), random.getstate()
         stream = ahead(examples, parts(30, 4))
         first = next(stream)
@@ -144,15 +145,15 @@ def test_workers_of_a_loader_give_what_this_process_gives() -> None:
             assert torch.equal(mine.inputs, theirs.inputs)
             assert torch.equal(mine.index, theirs.index)
             assert torch.equal(mine.labels, theirs.labels)
-    examples = DatasetExamples(Augmented())
+    examples = ItemExamples(Augmented())
     alone, many = examples.fetch(torch.tensor([5])), examples.fetch(torch.arange(9))
     assert torch.equal(alone.inputs[0], many.inputs[5])  # looked at again, it is what it was
-    again = [b.inputs for b in ahead(DatasetExamples(Augmented()), ((seed + 1, i) for seed, i in parts(30, 4)))]
+    again = [b.inputs for b in ahead(ItemExamples(Augmented()), ((seed + 1, i) for seed, i in parts(30, 4)))]
     assert not any(torch.equal(mine.inputs, other) for mine, other in zip(found[0], again, strict=True))
 
 
 def test_no_workers_are_started_for_two_batches() -> None:
-    stream = ahead(DatasetExamples(Augmented(), loader(2)), parts(10))
+    stream = ahead(ItemExamples(Augmented(), loader=loader(2)), parts(10))
     assert len(next(stream)) == 5
     assert not workers()
     assert len(list(stream)) == 1
@@ -162,11 +163,11 @@ def test_no_workers_are_started_for_two_batches() -> None:
 @pytest.mark.parametrize("count", [0, 2])
 def test_what_a_dataset_raises_is_one_error(bad: str, match: str, count: int) -> None:
     with pytest.raises(DataError, match=match):
-        list(ahead(DatasetExamples(Augmented(bad), loader(count, bad=bad)), parts(40)))
+        list(ahead(ItemExamples(Augmented(bad), loader=loader(count, bad=bad)), parts(40)))
     assert not workers()
 
 
 def test_a_worker_that_dies_is_an_error() -> None:
     with pytest.raises(DataError, match="worker"):
-        list(ahead(DatasetExamples(Augmented("dies"), loader(1, bad="dies")), parts(40)))
+        list(ahead(ItemExamples(Augmented("dies"), loader=loader(1, bad="dies")), parts(40)))
     assert not workers()

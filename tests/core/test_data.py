@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from lessen.core.data import ArrayExamples, Data, DatasetExamples, SubsetExamples, batches, call
+from lessen.core.data import ArrayExamples, Data, SubsetExamples, batches, call
 from lessen.core.errors import DataError
 from lessen.core.seeds import generator, seeded, uniforms
+from lessen.data.items import ItemExamples
 
 
 def make(count: int = 10, classes: int = 3) -> ArrayExamples:
@@ -27,7 +28,7 @@ def test_index_follows_the_example() -> None:
 
 def test_a_map_style_dataset_gives_the_same_batches() -> None:
     rows = [(torch.tensor([float(i)]), i % 2) for i in range(5)]
-    batch = DatasetExamples(rows).fetch(torch.tensor([3, 1]))
+    batch = ItemExamples(rows).fetch(torch.tensor([3, 1]))
     assert batch.inputs.tolist() == [[3.0], [1.0]]
     assert batch.labels is not None
     assert batch.labels.tolist() == [1, 1]

@@ -12,17 +12,7 @@ from lessen.core.contracts import (
     Plan,
     Times,
 )
-from lessen.core.data import (
-    ArrayExamples,
-    Batch,
-    Data,
-    DatasetExamples,
-    Examples,
-    Inputs,
-    SubsetExamples,
-    TaskFacts,
-    View,
-)
+from lessen.core.data import ArrayExamples, Batch, Data, Examples, Inputs, SubsetExamples, TaskFacts, View
 from lessen.core.errors import LessenError
 from lessen.core.record import Record
 from lessen.core.settings import decode, encode, settings
@@ -36,7 +26,6 @@ __all__ = [
     "Clock",
     "Context",
     "Data",
-    "DatasetExamples",
     "Examples",
     "Inputs",
     "LearnedObjective",

@@ -13,14 +13,13 @@ from lessen.core.ahead import ahead
 from lessen.core.batch import IGNORED, Batch, Inputs, call, map_inputs, named_values, values_of
 from lessen.core.content import examples_digest
 from lessen.core.errors import DataError
-from lessen.core.examples import ArrayExamples, DatasetExamples, Examples, SubsetExamples, batches
+from lessen.core.examples import ArrayExamples, Examples, SubsetExamples, batches
 
 __all__ = [
     "IGNORED",
     "ArrayExamples",
     "Batch",
     "Data",
-    "DatasetExamples",
     "Examples",
     "Inputs",
     "SubsetExamples",

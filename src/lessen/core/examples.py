@@ -1,11 +1,11 @@
-"""Sets of examples that are fetched by index: tensors, datasets, and some of either."""
+"""Sets of examples that are fetched by index: tensors, and some of any other set."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,8 +13,6 @@ from torch import Tensor
 from lessen.core.ahead import Loading, ahead, loading_of
 from lessen.core.batch import Batch, Inputs, map_inputs, values_of
 from lessen.core.content import Content, content_of
-from lessen.core.errors import DataError, LessenError
-from lessen.core.seeds import Drawing
 
 
 @runtime_checkable
@@ -68,69 +66,6 @@ def rows(value: Tensor, index_N: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DatasetExamples:
-    """Examples of any map-style dataset whose items are `(input, label)`, or `input` alone.
-
-    Args:
-        dataset: Items by index.
-        loader: The loader that it came with, whose worker processes then fetch.
-        labels: Of all examples, where they are known without fetching; shape (N,).
-    """
-
-    dataset: Any
-    loader: Any = None
-    labels: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    @property
-    def loading(self) -> Loading:
-        """By the loader's workers; else when asked for, because a dataset need not be safe to use in threads."""
-        return Loading(loader=self.loader, foreign=True)
-
-    def fetch(self, index_N: Tensor) -> Batch:
-        """The examples with these numbers, in this order.
-
-        Raises:
-            DataError: the dataset raises an error, or its items do not fit together.
-        """
-        with Drawing() as drawing:
-            items = items_of(self.dataset, index_N, drawing)
-        try:
-            if isinstance(items[0], tuple | list):
-                inputs = torch.stack([torch.as_tensor(item[0]) for item in items])
-                return Batch(inputs, index_N, torch.as_tensor([item[1] for item in items]))
-            return Batch(torch.stack([torch.as_tensor(item) for item in items]), index_N)
-        except (TypeError, ValueError, RuntimeError, IndexError) as error:
-            raise DataError(
-                f"The items {_some(index_N)} of the {type(self.dataset).__name__} cannot be collated "
-                f"({_first_line(error)}). Each must be (input, label) or an input, and all inputs of one shape."
-            ) from error
-
-
-def items_of(dataset: Any, index_N: Tensor, drawing: Drawing) -> list[Any]:
-    """Items of a dataset, one by one, each with its own random numbers.
-
-    Raises:
-        DataError: the dataset raises an error; the text names the item.
-    """
-    items = []
-    for i in index_N.tolist():
-        drawing.item(i)
-        try:
-            items.append(dataset[i])
-        except LessenError:
-            raise
-        except Exception as error:
-            raise DataError(
-                f"Item {i} of the {type(dataset).__name__} cannot be read ({type(error).__name__}: "
-                f"{_first_line(error)}). Repair it or remove it."
-            ) from error
-    return items
-
-
-@dataclass(frozen=True)
 class SubsetExamples:
     """Some of the examples of another set, renumbered from 0 in the order of `chosen`; nothing is copied."""
 
@@ -177,12 +112,3 @@ def batches(examples: Examples, *, size: int, most: int | None = None) -> Iterat
     """
     total = len(examples) if most is None else min(most, len(examples))
     yield from ahead(examples, ((0, torch.arange(first, min(first + size, total))) for first in range(0, total, size)))
-
-
-def _some(index_N: Tensor) -> str:
-    shown = ", ".join(str(i) for i in index_N[:4].tolist())
-    return shown + (" …" if len(index_N) > 4 else "")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from pydantic import NonNegativeInt
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
-from lessen.core.ahead import Loading
-from lessen.core.batch import Batch
 from lessen.core.data import Data, View, check_labels
 from lessen.core.errors import DataError
-from lessen.core.examples import DatasetExamples, Examples, items_of
-from lessen.core.seeds import Drawing
 from lessen.core.settings import settings
 from lessen.data.files import read_npy, read_npz
-from lessen.data.labels import agree, class_names, known_labels
+from lessen.data.labels import class_names
+from lessen.data.looks import check_looks
+from lessen.data.reading import examples_of
+from lessen.data.roles import UNSAID, Roles
 from lessen.data.split import Share, complete, split_name
-from lessen.data.stored import (
-    Stored,
-    StoredExamples,
-    StoredInputs,
-    as_input,
-    as_label,
-    map_stored,
-    same_length,
-    stored,
-    stored_inputs,
-)
+from lessen.data.stored import StoredExamples
 
 
 @settings
@@ -101,49 +85,6 @@ def _is_used(name: str) -> bool:
     return name == "y" or _split_of(name) is not None or (name.startswith("y_") and split_name(name[2:]) is not None)
 
 
-@dataclass(frozen=True)
-class CollatedExamples:
-    """Examples of a map-style dataset that are put together by a function of the user's.
-
-    Args:
-        dataset: Items by index.
-        collate: Makes `(inputs, labels)` of a list of items, as in a `DataLoader`.
-        loader: The loader that it came with, whose worker processes then fetch.
-        labels: Of all examples, where they are known without fetching; shape (N,).
-    """
-
-    dataset: Any
-    collate: Callable[[list[Any]], Any]
-    loader: DataLoader[Any] | None = None
-    labels: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    @property
-    def loading(self) -> Loading:
-        """By the loader's workers; else when asked for, because a dataset need not be safe to use in threads."""
-        return Loading(loader=self.loader, foreign=True)
-
-    def fetch(self, index_N: Tensor) -> Batch:
-        """The examples with these numbers, in this order.
-
-        Raises:
-            DataError: the dataset or the function raises an error, or gives something else than arrays.
-        """
-        with Drawing() as drawing:
-            items = items_of(self.dataset, index_N, drawing)
-            try:
-                made = self.collate(items)
-            except Exception as error:
-                raise DataError(
-                    f"The collate_fn of the loader cannot collate items {index_N[:4].tolist()} "
-                    f"({type(error).__name__}: {error}). It must return (inputs, labels)."
-                ) from error
-        inputs, labels = _pair(made)
-        return Batch(map_stored(inputs, as_input), index_N, None if labels is None else as_label(labels))
-
-
 def from_splits(
     splits: Mapping[str, Any],
     *,
@@ -153,8 +94,17 @@ def from_splits(
     classes: tuple[str, ...] | None = None,
     augment: View | None = None,
     name: str = "data",
+    inputs: Any = UNSAID,
+    labels: Any = UNSAID,
+    pad: float | Mapping[str, float] | None = None,
+    mask: str | None = None,
+    ignored: int | None = None,
 ) -> Data:
     """Data from whatever each split is: `(inputs, labels)`, inputs alone, a dataset, a loader, or examples.
+
+    Of a `DataLoader`, the dataset, `collate_fn`, worker settings and what its sampler chooses are used; order, batch
+    size and `drop_last` are those of each stage (`Fit(batch=)`). What a sampler or batch_sampler would change besides
+    is refused.
 
     Args:
         splits: By name; what is missing is cut off "train".
@@ -164,12 +114,23 @@ def from_splits(
         classes: Names of the classes; None numbers them, where the labels of the training examples are integers.
         augment: The view of a training batch.
         name: What to call the data.
+        inputs: Which parts of an item the network gets: a key ("a.b" for one inside another) or a position; several,
+            by name where they are keys, in order where they are positions; or a dict of a key for each name that the
+            network knows. Unsaid: all parts but the label.
+        labels: The key or position of the label; None for none. Unsaid: the second of a pair, or what is called
+            "label", "labels", "target", "targets" or "y".
+        pad: What inputs of different length are filled up with: a number, or one by name. None refuses them, except
+            tokens with an attention mask. Labels are filled up with -100.
+        mask: The name under which the network gets a mask of what is not padding.
+        ignored: A label of positions that do not count, as 255 in maps of classes; it becomes -100.
 
     Raises:
-        DataError: something is empty, does not fit together or is not finite.
+        DataError: something is empty, does not fit together or is not finite, or the roles are not clear.
     """
-    found = {split: examples_of(part, what=f"the {split} split") for split, part in splits.items()}
+    roles = Roles(inputs=inputs, labels=labels, pad=pad, mask=mask, ignored=ignored)
+    found = {split: examples_of(part, what=f"the {split} split", roles=roles) for split, part in splits.items()}
     made = complete(found, validation=validation, test=test, seed=seed)
+    check_looks(made)
     for split, examples in found.items():
         if isinstance(examples, StoredExamples):
             examples.check(f"the {split} split of {name}")
@@ -178,50 +139,3 @@ def from_splits(
         check_labels(getattr(examples, "labels", None), f"the {split} split of {name}", data.classes)
     data.check(most=256)
     return data
-
-
-def examples_of(part: Any, *, what: str) -> Examples:
-    """Examples from arrays, a dataset or a loader.
-
-    Raises:
-        DataError: it is none of these, or its arrays do not fit together.
-    """
-    loader: DataLoader[Any] | None = None
-    if isinstance(part, DataLoader):
-        if isinstance(part.dataset, IterableDataset):
-            return _collected(part, what)
-        if part.collate_fn is not default_collate:
-            return _with_labels(CollatedExamples(part.dataset, part.collate_fn, part))
-        loader, part = part, part.dataset
-    if isinstance(part, TensorDataset) and len(part.tensors) == 2:
-        part = part.tensors
-    if isinstance(part, Dataset):
-        return _with_labels(DatasetExamples(part, loader))
-    if not isinstance(part, np.ndarray | Tensor | tuple | list | Mapping) and isinstance(part, Examples):
-        return part
-    inputs, labels = _pair(part)
-    same_length(inputs, labels, what)
-    return StoredExamples(inputs, labels)
-
-
-def _with_labels(examples: DatasetExamples | CollatedExamples) -> Examples:
-    labels = known_labels(examples.dataset) if len(examples) > 0 else None
-    return examples if labels is None or not agree(examples, labels) else replace(examples, labels=labels)
-
-
-def _pair(part: Any) -> tuple[StoredInputs, Stored | None]:
-    if isinstance(part, tuple | list) and len(part) == 2:
-        return stored_inputs(part[0]), None if part[1] is None else stored(part[1], "labels")
-    return stored_inputs(part), None
-
-
-def _collected(loader: DataLoader[Any], what: str) -> Examples:
-    """What a loader without numbers yields, once, held in memory: every example needs a stable number."""
-    pairs = [_pair(batch) for batch in loader]
-    if not pairs:
-        raise DataError(f"The loader of {what} yields nothing. Every split needs at least one example.")
-    if any(isinstance(inputs, dict | tuple) for inputs, _ in pairs):
-        raise DataError(f"The loader of {what} has an iterable dataset of several inputs. Give a map-style dataset.")
-    inputs = torch.cat([torch.as_tensor(inputs) for inputs, _ in pairs])
-    labels = [torch.as_tensor(label) for _, label in pairs if label is not None]
-    return StoredExamples(inputs, torch.cat(labels) if len(labels) == len(pairs) else None)

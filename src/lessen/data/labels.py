@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,30 +13,46 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from lessen.core.errors import DataError
 from lessen.core.examples import Examples, SubsetExamples, batches
+from lessen.data.roles import UNSAID, Roles, is_label_name
 
 NOTICED = 10_000
 """Examples from which a pass over a dataset for its labels alone is worth a notice."""
+
+COMPARED = 8
+"""Examples at which labels that a dataset tells are compared with those that it gives."""
 
 MOST_CLASSES = 100_000
 """Classes that are named without asking whether so many are meant."""
 
 
-def known_labels(dataset: Any) -> Tensor | None:
+def known_labels(dataset: Any, roles: Roles | None = None) -> Tensor | None:
     """The labels that a dataset tells without reading its items, shape (N,), or None.
 
-    Looked at are `targets`, `labels` and `samples` (as torchvision has them), the second tensor of a `TensorDataset`,
-    and what a `Subset` or `ConcatDataset` is made of.
+    Looked at are `targets`, `labels` and `samples` (as torchvision has them), a tensor of a `TensorDataset`, the items
+    of a list, a column of a Hugging Face data set, and what a `Subset` or `ConcatDataset` is made of. They are a guess:
+    `agree` compares them with what fetching gives.
+
+    Args:
+        dataset: Any.
+        roles: Which part of an item is its label.
     """
+    roles = Roles() if roles is None else roles
     if isinstance(dataset, Subset):
-        whole = known_labels(dataset.dataset)
+        whole = known_labels(dataset.dataset, roles)
         return None if whole is None else whole[torch.as_tensor(list(dataset.indices))]
     if isinstance(dataset, ConcatDataset):
-        parts = [known_labels(part) for part in dataset.datasets]
+        parts = [known_labels(part, roles) for part in dataset.datasets]
         found = [part for part in parts if part is not None]
         return torch.cat(found) if found and len(found) == len(parts) else None
     if isinstance(dataset, TensorDataset):
-        return _numbers(dataset.tensors[1], len(dataset)) if len(dataset.tensors) == 2 else None
-    for name in ("targets", "labels"):
+        place = roles.labels if isinstance(roles.labels, int) else 1
+        return _numbers(dataset.tensors[place], len(dataset)) if 0 <= place < len(dataset.tensors) > 1 else None
+    if is_rows(dataset):
+        column = label_column(dataset, roles)
+        return None if column is None else _numbers(_column(dataset, column), len(dataset))
+    if isinstance(dataset, list):
+        return _numbers([roles.apart(item, f"Item {i} of the list")[1] for i, item in enumerate(dataset)], len(dataset))
+    for name in ("targets", "labels", "_labels"):
         labels = _numbers(getattr(dataset, name, None), len(dataset))
         if labels is not None:
             return labels
@@ -45,11 +62,32 @@ def known_labels(dataset: Any) -> Tensor | None:
     return None
 
 
+def is_rows(value: Any) -> bool:
+    """Whether something is a `datasets.Dataset` of Hugging Face, or is used as one."""
+    return isinstance(getattr(value, "features", None), Mapping) and hasattr(value, "column_names")
+
+
+def label_column(rows: Any, roles: Roles) -> str | None:
+    """The column of a Hugging Face data set that holds the labels, or None."""
+    if roles.labels is not UNSAID:
+        return roles.labels if roles.labels in rows.features else None
+    found = [name for name in rows.features if is_label_name(name)]
+    return found[0] if len(found) == 1 else None
+
+
+def _column(rows: Any, column: str) -> Any:
+    """A column, without a Python object for each number; other columns are not decoded."""
+    try:
+        return np.asarray(rows.select_columns(column).with_format("numpy")[:][column])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
 def agree(examples: Examples, labels: Tensor) -> bool:
-    """Whether labels are those that fetching gives, seen at three examples: a dataset may change them on the way."""
-    chosen = torch.linspace(0, len(examples) - 1, min(3, len(examples))).round().long()
+    """Whether labels are those that fetching gives, seen at a few examples: a dataset may change them on the way."""
+    chosen = torch.linspace(0, len(examples) - 1, min(COMPARED, len(examples))).round().long()
     given = examples.fetch(chosen).labels
-    return given is not None and torch.equal(given, labels[chosen])
+    return given is not None and given.shape == labels[chosen].shape and torch.equal(given, labels[chosen])
 
 
 def read_labels(examples: Examples) -> Tensor | None:
@@ -83,11 +121,15 @@ def class_names(train: Examples) -> tuple[str, ...] | None:
     part: Any = train
     while isinstance(part, SubsetExamples):
         part = part.examples
-    dataset = getattr(part, "dataset", None)
+    dataset: Any = getattr(part, "dataset", None)
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    names = getattr(dataset, "classes", None)
-    if isinstance(names, list | tuple) and names:
+    if is_rows(dataset):
+        column = label_column(dataset, part.roles)
+        names = getattr(dataset.features.get(column), "names", None)
+    else:
+        names = getattr(dataset, "classes", None)
+    if isinstance(names, list | tuple) and names and _is_class(train.fetch(torch.zeros(1, dtype=torch.int64)).labels):
         return tuple(str(name) for name in names)
     labels = read_labels(train)
     return None if labels is None else numbered(labels)
@@ -110,6 +152,10 @@ def numbered(labels_N: Tensor) -> tuple[str, ...]:
             "labels of type float32 if they are numbers to predict."
         )
     return tuple(str(number) for number in range(high + 1))
+
+
+def _is_class(label: Tensor | None) -> bool:
+    return label is not None and not label.is_floating_point()
 
 
 def _are_classes(labels: Tensor) -> bool:

@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-
-from lessen.core.data import Data, Examples
+from lessen.core.data import Data
 from lessen.core.errors import DataError, did_you_mean
 from lessen.data.arrays import Arrays, from_splits
 from lessen.data.digits import Digits
 from lessen.data.fashion_mnist import FashionMNIST
 from lessen.data.folder import ImageFolder
 from lessen.data.huggingface import HuggingFace
+from lessen.data.reading import splits_of
+from lessen.data.roles import Roles
 
 NAMED = {"digits": Digits, "fashion_mnist": FashionMNIST}
 
@@ -34,9 +32,11 @@ def load(what: Any, **settings: Any) -> Data:
 
     Args:
         what: "digits", "fashion_mnist" or "huggingface:NAME"; a folder of images; a `.npz` or `.npy` file;
-            `(inputs, labels)` as arrays (also mapped ones) or tensors; a dataset or loader; a pair of these for train
+            `(inputs, labels)` as arrays (also mapped ones), tensors or lists, where inputs may be several in a tuple or
+            dict; a list of items; a dataset of any items, a loader, a `datasets.Dataset`; a pair of these for train
             and test, or a dict with one a split; settings as `FashionMNIST(limit=1000)`; or loaded data.
-        settings: Those of the source, as `limit=1000`; of `from_splits` for arrays, datasets and loaders.
+        settings: Those of the source, as `limit=1000`; of `from_splits` for arrays, datasets and loaders, as
+            `inputs=("image", "mask"), labels="y"`.
 
     Raises:
         DataError: there is no such data, it is empty, does not fit together, or is not finite.
@@ -54,7 +54,8 @@ def load(what: Any, **settings: Any) -> Data:
         return what if isinstance(what, Data) else what.load()
     if isinstance(what, str | Path):
         return _source(str(what), settings).load()
-    return from_splits(_splits(what), **settings)
+    roles = Roles(**{name: settings[name] for name in ("inputs", "labels") if name in settings})
+    return from_splits(splits_of(what, roles), **settings)
 
 
 def _source(name: str, settings: Mapping[str, Any]) -> Source:
@@ -71,30 +72,3 @@ def _source(name: str, settings: Mapping[str, Any]) -> Source:
         return Arrays(file=path, **settings)
     known = did_you_mean(name, NAMED)
     raise DataError(f"There is no data set, folder, .npz or .npy file {name!r}: {known} 'huggingface:NAME' also works.")
-
-
-def _splits(what: Any) -> dict[str, Any]:
-    if isinstance(what, Mapping):
-        return dict(what)
-    if isinstance(what, DataLoader | Dataset | np.ndarray | Tensor | Examples):
-        return {"train": what}
-    if isinstance(what, tuple | list) and any(_is_list_of_numbers(part) for part in what):
-        raise DataError(
-            "Lists of numbers are ambiguous. Make arrays of them: (numpy.asarray(inputs), numpy.asarray(labels))."
-        )
-    if isinstance(what, tuple | list) and len(what) in {2, 3}:
-        # A pair of arrays is inputs and labels; a pair of anything else is train and test.
-        if all(isinstance(part, np.ndarray | Tensor) for part in what) and len(what) == 2:
-            return {"train": what}
-        names = ("train", "test") if len(what) == 2 else ("train", "validation", "test")
-        return dict(zip(names, what, strict=True))
-    raise DataError(
-        f"Data of type {type(what).__name__} is not known. Give a name, a folder, (inputs, labels), a (train, test) "
-        "pair of loaders or datasets, or a dict with one entry per split."
-    )
-
-
-def _is_list_of_numbers(part: Any) -> bool:
-    while isinstance(part, list | tuple) and part:
-        part = part[0]
-    return isinstance(part, int | float | complex | np.number)

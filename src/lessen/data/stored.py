@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lessen.core.ahead import HERE, Loading, threads
-from lessen.core.batch import Batch, Inputs
+from lessen.core.batch import IGNORED, Batch, Inputs
 from lessen.core.content import Content
 from lessen.core.errors import DataError
 from lessen.core.examples import rows
@@ -52,10 +52,12 @@ class StoredExamples:
     Args:
         inputs: Array(s) with examples along axis 0.
         targets: Labels, shape (N, ...), or None.
+        ignored: The label of positions that do not count; it becomes -100.
     """
 
     inputs: StoredInputs
     targets: Stored | None = None
+    ignored: int | None = None
 
     def __len__(self) -> int:
         return int(next(_each(self.inputs)).shape[0])
@@ -63,7 +65,7 @@ class StoredExamples:
     @cached_property
     def labels(self) -> Tensor | None:
         """The labels, where each is one number: shape (N,)."""
-        return None if self.targets is None or self.targets.ndim != 1 else as_label(self.targets)
+        return None if self.targets is None or self.targets.ndim != 1 else label_of(self.targets, self.ignored)
 
     @cached_property
     def loading(self) -> Loading:
@@ -77,7 +79,7 @@ class StoredExamples:
         if labels is not None:
             labels = rows(labels, index_N)
         elif self.targets is not None:
-            labels = as_label(pick(self.targets, index_N))
+            labels = label_of(pick(self.targets, index_N), self.ignored)
         return Batch(map_stored(self.inputs, lambda array: as_input(pick(array, index_N))), index_N, labels)
 
     @cached_property
@@ -89,6 +91,8 @@ class StoredExamples:
             inputs.array(array.shape, array.dtype, (block for _, block in blocks(array)))
         if self.targets is not None:
             labels.array(self.targets.shape, self.targets.dtype, (block for _, block in blocks(self.targets)))
+            if self.ignored is not None:
+                labels.text(f"without {self.ignored}")
         return inputs.hexdigest(), labels.hexdigest()
 
     def check(self, what: str) -> None:
@@ -172,6 +176,14 @@ def as_label(array: Stored) -> Tensor:
         return array.float() if array.is_floating_point() else array.long()
     with np.errstate(over="ignore"):
         return torch.from_numpy(array.astype(np.float32 if array.dtype.kind == "f" else np.int64))
+
+
+def label_of(labels: Stored, ignored: int | None) -> Tensor:
+    """Labels as `as_label` makes them; those that are ignored are `IGNORED`."""
+    made = as_label(labels)
+    if ignored is None or made.is_floating_point():
+        return made
+    return made.masked_fill(made == ignored, IGNORED)
 
 
 def pick(array: Stored, index_N: Tensor) -> Stored:

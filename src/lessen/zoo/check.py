@@ -24,7 +24,8 @@ def check_classes(network: nn.Module, data: Data, *, what: str = "The network") 
             infinity, or changes its inputs.
         DataError: it has another number of outputs than there are classes.
     """
-    inputs, shown = data.example(2), data.example(2)
+    inputs = data.example(2)
+    shown = map_inputs(inputs, lambda value: value.clone())
     output = _run(network, shown, what)
     if not isinstance(output, Tensor) or not output.is_floating_point():
         raise NetworkError(
