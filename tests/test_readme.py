@@ -73,10 +73,14 @@ def lived_in(network: nn.Module, images: Tensor) -> nn.Module:
     return network.eval()
 
 
+def blocks() -> list[str]:
+    """The Python of the README; the first block is the whole path, the others run alone."""
+    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.S)
+
+
 def block() -> str:
-    """The Python of the README."""
-    (found,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.S)
-    return str(found)
+    """The lines that compress a network."""
+    return blocks()[0]
 
 
 def compressed(network: nn.Module, images: Tensor) -> Any:
@@ -132,6 +136,12 @@ def elsewhere() -> Iterator[Callable[[str, Path], str]]:
 
 def test_it_is_fifteen_lines() -> None:
     assert len([line for line in block().splitlines() if line.strip()]) <= 16
+
+
+@pytest.mark.parametrize("number", range(1, len(blocks())))
+def test_every_other_block_runs(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(blocks()[number], {})
 
 
 @pytest.mark.slow

@@ -110,6 +110,8 @@ def read(text: str, file: str = "here/p.yaml") -> Any:
     [
         ("sauce: Tomato", {"sauce": Tomato()}),
         ("sauce: {Tomato: }", {"sauce": Tomato()}),
+        ("sauce: tomato", {"sauce": Tomato()}),
+        ("sauce: {to_mato: {ripe: 0.5}}", {"sauce": Tomato(ripe=0.5)}),
         ("sauce: {Tomato: {ripe: 5e-1}}", {"sauce": Tomato(ripe=0.5)}),
         (
             "sauce: {Cream: {fat: 30, with_: [Tomato, {Cream: {fat: 1}}]}}",

@@ -16,7 +16,7 @@ from lessen.core.examples import Examples, SubsetExamples
 from lessen.data.items import ItemExamples
 from lessen.data.labels import agree, is_rows, known_labels
 from lessen.data.loaders import chosen_by, collected, is_stream
-from lessen.data.roles import Roles, is_array, is_label_name, is_value
+from lessen.data.roles import UNSAID, Roles, is_array, is_label_name, is_value
 from lessen.data.split import split_name
 from lessen.data.stored import StoredExamples, same_length, stored, stored_inputs
 
@@ -182,7 +182,19 @@ def _of_dataset(dataset: Any, roles: Roles, loader: Any, collate: Any) -> Exampl
     return _of_items(dataset, roles, loader, collate)
 
 
+def _needed_columns(rows: Any, roles: Roles) -> Any:
+    """Rows of Hugging Face with the columns alone that are asked for: the others are then not decoded."""
+    if not roles.said or roles.inputs is UNSAID or dict(getattr(rows, "format", {})).get("type") == "custom":
+        return rows
+    names = [str(place).partition(".")[0] for place in roles.places()]
+    names += [name for name in rows.column_names if roles.labels is UNSAID and is_label_name(name)]
+    known = [name for name in rows.column_names if name in names]
+    return rows.select_columns(known) if known and hasattr(rows, "select_columns") else rows
+
+
 def _of_items(dataset: Any, roles: Roles, loader: Any, collate: Any) -> Examples:
+    if is_rows(dataset) and collate is None:
+        dataset = _needed_columns(dataset, roles)
     examples = ItemExamples(dataset, roles, collate, loader)
     labels = known_labels(dataset, roles) if len(examples) > 0 and roles.ignored is None else None
     return examples if labels is None or not agree(examples, labels) else replace(examples, labels=labels)

@@ -60,14 +60,15 @@ class Roles:
     ignored: int | None = None
 
     def __post_init__(self) -> None:
-        for place in self._places():
+        for place in self.places():
             if isinstance(place, bool) or not isinstance(place, int | str) or place == "":
                 raise DataError(
                     f"A role is a key or a position, but got {place!r}. Give inputs=('image', 'mask'), labels='y', or "
                     "inputs=0, labels=1."
                 )
 
-    def _places(self) -> Iterator[Any]:
+    def places(self) -> Iterator[Any]:
+        """Every key or position that was named."""
         for role in (self.inputs, self.labels):
             if isinstance(role, Mapping):
                 yield from role.values()
@@ -131,7 +132,7 @@ class Roles:
         taken: list[Any] = []
         if self.labels is UNSAID:
             if isinstance(item, Mapping):
-                used = [str(place).partition(".")[0] for place in self._places()]
+                used = [str(place).partition(".")[0] for place in self.places()]
                 found = self._label_of({name: value for name, value in item.items() if name not in used}, what)
                 label = None if found is None else item[found]
         elif isinstance(self.labels, list | tuple | Mapping):

@@ -1,7 +1,8 @@
 """YAML to settings objects, guided by the types of their fields; every error names the file and the line.
 
-A settings object is `ClassName: {field: value}`, or `ClassName` alone where every field has a default. Where a field
-can only hold one class, its name can be left out. Nothing but the classes in `known` is ever made.
+A settings object is `ClassName: {field: value}`, or `ClassName` alone where every field has a default; `class_name` is
+the same name. Where a field can only hold one class, its name can be left out. Nothing but the classes in `known` is
+ever made.
 """
 
 from __future__ import annotations
@@ -101,6 +102,8 @@ class Reader(Document):
         pairs = self.pairs(node)
         plain = next((cls for kind in kinds if (cls := settings_class(kind))), None)
         ((name, (key, inside)), *more) = pairs.items() if pairs else [("", (node, node))]
+        if not more and pairs:
+            name = _spelt(name, fits)
         named = not more and (name in fits or (name in self.known and (bool(fits) or Any in kinds)))
         if plain is not None and (not named or name in slots(plain)):
             return self._make(plain, node, node)
@@ -119,6 +122,7 @@ class Reader(Document):
         return [self._value(value, hint) for value, hint in zip(node.value, hints, strict=True)]
 
     def _named(self, name: str, node: yaml.Node, fits: Mapping[str, type]) -> type:
+        name = _spelt(name, fits)
         if name in fits:
             return fits[name]
         if name in self.known:
@@ -159,6 +163,15 @@ def _is_null(node: yaml.Node) -> bool:
 
 def _required(cls: type) -> list[str]:
     return [name for name, slot in slots(cls).items() if slot.required]
+
+
+def _spelt(name: str, fits: Mapping[str, type]) -> str:
+    """The name of a class that is meant by its name in any case, with underscores or without."""
+    return name if name in fits else {_folded(known): known for known in fits}.get(_folded(name), name)
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", "").replace("-", "").lower()
 
 
 def _list(names: Mapping[str, type]) -> str:
