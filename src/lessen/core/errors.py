@@ -34,6 +34,10 @@ class DataError(LessenError, ValueError):
     """Data is empty, not finite, of the wrong shape, or its labels do not fit the network."""
 
 
+class DivergedError(DataError):
+    """A loss, a weight or a figure of a training is not a finite number; the text says what would make it calmer."""
+
+
 class WeightsError(LessenError, ValueError):
     """Weights are of another architecture, damaged, or in a format that would execute code."""
 

@@ -8,6 +8,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 _EVERY = 10
 
@@ -19,7 +20,7 @@ class Bar:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         quiet = not show or not sys.stderr.isatty()
         self._bar = Progress(*columns, TextColumn("{task.fields[says]}"), console=Console(stderr=True), disable=quiet)
-        self._quiet = quiet
+        self._show, self._quiet = show, quiet
         self._task: int | None = None
 
     def __enter__(self) -> Bar:
@@ -34,6 +35,11 @@ class Bar:
     def begin(self, name: str, *, done: int, total: int) -> None:
         """A new bar."""
         self._task = self._bar.add_task(name, total=total, completed=done, says="")
+
+    def say(self, text: str) -> None:
+        """Print a sentence that must be seen, whoever looks."""
+        if self._show:
+            self._bar.console.print(Text(f"! {text}"), soft_wrap=True)
 
     def move(self, done: int, *, total: int, says: Callable[[], str]) -> None:
         """How far it is, and what there is to say; only every few steps, and the last, are drawn."""

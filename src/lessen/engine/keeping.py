@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lessen.core.errors import RunError
 from lessen.engine.checkpoint import Checkpoints, Saved, under
+from lessen.engine.trail import Trail
 from lessen.engine.training import Training
 from lessen.graph.node import Snapshot
 from lessen.graph.units import NetworkUnit
@@ -47,6 +48,9 @@ def save(training: Training, learned: list[nn.Module], checkpoints: Checkpoints)
         "best": training.best,
         "best_files": dict(training.best_files),
         "waited": training.waited,
+        "start": training.start,
+        "latest": training.latest,
+        "trail": training.log.trail.state(),
         "gives": training.gives(),
         "scaler": None if scaler is None else scaler.state_dict(),
     }
@@ -93,6 +97,8 @@ def load(training: Training, saved: Saved, checkpoints: Checkpoints) -> None:
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     training.step, training.waited = saved.about["step"], saved.about["waited"]
     training.best, training.best_files = saved.about["best"], saved.about["best_files"]
+    training.start, training.latest = saved.about["start"], saved.about["latest"]
+    training.log.trail = Trail(saved.about["trail"])
     for name, file in training.best_files.items():
         device = training.home.device
         training.best_states[name] = {key: value.to(device) for key, value in checkpoints.read_best(file).items()}

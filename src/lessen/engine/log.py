@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lessen.core.errors import DataError
 from lessen.core.files import append_text, write_text
 from lessen.core.lines import read_sound_lines
+from lessen.engine.advice import diverged
 from lessen.engine.home import Home
+from lessen.engine.trail import Trail
 from lessen.graph.flow import Flow, Passed
-from lessen.graph.stage import Stage
 
 _encode = json.JSONEncoder(allow_nan=False, check_circular=False).encode
 
@@ -48,6 +49,7 @@ class Log:
         self._flow, self._stage, self._home, self._path = flow, stage, home, path
         self._pending: list[_Step] = []
         self.last: dict[str, Any] | None = None
+        self.trail = Trail()
         self.keep = False
         self._kept: list[dict[str, Any]] = []
 
@@ -71,7 +73,7 @@ class Log:
         """Read the numbers of all remembered steps and write their lines.
 
         Raises:
-            DataError: a loss is not finite; the text names stage, step and edge.
+            DivergedError: a loss is not finite; the text names stage, step and edge.
             RunError: the disk is full.
         """
         if not self._pending:
@@ -89,12 +91,13 @@ class Log:
             place += count
             rows.append(row)
             if wrong is not None:
-                bad = (step.step, wrong)
+                bad = (step.step, *wrong)
                 break
+            self.trail.see(row)
         self.last = rows[-1]
         self._write(rows)
         if bad is not None:
-            raise diverged(self._flow.stage, bad[0], f"the loss of {bad[1]}")
+            raise diverged(self._flow, bad[0], f"the loss of {bad[1]}", bad[2], self.trail)
 
     def validation(self, epoch: int, step: int, figures: dict[str, dict[str, float]], best: bool) -> dict[str, Any]:
         """Write the line of a look at the validation split."""
@@ -111,7 +114,20 @@ class Log:
         self._write([row])
         return row
 
-    def _row(self, step: _Step, numbers: list[float]) -> tuple[dict[str, Any], str | None]:
+    def warning(self, epoch: int, step: int, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the line of something that a person must know; `found` has the text as `says`."""
+        row = {
+            "kind": "warning",
+            "stage": self._stage,
+            "name": self._flow.stage.name,
+            "epoch": epoch,
+            "step": step,
+            **found,
+        }
+        self._write([row])
+        return row
+
+    def _row(self, step: _Step, numbers: list[float]) -> tuple[dict[str, Any], tuple[str, str] | None]:
         losses: dict[int, list[float]] = {}
         gates: dict[int, list[float]] = {}
         targets: dict[str, list[float]] = {}
@@ -123,12 +139,13 @@ class Log:
                 gates.setdefault(number, []).append(next(given))
             for name in passed.targets:
                 targets.setdefault(name, []).append(next(given))
-        edges, wrong = {}, None
+        edges: dict[str, Any] = {}
+        wrong: tuple[str, str] | None = None
         for number, found in losses.items():
             edge, name = self._flow.edges[number], self._flow.names[number]
             loss = sum(found) / len(found)
             if not math.isfinite(loss):
-                wrong = wrong or f"the edge {name}"
+                wrong = wrong or (f"the edge {name}", edge.target)
             weight = edge.weight_at(step.progress)
             gate = gates.get(number)
             open_by = sum(gate) / len(gate) if gate else self._flow.gate_at(number, step.progress)
@@ -136,7 +153,7 @@ class Log:
         totals = {name: sum(found) / len(found) for name, found in targets.items()}
         for name, total in totals.items():
             if not math.isfinite(total):
-                wrong = wrong or f"the node {name}"
+                wrong = wrong or (f"the node {name}", name)
         row = {
             "kind": "step",
             "stage": self._stage,
@@ -169,29 +186,30 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return read_sound_lines(path, _is_row)
 
 
-def diverged(stage: Stage, step: int, what: str) -> DataError:
-    """The error of a number that is not finite, wherever it was seen first."""
-    return DataError(
-        f"Stage {stage.name!r}, step {step}: {what} is not a finite number. "
-        "Lower the learning rate or the weight of the edge, or look for NaN in the data."
-    )
-
-
 def cut_log(path: Path, *, stage: int, step: int) -> None:
     """Leave only the lines up to a checkpoint: of earlier stages, and of this stage the first `step` steps."""
-    rows = read_log(path)
-    kept = [row for row in rows if row["stage"] < stage or (row["stage"] == stage and _done(row, step))]
+    kept = [row for row in read_log(path) if is_before(row, stage=stage, step=step)]
     if path.is_file():
         write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept))
 
 
 def _is_row(row: dict[str, Any]) -> bool:
     whole = all(isinstance(row.get(name), int) and not isinstance(row.get(name), bool) for name in ("stage", "step"))
-    return whole and row.get("kind") in {"step", "validation"}
+    return whole and row.get("kind") in {"step", "validation", "warning"}
 
 
-def _done(row: dict[str, Any], step: int) -> bool:
-    return bool(row["step"] < step if row["kind"] == "step" else row["step"] <= step)
+def is_before(row: Mapping[str, Any], *, stage: int, step: int) -> bool:
+    """Whether a line was written before a checkpoint; what a resumed stage does again first or last, it writes again.
+
+    Args:
+        row: The line.
+        stage: The number of the stage of the checkpoint.
+        step: How many steps of it the checkpoint has behind it.
+    """
+    if row["stage"] != stage:
+        return bool(row["stage"] < stage)
+    # The look before the first step is made again by a stage that begins anew.
+    return bool(0 < step >= row["step"] if row["kind"] == "validation" else row["step"] < step)
 
 
 def _number(value: float) -> float | None:

@@ -19,7 +19,7 @@ from lessen.engine.checkpoint import Checkpoints, Saved
 from lessen.engine.history import History
 from lessen.engine.home import meet
 from lessen.engine.keeping import load, load_networks, networks_of, save
-from lessen.engine.log import cut_log, read_log
+from lessen.engine.log import cut_log, is_before, read_log
 from lessen.engine.stopping import Asked, Stopped
 from lessen.engine.track import Tracker, Trackers
 from lessen.engine.training import Training
@@ -67,11 +67,14 @@ def run(
     course = Course(stages, data, folder=folder, seed=seed, resume=resume, device=device, track=track)
     with Bar(show=progress) as bar, Asked() as asked, torch.random.fork_rng(devices=[]):
         shown: Training | None = None
+        said = len(course.history.warnings)
         for training in course.steps(asked):
             if training is not shown:
                 shown = training
                 bar.begin(training.stage.name, done=training.step, total=training.steps)
             bar.move(training.step, total=training.steps, says=course.says)
+            said = _say(bar, course.history, said)
+        _say(bar, course.history, said)
     return course.history
 
 
@@ -123,7 +126,9 @@ class Course:
     def _pick_up(self, saved: Saved, folder: Path) -> None:
         load_networks(self.learned, saved)
         rows = read_log(folder / "log.jsonl")
-        self.history.validations = [row for row in rows if row["kind"] == "validation" and _before(row, saved)]
+        rows = [row for row in rows if is_before(row, stage=saved.about["stage"], step=saved.about["step"])]
+        self.history.validations = [row for row in rows if row["kind"] == "validation"]
+        self.history.warnings = [row for row in rows if row["kind"] == "warning"]
 
     def steps(self, asked: Asked | None = None) -> Generator[Training, None, None]:
         """Run, and give the stage after every optimizer step. Files are written only from here on.
@@ -139,8 +144,10 @@ class Course:
                 training.home.decide(lambda: self._open_folder(training, folder))  # noqa: B023  # called at once
             started = True
             try:
+                if training.step == 0:
+                    self.history.validations.append(training.begin())
                 yield from self._walk(training, asked)
-                training.finish()
+                self.history.warnings += training.finish()
             finally:
                 training.close()
             self._keep_between(training)
@@ -255,6 +262,8 @@ def _learners(stages: Sequence[Stage]) -> list[nn.Module]:
     return list(found.values())
 
 
-def _before(row: dict[str, Any], saved: Saved) -> bool:
-    stage, step = saved.about["stage"], saved.about["step"]
-    return bool(row["stage"] < stage or (row["stage"] == stage and row["step"] <= step))
+def _say(bar: Bar, history: History, said: int) -> int:
+    """Print the warnings that are new; how many there are now."""
+    for row in history.warnings[said:]:
+        bar.say(row["says"])
+    return len(history.warnings)

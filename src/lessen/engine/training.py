@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,12 @@ from lessen.core.ahead import Part, ahead
 from lessen.core.data import Batch, Data, Examples
 from lessen.core.errors import LessenError, RunError
 from lessen.core.seeds import derive, generator
+from lessen.engine.advice import diverged, ended
 from lessen.engine.batching import batch_size
 from lessen.engine.cache import use_cache
 from lessen.engine.evaluate import Figures, better, evaluate, state_of
 from lessen.engine.home import Home
-from lessen.engine.log import Log, diverged
+from lessen.engine.log import Log
 from lessen.engine.synchronise import release, synchronise
 from lessen.graph.flow import Flow, Owner, Passed
 from lessen.graph.node import Network, Snapshot
@@ -105,6 +107,8 @@ class Training:
         self.best: dict[str, dict[str, float]] = {}
         self.best_states: dict[str, dict[str, Tensor]] = {}
         self.best_files: dict[str, str] = {}
+        self.start: Figures = {}
+        self.latest: Figures = {}
         self.waited = 0
         self._batches: Generator[Batch, None, None] | None = None
         self._view_seed = (-1, 0)
@@ -262,6 +266,23 @@ class Training:
 
     # Ends of epochs
 
+    def begin(self) -> dict[str, Any]:
+        """Look at the validation split before the first step, which may turn out to be the best; the look as logged.
+
+        What is not a finite number there is left out: the first step will tell why.
+        """
+        figures = self.home.decide(lambda: self._look(strict=False))
+        self.start = self.latest = figures
+        aimed = {name: found for name, found in figures.items() if self._aimed_at(name, found)}
+        return self.log.validation(0, 0, figures, self._remember(aimed))
+
+    def _aimed_at(self, name: str, figures: Mapping[str, float]) -> bool:
+        """Whether the stage trains what the figures of a node judge: its loss, or its output.
+
+        Hints train layers in the middle; what the output was before says nothing for or against that.
+        """
+        return "loss" in figures or self.flow.teaches_output(name)
+
     def end_epoch(self) -> dict[str, object] | None:
         """Take snapshots, and look at the validation split where it is time; the look as in the log, or None.
 
@@ -278,27 +299,31 @@ class Training:
         if not look:
             return None
         self.home.share(self._buffers())
-        figures = self.home.decide(self._look)
+        figures = self.latest = self.home.decide(self._look)
         settled = [sparsifier.settled(self.step / self.steps) for sparsifier in self.sparsifiers.values()]
         improved = self._remember(figures)
         # Where nothing can be judged, nothing is said against going on.
         self.waited = 0 if improved or not figures or not all(settled) else self.waited + 1
         return self.log.validation(epoch, self.step, figures, improved)
 
-    def _look(self) -> Figures:
+    def _look(self, *, strict: bool = True) -> Figures:
         """The figures on the validation split.
 
+        Args:
+            strict: Whether a figure that is not finite is an error; else its node is left out.
+
         Raises:
-            DataError: one is not finite.
+            DivergedError: one is not finite.
         """
         with self.home.inside():
             figures = evaluate(self.flow, self.data, self.home.device)
             self.flow.set_mode(training=True)
-        for node, found in figures.items():
-            for figure, value in found.items():
-                if not math.isfinite(value):
-                    raise diverged(self.stage, self.step - 1, f"the {figure} of {node!r} on the validation split")
-        return figures
+        bad = [(n, f) for n, found in figures.items() for f, value in found.items() if not math.isfinite(value)]
+        if bad and strict:
+            node, figure = bad[0]
+            what = f"the {figure} of {node!r} on the validation split"
+            raise diverged(self.flow, self.step - 1, what, node, self.log.trail)
+        return {name: found for name, found in figures.items() if name not in dict(bad)}
 
     def _buffers(self) -> list[Tensor]:
         """What moves with the batches of each process by itself: running statistics, and what follows them."""
@@ -315,7 +340,8 @@ class Training:
             finite = [parameter.isfinite().all() for parameter in owner.parameters]
             if finite and not bool(torch.stack(finite).all()):
                 worst = next(path for path, good in zip(owner.named, finite, strict=True) if not bool(good))
-                raise diverged(self.stage, self.step - 1, f"after the step, the weight {worst!r} of {name!r}")
+                what = f"after the step, the weight {worst!r} of {name!r}"
+                raise diverged(self.flow, self.step - 1, what, name.removesuffix(".sparsity"), self.log.trail)
 
     def gives(self) -> dict[str, float]:
         """What each edge gives on a few training examples, without a trace: it tells this run from another."""
@@ -374,8 +400,12 @@ class Training:
             found[name]["sparsity"] = sparsifier
         return found
 
-    def finish(self) -> None:
-        """Put the best states back, leave all networks in eval mode, and take the hooks away."""
+    def finish(self) -> list[dict[str, Any]]:
+        """Put the best states back, leave all networks in eval mode, and take the hooks away.
+
+        Returns:
+            What a person must know of how it ended, as in the log.
+        """
         self.log.flush()
         self.home.share(self._buffers())
         for name, parts in self.networks().items():
@@ -387,10 +417,23 @@ class Training:
                         if k.startswith(f"{part}.")
                     }
                     module.load_state_dict(mine)
+        said = [self.log.warning(self.epoch, self.step, found) for found in self._ended()]
         for sparsifier in self.sparsifiers.values():
             sparsifier.close()
         self.flow.set_mode(training=False)
         self.close()
+        return said
+
+    def _ended(self) -> Iterator[dict[str, Any]]:
+        """Of each network that ends no better on the validation split than it began, what to say of it."""
+        for name in self.networks():
+            start, last = self.start.get(name), self.latest.get(name)
+            if not start or not last or not self._aimed_at(name, start):
+                continue
+            end = self.best.get(name, last) if name in self.best_states else last
+            if better(start, end) or (end == start and better(start, last)):
+                yield ended(self.flow, name, start=start, end=end, last=last, trail=self.log.trail,
+                            sparse=name in self.sparsifiers)  # fmt: skip
 
     def close(self) -> None:
         """Stop fetching, take the hooks away, and lay weights out in memory as other code expects them."""

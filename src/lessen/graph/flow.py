@@ -273,6 +273,13 @@ class Flow(nn.Module):
             return of.name if isinstance(of, Network) and of.learns else name
         return name
 
+    def teaches_output(self, name: str) -> bool:
+        """Whether an edge that counts arrives at the output of a node, or of an ensemble that it belongs to."""
+        active = [self.edges[number] for number in self._active]
+        whole = [edge.target for edge in active if WHOLE in each_tap(edge.taps()[1])]
+        nodes = [self._nodes[target] for target in whole]
+        return name in whole or any(isinstance(node, Ensemble) and name in node.of for node in nodes)
+
     # Running
 
     def set_mode(self, *, training: bool) -> None:

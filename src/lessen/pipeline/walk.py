@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from lessen.pipeline.folder import Kept, RunFolder, State
 from lessen.pipeline.gather import gather, write_records
 from lessen.pipeline.job import Job
 from lessen.pipeline.networks import freeze, frozen_names
+from lessen.pipeline.notes import warning_records
 from lessen.pipeline.plans import encode_plans
 from lessen.pipeline.steps import Course, Step, cast_for, context_for, operate, restore, title, with_masks
 from lessen.report import write_report
@@ -103,10 +105,11 @@ class Walk:
         if self.state.completed >= 0:
             teacher.load_state_dict(self.folder.read_tensors(0))
         else:
+            said: list[dict[str, Any]] = []
             for count, scheme in enumerate(job.train):
                 where = self.folder.step(0) / f"training-{count}"
-                self._train(scheme.stages(cast_for(teacher, teacher)), where, derive(job.seed, "train", count))
-            self.together.decide(lambda: self._keep(Course(teacher), 0, "teacher"))
+                said += self._train(scheme.stages(cast_for(teacher, teacher)), where, derive(job.seed, "train", count))
+            self.together.decide(lambda: self._keep(Course(teacher), 0, "teacher", said))
             self._completed(0)
         teacher.eval().requires_grad_(False)
         self._stand(teacher, 0, "teacher")
@@ -120,10 +123,11 @@ class Walk:
     def _step(self, course: Course, number: int, step: Step) -> Course:
         """Carry a step out and keep what it made: all processes train, and the main one alone operates."""
         made = [course]
+        said: list[dict[str, Any]] = []
         if not isinstance(step, Operation):
             before = masks_of(course.network)
             stages = step.stages(cast_for(self.job.teacher, course.network))
-            self._train(stages, self.folder.step(number) / "training", derive(self.job.seed, "step", number))
+            said = self._train(stages, self.folder.step(number) / "training", derive(self.job.seed, "step", number))
             made = [with_masks(course, before, step, number)]
 
         def keep() -> None:
@@ -131,7 +135,7 @@ class Walk:
                 made[0] = operate(course, step, self._context(number), number)
                 what = f"The network after step {number} ({title(step)})"
                 check_classes(made[0].network, self.job.data, what=what)
-            self._keep(made[0], number, f"{number} {title(step)}")
+            self._keep(made[0], number, f"{number} {title(step)}", said)
 
         self.together.decide(keep)
         self._completed(number)
@@ -151,9 +155,10 @@ class Walk:
             clock=FileClock(batch=deploy.batch_sizes[0], threads=deploy.threads or torch.get_num_threads()),
         )
 
-    def _train(self, stages: list[Stage], where: Path, seed: int) -> None:
+    def _train(self, stages: list[Stage], where: Path, seed: int) -> list[dict[str, Any]]:
+        """Run the stages of a scheme; what a person must know of how they went."""
         resume = self.resumed and where.is_dir()
-        train_stages(
+        history = train_stages(
             stages,
             self.job.data,
             folder=where,
@@ -164,6 +169,7 @@ class Walk:
         )
         for network in (node.module for stage in stages for node in stage.graph.nodes if isinstance(node, Network)):
             network.cpu()  # everything but training is done there
+        return history.warnings
 
     def _stand(self, network: nn.Module, number: int, name: str) -> None:
         if self.together.main:
@@ -171,12 +177,20 @@ class Walk:
 
     # What is kept of them
 
-    def _keep(self, course: Course, number: int, subject: str) -> None:
-        """Measure the network after a step, and write all that a resumed run needs of it."""
+    def _keep(self, course: Course, number: int, subject: str, said: Sequence[Mapping[str, Any]]) -> None:
+        """Measure the network after a step, and write all that a resumed run needs of it.
+
+        Args:
+            course: The network, and what has been done to it.
+            number: Of the step.
+            subject: What the network is called.
+            said: The warnings of its training.
+        """
+        records = [*self._measure(course.network, subject, number), *warning_records(said, subject, number)]
         kept = Kept(
             plans=encode_plans(course.plans),
             layers=course.rows,
-            records=[row.to_json() for row in self._measure(course.network, subject, number)],
+            records=[row.to_json() for row in records],
             frozen=frozen_names(course.network),
         )
         self.folder.write_network(number, course.network.state_dict(), kept)

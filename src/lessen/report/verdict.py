@@ -37,7 +37,7 @@ def judge(records: Sequence[Record]) -> Verdict:
     files = [entry for entry in found if entry.file is not None]
     teacher = next((entry for entry in networks if entry.step == 0), None)
     shipped = next((entry for entry in files if entry.recommended), None)
-    warnings = [*_busy(found), *_warnings(files, shipped, targets(records))]
+    warnings = [*_training(records), *_busy(found), *_warnings(files, shipped, targets(records))]
     if shipped is not None and shipped.step == 0:
         said = f"No step has made the network smaller; the {shipped.recommended} verified file of it is {shipped.name}."
         return Verdict(teacher, shipped, said, tuple(warnings))
@@ -156,6 +156,12 @@ def _warnings(files: list[Entry], shipped: Entry | None, asked: list[Record]) ->
         if entry.integer:
             said += _int8(entry, files)
     return said
+
+
+def _training(records: Sequence[Record]) -> list[str]:
+    """What went wrong in a training, step by step."""
+    rows = [record for record in records if record.figure == "training_warning" and record.detail.get("says")]
+    return [f"{'Training' if row.step == 0 else f'Step {row.step}'}: {row.detail['says']}" for row in rows]
 
 
 def _busy(found: list[Entry]) -> list[str]:
