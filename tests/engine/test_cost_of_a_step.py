@@ -81,7 +81,7 @@ def test_short_epochs_share_a_block_of_the_log_and_no_line_is_lost(tmp_path: Pat
     found = []
     for _ in course(*supervised(), folder=tmp_path).steps():
         found.append(len(path.read_text().splitlines()) if path.exists() else 0)
-    assert found == [0] * 49 + [50] * 50 + [100] * 20 + [121]
+    assert found == [1] * 49 + [51] * 50 + [101] * 20 + [122]
     steps = [row["step"] for row in read_log(path) if row["kind"] == "step"]
     assert steps == list(range(120))
 

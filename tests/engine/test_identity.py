@@ -162,6 +162,7 @@ CHANGES: dict[str, tuple[type, dict[str, Any]]] = {
             "channels_last": True,
             "validate_every": 2,
             "keep_best": False,
+            "restarts": 2,
             "patience": 2,
             "checkpoint_steps": 3,
             "sparsify": StraightThrough(keep=0.5),

@@ -35,7 +35,16 @@ class DataError(LessenError, ValueError):
 
 
 class DivergedError(DataError):
-    """A loss, a weight or a figure of a training is not a finite number; the text says what would make it calmer."""
+    """A loss, a weight or a figure of a training is not a finite number.
+
+    Args:
+        what: Where, and what happened.
+        remedy: What would make the training calmer.
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(f"{what} {remedy}".rstrip())
+        self.what = what
 
 
 class WeightsError(LessenError, ValueError):

@@ -48,9 +48,26 @@ def diverged(flow: Flow, step: int, what: str, node: str, trail: Trail) -> Diver
     before = "" if trail.of(node) is None else f" Before that, {trail.says(node)}."
     calmer = f"Try {remedies(owner, stage.fit)}" if owner is not None else "Lower the learning rate"
     return DivergedError(
-        f"Stage {stage.name!r}, step {step}: {what} is not a finite number.{before} {calmer}; or a lower weight of the "
-        "edge, or look for NaN in the data."
+        f"Stage {stage.name!r}, step {step}: {what} is not a finite number.{before}",
+        f"{calmer}; or a lower weight of the edge; or look for NaN in the data.",
     )
+
+
+def restarted(flow: Flow, error: DivergedError, *, step: int, count: int) -> dict[str, Any]:
+    """What to say of a stage that diverged and goes on from an earlier state at a lower rate; for the log.
+
+    Args:
+        flow: Of the stage.
+        error: How it diverged.
+        step: How many steps the state has behind it that it goes on from.
+        count: How often the stage has been restarted, this time included.
+    """
+    slower = SLOWER**count
+    rates = {name: owner.optimizer.rate * slower for name, owner in flow.owners.items() if owner.named}
+    said = ", ".join(f"{rate:.2g}" for rate in dict.fromkeys(rates.values()))
+    place = "its beginning" if step == 0 else f"its best state, after step {step - 1},"
+    says = f"{error.what} It was restarted from {place} with a lower learning rate ({said})."
+    return {"restart": count, "rate": rates, "says": says}
 
 
 def ended(

@@ -67,7 +67,7 @@ class Checkpoints:
         about = {**saved.about, "version": _VERSION, "fingerprint": self.fingerprint, "stage": stage, "step": step}
         path = self.folder / f"checkpoint-{stage:03}-{step:08}.safetensors"
         write_tensors(path, saved.tensors, {"about": json.dumps(about, allow_nan=False)})
-        keep = {path.name, *saved.about.get("best_files", {}).values()}
+        keep = {path.name, saved.about.get("good_file"), *saved.about.get("best_files", {}).values()}
         for other in self.folder.iterdir():
             if other.name not in keep and other.suffix in {".part", ".safetensors"}:
                 other.unlink(missing_ok=True)
@@ -77,6 +77,20 @@ class Checkpoints:
         name = f"best-{stage:03}-{step:08}-{node}.safetensors"
         write_tensors(self.folder / name, tensors)
         return name
+
+    def write_good(self, stage: int, step: int, saved: Saved) -> str:
+        """Write the state that a stage would be restarted from; the name of the file."""
+        name = f"good-{stage:03}-{step:08}.safetensors"
+        write_tensors(self.folder / name, saved.tensors, {"about": json.dumps(saved.about, allow_nan=False)})
+        return name
+
+    def read_good(self, name: str) -> Saved:
+        """The state in a file that `write_good` made."""
+        tensors, held = self._get(self.folder / name)
+        about = parse_json(held.get("about", "null"), f"The header of {name}")
+        if not isinstance(about, dict):
+            raise RunError(f"{name} is not a checkpoint of lessen. Move it away, or choose another folder.")
+        return Saved(tensors, about)
 
     def read_best(self, name: str) -> dict[str, Tensor]:
         """The best state in a file that a checkpoint names."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from lessen.core.errors import RunError
 from lessen.engine.checkpoint import Checkpoints, Saved, under
+from lessen.engine.log import Place
 from lessen.engine.trail import Trail
 from lessen.engine.training import Training
 from lessen.graph.node import Snapshot
@@ -26,6 +28,55 @@ def save(training: Training, learned: list[nn.Module], checkpoints: Checkpoints)
         learned: The networks that learned in this stage or an earlier one.
         checkpoints: Where best states are written that are not on disk yet.
     """
+    now = _state(training, learned)
+    for name, state in training.best_states.items():
+        if name not in training.best_files:
+            training.best_files[name] = checkpoints.write_best(training.number, training.step, name, state)
+    good = training.good
+    if good is not None and good.about["step"] != training.step and training.good_file is None:
+        training.good_file = checkpoints.write_good(training.number, good.about["step"], good)
+    about = {
+        **now.about,
+        "best": training.best,
+        "best_files": dict(training.best_files),
+        "good_file": training.good_file,
+        "start": training.start,
+        "restarts": training.restarts,
+        "gives": training.gives(),
+    }
+    return Saved(now.tensors, about)
+
+
+def standing(training: Training, learned: list[nn.Module]) -> Saved:
+    """A copy, in the memory of the CPU, of what a stage would be restarted from."""
+    now = _state(training, _learning(training, learned))
+    tensors = {name: value.detach().to("cpu", copy=True) for name, value in now.tensors.items()}
+    return Saved(tensors, {**copy.deepcopy(now.about), "step": training.step})
+
+
+def go_back(training: Training, learned: list[nn.Module], good: Saved) -> None:
+    """Put a stage back to where `standing` copied it."""
+    training.stop_fetching()
+    training.log.drop()
+    for number, module in enumerate(_learning(training, learned)):
+        _load(module, under(f"network/{number}", good.tensors))
+    _put_back(training, good)
+
+
+def place_of(saved: Saved) -> Place:
+    """Where a checkpoint was written."""
+    about = saved.about
+    return Place(about["stage"], about["step"], begun="start" in about, restarts=about.get("restarts", 0))
+
+
+def _learning(training: Training, learned: list[nn.Module]) -> list[nn.Module]:
+    """Those that learn in this stage."""
+    mine = {id(module) for module in training.flow.learning}
+    return [module for module in learned if id(module) in mine]
+
+
+def _state(training: Training, learned: list[nn.Module]) -> Saved:
+    """All that moves in a stage, and the networks given."""
     tensors = networks_of(learned)
     numbers: dict[str, Any] = {}
     for place, module in _modules(training).items():
@@ -39,19 +90,12 @@ def save(training: Training, learned: list[nn.Module], checkpoints: Checkpoints)
                     tensors[f"optimizer/{name}/{index}/{key}"] = value
                 else:
                     numbers[name].setdefault(str(index), {})[key] = value
-    for name, state in training.best_states.items():
-        if name not in training.best_files:
-            training.best_files[name] = checkpoints.write_best(training.number, training.step, name, state)
     scaler = training.home.accelerator.scaler
     about = {
         "optimizers": numbers,
-        "best": training.best,
-        "best_files": dict(training.best_files),
         "waited": training.waited,
-        "start": training.start,
         "latest": training.latest,
         "trail": training.log.trail.state(),
-        "gives": training.gives(),
         "scaler": None if scaler is None else scaler.state_dict(),
     }
     return Saved(tensors, about)
@@ -80,8 +124,22 @@ def load_networks(learned: list[nn.Module], saved: Saved) -> None:
             mask_parameter(get_module(module, path), name, kept)
 
 
-def load(training: Training, saved: Saved, checkpoints: Checkpoints) -> None:
+def load(training: Training, learned: list[nn.Module], saved: Saved, checkpoints: Checkpoints) -> None:
     """Put a stage back to where it was; its networks are put back by `load_networks`, before the stage is made."""
+    _put_back(training, saved)
+    training.begun, training.start, training.restarts = True, saved.about["start"], saved.about["restarts"]
+    training.best, training.best_files = saved.about["best"], saved.about["best_files"]
+    for name, file in training.best_files.items():
+        device = training.home.device
+        training.best_states[name] = {key: value.to(device) for key, value in checkpoints.read_best(file).items()}
+    if not training.stage.fit.restarts:
+        return
+    training.good_file = saved.about["good_file"]
+    training.good = standing(training, learned) if (file := training.good_file) is None else checkpoints.read_good(file)
+
+
+def _put_back(training: Training, saved: Saved) -> None:
+    """Put back all that moves in a stage but its networks."""
     for place, module in _modules(training).items():
         _load(module, under(place, saved.tensors))
         kept = under(f"mask/{place}", saved.tensors)
@@ -91,17 +149,12 @@ def load(training: Training, saved: Saved, checkpoints: Checkpoints) -> None:
         state: dict[int, dict[str, Any]] = {}
         for key, value in under(f"optimizer/{name}", saved.tensors).items():
             index, _, field = key.partition("/")
-            state.setdefault(int(index), {})[field] = value
+            state.setdefault(int(index), {})[field] = value.clone()  # the optimizer moves it in place
         for index, fields in saved.about["optimizers"][name].items():
             state.setdefault(int(index), {}).update(fields)
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     training.step, training.waited = saved.about["step"], saved.about["waited"]
-    training.best, training.best_files = saved.about["best"], saved.about["best_files"]
-    training.start, training.latest = saved.about["start"], saved.about["latest"]
-    training.log.trail = Trail(saved.about["trail"])
-    for name, file in training.best_files.items():
-        device = training.home.device
-        training.best_states[name] = {key: value.to(device) for key, value in checkpoints.read_best(file).items()}
+    training.latest, training.log.trail = saved.about["latest"], Trail(saved.about["trail"])
     if (scaler := training.home.accelerator.scaler) is not None and saved.about["scaler"] is not None:
         scaler.load_state_dict(saved.about["scaler"])
 

@@ -69,6 +69,10 @@ class Log:
         """Remember a step; its numbers are read later."""
         self._pending.append(_Step(epoch, step, progress, parts, rates, seconds))
 
+    def drop(self) -> None:
+        """Forget the steps that are remembered; they are made again."""
+        self._pending = []
+
     def flush(self) -> None:
         """Read the numbers of all remembered steps and write their lines.
 
@@ -186,9 +190,36 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return read_sound_lines(path, _is_row)
 
 
-def cut_log(path: Path, *, stage: int, step: int) -> None:
-    """Leave only the lines up to a checkpoint: of earlier stages, and of this stage the first `step` steps."""
-    kept = [row for row in read_log(path) if is_before(row, stage=stage, step=step)]
+@dataclass(frozen=True)
+class Place:
+    """How far a run has come.
+
+    Args:
+        stage: The number of the stage.
+        step: How many of its steps are made.
+        begun: Whether the network was looked at before the first step.
+        restarts: How often the stage was restarted.
+    """
+
+    stage: int
+    step: int
+    begun: bool = False
+    restarts: int = 0
+
+    def behind(self, row: Mapping[str, Any]) -> bool:
+        """Whether a line is of what has been done here; all else will be done, and written, again."""
+        if row["stage"] != self.stage:
+            return bool(row["stage"] < self.stage)
+        if "restart" in row:
+            return bool(row["restart"] <= self.restarts)
+        if row["kind"] == "validation":
+            return self.begun and bool(row["step"] <= self.step)
+        return bool(row["step"] < self.step)
+
+
+def cut_log(path: Path, place: Place) -> None:
+    """Leave only the lines of what is done at a place."""
+    kept = [row for row in read_log(path) if place.behind(row)]
     if path.is_file():
         write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept))
 
@@ -196,20 +227,6 @@ def cut_log(path: Path, *, stage: int, step: int) -> None:
 def _is_row(row: dict[str, Any]) -> bool:
     whole = all(isinstance(row.get(name), int) and not isinstance(row.get(name), bool) for name in ("stage", "step"))
     return whole and row.get("kind") in {"step", "validation", "warning"}
-
-
-def is_before(row: Mapping[str, Any], *, stage: int, step: int) -> bool:
-    """Whether a line was written before a checkpoint; what a resumed stage does again first or last, it writes again.
-
-    Args:
-        row: The line.
-        stage: The number of the stage of the checkpoint.
-        step: How many steps of it the checkpoint has behind it.
-    """
-    if row["stage"] != stage:
-        return bool(row["stage"] < stage)
-    # The look before the first step is made again by a stage that begins anew.
-    return bool(0 < step >= row["step"] if row["kind"] == "validation" else row["step"] < step)
 
 
 def _number(value: float) -> float | None:

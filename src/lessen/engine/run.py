@@ -11,15 +11,16 @@ import torch
 from torch import nn
 
 from lessen.core.data import Data
-from lessen.core.errors import RunError, SettingError
+from lessen.core.errors import DivergedError, RunError, SettingError
 from lessen.core.files import write_json
 from lessen.core.identity import identify
+from lessen.engine.advice import restarted
 from lessen.engine.bar import Bar
 from lessen.engine.checkpoint import Checkpoints, Saved
 from lessen.engine.history import History
 from lessen.engine.home import meet
-from lessen.engine.keeping import load, load_networks, networks_of, save
-from lessen.engine.log import cut_log, is_before, read_log
+from lessen.engine.keeping import go_back, load, load_networks, networks_of, place_of, save, standing
+from lessen.engine.log import Place, cut_log, read_log
 from lessen.engine.stopping import Asked, Stopped
 from lessen.engine.track import Tracker, Trackers
 from lessen.engine.training import Training
@@ -126,7 +127,7 @@ class Course:
     def _pick_up(self, saved: Saved, folder: Path) -> None:
         load_networks(self.learned, saved)
         rows = read_log(folder / "log.jsonl")
-        rows = [row for row in rows if is_before(row, stage=saved.about["stage"], step=saved.about["step"])]
+        rows = [row for row in rows if place_of(saved).behind(row)]
         self.history.validations = [row for row in rows if row["kind"] == "validation"]
         self.history.warnings = [row for row in rows if row["kind"] == "warning"]
 
@@ -144,7 +145,7 @@ class Course:
                 training.home.decide(lambda: self._open_folder(training, folder))  # noqa: B023  # called at once
             started = True
             try:
-                if training.step == 0:
+                if not training.begun:
                     self.history.validations.append(training.begin())
                 yield from self._walk(training, asked)
                 self.history.warnings += training.finish()
@@ -166,8 +167,8 @@ class Course:
         training = Training(
             self.stages[number], number, self.data, seed=self.seed, device=self.device, log=log, folder=self.folder
         )
-        if saved is not None and saved.about["step"] > 0 and self._checkpoints is not None:
-            load(training, saved, self._checkpoints)
+        if saved is not None and place_of(saved).begun and self._checkpoints is not None:
+            load(training, self.learned, saved, self._checkpoints)
             training.compare(saved.about["gives"])
         return training
 
@@ -175,7 +176,7 @@ class Course:
         if self._checkpoints is not None and self._resumed is None:
             self._checkpoints.begin()
         write_json(folder / "graph.json", draw(self.stages))
-        cut_log(folder / "log.jsonl", stage=training.number, step=training.step)
+        cut_log(folder / "log.jsonl", training.place)
 
     def _walk(self, training: Training, asked: Asked | None) -> Iterator[Training]:
         trackers = Trackers(self.track, training.stage.name, self.folder, training.home)
@@ -189,27 +190,57 @@ class Course:
             trackers.finish()
 
     def _advance(self, training: Training, asked: Asked | None) -> Iterator[None]:
-        every = training.stage.fit.checkpoint_steps
+        if training.stage.fit.restarts and training.good is None:
+            self._keep_good(training)
         while not training.done:
-            training.advance()
-            self.history.steps += 1
-            ended = training.at_end_of_epoch
-            if ended:
-                row = training.end_epoch()
-                if row is not None:
-                    self.history.validations.append(row)
-            if len(training.log) >= _FLUSH_EVERY:
-                training.log.flush()
-            self.history.last = training.log.last or self.history.last
-            stop = asked is not None and self._agreed(training, asked)
-            if stop or (ended if every is None else training.step % every == 0):
-                self._keep(training)
+            try:
+                self._step(training)
+                stop = asked is not None and self._agreed(training, asked)
+                self._keep_if_time(training, now=stop)
+            except DivergedError as error:
+                if training.good is None or training.restarts >= training.stage.fit.restarts:
+                    raise
+                self._restart(training, training.good, error)
+                stop = False
             if stop:
                 raise Stopped(
                     f"Asked to stop after step {training.step} of stage {training.stage.name!r}. "
                     + ("The checkpoint is written; resume the run to go on." if self.folder else "Nothing was kept.")
                 )
             yield
+
+    def _step(self, training: Training) -> None:
+        """Make one step, and look at the validation split where it is time."""
+        training.advance()
+        self.history.steps += 1
+        row = training.end_epoch() if training.at_end_of_epoch else None
+        if row is not None:
+            self.history.validations.append(row)
+            if training.stage.fit.restarts and (row["best"] or not row["figures"]):
+                self._keep_good(training)
+        if len(training.log) >= _FLUSH_EVERY:
+            training.log.flush()
+        self.history.last = training.log.last or self.history.last
+
+    def _keep_if_time(self, training: Training, *, now: bool) -> None:
+        every = training.stage.fit.checkpoint_steps
+        if now or (training.at_end_of_epoch if every is None else training.step % every == 0):
+            self._keep(training)
+
+    def _keep_good(self, training: Training) -> None:
+        training.good, training.good_file = standing(training, self.learned), None
+
+    def _restart(self, training: Training, good: Saved, error: DivergedError) -> None:
+        """Go back to the best state, and on with a lower rate; what came after it is taken out of the log."""
+        number = training.number
+        go_back(training, self.learned, good)
+        here = Place(number, training.step, begun=True, restarts=training.restarts)
+        self.history.validations = [row for row in self.history.validations if here.behind(row)]
+        if (folder := self.folder) is not None:
+            training.home.decide(lambda: cut_log(folder / "log.jsonl", here))
+        training.restarts += 1
+        said = restarted(training.flow, error, step=training.step, count=training.restarts)
+        self.history.warnings.append(training.log.warning(training.epoch, training.step, said))
 
     def _agreed(self, training: Training, asked: Asked) -> bool:
         """Whether to stop; several processes ask each other only now and then, at the same step."""

@@ -15,12 +15,13 @@ from lessen.core.ahead import Part, ahead
 from lessen.core.data import Batch, Data, Examples
 from lessen.core.errors import LessenError, RunError
 from lessen.core.seeds import derive, generator
-from lessen.engine.advice import diverged, ended
+from lessen.engine.advice import SLOWER, diverged, ended
 from lessen.engine.batching import batch_size
 from lessen.engine.cache import use_cache
+from lessen.engine.checkpoint import Saved
 from lessen.engine.evaluate import Figures, better, evaluate, state_of
 from lessen.engine.home import Home
-from lessen.engine.log import Log
+from lessen.engine.log import Log, Place
 from lessen.engine.synchronise import release, synchronise
 from lessen.graph.flow import Flow, Owner, Passed
 from lessen.graph.node import Network, Snapshot
@@ -109,6 +110,9 @@ class Training:
         self.best_files: dict[str, str] = {}
         self.start: Figures = {}
         self.latest: Figures = {}
+        self.begun, self.restarts = False, 0
+        self.good: Saved | None = None
+        self.good_file: str | None = None
         self.waited = 0
         self._batches: Generator[Batch, None, None] | None = None
         self._view_seed = (-1, 0)
@@ -150,6 +154,11 @@ class Training:
         return self.step // self.epoch_steps
 
     @property
+    def place(self) -> Place:
+        """How far the stage has come."""
+        return Place(self.number, self.step, begun=self.begun, restarts=self.restarts)
+
+    @property
     def at_end_of_epoch(self) -> bool:
         """Whether the last step ended a pass over the data, or the stage."""
         return self.step > 0 and (self.step % self.epoch_steps == 0 or self.step == self.steps)
@@ -174,7 +183,7 @@ class Training:
             passed = self._gradients(progress)
             rates = self._move(progress)
         except LessenError as error:
-            self._stop_fetching()
+            self.stop_fetching()
             if self.home.processes == 1:  # the others are not here to take a mean with
                 self.log.flush()
             raise type(error)(f"Stage {self.stage.name!r}, step {self.step}: {error}") from error
@@ -218,7 +227,7 @@ class Training:
             when.before_step(copy, original)
         for name, optimizer in self.optimizers.items():
             owner = self.flow.owners[name]
-            factor = owner.schedule.at(progress)
+            factor = owner.schedule.at(progress) * SLOWER**self.restarts
             rate = rates[name] = owner.optimizer.rate * factor
             for group, first in zip(optimizer.param_groups, self._rates[name], strict=True):
                 group["lr"] = first * factor
@@ -272,7 +281,7 @@ class Training:
         What is not a finite number there is left out: the first step will tell why.
         """
         figures = self.home.decide(lambda: self._look(strict=False))
-        self.start = self.latest = figures
+        self.start, self.latest, self.begun = figures, figures, True
         aimed = {name: found for name, found in figures.items() if self._aimed_at(name, found)}
         return self.log.validation(0, 0, figures, self._remember(aimed))
 
@@ -437,13 +446,14 @@ class Training:
 
     def close(self) -> None:
         """Stop fetching, take the hooks away, and lay weights out in memory as other code expects them."""
-        self._stop_fetching()
+        self.stop_fetching()
         if self.stage.fit.channels_last:
             self._lay_out(torch.contiguous_format)
         release(self._synchronised)
         self.flow.close()
 
-    def _stop_fetching(self) -> None:
+    def stop_fetching(self) -> None:
+        """Let go of the batches that were fetched ahead."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None

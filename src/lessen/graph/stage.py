@@ -46,6 +46,8 @@ class Fit:
         validate_every: Epochs between two validations.
         keep_best: Whether each learning network ends with its best state on the validation split.
         patience: The number of validations without improvement of any network that end the stage, or None.
+        restarts: How often a stage whose loss is no longer a finite number goes back to its best state on the
+            validation split, and on from there with a tenth of the learning rate; after that, it is an error.
         checkpoint_steps: Steps between two checkpoints; None: one at the end of every pass over the data.
         sparsify: How the weights of every learning network that has no `sparsify` of its own become sparse during
             training.
@@ -62,6 +64,7 @@ class Fit:
     validate_every: Count = 1
     keep_best: bool = True
     patience: Count | None = None
+    restarts: Annotated[int, Field(ge=0)] = 1
     checkpoint_steps: Count | None = None
     sparsify: Sparsify | None = None
     sync_batchnorm: bool = False
