@@ -29,7 +29,8 @@ def data() -> Data:
 
 
 def course(nodes: list[object], edges: list[Edge], folder: Path | None = None, **fit: object) -> Course:
-    how = {"batch": 16, "schedule": Constant(), "validate_every": 1000, "checkpoint_steps": 1000, **fit}
+    calm = {"clip": None, "restarts": 0}
+    how = {"batch": 16, "schedule": Constant(), "validate_every": 1000, "checkpoint_steps": 1000, **calm, **fit}
     stage = Stage(name="s", graph=Graph(nodes=nodes, edges=edges), epochs=30, fit=Fit(**how))
     return Course([stage], data(), device="cpu", seed=0, folder=folder)
 

@@ -157,7 +157,7 @@ CHANGES: dict[str, tuple[type, dict[str, Any]]] = {
             "accumulate": 2,
             "optimizer": SGD(rate=0.1),
             "schedule": Constant(),
-            "clip": 1.0,
+            "clip": 0.5,
             "precision": Precision.BFLOAT16,
             "channels_last": True,
             "validate_every": 2,

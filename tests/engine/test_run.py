@@ -408,7 +408,7 @@ def test_a_network_that_diverges_is_found_before_its_next_step(
     batch: int, size: float, what: str, tmp_path: Path
 ) -> None:
     """The losses of the steps are finite; what the last one leaves behind is not, and nothing of it is kept."""
-    fit = Fit(batch=batch, optimizer=SGD(rate=1e38), checkpoint_steps=1, restarts=0)
+    fit = Fit(batch=batch, optimizer=SGD(rate=1e38), schedule=Constant(), clip=None, checkpoint_steps=1, restarts=0)
     student, data = linear(), clusters()
     stages = supervised(epochs=1, fit=fit).stages({"student": student})
     assert isinstance(data.train, ArrayExamples)

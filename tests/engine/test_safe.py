@@ -1,5 +1,6 @@
 """A stage that goes wrong: it keeps what it was given, says so, and goes on more calmly after a divergence."""
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -197,3 +198,34 @@ def test_a_restarted_stage_that_is_stopped_anywhere_and_resumed_ends_as_one_that
 
 def plain(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in read_lines(folder / "log.jsonl")]
+
+
+# The defaults
+
+
+def test_a_stage_of_one_step_learns_in_spite_of_the_warm_up() -> None:
+    network = perceptron(8, seed=0)
+    before = network.state_dict()["head.weight"].clone()
+    go(Supervised(steps=1, fit=Fit(batch=16, keep_best=False)).stages({"student": network}))
+    assert not torch.equal(network.state_dict()["head.weight"], before)
+
+
+def test_the_default_teaches_a_plain_network_that_the_old_one_ruined() -> None:
+    """Gradients at the scale of a confident teacher at temperature 4: without a bound on them the network is lost."""
+    teacher = learnt()
+    with torch.no_grad():
+        teacher.head.weight.mul_(30.0)
+        teacher.head.bias.mul_(30.0)
+    students = {}
+    for name, fit in {"default": Fit(batch=16), "old": Fit(batch=16, clip=None, schedule=Cosine(), restarts=0)}.items():
+        students[name] = copy.deepcopy(teacher)
+        with torch.no_grad():
+            students[name].layer1.weight[::2] = 0.0
+        history = go(
+            Offline(epochs=6, fit=fit, knowledge=(SoftTargets(temperature=4.0),)).stages(
+                {"teacher": teacher, "student": students[name]}
+            )
+        )
+        students[name] = history.validations[-1]["figures"]["student"]["accuracy"]
+    assert students["default"] > students["old"] + 10
+    assert students["default"] > 85

@@ -227,7 +227,7 @@ class Training:
             when.before_step(copy, original)
         for name, optimizer in self.optimizers.items():
             owner = self.flow.owners[name]
-            factor = owner.schedule.at(progress) * SLOWER**self.restarts
+            factor = self._factor(owner, progress) * SLOWER**self.restarts
             rate = rates[name] = owner.optimizer.rate * factor
             for group, first in zip(optimizer.param_groups, self._rates[name], strict=True):
                 group["lr"] = first * factor
@@ -252,6 +252,12 @@ class Training:
         for when, copy, original in self.snapshots:
             when.after_step(copy, original)
         return rates
+
+    def _factor(self, owner: Owner, progress: float) -> float:
+        """What the rate is multiplied by; a warm-up that begins at 0 would waste the first step, or a stage of one."""
+        if self.step > 0:
+            return owner.schedule.at(progress)
+        return owner.schedule.at(progress) or owner.schedule.at(0.5 / self.steps)
 
     def _draw(self, step: int, part: int) -> int:
         """The seed of what is drawn in one pass: each part of each process at each step draws its own numbers."""

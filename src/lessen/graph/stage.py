@@ -33,13 +33,16 @@ class Precision(enum.Enum):
 class Fit:
     """How the learning nodes of a stage are trained, and what is kept.
 
+    The defaults are for a network that has been made smaller and is taught again: with the norm of its gradient bounded
+    and a warm-up, plain networks stay where larger losses would throw them out (`benchmarks/defaults`).
+
     Args:
         batch: Examples of one optimizer step, over all processes and all parts of an accumulation. Of each pass
             over the data the last, incomplete batch is left out; every pass has its own order.
         accumulate: In how many parts a batch is computed, one after another, to save memory.
         optimizer: For every learning node that has none of its own.
         schedule: Of the learning rate, for every learning node that has none of its own.
-        clip: The largest norm of the gradient of one node, or None.
+        clip: The largest norm of the gradient of one node; None: any.
         precision: In which precision networks and objectives are computed.
         channels_last: Whether images lie in memory pixel by pixel (N, H, W, C) while the stage runs; convolutional
             networks often train faster so, other networks are not touched by it.
@@ -57,8 +60,8 @@ class Fit:
     batch: Count = 128
     accumulate: Count = 1
     optimizer: Optimizer = SGD()
-    schedule: Schedule = Cosine()
-    clip: Annotated[float, Field(gt=0)] | None = None
+    schedule: Schedule = Cosine(warmup=0.1)
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
     precision: Precision = Precision.FULL
     channels_last: bool = False
     validate_every: Count = 1
