@@ -141,7 +141,7 @@ def train(arm: str, seed: int, **change: float) -> dict[str, Any]:
         "steps": history.steps,
         "seconds": taken,
         "validation": history.best("student"),
-        "epochs": [row["figures"]["student"]["accuracy"] for row in history.validations],
+        "epochs": [row["figures"]["student"]["accuracy"] for row in history.validations if row["step"] > 0],
     }
     if change.get("look", 1):
         told["test"] = right(student, data)

@@ -22,7 +22,7 @@ from lessen.graph import (
     Gradual,
     Stage,
 )
-from lessen.knowledge import Hint, Regression
+from lessen.knowledge import Hint, Regression, SoftTargets
 from lessen.schemes import Mutual, Offline, SelfSnapshot, Supervised, at, supervised
 from lessen.testing.tasks import clusters, perceptron
 
