@@ -415,3 +415,56 @@ def test_a_dataset_whose_draws_no_seed_decides_is_refused() -> None:
         load(Noisy("hidden"))
     fixed = TensorDataset(torch.zeros(9, 2), torch.arange(9) % 3)
     assert len(load({"train": Noisy("hidden"), "validation": fixed, "test": fixed}).train) == 60
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        (torch.zeros(60, 4), torch.arange(60) % 3),
+        TensorDataset(torch.zeros(60, 4), torch.arange(60) % 3),
+        DataLoader(Noisy("torch"), collate_fn=gathered),
+    ],
+)
+def test_padding_that_would_not_happen_is_refused(what: Any) -> None:
+    for said in ({"pad": 0}, {"mask": "mask"}):
+        with pytest.raises(DataError, match="Leave it out"):
+            load(what, **said)
+
+
+class Maps(Dataset[Any]):
+    """Pictures with a map of classes each."""
+
+    def __init__(self, values: list[int]) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        place = torch.arange(16).reshape(4, 4) + i
+        return torch.zeros(3, 4, 4), torch.tensor(self.values)[place % len(self.values)]
+
+
+def as_arrays(maps: Maps) -> tuple[Tensor, np.ndarray[Any, Any]]:
+    return torch.zeros(40, 3, 4, 4), np.stack([maps[i][1].numpy() for i in range(40)]).astype(np.int16)
+
+
+@pytest.mark.parametrize("form", [lambda maps: maps, as_arrays], ids=["items", "arrays"])
+def test_maps_name_their_classes(form: Any) -> None:
+    assert load(form(Maps([0, 1, 2]))).classes == ("0", "1", "2")
+    assert load(form(Maps([0, 2, -100]))).classes == ("0", "1", "2")
+    assert load(form(Maps([0, 1, 255])), ignored=255).classes == ("0", "1")
+    assert load(form(Maps([0, 1, 255])), classes=tuple(map(str, range(256)))).classes is not None
+    for values, match in (([0, 1, 255], "ignored=255"), ([1, 2, 3], "numbered from 0"), ([0, -1], "numbered from 0")):
+        with pytest.raises(DataError, match=match):
+            load(form(Maps(values)))
+
+
+def test_sequences_name_no_classes_and_floats_stay() -> None:
+    for labels in (torch.arange(60).reshape(20, 3), torch.rand(20, 3), torch.eye(4).repeat(5, 1)):
+        data = load((torch.zeros(20, 2), labels))
+        assert data.classes is None
+        found = data.train.fetch(torch.arange(3)).labels
+        assert found is not None
+        assert found.dtype == labels.dtype
+        assert found.shape[1:] == labels.shape[1:]

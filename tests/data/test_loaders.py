@@ -152,3 +152,21 @@ def test_a_stream_without_end_stops_at_half_of_the_free_memory(monkeypatch: pyte
     monkeypatch.setattr(loaders.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 64 * 2**20}))
     with pytest.raises(DataError, match=r"did not end.*map-style"):
         load(DataLoader(Stream(batched=True, endless=True), batch_size=None))
+
+
+class Lengths(IterableDataset[Any]):
+    """300 sequences; a long one comes late."""
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from (([7] * (5 if i == 299 else i % 3 + 1), i % 2) for i in range(300))
+
+
+def test_a_stream_of_several_lengths_is_padded() -> None:
+    with pytest.raises(DataError, match="pad="):
+        load(Lengths())
+    data = load(Lengths(), pad=9, mask="mask")
+    for part in (data.train, data.validation, data.test):
+        words, mask = part.fetch(torch.arange(len(part))).inputs  # two inputs by position
+        assert words.shape == mask.shape == (len(part), 5)  # type: ignore[union-attr]
+        assert torch.equal(words == 9, mask == 0)
+        assert bool(((words == 7) == (mask == 1)).all())

@@ -163,13 +163,17 @@ def _check_finite(batch: Batch, what: str) -> None:
 
 
 def check_labels(labels: Tensor | None, what: str, classes: Sequence[str] | None) -> None:
-    """Check that integer labels are valid class indices.
+    """Check that integer labels are valid class indices; in maps and sequences positions may be `IGNORED`.
 
     Raises:
         DataError: one is below 0, or not below the number of classes.
     """
     if classes is None or labels is None or labels.is_floating_point() or labels.numel() == 0:
         return
+    if labels.ndim > 1:
+        labels = labels[labels != IGNORED]
+        if labels.numel() == 0:
+            return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= len(classes):
         raise DataError(

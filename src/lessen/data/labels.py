@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
+from lessen.core.batch import IGNORED
 from lessen.core.errors import DataError
 from lessen.core.examples import Examples, SubsetExamples, batches
 from lessen.data.roles import UNSAID, Roles, is_label_name
+from lessen.data.stored import StoredExamples, blocks, label_of
 
 NOTICED = 10_000
 """Examples from which a pass over a dataset for its labels alone is worth a notice."""
 
 COMPARED = 8
 """Examples at which labels that a dataset tells are compared with those that it gives."""
+
+VOID = 255
+"""The label of what does not count in maps of 8 bits, by habit."""
 
 MOST_CLASSES = 100_000
 """Classes that are named without asking whether so many are meant."""
@@ -102,12 +107,8 @@ def read_labels(examples: Examples) -> Tensor | None:
     for batch in batches(examples, size=128):
         if batch.labels is None or not _are_classes(batch.labels):
             return None
-        if not found and len(examples) > NOTICED:
-            warnings.warn(
-                f"The dataset does not list the labels of its {len(examples)} training examples, so each of them is "
-                "read once. Give the dataset a list `targets`, or give classes=, to save this.",
-                stacklevel=2,
-            )
+        if not found:
+            _notice(len(examples))
         found.append(batch.labels)
     return torch.cat(found)
 
@@ -131,8 +132,53 @@ def class_names(train: Examples) -> tuple[str, ...] | None:
         names = getattr(dataset, "classes", None)
     if isinstance(names, list | tuple) and names and _is_class(train.fetch(torch.zeros(1, dtype=torch.int64)).labels):
         return tuple(str(name) for name in names)
+    maps = _maps(part)
+    if maps is not None:
+        return numbered_maps(maps)
     labels = read_labels(train)
     return None if labels is None else numbered(labels)
+
+
+def _maps(examples: Examples) -> Iterator[Tensor] | None:
+    """All labels of a set of examples, some at a time, if they are maps of integers: shape (N, H, W) or more axes.
+
+    Sequences (N, L) are left out: what they count can be positions of a row, or the tokens of a vocabulary.
+    """
+    if len(examples) == 0 or getattr(examples, "labels", None) is not None:
+        return None
+    one = examples.fetch(torch.zeros(1, dtype=torch.int64)).labels
+    if one is None or one.ndim < 3 or one.is_floating_point():
+        return None
+    if isinstance(examples, StoredExamples) and examples.targets is not None:
+        return (label_of(block, examples.ignored) for _, block in blocks(examples.targets))
+    _notice(len(examples))
+    return (batch.labels for batch in batches(examples, size=32) if batch.labels is not None)
+
+
+def numbered_maps(maps: Iterable[Tensor]) -> tuple[str, ...]:
+    """The numbers 0 to the largest label of maps, as names; `IGNORED` is none of them.
+
+    Raises:
+        DataError: labels are not numbered from 0, or 255 stands apart from the others as if it meant "ignored".
+
+    >>> numbered_maps([torch.tensor([[0, 2, -100]])])
+    ('0', '1', '2')
+    """
+    found: set[int] = set()
+    for labels in maps:
+        found.update(labels.unique().tolist())
+        found.discard(IGNORED)
+        if len(found) > MOST_CLASSES:
+            break
+    if not found:
+        raise DataError(f"Every label is ignored ({IGNORED}), so there is nothing to learn.")
+    rest = found - {VOID}
+    if VOID in found and rest and max(rest) < VOID - 1:
+        raise DataError(
+            f"The labels are maps of {min(rest)} to {max(rest)}, and of {VOID}. If {VOID} marks what does not count, "
+            f"give ignored={VOID}; if it is a class, give classes=."
+        )
+    return numbered(torch.tensor(sorted(found)))
 
 
 def numbered(labels_N: Tensor) -> tuple[str, ...]:
@@ -152,6 +198,15 @@ def numbered(labels_N: Tensor) -> tuple[str, ...]:
             "labels of type float32 if they are numbers to predict."
         )
     return tuple(str(number) for number in range(high + 1))
+
+
+def _notice(count: int) -> None:
+    if count > NOTICED:
+        warnings.warn(
+            f"The dataset does not list the labels of its {count} training examples, so each of them is read once. "
+            "Give the dataset a list `targets`, or give classes=, to save this.",
+            stacklevel=3,
+        )
 
 
 def _is_class(label: Tensor | None) -> bool:

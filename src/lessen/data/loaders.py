@@ -178,13 +178,11 @@ def _named(parts: Parts) -> Iterator[tuple[Any, Stored]]:
 
 
 def _pieces(stream: Any, roles: Roles, what: str) -> Iterator[Parts]:
-    if isinstance(stream, DataLoader) and stream.batch_size is not None:
-        for made in stream:
-            yield checked(made, roles, None, f"What the loader of {what} yields")
-        return
-    first, items = 0, iter(stream)
+    items, first = iter(stream), 0
     while some := list(islice(items, COLLECTED)):
-        if isinstance(stream, DataLoader) and _is_batch(some[0], roles, what):
+        loaded = isinstance(stream, DataLoader)
+        if loaded and (stream.batch_size is not None or _is_batch(some[0], roles, what)):
+            roles.check_unpadded(f"the loader of {what} puts the items of its stream together")
             yield from (checked(made, roles, None, f"What the loader of {what} yields") for made in some)
         else:
             yield collated(some, roles, range(first, first + len(some)), f"stream of {what}")
@@ -206,9 +204,7 @@ def _joined(arrays: list[Stored], name: Any, inputs: StoredInputs, roles: Roles,
     tensors = [torch.as_tensor(array) for array in arrays]
     shapes = {tuple(tensor.shape[1:]) for tensor in tensors}
     if len(shapes) > 1:
-        known = inputs if isinstance(inputs, dict | tuple) else ()
-        key = name if isinstance(name, str) else None
-        pad = roles.label_padding if name is _LABEL else roles.padding(key, known)
+        pad = _padding(name, inputs, roles)
         if pad is None or len({(len(shape), shape[1:]) for shape in shapes}) > 1:
             raise DataError(
                 f"The batches of {what} differ in shape: {', '.join(map(str, sorted(shapes)[:3]))} for each example. "
@@ -220,6 +216,14 @@ def _joined(arrays: list[Stored], name: Any, inputs: StoredInputs, roles: Roles,
             for one in tensors
         ]
     return torch.cat(tensors)
+
+
+def _padding(name: Any, inputs: StoredInputs, roles: Roles) -> float | None:
+    if name is _LABEL:
+        return roles.label_padding
+    if isinstance(inputs, tuple) and roles.mask is not None and name == len(inputs) - 1:
+        return 0
+    return roles.padding(name if isinstance(name, str) else None, inputs if isinstance(inputs, dict | tuple) else ())
 
 
 def is_stream(value: Any) -> bool:

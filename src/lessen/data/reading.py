@@ -157,6 +157,7 @@ def examples_of(part: Any, *, what: str, roles: Roles | None = None) -> Examples
 
 
 def _of_columns(part: Any, roles: Roles, what: str) -> Examples:
+    roles.check_unpadded(f"the examples of arrays, as in {what}, all have the same length")
     if isinstance(part, tuple | list) and len(part) == 2 and not roles.said:
         inputs, label = stored_inputs(part[0]), part[1]
     else:
@@ -173,7 +174,10 @@ def _of_columns(part: Any, roles: Roles, what: str) -> Examples:
 
 
 def _of_dataset(dataset: Any, roles: Roles, loader: Any, collate: Any) -> Examples:
+    if collate is not None:
+        roles.check_unpadded("the collate_fn of the loader puts the items together")
     if collate is None and type(dataset) is TensorDataset:
+        roles.check_unpadded("the examples of a TensorDataset all have the same length")
         inputs, label = roles.apart(tuple(dataset.tensors), "An item of the TensorDataset")
         return StoredExamples(stored_inputs(inputs), None if label is None else stored(label, "labels"), roles.ignored)
     if collate is None and type(dataset) is Subset and type(dataset.dataset) is TensorDataset:

@@ -174,6 +174,8 @@ class Roles:
             name: How the network calls it, or None.
             known: All inputs.
         """
+        if name is not None and name == self.mask:
+            return 0
         if name in {"attention_mask", "token_type_ids"} and (self.pad is not None or name == "attention_mask"):
             return self.pad.get(name, 0) if isinstance(self.pad, Mapping) else 0
         if isinstance(self.pad, Mapping):
@@ -181,6 +183,18 @@ class Roles:
         if self.pad is None and isinstance(known, Mapping) and "attention_mask" in known:
             return PADDING.get(name or "")
         return self.pad
+
+    def check_unpadded(self, what: str) -> None:
+        """Whether nothing was said about padding, for data that is not padded here.
+
+        Raises:
+            DataError: something was.
+        """
+        if self.pad is not None or self.mask is not None:
+            said = f"mask={self.mask!r}" if self.pad is None else f"pad={self.pad!r}"
+            raise DataError(
+                f"{said} was given, but {what}. Leave it out; a mask of your own can be another of the inputs."
+            )
 
     @property
     def label_padding(self) -> float:
