@@ -111,6 +111,7 @@ def read(text: str, file: str = "here/p.yaml") -> Any:
         ("sauce: Tomato", {"sauce": Tomato()}),
         ("sauce: {Tomato: }", {"sauce": Tomato()}),
         ("sauce: tomato", {"sauce": Tomato()}),
+        ("sauce: Tomato\noven: {oven: {heat: 250}}", {"sauce": Tomato(), "oven": Oven(heat=250)}),
         ("sauce: {to_mato: {ripe: 0.5}}", {"sauce": Tomato(ripe=0.5)}),
         ("sauce: {Tomato: {ripe: 5e-1}}", {"sauce": Tomato(ripe=0.5)}),
         (
