@@ -86,18 +86,10 @@ def taught(name: str, task: str, data: Data) -> nn.Module:
     return network.eval()
 
 
-def lessons(task: str) -> dict[str, Any]:
-    """The objectives of README's second line for a task."""
-    return {"knowledge": (SoftTargets(temperature=4.0),)} if task == "single" else OTHER[task]
-
-
-OTHER: dict[str, dict[str, Any]] = {}
-"""What README's line becomes for the tasks that are not single labels."""
-
-
 def distilled(network: nn.Module, small: nn.Module, task: str, data: Data, fit: Fit) -> dict[str, Any]:
+    """README's second line; the task of the data decides what soft targets and the loss on labels are."""
     student = copy.deepcopy(small).requires_grad_(True)
-    scheme = offline(epochs=EPOCHS, fit=fit, **lessons(task))
+    scheme = offline(SoftTargets(temperature=4.0), epochs=EPOCHS, fit=fit)
     try:
         history = run(scheme.stages({"teacher": network, "student": student}), data, progress=False, device="cpu")
     except LessenError as error:
@@ -172,7 +164,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(NETWORKS))
-    parser.add_argument("--tasks", default=",".join(["single", *OTHER]))
+    parser.add_argument("--tasks", default=",".join(OUTPUTS))
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -8,6 +8,7 @@ Shapes: N examples, H x W pixels, K outputs.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import torch
@@ -80,4 +81,9 @@ def load(name: str, form: str, task: str) -> Data:
         ArrayExamples(seen[start:end], targets[start:end]) for start, end in zip(starts, ends, strict=True)
     )
     classes = tuple(map(str, range(10))) if task == "single" else None
-    return Data(train=train, validation=validation, test=test, classes=classes, name=f"{name}, {task}")
+    data = Data(train=train, validation=validation, test=test, classes=classes, name=f"{name}, {task}")
+    if task == "single":
+        return data
+    from lessen.tasks import guess
+
+    return dataclasses.replace(data, task=guess((2, OUTPUTS[task]), targets).task)
