@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessen.core.data import Data, Examples
-from lessen.core.errors import LessenError
+from lessen.core.errors import DivergedError
 from lessen.engine import run
 from lessen.graph import SGD, AdamW, Cosine, Fit
 from lessen.knowledge import SoftTargets
@@ -92,7 +92,7 @@ def distilled(network: nn.Module, small: nn.Module, task: str, data: Data, fit: 
     scheme = offline(SoftTargets(temperature=4.0), epochs=EPOCHS, fit=fit)
     try:
         history = run(scheme.stages({"teacher": network, "student": student}), data, progress=False, device="cpu")
-    except LessenError as error:
+    except DivergedError as error:
         return {"failed": str(error)[:200]}
     return {
         "validation": quality(task, student, data.validation),
