@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import lessen
 from lessen.core import ArrayExamples, Data, Record
 from lessen.core.errors import DataError, NetworkError, SettingError, ShapeError
-from lessen.measure import evaluate, measure, output_of
+from lessen.measure import evaluate, measure
 
 
 def data(*, classes: bool = True, count: int = 60) -> Data:
@@ -178,10 +178,13 @@ def test_outputs_that_hold_logits() -> None:
     class Output:
         logits = torch.ones(2, 3)
 
-    assert torch.equal(output_of(Output()), torch.ones(2, 3))
-    assert torch.equal(output_of({"logits": torch.ones(1)}), torch.ones(1))
-    with pytest.raises(NetworkError, match="returned a list"):
-        output_of([torch.ones(1)])
+    two = ArrayExamples(torch.zeros(2, 1))
+    assert torch.equal(evaluate(lambda _: Output(), two).values, torch.ones(2, 3))
+    several = evaluate(lambda x: [x, {"logits": x + 1}], two, output="1.logits", whole=True)
+    assert torch.equal(several.values, torch.ones(2, 1))
+    assert [list(batch) for batch in several.parts] == [["0", "1.logits"]]
+    with pytest.raises(NetworkError, match="returned a list with several outputs"):
+        evaluate(lambda x: [x, x], two)
 
 
 def test_several_inputs_by_name() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lessen.core.card import Card
 from lessen.core.data import IGNORED, Batch, Inputs, TaskFacts, check_calibration
 from lessen.core.errors import DataError
+from lessen.core.tree import judged, name_of_judged, parts
 
 
 class ObjectiveInput(enum.Enum):
@@ -117,12 +118,14 @@ class Context:
     Args:
         inputs: A few example inputs, for tracing.
         calibration: Batches to collect statistics from; may be empty for operations that need no data.
-        loss: `(outputs, labels) -> (N,)`, for scores that need gradients; None if there is none.
+        loss: `(outputs, labels) -> (N,)`, for scores that need gradients; None if there is none. Of networks with
+            several outputs it is given the one that counts (see `output`); where none is named, all of them.
         clock: Measures the time of networks, for targets in time (`lessen.deploy.FileClock()`); None if there is none.
         device: Where to compute.
         seed: For all random choices of the operation.
         rehearsal: Whether this is a dry run, which only checks that the plan can be made: long training or searches may
             run for one step, with any result.
+        output: The name of the output that counts, of networks with several; None: `logits`, or the only one.
     """
 
     inputs: Inputs
@@ -132,6 +135,7 @@ class Context:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
     rehearsal: bool = False
+    output: str | None = None
 
     def __post_init__(self) -> None:
         check_calibration(self.calibration, self.inputs)
@@ -144,6 +148,7 @@ class Context:
         """
         if self.loss is None:
             raise DataError("This operation needs a loss, and the context has none. Give Context(loss=...).")
+        outputs = self.judged(outputs)
         classes = isinstance(outputs, Tensor) and outputs.ndim == 2 and labels.ndim == 1
         if classes and not labels.is_floating_point():
             wrong = labels[((labels < 0) & (labels != IGNORED)) | (labels >= outputs.shape[1])]
@@ -153,6 +158,16 @@ class Context:
                     "classes, numbered from 0."
                 )
         return self.loss(outputs, labels)
+
+    def judged(self, outputs: Any) -> Any:
+        """The output that counts; where several come and none is meant, all of them as they are.
+
+        Raises:
+            NetworkError: `output` names none of them.
+        """
+        if self.output is not None or name_of_judged(parts(outputs)) is not None:
+            return judged(outputs, self.output)
+        return outputs
 
 
 @runtime_checkable

@@ -41,10 +41,12 @@ class TaskFacts:
     Args:
         examples: How many training examples there are; `Batch.index` counts from 0 to this.
         classes: How many classes; None for a regression or where it is not known.
+        output: The name of the output that counts, of networks with several; None: see `core.tree.judged`.
     """
 
     examples: int
     classes: int | None = None
+    output: str | None = None
 
 
 @runtime_checkable
@@ -71,6 +73,8 @@ class Data:
         classes: Names of the classes, or None for a regression.
         augment: The view of a training batch, or None.
         name: What the data is called in records.
+        output: Which output of networks with several is compared with labels and teacher, by its name ("boxes", "0.1");
+            None: `logits`, or the only one.
     """
 
     train: Examples
@@ -80,6 +84,7 @@ class Data:
     augment: View | None = None
     name: str = "data"
     about: dict[str, Any] = field(default_factory=dict)
+    output: str | None = None
 
     def example(self, count: int = 2) -> Inputs:
         """The inputs of the first examples of the training split."""
@@ -88,7 +93,8 @@ class Data:
     @property
     def facts(self) -> TaskFacts:
         """What a learned objective knows of the task."""
-        return TaskFacts(examples=len(self.train), classes=None if self.classes is None else len(self.classes))
+        classes = None if self.classes is None else len(self.classes)
+        return TaskFacts(examples=len(self.train), classes=classes, output=self.output)
 
     def calibration(self, count: int, *, batch: int = 64, seed: int = 0) -> list[Batch]:
         """Batches of training examples chosen at random under a seed, for operations that look at data."""

@@ -23,9 +23,10 @@ from lessen.core.data import Inputs, call, map_inputs
 from lessen.core.files import write_bytes
 from lessen.core.scratch import scratch
 from lessen.core.settings import settings
+from lessen.core.tree import parts
 from lessen.deploy.export import export_onnx
 from lessen.deploy.runtimes import OnnxRuntime, Program
-from lessen.measure.evaluate import evaluating, output_of
+from lessen.measure.evaluate import evaluating
 from lessen.measure.timing import interleave
 from lessen.measure.timings import FASTEST, Timings
 from lessen.surgery.masks import bake_masks
@@ -100,13 +101,17 @@ class FileClock:
     def _proven(self, file: Path, network: nn.Module, inputs: Inputs) -> Program | None:
         """The loaded file if it computes what the network does."""
         with evaluating(network), torch.no_grad():
-            wanted = output_of(call(network, inputs))
+            wanted = parts(call(network, inputs))
         try:
             program = OnnxRuntime().load(file, threads=self.threads)
-            found = program(inputs)
+            found = parts(program(inputs))
         except Exception:  # noqa: BLE001  (ONNX Runtime's own classes; whatever it says, this is not the file)
             return None
-        same = found.shape == wanted.shape and torch.allclose(found, wanted.float().cpu(), rtol=1e-3, atol=1e-4)
+        pairs = list(zip(found.values(), wanted.values(), strict=len(found) == len(wanted)))
+        same = len(found) == len(wanted) and all(
+            one.shape == other.shape and torch.allclose(one.float(), other.float().cpu(), rtol=1e-3, atol=1e-4)
+            for one, other in pairs
+        )
         return program if same else None
 
 

@@ -119,12 +119,19 @@ def deploy_steps(
             continue
         limits = settings.limits
         file.verified = verify(
-            program, file.network, data.validation, classes=classes, int8=file.int8, limits=limits, outputs=outputs
+            program,
+            file.network,
+            data.validation,
+            classes=classes,
+            int8=file.int8,
+            limits=limits,
+            outputs=outputs,
+            output=data.output,
         )
         programs[file.name] = program
         # Outputs of another shape, or that are not finite, have no quality; the verification says what is wrong.
         if file.verified.max_difference is not None:
-            told = evaluate(program, data.test)
+            told = evaluate(program, data.test, output=data.output)
             file.quality = tuple(quality(told, None if file.reference else taught, classes=classes))
             taught = told if file.reference and taught is None else taught
     del tracing, outputs  # they can be as large as a network

@@ -34,6 +34,7 @@ from lessen.operations.quantize.network import target_of
 from lessen.operations.quantize.operators import decompositions
 from lessen.surgery.copying import copy_network
 from lessen.surgery.masks import bake_masks
+from lessen.surgery.returns import give_parts
 
 OPSET = 21
 _SHARED = 2**16
@@ -114,12 +115,40 @@ def _onnx(exported: torch.export.ExportedProgram, *, optimize: bool) -> Any:
             passes.NameFixPass(),
             passes.ClearMetadataAndDocStringPass(),
         )(model)
+        _name_outputs(model, output_names(exported))
         proto = ir.to_proto(model)
         del proto.graph.value_info[:]
         for value in (*proto.graph.input, *proto.graph.output):
             del value.metadata_props[:]
         absorb_pads(proto.graph)
         return proto
+
+
+def output_names(exported: torch.export.ExportedProgram) -> list[str]:
+    """The names of what a program returns: those of its dict (`core.tree.parts`), or "output" for one tensor."""
+    spec = exported.call_spec.out_spec
+    return [str(name) for name in spec.context] if spec is not None and spec.type is dict else ["output"]
+
+
+def _name_outputs(model: Any, names: list[str]) -> None:
+    """Name the outputs of an ONNX model; one that is an input, a constant or another output gets a value of its own."""
+    import onnx_ir as ir
+
+    graph, taken = model.graph, set()
+    inside = {value.name for node in graph for value in node.outputs} | {value.name for value in graph.inputs}
+    inside |= set(graph.initializers)
+    for number, (value, name) in enumerate(zip(graph.outputs, names, strict=True)):
+        if id(value) in taken or value.producer() is None:
+            copied = ir.node("Identity", [value])
+            graph.append(copied)
+            copied.outputs[0].shape, copied.outputs[0].dtype = value.shape, value.dtype
+            graph.outputs[number] = value = copied.outputs[0]
+        taken.add(id(value))
+        unique = name
+        while unique in inside and value.name != unique:
+            unique += "_output"
+        inside |= {unique}
+        value.name = unique
 
 
 def export_pt2(
@@ -174,7 +203,7 @@ def trace(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
     Raises:
         ExportError: the network cannot be traced.
     """
-    own = bake_masks(copy_network(model).eval().cpu())
+    own = give_parts(bake_masks(copy_network(model).eval().cpu()))
     # One example would be taken for the constant 1.
     two = map_inputs(inputs, lambda value: (value if value.shape[0] > 1 else torch.cat([value, value])).cpu())
     batch = {0: torch.export.Dim.DYNAMIC}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -20,14 +20,15 @@ from lessen.core.data import Inputs, call
 from lessen.core.errors import ExportError, LessenError, MissingExtraError, need
 from lessen.core.machine import saturates_int8
 from lessen.core.settings import settings
-from lessen.measure.evaluate import output_of
+from lessen.core.tree import is_several, parts
 from lessen.measure.timing import pinned_threads
 
 TARGET = "lessen.target"
 """The name, among the metadata of a file, of the processors that it is made for: "any" or "vnni"."""
 Level = Literal["all", "extended", "disable"]
-Program = Callable[[Inputs], Tensor]
-"""A loaded file: from inputs to the output that counts, on the CPU."""
+Returned = Tensor | dict[str, Tensor]
+Program = Callable[[Inputs], Returned]
+"""A loaded file: from inputs to its output, or to a dict of its outputs by name where it has several, on the CPU."""
 
 
 @runtime_checkable
@@ -55,10 +56,11 @@ class OnnxRuntime:
     def load(self, file: Path, *, threads: int) -> Program:
         session = open_session(file, threads=threads)
         names = [value.name for value in session.get_inputs()]
+        given = [value.name for value in session.get_outputs()]
 
-        def program(inputs: Inputs) -> Tensor:
+        def program(inputs: Inputs) -> Returned:
             try:
-                return _answer(session.run(None, named(inputs, names)), file)
+                return _answer(dict(zip(given, session.run(None, named(inputs, names)), strict=True)), file)
             except LessenError:
                 raise
             except Exception as error:  # its classes derive from Exception alone
@@ -83,11 +85,13 @@ class OpenVino:
     def load(self, file: Path, *, threads: int) -> Program:
         compiled = compile_openvino(file, threads=threads)
         names = [value.get_any_name() for value in compiled.inputs]
+        given = [_name_of(value, str(number)) for number, value in enumerate(compiled.outputs)]
         request = compiled.create_infer_request()
 
-        def program(inputs: Inputs) -> Tensor:
+        def program(inputs: Inputs) -> Returned:
             try:
-                return _answer([request.infer(named(inputs, names))[0].copy()], file)
+                found = request.infer(named(inputs, names))
+                return _answer({name: found[number].copy() for number, name in enumerate(given)}, file)
             except (RuntimeError, IndexError, KeyError) as error:
                 raise ExportError(f"{file} does not run on inputs like these: {error}") from error
 
@@ -118,10 +122,11 @@ class TorchProgram:
         except Exception as error:  # whatever a damaged archive leads to
             raise ExportError(f"{file} is not a whole torch.export program: {error}. Export it again.") from error
 
-        def program(inputs: Inputs) -> Tensor:
+        def program(inputs: Inputs) -> Returned:
             try:
                 with pinned_threads(threads), torch.no_grad():
-                    return output_of(call(module, inputs))
+                    returned = call(module, inputs)
+                    return parts(returned) if is_several(returned) else returned
             except LessenError:
                 raise
             except Exception as error:  # guards of the program raise AssertionError, operators whatever they like
@@ -130,15 +135,26 @@ class TorchProgram:
         return program
 
 
-def _answer(outputs: Sequence[Any], file: Path) -> Tensor:
-    """The first output, if it is an array of numbers with an axis of examples."""
-    first = outputs[0] if outputs else None
-    if not isinstance(first, np.ndarray) or first.dtype.kind not in "biuf" or first.ndim == 0:
-        what = f"{first.dtype} {first.shape}" if isinstance(first, np.ndarray) else type(first).__name__
-        raise ExportError(
-            f"The first output of {file} is {what}; expected numbers of shape (N, ...), one row per example."
-        )
-    return torch.from_numpy(first)
+def _answer(outputs: Mapping[str, Any], file: Path) -> Returned:
+    """The outputs as tensors, if they are arrays of numbers; one by itself has an axis of examples."""
+    for number, value in enumerate(outputs.values()):
+        wanted = value.ndim > 0 or len(outputs) > 1 if isinstance(value, np.ndarray) else False
+        if not wanted or value.dtype.kind not in "biuf":
+            what = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+            which = "first output" if number == 0 else f"output {number + 1}"
+            raise ExportError(
+                f"The {which} of {file} is {what}; expected numbers of shape (N, ...), one row per example."
+            )
+    if not outputs:
+        raise ExportError(f"{file} has no outputs; export it again.")
+    found = {name: torch.from_numpy(value) for name, value in outputs.items()}
+    return found if len(found) > 1 else next(iter(found.values()))
+
+
+def _name_of(port: Any, otherwise: str) -> str:
+    """The name of an output of an OpenVINO model."""
+    names = port.get_names()
+    return port.get_any_name() if names else otherwise
 
 
 def trust_pt2(file: Path | str) -> None:

@@ -5,8 +5,9 @@ Shapes: N examples, C classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from lessen.core.data import Examples
 from lessen.core.settings import settings
+from lessen.core.tree import name_of_judged
 from lessen.deploy.runtimes import Program
 from lessen.measure.evaluate import evaluate
 from lessen.measure.kept import KeptOutputs
@@ -84,6 +86,7 @@ def verify(
     int8: bool = False,
     limits: Verification | None = None,
     outputs: KeptOutputs | None = None,
+    output: str | None = None,
 ) -> Verified:
     """Run a file and its network over the same held-out examples and compare.
 
@@ -95,11 +98,89 @@ def verify(
         int8: Whether the file computes in integers, so that values on the border of two steps may differ.
         limits: How far it may be.
         outputs: Outputs already computed, for networks with several files.
+        output: The name of the output that counts, of networks with several. The others are compared as numbers.
     """
     limits = limits or Verification()
-    said = (outputs or KeptOutputs()).of(network, examples, batch_size=64, most=limits.examples)
-    found = evaluate(program, examples, batch_size=64, most=limits.examples)
-    return compare(found.values, said.values, said.labels, classes=classes, int8=int8, limits=limits)
+    how: dict[str, Any] = {"batch_size": 64, "most": limits.examples, "output": output, "whole": True}
+    said = (outputs or KeptOutputs()).of(network, examples, **how)
+    found = evaluate(program, examples, **how)
+    verified = compare(found.values, said.values, said.labels, classes=classes, int8=int8, limits=limits)
+    if not verified.passed or not said.parts:
+        return verified
+    return compare_others(found.parts, said.parts, verified, judged=output, int8=int8, limits=limits)
+
+
+def compare_others(
+    file: Sequence[Mapping[str, Tensor]],
+    network: Sequence[Mapping[str, Tensor]],
+    verified: Verified,
+    *,
+    judged: str | None,
+    int8: bool,
+    limits: Verification,
+) -> Verified:
+    """The result for all outputs of a network with several: what was found of the one that counts, and of the others.
+
+    Args:
+        file: What the file gave, batch by batch; outputs in the order of the network's.
+        network: What the network gave.
+        verified: What the comparison of the output that counts found.
+        judged: The name of that output; None: `logits`, or the only one.
+        int8: Whether the file computes in integers.
+        limits: How far it may be.
+    """
+    names = list(network[0])
+    judged = judged or name_of_judged(network[0])
+    others = [number for number, name in enumerate(names) if name != judged]
+    if not others:
+        return verified
+    counts = {len(batch) for batch in file} or {1}
+    if counts != {len(names)}:
+        return replace(
+            verified, passed=False, reason=f"The file returns {max(counts)} outputs, the network {len(names)}."
+        )
+    limit = limits.int8_difference if int8 else limits.difference
+    worst = 0.0
+    for number in others:
+        one, other = ([list(batch.values())[number] for batch in batches] for batches in (file, network))
+        off = off_by(one, other, mean=int8)
+        if isinstance(off, str) or off > limit:
+            said = off if isinstance(off, str) else f"differs by {off:.1e} of the largest; allowed {limit:.1e}"
+            return replace(verified, passed=False, reason=f"The output {names[number]} {said}.")
+        worst = max(worst, off)
+    which = ", ".join(names[number] for number in others)
+    return replace(verified, reason=f"{verified.reason}; other outputs ({which}): {worst:.1e}")
+
+
+def off_by(file: Sequence[Tensor], network: Sequence[Tensor], *, mean: bool) -> float | str:
+    """How far tensors of a file are from the network's, as a share of the largest entry; in words what never agrees.
+
+    Args:
+        file: Tensors of the file.
+        network: Those of the network, which may hold infinities (masks). Of whole numbers and truth values the share
+            that differs is returned.
+        mean: Whether the mean distance counts, or the largest.
+    """
+    distances: list[Tensor] = []
+    scale = torch.finfo(torch.float32).tiny
+    for one, other in zip(file, network, strict=True):
+        if one.shape != other.shape:
+            return f"has shape {tuple(one.shape)}, in the network {tuple(other.shape)}"
+        if not other.is_floating_point():
+            distances.append((one != other).double().mean().reshape(1))
+            scale = 1.0
+            continue
+        finite = other.isfinite()
+        if not torch.equal(one.double()[~finite].nan_to_num(), other.double()[~finite].nan_to_num()):
+            return "is not finite at the same places as in the network"
+        distance = (one.double() - other.double())[finite].abs()
+        if distance.numel():
+            distances.append(distance.reshape(-1))
+            scale = max(scale, float(other[finite].abs().max()))
+    if not distances:
+        return 0.0
+    together = torch.cat(distances)
+    return float(together.mean() if mean else together.max()) / scale
 
 
 def compare(

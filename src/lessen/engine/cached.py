@@ -202,7 +202,8 @@ def checksum(path: Path) -> str:
 
 def tap_name(tap: Tap) -> str:
     """A tap as one word."""
-    return f"{tap.side}:{tap.path}" + ("" if tap.call is None else f"[{tap.call}]")
+    name = f"{tap.side}:{tap.path}" + ("" if tap.call is None else f"[{tap.call}]")
+    return name if tap.part is None else f"{name}@{tap.part}"
 
 
 def _open(path: Path, count: int) -> Tensor:

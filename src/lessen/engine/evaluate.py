@@ -39,7 +39,8 @@ def evaluate(flow: Flow, data: Data, device: torch.device, *, size: int = 256) -
             for name, unit in flow.units.items():
                 if name in wanted:
                     unit.compute(now)
-            found = {name: _sums(now.values[name][Tap()], batch.labels, data) for name in learners}
+            whole = {name: now.values[name].get(Tap()) for name in learners}  # None: no output is named as the one
+            found = {n: _sums(value, batch.labels, data) for n, value in whole.items() if value is not None}
             part = {name: figures for name, figures in found.items() if figures}
         if len(part) < len(learners):
             passed = flow(batch, 1.0, training=False)

@@ -180,7 +180,7 @@ class Flow(nn.Module):
                 taps[WHOLE] = None
         for node in self._nodes.values():
             if isinstance(node, Branch) and node.of == name:
-                taps[node.tap] = None
+                taps |= dict.fromkeys([node.tap] if isinstance(node.head, nn.Module) else [node.tap, WHOLE])
             if isinstance(node, Ensemble) and name in node.of:
                 taps[WHOLE] = None
         return list(taps)
@@ -196,7 +196,7 @@ class Flow(nn.Module):
         else:
             of = self._nodes[node.of] if not isinstance(node, Network) else node
             assert isinstance(of, Network)
-            self.units[name] = NetworkUnit(node, of, taps, self.views)
+            self.units[name] = NetworkUnit(node, of, taps, self.views, self.task.output)
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:

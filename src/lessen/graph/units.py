@@ -14,6 +14,7 @@ from lessen.core.data import IGNORED, Batch, Inputs, View, call
 from lessen.core.errors import DataError, GraphError, LessenError, NetworkError, SettingError, ShapeError
 from lessen.core.seeds import derive, seeded, uniforms
 from lessen.core.settings import encode
+from lessen.core.tree import judged, name_of_judged, parts
 from lessen.graph.combine import Combine, Sum
 from lessen.graph.node import Branch, Ensemble, Labels, Network, Snapshot
 from lessen.surgery.copying import copy_network
@@ -117,8 +118,11 @@ class NetworkUnit(Unit):
     kind = "network"
     module: nn.Module
 
-    def __init__(self, node: Network | Snapshot, of: Network, taps: list[Tap], views: Views) -> None:
+    def __init__(
+        self, node: Network | Snapshot, of: Network, taps: list[Tap], views: Views, output: str | None = None
+    ) -> None:
         self.name = node.name
+        self.output = output
         self.node = node
         self.learns = isinstance(node, Network) and node.learns
         self.taps = taps
@@ -170,7 +174,7 @@ class NetworkUnit(Unit):
                 self.recorder.copies |= written
                 self._call(now)
         values = now.values[self.name]
-        self.shapes = {tap: tuple(values[tap].shape[1:]) for tap in self.taps if isinstance(values[tap], Tensor)}
+        self.shapes = {tap: tuple(values[tap].shape[1:]) for tap in self.taps if isinstance(values.get(tap), Tensor)}
 
     def compute(self, now: Now) -> None:
         if self.cached is not None and now.training:
@@ -186,13 +190,22 @@ class NetworkUnit(Unit):
         inputs = self.views.look(self.view if now.training else self.view_outside, self.view_key, now)
         recorder = self.recorder
         if recorder is None:
-            now.values[self.name] = {WHOLE: tensor_of(call(self.module, inputs))}
+            now.values[self.name] = self._whole(call(self.module, inputs))
             return
         recorder.begin()
-        output = call(self.module, inputs)
+        returned = call(self.module, inputs)
         recorder.end()
-        recorder.seen[WHOLE] = tensor_of(output)
+        recorder.seen |= self._whole(returned)
         now.values[self.name] = recorder.seen
+
+    def _whole(self, returned: Any) -> dict[Tap, Tensor]:
+        """The output that counts; nothing where several come, none is meant, and no edge reads the whole."""
+        if self.output is None and WHOLE not in self.taps and name_of_judged(parts(returned)) is None:
+            return {}
+        try:
+            return {WHOLE: judged(returned, self.output)}
+        except NetworkError as error:
+            raise NetworkError(f"The network of the node {self.name!r}: {error}") from error
 
     def forget(self) -> None:
         if self.recorder is not None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from lessen.core.estimate import Estimate
 from lessen.functional.intervals import bootstrap, mean_with_interval, median_with_interval, wilson
-from lessen.measure.evaluate import Outputs, evaluate, evaluating, output_of
+from lessen.measure.evaluate import Outputs, evaluate, evaluating
 from lessen.measure.kept import KeptOutputs
 from lessen.measure.latency import Speed, throughput, time_networks
 from lessen.measure.measure import measure
@@ -56,7 +56,6 @@ __all__ = [
     "median_with_interval",
     "multiply_adds_by_operator",
     "nll",
-    "output_of",
     "peak_memory",
     "pinned_threads",
     "quality",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lessen.core.data import Examples, Inputs, batches, call, map_inputs
 from lessen.core.errors import DataError, NetworkError
+from lessen.core.tree import is_several, judged, parts
 
 Runnable = nn.Module | Callable[[Inputs], Any]
 """A network, or what runs one: from inputs to outputs."""
@@ -24,13 +25,23 @@ class Outputs:
     Args:
         values: The outputs, shape (N, ...).
         labels: The labels, shape (N, ...), or None if the examples have none.
+        parts: Everything that a network with several outputs gives, by name, batch by batch; empty where nobody asked.
     """
 
     values: Tensor
     labels: Tensor | None = None
+    parts: tuple[dict[str, Tensor], ...] = ()
 
 
-def evaluate(network: Runnable, examples: Examples, *, batch_size: int = 256, most: int | None = None) -> Outputs:
+def evaluate(
+    network: Runnable,
+    examples: Examples,
+    *,
+    batch_size: int = 256,
+    most: int | None = None,
+    output: str | None = None,
+    whole: bool = False,
+) -> Outputs:
     """Run a network over examples in order, in eval mode and without gradients; it is not changed.
 
     Args:
@@ -38,18 +49,25 @@ def evaluate(network: Runnable, examples: Examples, *, batch_size: int = 256, mo
         examples: What to run it on.
         batch_size: Examples at a time.
         most: Only so many of the first examples; None for all.
+        output: The name of the output that counts, of networks with several; None: `logits`, or the only one.
+        whole: Whether to keep the other outputs of a network with several as well.
 
     Raises:
         DataError: there are no examples.
-        NetworkError: the network does not return a tensor, nor an object with `logits`, or not a row for each example.
+        NetworkError: the network returns no tensor, several without a word which of them counts, or not a row for each
+            example.
     """
     if len(examples) == 0:
         raise DataError("There are no examples to evaluate on; expected at least one.")
     values: list[Tensor] = []
     labels: list[Tensor] = []
+    rest: list[dict[str, Tensor]] = []
     with evaluating(network):
         for batch in batches(examples, size=batch_size, most=most):
-            value = output_of(run_once(network, batch.inputs)).detach().cpu()
+            returned = run_once(network, batch.inputs)
+            value = judged(returned, output).detach().cpu()
+            if whole and is_several(returned):
+                rest.append({name: found.detach().cpu() for name, found in parts(returned).items()})
             if value.ndim == 0 or len(value) != len(batch) or (values and value.shape[1:] != values[0].shape[1:]):
                 raise NetworkError(
                     f"The network gives outputs of shape {tuple(value.shape)} for {len(batch)} examples; expected one "
@@ -58,7 +76,7 @@ def evaluate(network: Runnable, examples: Examples, *, batch_size: int = 256, mo
             values.append(value)
             if batch.labels is not None:
                 labels.append(batch.labels.cpu())
-    return Outputs(torch.cat(values), torch.cat(labels) if labels else None)
+    return Outputs(torch.cat(values), torch.cat(labels) if labels else None, tuple(rest))
 
 
 def check_finite(said: Outputs, *, what: str, where: str) -> None:
@@ -88,19 +106,6 @@ def run_once(network: Runnable, inputs: Inputs) -> Any:
         return network(inputs)
     device = device_of(network)
     return call(network, map_inputs(inputs, lambda value: value.to(device)))
-
-
-def output_of(returned: Any) -> Tensor:
-    """The tensor that counts in what a network returned: the tensor itself, or the `logits` of a model output."""
-    value = getattr(returned, "logits", returned)
-    if isinstance(value, dict) and "logits" in value:
-        value = value["logits"]
-    if not isinstance(value, Tensor):
-        raise NetworkError(
-            f"The network returned a {type(returned).__name__}; expected a tensor, or an object with `logits`. "
-            "Wrap it in a module that returns the tensor that counts."
-        )
-    return value
 
 
 def device_of(module: nn.Module) -> torch.device:

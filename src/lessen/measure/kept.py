@@ -25,16 +25,25 @@ class KeptOutputs:
     """
 
     most_bytes: int = MOST_BYTES
-    _found: OrderedDict[tuple[int, int, int, int | None], tuple[Outputs, Any]] = field(
+    _found: OrderedDict[tuple[Any, ...], tuple[Outputs, Any]] = field(
         default_factory=OrderedDict, init=False, repr=False
     )
 
-    def of(self, network: Runnable, examples: Examples, *, batch_size: int = 256, most: int | None = None) -> Outputs:
+    def of(
+        self,
+        network: Runnable,
+        examples: Examples,
+        *,
+        batch_size: int = 256,
+        most: int | None = None,
+        output: str | None = None,
+        whole: bool = False,
+    ) -> Outputs:
         """What `evaluate` returns for these; settings and errors as there."""
-        key = id(network), id(examples), batch_size, most
+        key = id(network), id(examples), batch_size, most, output, whole
         if key in self._found:
             return self._found[key][0]
-        said = evaluate(network, examples, batch_size=batch_size, most=most)
+        said = evaluate(network, examples, batch_size=batch_size, most=most, output=output, whole=whole)
         self._found[key] = said, (network, examples)  # held, so that nothing else gets their identity
         while sum(_bytes(kept) for kept, _ in self._found.values()) > self.most_bytes:
             self._found.popitem(last=False)
@@ -42,4 +51,5 @@ class KeptOutputs:
 
 
 def _bytes(outputs: Outputs) -> int:
-    return outputs.values.nbytes + (0 if outputs.labels is None else outputs.labels.nbytes)
+    rest = sum(value.nbytes for batch in outputs.parts for value in batch.values())
+    return rest + outputs.values.nbytes + (0 if outputs.labels is None else outputs.labels.nbytes)

@@ -113,10 +113,10 @@ def measure(
         settings = {"threads": used, "runtime": runtime, "repeats": repeats}
         for size in batch_sizes:
             records += _speed(runnable, teacher, examples, size, about=settings, say=say, seed=seed)
-        told = told or evaluate(runnable, examples, batch_size=batch_size)
+        told = told or evaluate(runnable, examples, batch_size=batch_size, output=data.output)
         check_finite(told, what=name, where=f"the {split} split of {data.name}")
         if teacher is not None and taught is None:
-            taught = evaluate(teacher, examples, batch_size=batch_size)
+            taught = evaluate(teacher, examples, batch_size=batch_size, output=data.output)
     about = {"split": split, "examples": len(examples), "data": data.name}
     for figure in quality(told, taught, classes=data.classes is not None, seed=seed):
         records.append(say(figure.name, figure.estimate, figure.unit, settings={**about, **figure.settings}))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lessen.core import Batch, Card, Context, Where, check_where, matches, settings
 from lessen.core.data import Inputs, call, map_inputs
 from lessen.core.errors import NetworkError, PlanError, did_you_mean
+from lessen.core.tree import parts
 from lessen.functional.channels import by_channel, unit
 from lessen.surgery.copying import copy_network
 from lessen.surgery.modules import get_module, set_modules
@@ -259,7 +260,7 @@ def _breaks(model: nn.Module, plan: RemovedBlocks, inputs: Inputs, before: Any) 
             after = call(plan.apply(model).eval(), inputs)
     except Exception as error:  # noqa: BLE001  (whatever the network's own code raises is the finding)
         return f"without it the network does not run: {type(error).__name__}: {str(error).strip()[:200]}"
-    if isinstance(before, Tensor) and (not isinstance(after, Tensor) or before.shape != after.shape):
+    if {name: value.shape for name, value in parts(before).items()} != {n: v.shape for n, v in parts(after).items()}:
         return "without it the outputs have another shape"
     return None
 

@@ -64,6 +64,7 @@ def compress(
     seed: int = 0,
     progress: bool = True,
     device: str | None = None,
+    output: str | None = None,
     asked: Mapping[str, Any] | None = None,
 ) -> Compressed:
     """Make a network smaller, step by step, and write files that run and a report.
@@ -89,6 +90,9 @@ def compress(
         seed: Of everything that is drawn.
         progress: Whether to show progress bars.
         device: Where to train: "cpu", "cuda", "mps". None: what accelerate finds. Everything else runs on the CPU.
+        output: Which output is compared with the labels and the teacher, and learns from the teacher unless a tap says
+            otherwise, where the network returns several (a dict, a tuple, a dataclass): its name, as "scores" or "0".
+            None: `logits`, or the only one. All outputs are written to the files and verified.
         asked: The recipe this came from, to be kept in the run; None: written from the arguments.
 
     Raises:
@@ -109,6 +113,7 @@ def compress(
         seed=seed,
         progress=progress,
         device=device,
+        output=output,
     )
 
     def check() -> dict[str, Any]:

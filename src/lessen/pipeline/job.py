@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from torch import nn
@@ -43,6 +43,7 @@ class Job:
         seed: Of everything that is drawn.
         progress: Whether to show progress bars. Two equal runs need not share it, nor the device.
         device: Where to train; None: what accelerate finds.
+        output: Which output of a network with several is compared with labels and teacher; None: as the data says.
 
     Raises:
         LessenError: bad input.
@@ -59,12 +60,15 @@ class Job:
     seed: int = 0
     progress: bool = True
     device: str | None = None
+    output: str | None = None
 
     def __post_init__(self) -> None:
         self.teacher = own_copy(self.teacher, what="The teacher")
         self.student = None if self.student is None else own_copy(self.student, what="The student")
         as_device(self.device)
         self.data = load_data(self.data)
+        if self.output is not None:
+            self.data = replace(self.data, output=self.output)
         self.steps, self.train = check_steps(self.steps), tuple(self.train)
 
     @classmethod
@@ -132,6 +136,7 @@ class Job:
             "deploy": encode(self.deploy),
             "measuring": encode(self.measuring),
             "seed": self.seed,
+            "output": self.output,
         }
 
     def state(self, asked: Mapping[str, Any] | None) -> State:

@@ -95,6 +95,7 @@ def context_for(
         device=device,
         seed=derive(seed, "operations"),
         rehearsal=rehearsal,
+        output=data.output,
     )
 
 

@@ -82,6 +82,8 @@ class Recipe:
         measuring: How the network is measured after every step.
         seed: Of everything that is drawn.
         device: Where to train: "cpu", "cuda", "mps"; null: what accelerate finds.
+        output: Which output of a network with several is compared with labels and teacher; null: `logits`, or the only
+            one.
     """
 
     network: Build
@@ -94,6 +96,7 @@ class Recipe:
     measuring: Measuring = Measuring()
     seed: NonNegativeInt = 0
     device: str | None = None
+    output: str | None = None
 
     def networks(self, *, weights: bool = True) -> tuple[nn.Module, nn.Module | None]:
         """The network and the student, if there is one.
@@ -114,7 +117,8 @@ class Recipe:
         """
         network, student = self.networks(weights=weights)
         own = {
-            name: getattr(self, name) for name in ("steps", "train", "targets", "deploy", "measuring", "seed", "device")
+            name: getattr(self, name)
+            for name in ("steps", "train", "targets", "deploy", "measuring", "seed", "device", "output")
         }
         return {"teacher": network, "student": student, "data": self.data.load(), **own}
 

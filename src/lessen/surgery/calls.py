@@ -13,7 +13,6 @@ A place in a network is called a *site*:
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from lessen.core.data import Inputs, call
+from lessen.core.tree import parts
 
 
 class Place(NamedTuple):
@@ -223,5 +223,5 @@ def _tensors(values: Any) -> Iterator[Tensor]:
     for value in tree_leaves(values):
         if isinstance(value, Tensor):
             yield value
-        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            yield from _tensors([getattr(value, each.name) for each in dataclasses.fields(value)])
+        else:
+            yield from parts(value).values()

@@ -14,8 +14,9 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from lessen.core.errors import ShapeError, TapError, did_you_mean
+from lessen.core.errors import NetworkError, ShapeError, TapError, did_you_mean
 from lessen.core.settings import settings
+from lessen.core.tree import part
 
 _WRAPPERS = ("_orig_mod", "module")
 
@@ -29,15 +30,22 @@ class Tap:
         side: What the module gives, or what it is given.
         call: Which of several calls in one forward pass, as an index (-1 is the last). None: it must be called just
             once.
+        part: Which of several tensors that are given, by its name in `core.tree.parts`: "boxes", "0.1". None: all of
+            them; of the whole network, the output that counts.
+
+    >>> str(Tap(path="layer1", call=0)), str(Tap(part="boxes"))
+    ('layer1[0]', '@boxes')
     """
 
     path: str = ""
     side: Literal["output", "input"] = "output"
     call: int | None = None
+    part: str | None = None
 
     def __str__(self) -> str:
         text = self.path if self.side == "output" else f"{self.path}.input"
-        return text if self.call is None else f"{text}[{self.call}]"
+        text = text if self.call is None else f"{text}[{self.call}]"
+        return text if self.part is None else f"{text}@{self.part}"
 
 
 @settings
@@ -95,7 +103,7 @@ def as_tap(where: Tap | str) -> Tap:
     """A tap; a string is the path of a module's output.
 
     >>> as_tap("layer3")
-    Tap(path='layer3', side='output', call=None)
+    Tap(path='layer3', side='output', call=None, part=None)
     """
     return where if isinstance(where, Tap) else Tap(path=where)
 
@@ -130,7 +138,9 @@ def resolve(model: nn.Module, tap: Tap) -> nn.Module:
 
 
 def tensor_of(value: Any) -> Tensor:
-    """The tensor that stands for what a module gave: itself, the logits of a model output, or the first of several.
+    """The tensor that stands for what an inner module gave: itself, the logits of a model output, or the first.
+
+    Of what a whole network returns, `core.tree.judged` gives the tensor that counts.
 
     Raises:
         ShapeError: there is no tensor in it.
@@ -232,6 +242,11 @@ class Recorder:
     def _keep(self, tap: Tap, value: Any) -> None:
         if not self._active:
             return
+        if tap.part is not None:
+            try:
+                value = part(value, tap.part)
+            except NetworkError as error:
+                raise TapError(f"The tap {tap}: {error}") from error
         if tap in self.copies:
             value = _copy(value)
         self.seen[tap] = value
@@ -258,7 +273,8 @@ def capture(model: nn.Module, taps: Collection[Tap]) -> Iterator[dict[Tap, Any]]
     Values are copied when seen, so what a later in-place operation does to them does not show.
 
     Raises:
-        TapError: a tap names no module, or fired never or more than once; raised at the end of the block.
+        TapError: a tap names no module, or fired never or more than once; raised at the end of the block. A tap names
+            a part that its module does not give.
 
     >>> import torch
     >>> model = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True))

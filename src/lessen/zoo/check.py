@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lessen.core.data import Data, Inputs, call, map_inputs
 from lessen.core.errors import DataError, NetworkError
+from lessen.core.tree import is_several, judged, listed, parts
 
 
 def check_classes(network: nn.Module, data: Data, *, what: str = "The network") -> None:
@@ -20,23 +21,21 @@ def check_classes(network: nn.Module, data: Data, *, what: str = "The network") 
         what: What to call the network in an error.
 
     Raises:
-        NetworkError: the network does not run on the inputs, does not answer with a tensor, answers with NaN or
-            infinity, or changes its inputs.
+        NetworkError: the network does not run on the inputs, returns no tensor, or several and `Data.output` does not
+            say which one counts, returns NaN or infinity, or changes its inputs.
         DataError: it has another number of outputs than there are classes.
     """
     inputs = data.example(2)
     shown = map_inputs(inputs, lambda value: value.clone())
-    output = _run(network, shown, what)
-    if not isinstance(output, Tensor) or not output.is_floating_point():
-        raise NetworkError(
-            f"{what} returns a {type(output).__name__}, but one tensor of floating-point numbers was expected. Wrap "
-            "it in a module that returns its logits."
-        )
-    if not bool(torch.isfinite(output).all()):
-        raise NetworkError(
-            f"{what} returns NaN or infinity on the first examples of {data.name}. {_reason(network)} Such outputs "
-            "cannot be measured or learned from."
-        )
+    returned = _run(network, shown, what)
+    output = _judged(returned, data.output, what)
+    for name, value in parts(returned).items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            place = f" in its output {name}" if name else ""
+            raise NetworkError(
+                f"{what} returns NaN or infinity{place} on the first examples of {data.name}. {_reason(network)} Such "
+                "outputs cannot be measured or learned from."
+            )
     if not _same(inputs, shown):
         raise NetworkError(
             f"{what} changes its inputs in place, so a student that runs next would see changed inputs. Let it work on "
@@ -51,6 +50,34 @@ def check_classes(network: nn.Module, data: Data, *, what: str = "The network") 
             f"classes, so (2, {len(data.classes)}) was expected. Build the network with {len(data.classes)} outputs, "
             "or give the data it was trained for."
         )
+
+
+def _judged(returned: object, output: str | None, what: str) -> Tensor:
+    """The output that is compared with labels and teacher.
+
+    Raises:
+        NetworkError: nothing says which one that is, or it is no tensor of floating-point numbers.
+    """
+    found = parts(returned)
+    if not found:
+        raise NetworkError(
+            f"{what} returns a {type(returned).__name__} without a tensor in it; a tensor was expected, or a dict, a "
+            "tuple or a dataclass of tensors."
+        )
+    if output is not None and not is_several(returned):
+        raise NetworkError(
+            f"{what} returns one tensor, which has no name, but output={output!r} was given. Leave output out."
+        )
+    try:
+        value = judged(returned, output)
+    except NetworkError as error:
+        raise NetworkError(str(error).replace("The network", what, 1)) from error
+    if not value.is_floating_point():
+        raise NetworkError(
+            f"{what} returns {value.dtype} where floating-point numbers were expected. {listed(found)} Name another "
+            "with output=, or return the numbers that the answer is computed from."
+        )
+    return value
 
 
 def _reason(network: nn.Module) -> str:

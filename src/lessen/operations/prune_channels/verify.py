@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lessen.core.data import Inputs, call, map_inputs
 from lessen.core.errors import PlanError
 from lessen.core.seeds import derive
+from lessen.core.tree import parts
 from lessen.operations.prune_channels.masked import masked
 from lessen.operations.prune_channels.plan import PrunedChannels
 from lessen.surgery.modules import copy_with
@@ -221,5 +222,4 @@ def double(inputs: Inputs) -> Inputs:
 
 
 def _outputs(outputs: Any) -> Iterator[Tensor]:
-    leaves, _ = torch.utils._pytree.tree_flatten(outputs)
-    yield from (leaf for leaf in leaves if isinstance(leaf, Tensor))
+    yield from parts(outputs).values()

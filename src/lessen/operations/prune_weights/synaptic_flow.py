@@ -24,7 +24,7 @@ from lessen.operations.allocation import Allocation, top
 from lessen.operations.prune_weights.candidates import Weights
 from lessen.operations.prune_weights.scoring import without_pruned
 from lessen.operations.prune_weights.working_copy import gradient, working_copy
-from lessen.surgery.taps import tensor_of
+from lessen.surgery.calls import floating
 
 
 @settings
@@ -79,7 +79,8 @@ class SynapticFlow:
 
 def flow(own: nn.Module, weights: dict[str, nn.Parameter], ones: Inputs) -> dict[str, Tensor]:
     """(dR/dw) w of each weight, where R is the sum of the outputs for ones; the parameters must not be negative."""
-    found = gradient(tensor_of(call(own, ones)).sum(), weights)
+    total = torch.stack([output.sum() for output in floating(call(own, ones))]).sum()
+    found = gradient(total, weights)
     return {name: part * weights[name].detach() for name, part in found.items()}
 
 

@@ -54,7 +54,7 @@ def losses(own: nn.Module, context: Context, *, temperature: float = 1.0) -> Ite
         here = batch.to(context.device)
         if here.labels is None:
             raise PlanError(f"This score needs gradients, and a calibration batch has no labels. {ADVICE}")
-        outputs = call(own, here.inputs)
+        outputs = context.judged(call(own, here.inputs))
         yield (
             context.losses(outputs if temperature == 1.0 else outputs / temperature, here.labels).mean(),
             len(batch) / total,

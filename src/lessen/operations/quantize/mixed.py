@@ -53,7 +53,8 @@ class OutputDivergence:
     """Measured: how far the classes that the network names move when one layer alone is rounded.
 
     Mean Kullback-Leibler divergence from the outputs in full, in nat; one pass over the calibration batches for each
-    layer and width. Outputs that are no logits of classes, shape (N, C), are compared by their squared error.
+    layer and width. Outputs that are no logits of classes, shape (N, C), are compared by their squared error; those of
+    a network with several are added up.
     """
 
     def losses(
@@ -62,19 +63,21 @@ class OutputDivergence:
         """For each layer the divergence at each of the options."""
         batches = [batch.to(context.device).inputs for batch in context.calibration]
 
-        def outputs(path: str | None, bits: int) -> list[Tensor]:
-            said: list[Tensor] = []
+        def outputs(path: str | None, bits: int) -> list[list[Tensor]]:
+            said: list[list[Tensor]] = []
             with torch.no_grad():
                 for inputs in batches:
                     with _One(model, path, bits, rounded):
-                        said.append(next(floating(call(model, inputs))))
+                        said.append(list(floating(call(model, inputs))))
             return said
 
         full = outputs(None, 0)
+        count = sum(len(batch) for batch in context.calibration)
 
         def loss(path: str, bits: int) -> float:
-            pairs = zip(full, outputs(path, bits), strict=True)
-            return sum(float(distance(one, other).sum()) for one, other in pairs) / sum(map(len, full))
+            found = outputs(path, bits)
+            pairs = [pair for before, now in zip(full, found, strict=True) for pair in zip(before, now, strict=True)]
+            return sum(float(distance(one, other).sum()) for one, other in pairs) / count
 
         return {path: [loss(path, bits) for bits in options] for path in layers}
 

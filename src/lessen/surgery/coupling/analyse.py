@@ -32,6 +32,7 @@ from lessen.surgery.coupling.groups import Coupling, Group, Member, Number
 from lessen.surgery.coupling.reads import Dim, Reads, read_numbers
 from lessen.surgery.coupling.ties import tie
 from lessen.surgery.coupling.walk import Found, Value, fresh, walk
+from lessen.surgery.returns import give_parts
 from lessen.surgery.modules import copy_structure, get_tensor, tensor_names
 
 Axes = dict[str, tuple[Axis, ...]]
@@ -56,7 +57,7 @@ def analyse(model: nn.Module, inputs: Inputs, *, fixed: Collection[int] = ()) ->
     Raises:
         NetworkError: the network cannot be exported on these inputs; the text holds the exporter's own words.
     """
-    work = open_attention(copy_structure(model)).eval()
+    work = give_parts(open_attention(copy_structure(model)).eval())
     device = next((p.device for p in work.parameters()), torch.device("cpu"))
     inputs = map_inputs(inputs, lambda value: value.to(device))
     program = export(work, inputs)
