@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core.errors import NetworkError
-from lessen.core.tree import judged, part, parts
+from lessen.core.tree import judged, part_of, parts
 
 A, B = torch.zeros(2, 3), torch.ones(2, 4)
 Pair = namedtuple("Pair", ["left", "right"])
@@ -65,4 +65,4 @@ def test_the_one_that_counts() -> None:
     with pytest.raises(NetworkError, match="without a tensor"):
         judged({"x": None})
     with pytest.raises(NetworkError, match="no output 'boxs': did you mean 'boxes'"):
-        part({"boxes": A, "scores": B}, "boxs")
+        part_of({"boxes": A, "scores": B}, "boxs")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -175,11 +176,8 @@ def test_one_pass_in_order_whatever_the_batch_size() -> None:
 
 
 def test_outputs_that_hold_logits() -> None:
-    class Output:
-        logits = torch.ones(2, 3)
-
     two = ArrayExamples(torch.zeros(2, 1))
-    assert torch.equal(evaluate(lambda _: Output(), two).values, torch.ones(2, 3))
+    assert torch.equal(evaluate(lambda _: SimpleNamespace(logits=torch.ones(2, 3)), two).values, torch.ones(2, 3))
     several = evaluate(lambda x: [x, {"logits": x + 1}], two, output="1.logits", whole=True)
     assert torch.equal(several.values, torch.ones(2, 1))
     assert [list(batch) for batch in several.parts] == [["0", "1.logits"]]

@@ -246,7 +246,7 @@ def test_an_answer_that_is_no_tensor() -> None:
         def forward(self, x: torch.Tensor) -> Any:
             return x, x
 
-    with pytest.raises(NetworkError, match="The network returned a tuple with several outputs.*0 .*output='0'"):
+    with pytest.raises(NetworkError, match=r"The network returned a tuple with several outputs.*0 .*output='0'"):
         check_classes(Pair(), task(2))
 
 

@@ -1,7 +1,7 @@
 """Trees of tensors: what a network returns, read as named tensors.
 
-A network may return a tensor, or dicts, tuples, lists, named tuples, dataclasses and other objects that hold tensors, as
-deep as they come. `parts` names each tensor by its path ("logits", "boxes", "0.1"); what is no tensor has no name.
+A network may return a tensor, or dicts, tuples, lists, dataclasses and other objects that hold tensors, as deep as they
+come. `parts` names each tensor by its path ("logits", "boxes", "0.1"); what is no tensor has no name.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def is_several(value: Any) -> bool:
     return not isinstance(value, Tensor)
 
 
-def part(value: Any, name: str) -> Tensor:
+def part_of(value: Any, name: str) -> Tensor:
     """One tensor of what a network returned.
 
     Raises:
@@ -69,7 +69,7 @@ def judged(value: Any, output: str | None = None) -> Tensor:
     if isinstance(value, Tensor):
         return value
     if output is not None:
-        return part(value, output)
+        return part_of(value, output)
     found = parts(value)
     chosen = name_of_judged(found)
     if chosen is None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lessen.core.errors import NetworkError, ShapeError, TapError, did_you_mean
 from lessen.core.settings import settings
-from lessen.core.tree import part
+from lessen.core.tree import part_of
 
 _WRAPPERS = ("_orig_mod", "module")
 
@@ -244,7 +244,7 @@ class Recorder:
             return
         if tap.part is not None:
             try:
-                value = part(value, tap.part)
+                value = part_of(value, tap.part)
             except NetworkError as error:
                 raise TapError(f"The tap {tap}: {error}") from error
         if tap in self.copies:

@@ -32,8 +32,8 @@ from lessen.surgery.coupling.groups import Coupling, Group, Member, Number
 from lessen.surgery.coupling.reads import Dim, Reads, read_numbers
 from lessen.surgery.coupling.ties import tie
 from lessen.surgery.coupling.walk import Found, Value, fresh, walk
-from lessen.surgery.returns import give_parts
 from lessen.surgery.modules import copy_structure, get_tensor, tensor_names
+from lessen.surgery.returns import give_parts
 
 Axes = dict[str, tuple[Axis, ...]]
 OVER_FEWER = frozenset(
