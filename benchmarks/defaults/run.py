@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from networks import NETWORKS
-from tasks import OUTPUTS, load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,6 +31,7 @@ from lessen.knowledge import SoftTargets
 from lessen.operations import PruneChannels
 from lessen.pipeline.steps import context_for
 from lessen.schemes import offline
+from tasks import OUTPUTS, load
 
 RESULTS = Path(__file__).parent / "results" / "cells.jsonl"
 KEEP = (0.5, 0.3)

@@ -42,7 +42,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
             optimizer.step()
     model.eval()
     context = Context(inputs=data.example(), calibration=data.calibration(256))
-    int8 = Quantize(weight_bits=8).plan(model, context).apply(model)
+    int8 = Quantize().plan(model, context).apply(model)
     x = data.validation.fetch(torch.arange(96)).inputs
     folder = tmp_path_factory.mktemp("files")
     return Case(

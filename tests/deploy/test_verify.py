@@ -10,6 +10,7 @@ import torch
 
 from lessen.deploy import OnnxRuntime, Verification, verify
 from lessen.deploy.verify import compare
+from lessen.tasks import Quantities, SingleLabel
 
 
 def planted(file: Path, into: Path, *, by: float) -> Path:
@@ -26,27 +27,27 @@ def planted(file: Path, into: Path, *, by: float) -> Path:
 
 
 def test_a_faithful_file_passes_and_a_changed_weight_is_caught(case: Any, tmp_path: Path) -> None:
-    good = verify(OnnxRuntime().load(case.file, threads=1), case.model, case.data.validation)
+    good = verify(OnnxRuntime().load(case.file, threads=1), case.model, case.data.validation, task=SingleLabel())
     assert good.passed
     assert good.agreement == 100
     assert good.examples == len(case.data.validation)
     assert good.metric == "accuracy"
     assert good.file_metric == good.network_metric > 80
     bad = OnnxRuntime().load(planted(case.file, tmp_path / "bad.onnx", by=0.5), threads=1)
-    caught = verify(bad, case.model, case.data.validation)
+    caught = verify(bad, case.model, case.data.validation, task=SingleLabel())
     assert not caught.passed
     assert "largest difference" in caught.reason
 
 
 def test_an_int8_file_is_judged_by_what_it_decides(case: Any) -> None:
     program = OnnxRuntime().load(case.int8_file, threads=1)
-    assert verify(program, case.int8, case.data.validation, int8=True).passed
-    assert not verify(program, case.int8, case.data.validation, int8=False).passed
+    assert verify(program, case.int8, case.data.validation, task=SingleLabel(), int8=True).passed
+    assert not verify(program, case.int8, case.data.validation, task=SingleLabel(), int8=False).passed
 
     def shifted(x: Any) -> Any:
         return program(x).roll(1, 1)
 
-    caught = verify(shifted, case.int8, case.data.validation, int8=True)
+    caught = verify(shifted, case.int8, case.data.validation, task=SingleLabel(), int8=True)
     assert not caught.passed
     assert caught.agreement is not None
     assert caught.agreement < 50
@@ -55,7 +56,7 @@ def test_an_int8_file_is_judged_by_what_it_decides(case: Any) -> None:
 def said(**changes: Any) -> Any:
     torch.manual_seed(0)
     network = torch.randn(100, 4)
-    given: dict[str, Any] = {"file": network.clone(), "labels": network.argmax(1), "classes": True, "int8": False}
+    given: dict[str, Any] = {"file": network.clone(), "labels": network.argmax(1), "task": SingleLabel(), "int8": False}
     given |= changes
     return compare(given.pop("file"), network, given.pop("labels"), limits=Verification(), **given)
 
@@ -79,10 +80,10 @@ def test_limits_are_exact() -> None:
 def test_regression_is_judged_by_the_mean_difference() -> None:
     torch.manual_seed(0)
     network, labels = torch.randn(100, 4), torch.randn(100, 4)
-    close = said(file=network + 0.02, labels=labels, classes=False, int8=True)
+    close = said(file=network + 0.02, labels=labels, task=Quantities(), int8=True)
     assert close.passed
-    assert close.metric == "mean_squared_error"
-    assert not said(file=network + 0.5, labels=labels, classes=False, int8=True).passed
+    assert close.metric == "rmse"
+    assert not said(file=network + 0.5, labels=labels, task=Quantities(), int8=True).passed
 
 
 def test_other_shapes_and_numbers_that_are_not_finite_do_not_pass() -> None:

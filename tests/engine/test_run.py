@@ -128,7 +128,7 @@ def test_the_log_is_what_readers_expect(tmp_path: Path) -> None:
     assert step["loss"]["student"] == pytest.approx(labels + 0.25 * edge["loss"], rel=1e-5)
     look = rows[3]
     assert set(look) == {"kind", "stage", "name", "epoch", "step", "figures", "best"}
-    assert set(look["figures"]["student"]) == {"accuracy", "nll"}
+    assert set(look["figures"]["student"]) == {"accuracy", "nll", "calibration_error"}
     assert "teacher->student:layer2>layer2" not in rows[1]["edges"]  # its weight is still 0
     assert history.validations == [rows[0], rows[3], rows[6]]
     assert json.loads((tmp_path / "graph.json").read_text())[0]["nodes"][1]["name"] == "teacher"
@@ -169,7 +169,7 @@ def test_regression_and_no_labels() -> None:
     torch.manual_seed(0)
     student = nn.Linear(8, 1)
     history = train(supervised(Regression(), epochs=4, fit=Fit(batch=16)).stages({"student": student}), real)
-    errors = [row["figures"]["student"]["mean_squared_error"] for row in history.validations]
+    errors = [row["figures"]["student"]["rmse"] for row in history.validations]
     assert errors[-1] < errors[0]
     bare = [ArrayExamples(part.inputs) for part in (data.train, data.validation, data.test)]
     cast = {"teacher": perceptron(8, seed=1), "student": perceptron(8, seed=2)}
@@ -188,9 +188,9 @@ def test_probabilities_as_labels_are_not_numbers_that_logits_should_equal() -> N
         dataclasses.replace(data, train=soft[0], validation=soft[1]),
     )
     (figures,) = [row["figures"]["student"] for row in history.validations][-1:]
-    assert set(figures) == {"loss"}
+    assert set(figures) == {"accuracy", "nll", "calibration_error"}
     # Between the entropy of these labels and what an even guess costs.
-    assert 0.348 < figures["loss"] < 1.387
+    assert 0.348 < figures["nll"] < 1.387
 
 
 def test_what_knows_training_examples_by_number_is_no_figure_of_the_validation_split() -> None:

@@ -14,12 +14,15 @@ from lessen.knowledge import (
     EuclideanDistance,
     ForwardKL,
     Hint,
+    IndependentTargets,
     JensenShannon,
     LogitCosine,
     LogitMatching,
+    NumberTargets,
     Regression,
     ReverseKL,
     SoftTargets,
+    TaskLoss,
     TotalVariation,
 )
 from lessen.testing import End, ObjectiveCase, ObjectiveLaws
@@ -129,6 +132,38 @@ class TestRegression(ObjectiveLaws):
             yield ObjectiveCase(
                 objective=objective, student=torch.randn(4, 1), teacher=labels, equal=(labels[:, None], labels)
             )
+
+
+class TestTaskLoss(ObjectiveLaws):
+    """Without a task it is told by the first outputs and labels; each kind of them is one."""
+
+    wrong = ((torch.zeros(3, 10), torch.zeros(4, dtype=torch.long)),)
+
+    @classmethod
+    def cases(cls) -> Iterable[ObjectiveCase]:
+        labels = torch.tensor([2, 0, 4, 1])
+        sure = 100.0 * torch.nn.functional.one_hot(labels, 5).double()
+        yield ObjectiveCase(objective=TaskLoss(), student=torch.randn(4, 5), teacher=labels, equal=(sure, labels))
+        yield ObjectiveCase(objective=TaskLoss(), student=torch.randn(4, 3), teacher=torch.randn(4, 3))
+
+
+class TestIndependentTargets(ObjectiveLaws):
+    wrong = (*WRONG,)
+
+    @classmethod
+    def cases(cls) -> Iterable[ObjectiveCase]:
+        for shape in ((4, 5), (4, 1), (4,), (3, 2, 4, 4)):
+            objective = IndependentTargets(temperature=2.0)
+            yield ObjectiveCase(objective=objective, student=torch.randn(shape), teacher=torch.randn(shape))
+
+
+class TestNumberTargets(ObjectiveLaws):
+    wrong = (*WRONG,)
+
+    @classmethod
+    def cases(cls) -> Iterable[ObjectiveCase]:
+        for shape in ((4, 5), (4, 1), (4,)):
+            yield ObjectiveCase(objective=NumberTargets(), student=torch.randn(shape), teacher=torch.randn(shape))
 
 
 class TestLogitMatching(ObjectiveLaws):

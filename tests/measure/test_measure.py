@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import lessen
 from lessen.core import ArrayExamples, Data, Record
-from lessen.core.errors import DataError, NetworkError, SettingError, ShapeError
+from lessen.core.errors import DataError, NetworkError, SettingError
 from lessen.measure import evaluate, measure
 
 
@@ -72,16 +72,16 @@ def test_a_classifier_with_a_teacher_has_every_figure() -> None:
     assert found["accuracy_change"].value == 0
     assert found["latency"].settings == {"batch": 1, "threads": 1, "runtime": "pytorch", "repeats": 8}
     assert found["speedup"].settings["reference"] == "teacher"
-    assert found["accuracy"].settings == {"split": "test", "examples": 60, "data": "toy"}
+    assert found["accuracy"].settings == {"split": "test", "examples": 60, "data": "toy", "task": "single_label"}
 
 
 def test_regression_has_a_squared_error_and_no_classes() -> None:
     found = by_figure(measure(network(1), data(classes=False), teacher=network(1), repeats=6))
-    assert "mean_squared_error" in found
+    assert "rmse" in found
     assert not {"accuracy", "nll", "calibration_error", "agreement"} & set(found)
     labelled = data(classes=False).test
     told = evaluate(network(1), labelled).values
-    assert found["mean_squared_error"].value == pytest.approx(float((told - labelled.labels).square().mean()), rel=1e-5)
+    assert found["rmse"].value == pytest.approx(float((told - labelled.labels).square().mean().sqrt()), rel=1e-5)
 
 
 def test_the_split_is_the_one_that_was_asked_for() -> None:
@@ -161,9 +161,9 @@ def test_what_cannot_be_measured(tmp_path: Path) -> None:
         measure(3)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="test split of toy has no examples"):
         measure(network(), data(count=0), repeats=6)
-    with pytest.raises(DataError, match="2 classes"):
+    with pytest.raises(DataError, match="2 outputs"):
         measure(network(2), data(), repeats=6)
-    with pytest.raises(ShapeError, match="expected the same"):
+    with pytest.raises(DataError, match="4 outputs"):
         measure(network(), data(), teacher=network(4), repeats=6)
 
 

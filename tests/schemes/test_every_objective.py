@@ -501,6 +501,7 @@ LABELLED = first_of_each(lambda pairing: reads_labels(pairing) and pairing.schem
 RIGHT = {
     "CrossEntropy": "probabilities are its labels",
     "Regression": "a mixture of numbers is a number",
+    "TaskLoss": "as of the two",
 }
 """What is right under mixed labels, and why; all else that reads labels must refuse them."""
 

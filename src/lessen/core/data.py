@@ -14,6 +14,7 @@ from lessen.core.batch import IGNORED, Batch, Inputs, call, map_inputs, named_va
 from lessen.core.content import examples_digest
 from lessen.core.errors import DataError
 from lessen.core.examples import ArrayExamples, Examples, SubsetExamples, batches
+from lessen.core.task import Task
 
 __all__ = [
     "IGNORED",
@@ -42,11 +43,13 @@ class TaskFacts:
         examples: How many training examples there are; `Batch.index` counts from 0 to this.
         classes: How many classes; None for a regression or where it is not known.
         output: The name of the output that counts, of networks with several; None: see `core.tree.judged`.
+        task: What outputs and labels mean; None where nobody has said or guessed it.
     """
 
     examples: int
     classes: int | None = None
     output: str | None = None
+    task: Task | None = None
 
 
 @runtime_checkable
@@ -75,6 +78,7 @@ class Data:
         name: What the data is called in records.
         output: Which output of networks with several is compared with labels and teacher, by its name ("boxes", "0.1");
             None: `logits`, or the only one.
+        task: What outputs and labels mean; None: guessed when a network is there (`lessen.tasks.guess`).
     """
 
     train: Examples
@@ -85,6 +89,7 @@ class Data:
     name: str = "data"
     about: dict[str, Any] = field(default_factory=dict)
     output: str | None = None
+    task: Task | None = None
 
     def example(self, count: int = 2) -> Inputs:
         """The inputs of the first examples of the training split."""
@@ -94,7 +99,7 @@ class Data:
     def facts(self) -> TaskFacts:
         """What a learned objective knows of the task."""
         classes = None if self.classes is None else len(self.classes)
-        return TaskFacts(examples=len(self.train), classes=classes, output=self.output)
+        return TaskFacts(examples=len(self.train), classes=classes, output=self.output, task=self.task)
 
     def calibration(self, count: int, *, batch: int = 64, seed: int = 0) -> list[Batch]:
         """Batches of training examples chosen at random under a seed, for operations that look at data."""

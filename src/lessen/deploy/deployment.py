@@ -34,6 +34,7 @@ from lessen.measure.kept import KeptOutputs
 from lessen.measure.latency import Speed
 from lessen.measure.quality import quality
 from lessen.measure.size import file_bytes
+from lessen.measure.task import guessed
 from lessen.measure.timings import Timings
 
 
@@ -103,7 +104,8 @@ def deploy_steps(
     settings = settings or Deploy()
     folder, threads = Path(folder), settings.threads or torch.get_num_threads()
     files = planned(networks, folder, settings)
-    inputs, classes = data.example(), data.classes is not None
+    inputs = data.example()
+    task = guessed(data, networks[0].network).task
     programs: dict[str, Program] = {}
     tracing, outputs = _Tracing(inputs), KeptOutputs()
     taught: Outputs | None = None
@@ -122,7 +124,7 @@ def deploy_steps(
             program,
             file.network,
             data.validation,
-            classes=classes,
+            task=task,
             int8=file.int8,
             limits=limits,
             outputs=outputs,
@@ -131,8 +133,8 @@ def deploy_steps(
         programs[file.name] = program
         # Outputs of another shape, or that are not finite, have no quality; the verification says what is wrong.
         if file.verified.max_difference is not None:
-            told = evaluate(program, data.test, output=data.output)
-            file.quality = tuple(quality(told, None if file.reference else taught, classes=classes))
+            told = evaluate(program, data.test, output=data.output, task=task)
+            file.quality = tuple(quality(told, None if file.reference else taught, task=task))
             taught = told if file.reference and taught is None else taught
     del tracing, outputs  # they can be as large as a network
     first = settings.batch_sizes[0]

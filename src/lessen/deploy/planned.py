@@ -17,10 +17,10 @@ from lessen.deploy.kernels import Kernels
 from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Runtime, TorchProgram, installed
 from lessen.deploy.verify import Verification, Verified, failed
 from lessen.measure.latency import Speed
-from lessen.measure.quality import Figure
 from lessen.measure.timings import FEWEST_ROUNDS
 from lessen.operations.quantize import is_quantized
 from lessen.operations.quantize.network import target_of
+from lessen.tasks.figures import Figure
 
 REFERENCE = "reference"
 

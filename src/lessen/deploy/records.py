@@ -74,4 +74,6 @@ def _times(file: DeployedFile, about: dict[str, Any], say: Any) -> Iterator[Reco
 def _quality(file: DeployedFile, data: Data, say: Any) -> Iterator[Record]:
     how = {"split": "test", "examples": len(data.test), "data": data.name}
     for figure in file.quality:
-        yield say(figure.name, figure.estimate, figure.unit, settings={**how, **figure.settings})
+        yield say(
+            figure.name, figure.estimate, figure.unit, settings={**how, **figure.settings}, detail=figure.detail()
+        )

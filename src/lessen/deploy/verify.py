@@ -5,6 +5,7 @@ Shapes: N examples, C classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -15,13 +16,12 @@ from torch import Tensor, nn
 
 from lessen.core.data import Examples
 from lessen.core.settings import settings
+from lessen.core.task import Meaning, Metric, Task
 from lessen.core.tree import name_of_judged
 from lessen.deploy.runtimes import Program
 from lessen.measure.evaluate import evaluate
 from lessen.measure.kept import KeptOutputs
-from lessen.tasks.classification import accuracy
-from lessen.tasks.fidelity import agreement
-from lessen.tasks.regression import mean_squared_error
+from lessen.tasks.closeness import agreement_with
 
 NotNegative = Annotated[float, Ge(0)]
 
@@ -34,10 +34,11 @@ class Verification:
 
     Args:
         difference: Largest difference of a file that computes in fp32.
-        int8_agreement: Smallest share of examples on which an int8 file predicts the same class as the fake-quantized
-            network, in percent; for classifiers.
-        int8_drop: How many points of accuracy an int8 file may lose against the fake-quantized network, in percent.
-        int8_difference: Largest mean difference of an int8 file, where there are no classes to agree on.
+        int8_agreement: Smallest share of decisions (classes of examples or positions, labels) that an int8 file has in
+            common with the fake-quantized network, in percent; where outputs are logits.
+        int8_drop: How many points of the task's first metric an int8 file may lose against the fake-quantized network
+            (percent of its value, where it is no share).
+        int8_difference: Largest mean difference of an int8 file, where there are no decisions to agree on.
         examples: How many of the held-out examples to use.
     """
 
@@ -58,8 +59,8 @@ class Verified:
         max_difference: Largest difference of an output, in the outputs' unit; None if nothing could be compared.
         mean_difference: Mean difference of the outputs, likewise.
         scale: The largest absolute output of the network.
-        agreement: Share of examples on which both predict the same class, in percent; None where there are no classes.
-        metric: Which metric of the task: "accuracy" (%), "mean_squared_error", or None without labels.
+        agreement: Share of equal decisions, in percent; None where outputs decide nothing.
+        metric: The name of the task's first metric, or None without labels.
         file_metric: The task's metric of the file.
         network_metric: The task's metric of the network in PyTorch, on the same examples.
         examples: How many examples were compared.
@@ -82,7 +83,7 @@ def verify(
     network: nn.Module,
     examples: Examples,
     *,
-    classes: bool = True,
+    task: Task | None = None,
     int8: bool = False,
     limits: Verification | None = None,
     outputs: KeptOutputs | None = None,
@@ -94,7 +95,7 @@ def verify(
         program: The loaded file.
         network: The network in PyTorch; of an int8 file, the fake-quantized one.
         examples: Held-out examples: the validation split.
-        classes: Whether the outputs are logits of classes.
+        task: What outputs and labels mean; None: outputs are compared as numbers.
         int8: Whether the file computes in integers, so that values on the border of two steps may differ.
         limits: How far it may be.
         outputs: Outputs already computed, for networks with several files.
@@ -104,7 +105,7 @@ def verify(
     how: dict[str, Any] = {"batch_size": 64, "most": limits.examples, "output": output, "whole": True}
     said = (outputs or KeptOutputs()).of(network, examples, **how)
     found = evaluate(program, examples, **how)
-    verified = compare(found.values, said.values, said.labels, classes=classes, int8=int8, limits=limits)
+    verified = compare(found.values, said.values, said.labels, task=task, int8=int8, limits=limits)
     if not verified.passed or not said.parts:
         return verified
     return compare_others(found.parts, said.parts, verified, judged=output, int8=int8, limits=limits)
@@ -184,10 +185,9 @@ def off_by(file: Sequence[Tensor], network: Sequence[Tensor], *, mean: bool) -> 
 
 
 def compare(
-    file: Tensor, network: Tensor, labels: Tensor | None, *, classes: bool, int8: bool, limits: Verification
+    file: Tensor, network: Tensor, labels: Tensor | None, *, task: Task | None, int8: bool, limits: Verification
 ) -> Verified:
     """Compare the outputs of a file with those of its network, shape (N, ...) each (see `verify`)."""
-    classes = classes and network.ndim == 2
     if file.shape != network.shape:
         shapes = f"{tuple(file.shape)}, the network {tuple(network.shape)}"
         return failed(f"The file returns outputs of shape {shapes}.")
@@ -197,18 +197,18 @@ def compare(
         return failed("The network in PyTorch returns numbers that are not finite.")
     distance = (file.double() - network.double()).abs()
     scale = max(float(network.abs().max()), torch.finfo(torch.float32).tiny)
-    same = agreement(file, network).value if classes else None
-    metric, of_file, of_network = _task(file, network, labels, classes=classes)
+    same = _agreement(file, network, task)
+    metric, of_file, of_network = _metric(file, network, labels, task)
     largest, mean = float(distance.max()), float(distance.mean())
     if not int8:
         passed = largest <= limits.difference * scale
         reason = f"largest difference {largest / scale:.1e} of the largest output; allowed {limits.difference:.1e}"
     elif same is not None:
-        drop = 0.0 if of_file is None or of_network is None else of_network - of_file
+        drop = 0.0 if metric is None or of_file is None or of_network is None else metric.loss(of_network, of_file)
         one = 100 / len(network)  # of few examples, one may always differ
         passed = same >= min(limits.int8_agreement, 100 - one) and drop <= max(limits.int8_drop, one)
         reason = (
-            f"agreement {same:.1f} %, accuracy lower by {drop:.2f} points; allowed {limits.int8_agreement:.1f} % and "
+            f"agreement {same:.1f} %, {_word(metric)} worse by {drop:.2f}; allowed {limits.int8_agreement:.1f} % and "
         )
         reason += f"{limits.int8_drop:.2f}"
     else:
@@ -216,7 +216,8 @@ def compare(
         reason = f"mean difference {mean / scale:.1e} of the largest output; allowed {limits.int8_difference:.1e}"
     return Verified(
         passed=passed, reason=reason, max_difference=largest, mean_difference=mean, scale=scale, agreement=same,
-        metric=metric, file_metric=of_file, network_metric=of_network, examples=len(network),
+        metric=None if metric is None else metric.name, file_metric=of_file, network_metric=of_network,
+        examples=len(network),
     )  # fmt: skip
 
 
@@ -228,11 +229,25 @@ def failed(reason: str) -> Verified:
     )  # fmt: skip
 
 
-def _task(
-    file: Tensor, network: Tensor, labels: Tensor | None, *, classes: bool
-) -> tuple[str | None, float | None, float | None]:
-    if labels is None:
+def _agreement(file: Tensor, network: Tensor, task: Task | None) -> float | None:
+    if task is None:
+        return None
+    if task.meaning is Meaning.CLASSES and network.ndim < 2:
+        return None
+    found = agreement_with(file, network, meaning=task.meaning, class_axis=task.class_axis)
+    return None if found is None else found.value
+
+
+def _metric(
+    file: Tensor, network: Tensor, labels: Tensor | None, task: Task | None
+) -> tuple[Metric | None, float | None, float | None]:
+    if labels is None or task is None or not task.metrics:
         return None, None, None
-    if classes:
-        return "accuracy", accuracy(file, labels).value, accuracy(network, labels).value
-    return "mean_squared_error", mean_squared_error(file, labels).value, mean_squared_error(network, labels).value
+    metric = task.metrics[0]
+    values = [metric.value(task.rows(outputs, labels)) for outputs in (file, network)]
+    of_file, of_network = (value if math.isfinite(value) else None for value in values)
+    return metric, of_file, of_network
+
+
+def _word(metric: Metric | None) -> str:
+    return "quality" if metric is None else metric.name.replace("_", " ")

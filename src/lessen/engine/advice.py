@@ -93,7 +93,7 @@ def ended(
     """
     stage = flow.stage
     figure = next((name for name in start if start[name] != last.get(name)), next(iter(start)))
-    was, now, after = (_shown(figure, found) for found in (start, end, last))
+    was, now, after = (_shown(figure, found, flow) for found in (start, end, last))
     kept = end == start
     where = f"Stage {stage.name!r}"
     if kept:
@@ -134,8 +134,10 @@ def _words(figure: str) -> str:
     return "the " + figure.replace("_", " ")
 
 
-def _shown(figure: str, figures: Mapping[str, float]) -> str:
+def _shown(figure: str, figures: Mapping[str, float], flow: Flow) -> str:
     value = figures.get(figure)
     if value is None:
         return "not measured"
-    return f"{value:.2f} %" if figure == "accuracy" else f"{value:.4g}"
+    metrics = () if flow.task.task is None else flow.task.task.metrics
+    shares = {metric.name for metric in metrics if metric.unit == "%"}
+    return f"{value:.2f} %" if figure in shares else f"{value:.4g}"

@@ -1,17 +1,19 @@
 """How good learning networks are on the validation split, to choose the best epoch by. Reports are made by `measure`.
 
-Shapes: N examples, C classes.
+Shapes: N examples.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lessen.core.data import Data, batches
+from lessen.core.errors import DataError, ShapeError
+from lessen.core.task import Rows, Task, joined, rank
 from lessen.graph.flow import Flow
 from lessen.graph.units import BranchUnit, NetworkUnit, Now
 from lessen.surgery.taps import Tap
@@ -23,59 +25,73 @@ Figures = dict[str, dict[str, float]]
 def evaluate(flow: Flow, data: Data, device: torch.device, *, size: int = 256) -> Figures:
     """Figures of every learning node on the validation split, in eval mode.
 
-    With class indices as labels: `accuracy` (%) and `nll` (nat); with numbers to predict: `mean_squared_error`; without
-    labels, and with others (tokens, probabilities of classes): `loss`, the mean of what arrives at the node at the end
-    of the stage.
+    With labels and a task: its metrics. Without, and for outputs that the task does not fit: `loss`, the mean of what
+    arrives at the node at the end of the stage.
     """
     flow.set_mode(training=False)
     learners = [n for n, u in flow.units.items() if isinstance(u, NetworkUnit | BranchUnit) and u.learns]
     wanted = {of for n in learners if isinstance(u := flow.units[n], BranchUnit) for of in [u.of]} | set(learners)
-    sums: dict[str, dict[str, float]] = {name: {} for name in learners}
+    rows: dict[str, list[Rows]] = {name: [] for name in learners if data.task is not None and data.task.metrics}
+    losses = dict.fromkeys(learners, 0.0)
+    broken: set[str] = set()
     for batch in batches(data.validation, size=size):
         batch = batch.to(device)
-        part: Figures = {}
-        if batch.labels is not None:
+        if batch.labels is None:
+            rows.clear()
+        if rows:
             now = Now(batch=batch, training=False)
             for name, unit in flow.units.items():
                 if name in wanted:
                     unit.compute(now)
-            whole = {name: now.values[name].get(Tap()) for name in learners}  # None: no output is named as the one
-            found = {n: _sums(value, batch.labels, data) for n, value in whole.items() if value is not None}
-            part = {name: figures for name, figures in found.items() if figures}
-        if len(part) < len(learners):
+            # None: no output is named as the one that counts.
+            whole = {name: now.values[name].get(Tap()) for name in rows}
+            broken |= {name for name, value in whole.items() if not _finite(value)}
+            found = {name: _rows(value, batch.labels, data.task) for name, value in whole.items() if name not in broken}
+            rows = {name: [*rows[name], part] for name, part in found.items() if part is not None}
+        if len(rows) + len(broken) < len(learners):
             passed = flow(batch, 1.0, training=False)
-            part |= {n: {"loss": float(v) * len(batch)} for n, v in passed.targets.items() if n not in part}
-        for name, figures in part.items():
-            for figure, value in figures.items():
-                sums.setdefault(name, {})[figure] = sums.get(name, {}).get(figure, 0.0) + value
+            for name, loss in passed.targets.items():
+                if name in losses:
+                    losses[name] += float(loss) * len(batch)
+            losses = {name: value for name, value in losses.items() if name in passed.targets}
     flow.forget()
+    figures = {name: _figures(data.task, joined(parts)) for name, parts in rows.items() if data.task is not None}
+    if data.task is not None and broken:
+        figures |= {name: {data.task.metrics[0].name: math.nan} for name in broken}
     count = len(data.validation)
-    return {name: {figure: value / count for figure, value in found.items()} for name, found in sums.items() if found}
+    figures |= {name: {"loss": value / count} for name, value in losses.items() if name not in figures}
+    return {name: found for name, found in figures.items() if found}
 
 
-def better(new: Mapping[str, float], old: Mapping[str, float] | None) -> bool:
-    """Whether figures are better: higher accuracy, ties broken by the likelihood; else a lower error or loss."""
-    return old is None or _rank(new) > _rank(old)
+def better(new: Mapping[str, float], old: Mapping[str, float] | None, task: Task | None) -> bool:
+    """Whether figures are better by the first metric of the task, ties broken by the second; else a lower loss."""
+    return old is None or _rank(new, task) > _rank(old, task)
 
 
-def _rank(figures: Mapping[str, float]) -> tuple[float, float]:
-    if "accuracy" in figures:
-        return figures["accuracy"], -figures["nll"]
-    return -figures.get("mean_squared_error", figures.get("loss", float("inf"))), 0.0
+def _rank(figures: Mapping[str, float], task: Task | None) -> tuple[float, ...]:
+    if task is not None and (found := rank(task, dict(figures))):
+        return found
+    return (-figures.get("loss", math.inf),)
 
 
-def _sums(output: Tensor, labels: Tensor, data: Data) -> dict[str, float]:
-    output = output.float()
-    if data.classes is not None and not labels.is_floating_point() and output.ndim == labels.ndim + 1:
-        positions = max(1, labels[0].numel())
-        right = (output.argmax(1) == labels).sum() * 100 / positions
-        nll = F.cross_entropy(output, labels, reduction="sum") / positions
-        return {"accuracy": float(right), "nll": float(nll)}
-    if data.classes is None and labels.is_floating_point() and output.numel() == labels.numel():
-        error = (output.reshape(labels.shape) - labels).square().flatten(1).mean(1) if labels.ndim > 1 else None
-        flat = (output.reshape(-1) - labels.reshape(-1)).square() if error is None else error
-        return {"mean_squared_error": float(flat.sum())}
-    return {}
+def _rows(output: object, labels: Tensor | None, task: Task | None) -> Rows | None:
+    """What the metrics need of these outputs; None if they are not of this task, as features are not."""
+    if labels is None or task is None or not isinstance(output, Tensor):
+        return None
+    try:
+        return {name: value.cpu() for name, value in task.rows(output.float().cpu(), labels.cpu()).items()}
+    except (ShapeError, DataError):
+        return None
+
+
+def _finite(output: object) -> bool:
+    return not isinstance(output, Tensor) or bool(output.isfinite().all())
+
+
+def _figures(task: Task, rows: Rows) -> dict[str, float]:
+    """The metrics that are defined on these examples."""
+    found = {metric.name: metric.value(rows) for metric in task.metrics}
+    return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from lessen.graph.check import check
 from lessen.graph.draw import draw
 from lessen.graph.node import Branch, Network
 from lessen.graph.stage import Stage
+from lessen.measure.task import task_or_none
 
 _FLUSH_EVERY = 50
 
@@ -97,13 +98,14 @@ class Course:
             raise SettingError("There are no stages to run; give at least one.")
         for stage in stages:
             check(stage)
+        data = _with_task(data, stages)
         self.stages, self.data, self.seed, self.device, self.track = list(stages), data, seed, device, track
         # Several processes agree on what the main one was given, and on whether it can go on.
         home = meet(device)
         given: list[Any] = [None if folder is None else str(folder), seed, resume]
         folder, self.seed, resume = home.decide(lambda: given)
         self.folder = None if folder is None else Path(folder)
-        self.history = History(folder=self.folder)
+        self.history = History(folder=self.folder, task=data.task)
         self.learned = _learners(self.stages)
         self._checkpoints: Checkpoints | None = None
         self._resumed: Saved | None = None
@@ -269,6 +271,16 @@ class Course:
             return
         saved = Saved(networks_of(self.learned), {"best": training.best, "best_files": {}})
         training.home.decide(lambda: checkpoints.write(training.number + 1, 0, saved))
+
+
+def _with_task(data: Data, stages: Sequence[Stage]) -> Data:
+    """The data with its task, guessed from the first network that learns if the data does not say."""
+    if data.task is not None:
+        return data
+    for node in (node for stage in stages for node in stage.graph.nodes):
+        if isinstance(node, Network) and node.learns:
+            return task_or_none(data, node.module)
+    return data
 
 
 def _told(stages: Sequence[Stage], data: Data, seed: int, learned: Collection[nn.Module]) -> Any:

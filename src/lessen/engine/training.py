@@ -29,6 +29,9 @@ from lessen.graph.sparsify import Sparsifier
 from lessen.graph.stage import Stage, sparsified
 from lessen.graph.units import BranchUnit, NetworkUnit
 
+LARGEST = 1e36
+"""Beyond this a figure of the validation split is no figure: a step later the network returns NaN."""
+
 
 class Training:
     """A stage that can be run step by step, stopped anywhere, and continued.
@@ -333,7 +336,7 @@ class Training:
         with self.home.inside():
             figures = evaluate(self.flow, self.data, self.home.device)
             self.flow.set_mode(training=True)
-        bad = [(n, f) for n, found in figures.items() for f, value in found.items() if not math.isfinite(value)]
+        bad = [(n, f) for n, found in figures.items() for f, value in found.items() if not abs(value) < LARGEST]
         if bad and strict:
             node, figure = bad[0]
             what = f"the {figure} of {node!r} on the validation split"
@@ -390,7 +393,7 @@ class Training:
             sparsifier = self.sparsifiers.get(name)
             if sparsifier is not None and not sparsifier.settled(self.step / self.steps):
                 continue
-            if name in figures and better(figures[name], self.best.get(name)):
+            if name in figures and better(figures[name], self.best.get(name), self.data.task):
                 self.best[name] = figures[name]
                 improved = True
                 if self.stage.fit.keep_best:
@@ -446,7 +449,8 @@ class Training:
             if not start or not last or not self._aimed_at(name, start):
                 continue
             end = self.best.get(name, last) if name in self.best_states else last
-            if better(start, end) or (end == start and better(start, last)):
+            task = self.data.task
+            if better(start, end, task) or (end == start and better(start, last, task)):
                 yield ended(self.flow, name, start=start, end=end, last=last, trail=self.log.trail,
                             sparse=name in self.sparsifiers)  # fmt: skip
 

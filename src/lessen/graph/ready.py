@@ -76,8 +76,12 @@ class Ready:
             with explained(name, target, source), seeded(seed, "bridge", name):
                 ready.bridge = build_bridge(edge.bridge, target, source).to(device)
                 target = ready.bridge(target)
+        whole = ready.source_tap == WHOLE and ready.target_tap == WHOLE and edge.bridge is None
         if isinstance(edge.objective, nn.Module):
             ready.objective = edge.objective.to(device)
+        elif whole and hasattr(edge.objective, "for_task"):
+            with explained(name, target, source):
+                ready.objective = edge.objective.for_task(task.task, target, source)
         elif isinstance(edge.objective, LearnedObjective):
             with explained(name, target, source), seeded(seed, "objective", name):
                 made = edge.objective.objective_for(shape_of(target), shape_of(source), task)

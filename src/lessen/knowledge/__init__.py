@@ -48,6 +48,7 @@ from lessen.knowledge.geometric_graph import GeometricGraph
 from lessen.knowledge.hierarchical_context import HierarchicalContext
 from lessen.knowledge.hint import Hint
 from lessen.knowledge.holistic_knowledge import HolisticKnowledge
+from lessen.knowledge.independent_targets import IndependentTargets, NumberTargets
 from lessen.knowledge.instance_relationship_graph import InstanceRelationshipGraph
 from lessen.knowledge.kernels import GaussianKernel, LinearKernel, PolynomialKernel
 from lessen.knowledge.labels import CrossEntropy, Regression
@@ -75,6 +76,7 @@ from lessen.knowledge.similarity_preserving import SimilarityPreserving
 from lessen.knowledge.singular_vectors import SingularVectors
 from lessen.knowledge.soft_targets import SoftTargets
 from lessen.knowledge.solution_flow import SolutionFlow
+from lessen.knowledge.task_loss import TaskLoss
 from lessen.knowledge.temperature import AnnealedTemperature
 from lessen.knowledge.top_classes import TopClasses
 from lessen.knowledge.transformed import Transformed
@@ -125,6 +127,7 @@ __all__ = [
     "Hint",
     "HolisticKnowledge",
     "HuberDistance",
+    "IndependentTargets",
     "InstanceRelationshipGraph",
     "JensenShannon",
     "LastLayers",
@@ -139,6 +142,7 @@ __all__ = [
     "NormAndDirection",
     "Normalized",
     "NormalizedHint",
+    "NumberTargets",
     "OneForAll",
     "OrthogonalBridge",
     "OverLayers",
@@ -169,6 +173,7 @@ __all__ = [
     "StandardizeLogits",
     "StandardizePositions",
     "SwapLabel",
+    "TaskLoss",
     "TeacherPower",
     "TokenBridge",
     "TopClasses",

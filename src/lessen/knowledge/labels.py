@@ -7,15 +7,18 @@ Shapes: N examples, C classes along axis 1, any further axes are positions.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from lessen.core import Card, settings
+from lessen.core.errors import DataError, ShapeError
+from lessen.core.task import Task
 from lessen.functional.shapes import mismatch, per_example, require_same, wide
 from lessen.knowledge.distances import Distance, SquaredDistance
+from lessen.tasks.single_label import SUM
 
 _NO_LABEL = -(1 << 40)
 
@@ -78,6 +81,29 @@ class CrossEntropy:
         costs="Nothing in the shipped model.",
         fails_when="Labels are noisy: the student learns the noise. Smoothing makes a worse teacher of it later.",
     )
+
+    def for_task(self, task: Task | None, student: Any, teacher: Any) -> Self:
+        """The same, after a look at outputs and labels.
+
+        Raises:
+            ShapeError: a softmax over one output teaches nothing.
+            DataError: rows of probabilities do not sum to 1.
+        """
+        del task
+        if student.ndim < 2 or student.shape[1] == 1:
+            raise ShapeError(
+                f"CrossEntropy: a softmax over one output, of shape {tuple(student.shape)}, is always 1 and teaches "
+                "nothing. For one logit name task='binary', for a number to predict task='regression' or Regression()."
+            )
+        if teacher.is_floating_point() and teacher.shape == student.shape:
+            sums = teacher.sum(1)
+            if bool(((sums - 1).abs() > SUM).any()):
+                raise DataError(
+                    f"CrossEntropy: rows of probabilities sum to 1, but these labels sum to {float(sums.min()):g} to "
+                    f"{float(sums.max()):g}. For several right labels name task='multi_label', for numbers to predict "
+                    "task='regression'."
+                )
+        return self
 
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
         return cross_entropy(student, teacher, smoothing=self.smoothing)

@@ -8,13 +8,17 @@ Shapes: N examples, C classes along axis 1, any further axes are positions.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
 from lessen.core import Card, ObjectiveInput, settings
+from lessen.core.errors import ShapeError
+from lessen.core.task import Meaning, Task
 from lessen.functional.shapes import per_example, require_same, wide
 from lessen.knowledge.divergences import Divergence, ForwardKL
+from lessen.knowledge.independent_targets import IndependentTargets, NumberTargets
 from lessen.knowledge.temperature import Temperature, at_progress, first_temperature
 from lessen.knowledge.transforms import Transform, found_inputs, needs_of, transformed
 
@@ -72,6 +76,34 @@ class SoftTargets:
         "gradient's size for KL only; total variation scales as T.",
     )
 
+    def for_task(self, task: Task | None, student: Any, teacher: Any) -> Any:
+        """What soft targets mean for a task: independent probabilities, numbers, or classes along another axis.
+
+        Raises:
+            ShapeError: softmax over one output teaches nothing.
+        """
+        logits = teacher[0] if isinstance(teacher, tuple) else teacher
+        meaning = None if task is None else task.meaning
+        if meaning is Meaning.INDEPENDENT:
+            return IndependentTargets(temperature=self.temperature, scale_by_temperature=self.scale_by_temperature)
+        if meaning is Meaning.NUMBERS:
+            return NumberTargets()
+        if meaning is Meaning.CLASSES and task is not None and task.class_axis == -1 and logits.ndim > 2:
+            return self._at_positions(task, logits)
+        if logits.ndim < 2 or logits.shape[1] == 1:
+            raise ShapeError(
+                f"SoftTargets: a softmax over one output, of shape {tuple(logits.shape)}, is always 1 and teaches "
+                "nothing. For one logit name task='binary', for a number to predict task='regression'."
+            )
+        return self
+
+    def _at_positions(self, task: Task, logits: Tensor) -> Any:
+        from lessen.knowledge.over_tokens import OverTokens
+
+        if logits.ndim == 3:
+            return OverTokens(objective=self, shift=bool(getattr(task, "shift", False)))
+        return LastAxis(self)
+
     @property
     def needs(self) -> tuple[ObjectiveInput, ...]:
         """What the transform needs in addition to the teacher's logits."""
@@ -92,3 +124,28 @@ class SoftTargets:
             divergence=self.divergence,
             scale_by_temperature=self.scale_by_temperature,
         ).to(student.dtype)
+
+
+@dataclass(frozen=True)
+class LastAxis:
+    """Soft targets for logits with the classes along the last axis: (N, ..., C).
+
+    Args:
+        objective: For classes along axis 1.
+    """
+
+    objective: SoftTargets
+
+    @property
+    def needs(self) -> tuple[ObjectiveInput, ...]:
+        """What the transform needs in addition to the teacher's logits."""
+        return self.objective.needs
+
+    def during(self, progress: float) -> LastAxis:
+        """The same with the temperature of this progress of the stage."""
+        return LastAxis(self.objective.during(progress))
+
+    def __call__(self, student: Tensor, teacher: Any, /) -> Tensor:
+        if isinstance(teacher, tuple):
+            return self.objective(student.movedim(-1, 1), (teacher[0].movedim(-1, 1), *teacher[1:]))
+        return self.objective(student.movedim(-1, 1), teacher.movedim(-1, 1))

@@ -21,13 +21,14 @@ from lessen.measure.latency import Speed, throughput, time_networks
 from lessen.measure.measure import measure
 from lessen.measure.memory import peak_memory
 from lessen.measure.multiply_adds import count_multiply_adds, multiply_adds_by_operator
-from lessen.measure.quality import Figure, quality
+from lessen.measure.quality import quality
 from lessen.measure.size import count_nonzero_parameters, count_parameters, file_bytes, state_bytes
 from lessen.measure.timing import interleave, pinned_threads
 from lessen.measure.timings import Timings
 from lessen.tasks.calibration import calibration_error
 from lessen.tasks.classification import accuracy, nll
 from lessen.tasks.fidelity import accuracy_change, agreement, kl_to_teacher
+from lessen.tasks.figures import Figure
 from lessen.tasks.regression import mean_squared_error
 
 __all__ = [

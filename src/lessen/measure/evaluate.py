@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lessen.core.data import Examples, Inputs, batches, call, map_inputs
 from lessen.core.errors import DataError, NetworkError
+from lessen.core.task import Rows, Task, joined
 from lessen.core.tree import is_several, judged, parts
 
 Runnable = nn.Module | Callable[[Inputs], Any]
@@ -23,14 +24,32 @@ class Outputs:
     """The outputs of a network for N examples, on the CPU.
 
     Args:
-        values: The outputs, shape (N, ...).
-        labels: The labels, shape (N, ...), or None if the examples have none.
+        values: The outputs, shape (N, ...); of the first examples only where all were too large to keep.
+        labels: The labels of the same examples, shape (N, ...), or None if the examples have none.
         parts: Everything that a network with several outputs gives, by name, batch by batch; empty where nobody asked.
+        rows: What the metrics of a task need to know of all examples, or None.
     """
 
     values: Tensor
     labels: Tensor | None = None
     parts: tuple[dict[str, Tensor], ...] = ()
+    rows: Rows | None = None
+
+    def rows_of(self, task: Task) -> Rows:
+        """What the metrics of the task need to know of all examples.
+
+        Raises:
+            ShapeError, DataError: outputs and labels do not belong to the task, or there are no labels.
+        """
+        if self.rows is not None:
+            return self.rows
+        if self.labels is None:
+            raise DataError("Without labels there is nothing to judge outputs by.")
+        return task.rows(self.values, self.labels)
+
+
+MOST_BYTES = 2**28
+"""Outputs that are kept, where the rows of a task are there: those of a network that labels every pixel are large."""
 
 
 def evaluate(
@@ -41,6 +60,7 @@ def evaluate(
     most: int | None = None,
     output: str | None = None,
     whole: bool = False,
+    task: Task | None = None,
 ) -> Outputs:
     """Run a network over examples in order, in eval mode and without gradients; it is not changed.
 
@@ -51,9 +71,11 @@ def evaluate(
         most: Only so many of the first examples; None for all.
         output: The name of the output that counts, of networks with several; None: `logits`, or the only one.
         whole: Whether to keep the other outputs of a network with several as well.
+        task: Judge the outputs batch by batch, and keep no more of them than fit into `MOST_BYTES`. None: keep all.
 
     Raises:
         DataError: there are no examples.
+        ShapeError: outputs and labels do not belong to the task.
         NetworkError: the network returns no tensor, several without a word which of them counts, or not a row for each
             example.
     """
@@ -62,6 +84,8 @@ def evaluate(
     values: list[Tensor] = []
     labels: list[Tensor] = []
     rest: list[dict[str, Tensor]] = []
+    rows: list[Rows] = []
+    kept = 0
     with evaluating(network):
         for batch in batches(examples, size=batch_size, most=most):
             returned = run_once(network, batch.inputs)
@@ -73,10 +97,20 @@ def evaluate(
                     f"The network gives outputs of shape {tuple(value.shape)} for {len(batch)} examples; expected one "
                     "row for each example, all of one shape."
                 )
+            truth = None if batch.labels is None else batch.labels.cpu()
+            if task is not None and task.metrics and truth is not None and bool(value.isfinite().all()):
+                rows.append(task.rows(value, truth))
+            elif rows:
+                rows.clear()
+                task = None
+            if task is not None and values and kept > MOST_BYTES:
+                continue
+            kept += value.nbytes
             values.append(value)
-            if batch.labels is not None:
-                labels.append(batch.labels.cpu())
-    return Outputs(torch.cat(values), torch.cat(labels) if labels else None, tuple(rest))
+            if truth is not None:
+                labels.append(truth)
+    found = joined(rows) if rows else None
+    return Outputs(torch.cat(values), torch.cat(labels) if labels else None, tuple(rest), found)
 
 
 def check_finite(said: Outputs, *, what: str, where: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lessen.core.data import Examples
+from lessen.core.task import Task
 from lessen.measure.evaluate import Outputs, Runnable, evaluate
 
 MOST_BYTES = 256 * 2**20
@@ -38,12 +39,14 @@ class KeptOutputs:
         most: int | None = None,
         output: str | None = None,
         whole: bool = False,
+        task: Task | None = None,
     ) -> Outputs:
         """What `evaluate` returns for these; settings and errors as there."""
-        key = id(network), id(examples), batch_size, most, output, whole
+        how: dict[str, Any] = {"batch_size": batch_size, "most": most, "output": output, "whole": whole}
+        key = id(network), id(examples), *how.values(), task is not None
         if key in self._found:
             return self._found[key][0]
-        said = evaluate(network, examples, batch_size=batch_size, most=most, output=output, whole=whole)
+        said = evaluate(network, examples, task=task, **how)
         self._found[key] = said, (network, examples)  # held, so that nothing else gets their identity
         while sum(_bytes(kept) for kept, _ in self._found.values()) > self.most_bytes:
             self._found.popitem(last=False)

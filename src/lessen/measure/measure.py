@@ -20,6 +20,7 @@ from lessen.measure.memory import peak_memory
 from lessen.measure.multiply_adds import multiply_adds_by_operator
 from lessen.measure.quality import quality
 from lessen.measure.size import count_nonzero_parameters, count_parameters, file_bytes, parts_of, state_bytes
+from lessen.measure.task import guessed
 from lessen.measure.timing import pinned_threads
 from lessen.measure.timings import FEWEST_ROUNDS
 
@@ -52,7 +53,7 @@ def measure(
 
     Args:
         thing: A module, or the path of a file (`.onnx`, `.xml` with its `.bin`, `.pt2`, `.safetensors`).
-        data: Where inputs and labels come from. With `classes` it is classification, without it regression.
+        data: Where inputs and labels come from, with their task; without one it is guessed.
         teacher: What to compare with; None for no comparison.
         told: What it says to the split, if that is known already.
         taught: What the teacher says to the split, likewise.
@@ -87,7 +88,7 @@ def measure(
     def say(figure: str, value: Estimate | float | None, unit: str, **more: Any) -> Record:
         estimate = value if isinstance(value, Estimate) else Estimate(math.nan if value is None else float(value))
         if value is not None and not math.isfinite(estimate.value):
-            more["detail"] = {"reason": f"it is {estimate.value}: the outputs are not finite"}
+            more["detail"] = {**more.get("detail", {}), "reason": f"it is {estimate.value}: the outputs are not finite"}
         return Record(
             subject=name,
             figure=figure,
@@ -113,13 +114,15 @@ def measure(
         settings = {"threads": used, "runtime": runtime, "repeats": repeats}
         for size in batch_sizes:
             records += _speed(runnable, teacher, examples, size, about=settings, say=say, seed=seed)
-        told = told or evaluate(runnable, examples, batch_size=batch_size, output=data.output)
+        task = guessed(data, runnable).task
+        told = told or evaluate(runnable, examples, batch_size=batch_size, output=data.output, task=task)
         check_finite(told, what=name, where=f"the {split} split of {data.name}")
         if teacher is not None and taught is None:
-            taught = evaluate(teacher, examples, batch_size=batch_size, output=data.output)
-    about = {"split": split, "examples": len(examples), "data": data.name}
-    for figure in quality(told, taught, classes=data.classes is not None, seed=seed):
-        records.append(say(figure.name, figure.estimate, figure.unit, settings={**about, **figure.settings}))
+            taught = evaluate(teacher, examples, batch_size=batch_size, output=data.output, task=task)
+    about = {"split": split, "examples": len(examples), "data": data.name, "task": task.name}
+    for figure in quality(told, taught, task=task):
+        how, detail = {**about, **figure.settings}, figure.detail()
+        records.append(say(figure.name, figure.estimate, figure.unit, settings=how, detail=detail))
     return records
 
 

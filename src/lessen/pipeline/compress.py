@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from lessen.core.record import Record
+from lessen.core.task import Task
 from lessen.deploy import Deploy
 from lessen.engine.home import meet
 from lessen.pipeline.folder import RunFolder, State
@@ -66,6 +68,8 @@ def compress(
     device: str | None = None,
     output: str | None = None,
     asked: Mapping[str, Any] | None = None,
+    task: str | Task | None = None,
+    metric: Any = None,
 ) -> Compressed:
     """Make a network smaller, step by step, and write files that run and a report.
 
@@ -94,6 +98,11 @@ def compress(
             otherwise, where the network returns several (a dict, a tuple, a dataclass): its name, as "scores" or "0".
             None: `logits`, or the only one. All outputs are written to the files and verified.
         asked: The recipe this came from, to be kept in the run; None: written from the arguments.
+        task: What outputs and labels mean: "single_label", "multi_label", "binary", "dense" (a class at every pixel or
+            token), "regression", "language", "masked_language", "retrieval", "none" (only the teacher teaches), or an
+            object as `lessen.tasks` has them. None: guessed from labels and outputs, and printed with the reason.
+        metric: `(function, "max")` or `(function, "min")`, the function as `(outputs, labels) -> number` for a whole
+            split: what the best epoch, targets and report are judged by. None: the first metric of the task.
 
     Raises:
         LessenError: bad input; the text tells what was given, what was expected and what to do.
@@ -114,6 +123,8 @@ def compress(
         progress=progress,
         device=device,
         output=output,
+        task=task,
+        metric=metric,
     )
 
     def check() -> dict[str, Any]:
@@ -122,6 +133,8 @@ def compress(
         return state.model_dump(mode="json")
 
     state = State.model_validate(together.decide(check))
+    if progress and task is None and together.main:
+        print(job.reason, file=sys.stderr)
     with ExitStack() as held:
         given = {folder.given(name): network.state_dict() for name, network in job.networks().items()}
         together.decide(lambda: held.enter_context(folder.locked()))

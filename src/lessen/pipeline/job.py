@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from lessen.core.data import Data, examples_digest
@@ -16,6 +17,7 @@ from lessen.core.settings import encode
 from lessen.data import load as load_data
 from lessen.deploy import Deploy
 from lessen.engine.home import as_device
+from lessen.measure.task import guessed
 from lessen.pipeline.folder import RESTORE, RunFolder, State, as_recipe, listed
 from lessen.pipeline.measuring import Measuring
 from lessen.pipeline.networks import freeze, frozen_names, own_copy
@@ -23,8 +25,9 @@ from lessen.pipeline.steps import Step, check_steps, describe_network, encode_st
 from lessen.pipeline.targets import Targets
 from lessen.schemes import Scheme
 from lessen.surgery.digest import digest
+from lessen.tasks.judged import judged
 
-_NOT_PLAIN = {"teacher", "student", "data", "progress", "device"}
+_NOT_PLAIN = {"teacher", "student", "data", "progress", "device", "task", "metric"}
 
 
 @dataclass(kw_only=True)
@@ -44,6 +47,8 @@ class Job:
         progress: Whether to show progress bars. Two equal runs need not share it, nor the device.
         device: Where to train; None: what accelerate finds.
         output: Which output of a network with several is compared with labels and teacher; None: as the data says.
+        task: The task, or its name; None: guessed.
+        metric: What networks are judged by first, with its direction; None: the first metric of the task.
 
     Raises:
         LessenError: bad input.
@@ -61,6 +66,8 @@ class Job:
     progress: bool = True
     device: str | None = None
     output: str | None = None
+    task: Any = None
+    metric: Any = None
 
     def __post_init__(self) -> None:
         self.teacher = own_copy(self.teacher, what="The teacher")
@@ -69,7 +76,16 @@ class Job:
         self.data = load_data(self.data)
         if self.output is not None:
             self.data = replace(self.data, output=self.output)
+        self.reason = self._settle_task()
         self.steps, self.train = check_steps(self.steps), tuple(self.train)
+
+    def _settle_task(self) -> str:
+        """Settle the task, and return what it is and why, for people."""
+        found = guessed(self.data, self.origin, task=self.task, what="The student" if self.student else "The teacher")
+        task = judged(found.task, self.metric)
+        self.data = replace(self.data, task=task)
+        self.targets.check(task, labels=self.data.train.fetch(torch.arange(1)).labels is not None)
+        return str(found)
 
     @classmethod
     def of(cls, **arguments: Any) -> Job:
@@ -130,6 +146,7 @@ class Job:
             "network": describe_network(self.teacher),
             "student": None if self.student is None else describe_network(self.student),
             "data": {"name": self.data.name, **{name: identify(value) for name, value in self.data.about.items()}},
+            "task": getattr(self.data.task, "name", None),
             "train": encode_steps(self.train),
             "steps": encode_steps(self.steps),
             "targets": encode(self.targets),
@@ -163,7 +180,13 @@ def identity_of_data(data: Data) -> dict[str, Any]:
         name: {"examples": len(examples), "digest": examples_digest(examples)}
         for name, examples in (("train", data.train), ("validation", data.validation), ("test", data.test))
     }
-    return {"name": data.name, "classes": identify(data.classes), "augment": identify(data.augment), **splits}
+    return {
+        "name": data.name,
+        "classes": identify(data.classes),
+        "augment": identify(data.augment),
+        "task": identify(data.task),
+        **splits,
+    }
 
 
 def _versions() -> dict[str, str]:

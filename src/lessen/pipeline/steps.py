@@ -15,7 +15,7 @@ from lessen.core.data import Data
 from lessen.core.errors import SettingError
 from lessen.core.seeds import derive
 from lessen.core.settings import encode
-from lessen.knowledge import CrossEntropy, Regression
+from lessen.knowledge import CrossEntropy, Regression, TaskLoss
 from lessen.operations.prune_weights import PrunedWeights, masks_of
 from lessen.operations.stored import said_anew
 from lessen.pipeline.folder import Kept
@@ -100,8 +100,11 @@ def context_for(
 
 
 def loss_for(data: Data) -> Callable[[Any, Tensor], Tensor]:
-    """What the labels ask for: cross-entropy for classes, squared error for numbers."""
-    return CrossEntropy() if data.classes is not None else Regression()
+    """What the labels ask for: the loss of the task."""
+    if data.task is None:
+        return CrossEntropy() if data.classes is not None else Regression()
+    loss: Callable[[Any, Tensor], Tensor] = TaskLoss().for_task(data.task, None, None)
+    return loss
 
 
 def operate(course: Course, operation: Operation, context: Context, number: int) -> Course:

@@ -201,9 +201,9 @@ class Walk:
         job = self.job
         threads = job.measuring.threads or job.deploy.threads
         with pinned_threads(threads):
-            taught = self.outputs.of(
-                job.teacher, job.data.test, output=job.data.output
-            )  # it changes no more, and is compared at each step
+            taught = self.outputs.of(  # it changes no more, and is compared at each step
+                job.teacher, job.data.test, output=job.data.output, task=job.data.task
+            )
         return measure(
             network,
             job.data,

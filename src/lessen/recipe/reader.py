@@ -102,7 +102,7 @@ class Reader(Document):
         pairs = self.pairs(node)
         plain = next((cls for kind in kinds if (cls := settings_class(kind))), None)
         ((name, (key, inside)), *more) = pairs.items() if pairs else [("", (node, node))]
-        if not more and (plain is None or name not in slots(plain)):
+        if not more and pairs and (plain is None or name not in slots(plain)):
             name = _spelt(name, fits)
         named = not more and (name in fits or (name in self.known and (bool(fits) or Any in kinds)))
         if plain is not None and (not named or name in slots(plain)):

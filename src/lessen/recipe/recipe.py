@@ -84,6 +84,8 @@ class Recipe:
         device: Where to train: "cpu", "cuda", "mps"; null: what accelerate finds.
         output: Which output of a network with several is compared with labels and teacher; null: `logits`, or the only
             one.
+        task: What outputs and labels mean: "single_label", "multi_label", "binary", "dense", "regression", "language",
+            "masked_language", "retrieval", "none"; null: guessed from labels and outputs.
     """
 
     network: Build
@@ -97,6 +99,7 @@ class Recipe:
     seed: NonNegativeInt = 0
     device: str | None = None
     output: str | None = None
+    task: str | None = None
 
     def networks(self, *, weights: bool = True) -> tuple[nn.Module, nn.Module | None]:
         """The network and the student, if there is one.
@@ -118,7 +121,7 @@ class Recipe:
         network, student = self.networks(weights=weights)
         own = {
             name: getattr(self, name)
-            for name in ("steps", "train", "targets", "deploy", "measuring", "seed", "device", "output")
+            for name in ("steps", "train", "targets", "deploy", "measuring", "seed", "device", "output", "task")
         }
         return {"teacher": network, "student": student, "data": self.data.load(), **own}
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from lessen.core.record import Record
 from lessen.report.entries import Entry
+from lessen.report.metrics import word
 from lessen.report.numbers import human, interval
 
 MOST_POINTS = 300
@@ -91,8 +92,8 @@ def training_curves(log: Sequence[Mapping[str, Any]], stage: int) -> Figure | No
 def validation_curves(log: Sequence[Mapping[str, Any]], stage: int) -> Figure | None:
     """The figure that a stage is judged by, for every node that was validated, with the best one marked."""
     rows = [row for row in log if row.get("kind") == "validation" and row.get("stage") == stage]
-    said = {name for row in rows for figures in row.get("figures", {}).values() for name in figures}
-    chosen = next((name for name in ("accuracy", "mean_squared_error", "nll", *sorted(said)) if name in said), None)
+    # The first metric of the task comes first in each row of the log.
+    chosen = next((name for row in rows for figures in row.get("figures", {}).values() for name in figures), None)
     if chosen is None:
         return None
     nodes = list(dict.fromkeys(name for row in rows for name in row["figures"]))
@@ -255,5 +256,5 @@ def _batch(record: Record | None) -> str:
 
 def _title(quality: str, record: Record | None) -> str:
     split = "" if record is None or not record.settings.get("split") else f" on the {record.settings['split']} split"
-    unit = ", %" if quality == "accuracy" else ", nat" if quality == "nll" else ""
-    return quality.replace("_", " ") + split + unit
+    unit = "" if record is None or record.unit == "1" else f", {record.unit}"
+    return word(quality) + split + unit

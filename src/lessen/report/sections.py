@@ -8,26 +8,29 @@ from lessen.core.record import Record
 from lessen.report.entries import Entry
 from lessen.report.figures import trade_off
 from lessen.report.html import Child, Html, join, table, tag
+from lessen.report.metrics import CLOSENESS, headline, of_task, word
 from lessen.report.numbers import NOTHING, digits
 from lessen.report.parts import cell, how, nothing
 from lessen.report.plots import Plots
 from lessen.report.verdict import Verdict, reason
 
-COMPARED = {
-    "bytes": "size on disk",
-    "latency": "time",
-    "accuracy": "accuracy",
-    "mean_squared_error": "mean squared error",
-    "nll": "negative log-likelihood",
-    "calibration_error": "calibration error",
-    "agreement": "agreement with the teacher",
-    "kl_to_teacher": "divergence from the teacher",
+COST = {
     "parameters": "parameters",
     "nonzero_parameters": "parameters that are not zero",
     "multiply_adds": "multiply-adds (a count, not a speed)",
     "peak_memory": "peak memory of a forward pass",
 }
-"""The figures of the first table and what they are called there."""
+"""What a network takes, and what it is called in the first table."""
+
+MOST_ROWS = 14
+"""Figures of quality in the first table; a task with a figure for each class has more."""
+
+
+def _compared(found: Sequence[Entry]) -> dict[str, str]:
+    """The figures of the first table and what they are called there."""
+    quality = {name: word(name) for name in of_task(found)[:MOST_ROWS]}
+    return {"bytes": "size on disk", "latency": "time", **quality, **COST}
+
 
 OF_THE_NETWORK = {"parameters", "nonzero_parameters", "multiply_adds", "peak_memory"}
 """Of these a file has none of its own; those of the network it was made of are shown."""
@@ -42,11 +45,11 @@ def before_and_after(verdict: Verdict, found: Sequence[Entry]) -> Html:
         return nothing("There are no measurements to compare yet.")
     networks = {entry.step: entry for entry in found if entry.file is None}
     rows: list[list[Child]] = []
-    for figure, title in COMPARED.items():
+    for figure, title in _compared(found).items():
         was, now = (entry.get(figure) or _of_network(networks, entry, figure) for entry in (before, after))
         if was is not None or now is not None:
-            paired = after.get("accuracy_change") if figure == "accuracy" else None
-            change = _change(was, now) if paired is None else cell(paired)
+            paired = after.get(f"{figure}_change")
+            change = _change(was, now) if paired is None or paired.unit != "points" else cell(paired)
             rows.append([_condition(title, now or was), cell(was), cell(now), change])
     said = f"Before: {before.name}. After: {after.name}. The 95 % interval, if there is one, is below each value."
     return table(said, ["", "before", "after", "change"], rows, numbers=(1, 2, 3))
@@ -56,29 +59,30 @@ def every_step(found: Sequence[Entry], plots: Plots) -> Html:
     """Size and time against quality, and the same as a table."""
     if not found:
         return nothing("Nothing has been measured yet.")
-    quality = "accuracy" if any(entry.get("accuracy") for entry in found) else "mean_squared_error"
-    word = quality.replace("_", " ")
+    quality = headline(found) or "accuracy"
+    name = word(quality)
     networks = [entry for entry in found if entry.file is None]
     key = tag("ul", (tag("li", tag("b", str(e.step)), " ", _title(e)) for e in networks), class_="key")
+    closeness = [other for other in CLOSENESS if other != quality and any(entry.get(other) for entry in found)]
     rows: list[list[Child]] = [
         [
             str(entry.step),
             _title(entry),
-            *(cell(entry.get(name)) for name in ("bytes", "latency", quality, "agreement")),
+            *(cell(entry.get(figure)) for figure in ("bytes", "latency", quality, *closeness)),
         ]
         for entry in found
     ]
-    head = ["step", "what", "size", "time", word, "agreement with the teacher"]
+    head = ["step", "what", "size", "time", name, *map(word, closeness)]
     return join(
         tag(
             "div",
-            plots.place(f"Size against {word}", trade_off(found, "bytes", quality)),
-            plots.place(f"Time against {word}", trade_off(found, "latency", quality)),
+            plots.place(f"Size against {name}", trade_off(found, "bytes", quality)),
+            plots.place(f"Time against {name}", trade_off(found, "latency", quality)),
             class_="figures",
         ),
         key,
         tag("p", EMULATED, class_="note") if any(entry.integer for entry in found) else None,
-        table("The network after each step, and the files exported from it.", head, rows, numbers=(2, 3, 4, 5)),
+        table("The network after each step, and the files exported from it.", head, rows, numbers=range(2, len(head))),
     )
 
 

@@ -7,11 +7,21 @@ from collections.abc import Sequence
 
 from lessen.core.record import Record
 from lessen.report.entries import Entry, entries
+from lessen.report.metrics import headline
 from lessen.report.numbers import NOTHING, digits, human, interval
 from lessen.report.verdict import judge
 
 LEGEND = "time: one batch of the smallest size; faster: than the teacher in the same runtime, timed interleaved"
 """Below the table. A time that reads "busy" is not known, because other processes disturbed it."""
+
+
+SHORT = {
+    "mean_squared_error": "squared error",
+    "mean_average_precision": "mean AP",
+    "cosine_to_teacher": "cosine",
+    "mean_iou": "mean IoU",
+}
+"""What figures are called in the head of a narrow column."""
 
 
 def summary(records: Sequence[Record], *, width: int = 100) -> str:
@@ -27,14 +37,14 @@ def summary(records: Sequence[Record], *, width: int = 100) -> str:
     from rich.text import Text
 
     found = entries(records)
-    regression = any(entry.get("mean_squared_error") for entry in found)
+    quality = headline(found) or "accuracy"
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("", overflow="fold")
-    for head in ("size", "time", "squared error" if regression else "accuracy", "faster", "verified"):
+    for head in ("size", "time", SHORT.get(quality, quality.replace("_", " ")), "faster", "verified"):
         table.add_column(head, justify="right", no_wrap=head != "verified")
     sizes = {row.settings.get("batch") for entry in found if (row := entry.get("latency")) is not None}
     for entry in found:
-        table.add_row(*map(Text, _row(entry, "mean_squared_error" if regression else "accuracy", mixed=len(sizes) > 1)))
+        table.add_row(*map(Text, _row(entry, quality, mixed=len(sizes) > 1)))
     stream = io.StringIO()
     console = Console(file=stream, width=width, color_system=None, force_terminal=False)
     console.print(table)

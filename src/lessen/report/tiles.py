@@ -5,18 +5,19 @@ from __future__ import annotations
 from lessen.core.record import Record
 from lessen.report.entries import Entry
 from lessen.report.html import Html, tag
+from lessen.report.metrics import headline, quality_change, word
 from lessen.report.numbers import NOTHING, digits, human, interval
 from lessen.report.parts import how
-from lessen.report.verdict import Verdict, accuracy_change, speedup
+from lessen.report.verdict import Verdict, speedup
 
 
 def tiles(verdict: Verdict, teacher: Entry | None) -> Html | None:
-    """The three figures that matter, large: size, time, accuracy."""
+    """The three figures that matter, large: size, time, quality."""
     before, after = verdict.before, verdict.after
     if after is None:
         return None
     return tag(
-        "dl", _size_tile(before, after), _time_tile(before, after), _accuracy_tile(after, teacher), class_="tiles"
+        "dl", _size_tile(before, after), _time_tile(before, after), _quality_tile(after, teacher), class_="tiles"
     )
 
 
@@ -64,18 +65,18 @@ def _time_tile(before: Entry | None, after: Entry) -> Html:
     return _tile("Time", f"{digits(1 / ratio.value)} × slower", interval(turned, "ratio"), small)
 
 
-def _accuracy_tile(after: Entry, teacher: Entry | None) -> Html:
-    change = accuracy_change(after, teacher)
-    for figure, title in (("accuracy", "Accuracy"), ("mean_squared_error", "Mean squared error")):
-        now = after.get(figure)
-        if now is not None:
-            was = None if teacher is None else teacher.get(figure)
-            small = human(now.value, now.unit) if was is None else (
-                f"{human(was.value, was.unit)} → {human(now.value, now.unit)}"
-            )  # fmt: skip
-            if now.settings.get("split"):
-                small += f", {now.settings['split']} split"
-            if figure == "accuracy" and change is not None and change.value is not None:
-                return _tile(title, f"{change.value:+.2f} points".replace("-", "−"), interval(change), small)
-            return _tile(title, human(now.value, now.unit), interval(now), small)
-    return _tile("Accuracy", NOTHING, "", "not measured")
+def _quality_tile(after: Entry, teacher: Entry | None) -> Html:
+    name = headline([entry for entry in (teacher, after) if entry is not None])
+    now = None if name is None else after.get(name)
+    if name is None or now is None:
+        return _tile("Quality", NOTHING, "", "not measured")
+    title = word(name)
+    title = title[0].upper() + title[1:]
+    change, was = quality_change(after, teacher), None if teacher is None else teacher.get(name)
+    shown = human(now.value, now.unit)
+    small = shown if was is None else f"{human(was.value, was.unit)} → {shown}"
+    if now.settings.get("split"):
+        small += f", {now.settings['split']} split"
+    if change is not None and change.value is not None and change.unit == "points":
+        return _tile(title, f"{change.value:+.2f} points".replace("-", "−"), interval(change), small)
+    return _tile(title, shown, interval(now), small)

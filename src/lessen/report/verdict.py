@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lessen.core.record import Record
 from lessen.report.entries import Entry, entries, targets
+from lessen.report.metrics import CLOSENESS, quality_change, word
 from lessen.report.numbers import digits, human, interval
 
 ENOUGH_INTEGER = 95.0
@@ -53,16 +54,6 @@ def judge(records: Sequence[Record]) -> Verdict:
     return Verdict(teacher, last, _sentence(teacher, last, teacher), tuple(warnings))
 
 
-def accuracy_change(after: Entry, teacher: Entry | None) -> Record | None:
-    """How accuracy changed: the paired record where there is one, else the plain difference without an interval."""
-    if (paired := after.get("accuracy_change")) is not None:
-        return paired
-    now, was = after.get("accuracy"), None if teacher is None else teacher.get("accuracy")
-    if now is None or was is None or now.value is None or was.value is None:
-        return None
-    return Record(subject=after.name, figure="accuracy_change", value=now.value - was.value, unit="points")
-
-
 def speedup(after: Entry, before: Entry | None) -> Record | None:
     """How many times faster: the interleaved record where there is one, else the quotient of the medians."""
     if (paired := after.get("speedup")) is not None:
@@ -84,7 +75,10 @@ def _sentence(before: Entry | None, after: Entry, teacher: Entry | None) -> str:
         against = f" than the teacher's own file, {before.name}" if before.step == 0 else f" than {before.name}"
     said = f"{what} is {' and '.join(parts)}{against}" if parts else what
     if cost:
-        said += cost if cost.startswith(",") else f"{', and ' if parts else ' is '}{cost}"
+        if cost.startswith("its"):
+            said += f"{', and ' if parts else ': '}{cost}"
+        else:
+            said += cost if cost.startswith(",") else f"{', and ' if parts else ' is '}{cost}"
     return said + "."
 
 
@@ -110,20 +104,41 @@ def _faster(before: Entry | None, after: Entry) -> str:
 
 
 def _cost(after: Entry, teacher: Entry | None) -> str:
-    change = accuracy_change(after, teacher)
-    if change is not None and change.value is not None:
-        word = "more" if change.value > 0 else "less"
-        said = "exactly as accurate" if change.value == 0 else f"{abs(change.value):.2f} points {word} accurate"
-        if change.low is None or change.high is None:
-            return said
-        said += f" (change {interval(change)})"
-        return said + (
-            ", which is within the margin of error" if change.value and change.low <= 0 <= change.high else ""
-        )
-    error, was = after.value("mean_squared_error"), None if teacher is None else teacher.value("mean_squared_error")
-    if error is None or was is None:
-        return ""
-    return f", with a mean squared error of {digits(error)} where the teacher has {digits(was)}"
+    change = quality_change(after, teacher)
+    if change is None or change.value is None:
+        return _closeness(after)
+    name = change.figure.removesuffix("_change")
+    if change.unit != "points":
+        now, was = after.value(name), None if teacher is None else teacher.value(name)
+        if now is None or was is None:
+            return ""
+        return f", with {_a(word(name))} of {digits(now)} where the teacher has {digits(was)}"
+    if name == "accuracy":
+        more = "more" if change.value > 0 else "less"
+        said = "exactly as accurate" if change.value == 0 else f"{abs(change.value):.2f} points {more} accurate"
+    else:
+        more = "higher" if change.value > 0 else "lower"
+        same = "the same" if change.value == 0 else f"{abs(change.value):.2f} points {more}"
+        said = f"its {word(name)} is {same}"
+    if change.low is None or change.high is None:
+        return said
+    said += f" (change {interval(change)})"
+    return said + (", which is within the margin of error" if change.value and change.low <= 0 <= change.high else "")
+
+
+def _closeness(after: Entry) -> str:
+    """How close outputs are to the teacher's, where no label tells more."""
+    for name in CLOSENESS:
+        record = after.get(name)
+        if record is not None and record.value is not None:
+            return (
+                f", with {_a(word(name))} of {human(record.value, record.unit if record.unit != '1' else '').strip()}"
+            )
+    return ""
+
+
+def _a(words: str) -> str:
+    return ("an " if words[0] in "aeiou" else "a ") + words
 
 
 def _reference(shipped: Entry, files: list[Entry]) -> Entry | None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from lessen.core.card import Card
-from lessen.core.contracts import Objective
 from lessen.core.settings import settings
 from lessen.graph import Fit, Labels, Network, Stage
 from lessen.graph.node import Node
-from lessen.knowledge import CrossEntropy, SoftTargets
-from lessen.schemes.at import Lesson, lesson
+from lessen.knowledge import SoftTargets, TaskLoss
+from lessen.schemes.at import LabelsObjective, Lesson, lesson
 from lessen.schemes.offline import labels_edge
 from lessen.schemes.scheme import Cast, role, roles, stage
 from lessen.schemes.supervised import Count
@@ -39,7 +38,7 @@ class AssistantChain:
     knowledge: tuple[Lesson, ...] = (SoftTargets(),)
     dense: bool = False
     labels: float = 1.0
-    labels_objective: Objective = CrossEntropy()
+    labels_objective: LabelsObjective = TaskLoss()
     epochs: Count = 10
     steps: Count | None = None
     fit: Fit = Fit()

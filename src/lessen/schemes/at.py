@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from lessen.core.contracts import Bridge, LearnedObjective, Objective
 from lessen.core.settings import settings
 from lessen.graph import Edge, Schedule, Through
 from lessen.graph.gate import Gate
+from lessen.knowledge.own_loss import as_objective
 from lessen.surgery.taps import Tap, Taps
 
 
@@ -16,7 +19,7 @@ class At:
     """An objective between two taps.
 
     Args:
-        objective: What the student learns from the teacher there.
+        objective: What the student learns from the teacher there; any function `(student, teacher) -> (N,)` will do.
         tap: Where: a module's path in both networks, or a pair: in the student's, then in the teacher's. "" is the
             output; `taps("layer1", "layer2")` are several, for objectives that compare several at once.
         weight: Multiplies its mean.
@@ -25,7 +28,7 @@ class At:
         gate: Which examples count.
     """
 
-    objective: Objective | LearnedObjective
+    objective: Annotated[Objective | LearnedObjective, BeforeValidator(as_objective)]
     tap: str | Tap | Taps | tuple[str | Tap | Taps, str | Tap | Taps] = ""
     weight: float = 1.0
     schedule: Schedule | None = None
@@ -49,7 +52,11 @@ class At:
 
 
 Place = str | Tap | Taps
-Lesson = At | Objective | LearnedObjective
+Lesson = Annotated[At | Objective | LearnedObjective, BeforeValidator(as_objective)]
+"""What is taught: an objective at a tap, or an objective, or any function, between the outputs."""
+
+LabelsObjective = Annotated[Objective, BeforeValidator(as_objective)]
+"""An objective between outputs and labels, or any function."""
 
 
 def at(tap: Place | tuple[Place, Place], objective: Objective | LearnedObjective, **settings: Any) -> At:

@@ -13,8 +13,8 @@ from lessen.core.data import View
 from lessen.core.settings import settings
 from lessen.graph import Cache, Edge, Fit, Labels, Network, OnPolicy, Stage
 from lessen.graph.node import Node
-from lessen.knowledge import CrossEntropy, SoftTargets
-from lessen.schemes.at import Lesson, lesson
+from lessen.knowledge import SoftTargets, TaskLoss
+from lessen.schemes.at import LabelsObjective, Lesson, lesson
 from lessen.schemes.scheme import Cast, role, stage
 from lessen.schemes.supervised import Count
 
@@ -39,7 +39,7 @@ class Offline:
 
     knowledge: tuple[Lesson, ...] = (SoftTargets(),)
     labels: float = 1.0
-    labels_objective: Objective = CrossEntropy()
+    labels_objective: LabelsObjective = TaskLoss()
     epochs: Count = 10
     steps: Count | None = None
     fit: Fit = Fit()

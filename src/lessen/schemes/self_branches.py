@@ -10,12 +10,12 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from lessen.core.card import Card
-from lessen.core.contracts import Bridge, Objective
+from lessen.core.contracts import Bridge
 from lessen.core.settings import settings
 from lessen.graph import Branch, Edge, Fit, Labels, LinearHead, Network, Stage
 from lessen.graph.node import Node
-from lessen.knowledge import CrossEntropy, SoftTargets
-from lessen.schemes.at import Lesson, lesson
+from lessen.knowledge import SoftTargets, TaskLoss
+from lessen.schemes.at import LabelsObjective, Lesson, lesson
 from lessen.schemes.offline import labels_edge
 from lessen.schemes.scheme import Cast, role, stage
 from lessen.schemes.supervised import Count
@@ -43,7 +43,7 @@ class SelfBranches:
     knowledge: tuple[Lesson, ...] = (SoftTargets(temperature=3.0),)
     neighbours: bool = False
     labels: float = 1.0
-    labels_objective: Objective = CrossEntropy()
+    labels_objective: LabelsObjective = TaskLoss()
     epochs: Count = 10
     steps: Count | None = None
     fit: Fit = Fit()

@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from lessen.core.card import Card
-from lessen.core.contracts import Objective
 from lessen.core.settings import settings
 from lessen.graph import Fit, Labels, LastEpoch, LinearWarmup, Network, Schedule, Snapshot, Stage
 from lessen.graph.node import Node
 from lessen.graph.snapshot import When
-from lessen.knowledge import CrossEntropy, SoftTargets
-from lessen.schemes.at import Lesson, lesson
+from lessen.knowledge import SoftTargets, TaskLoss
+from lessen.schemes.at import LabelsObjective, Lesson, lesson
 from lessen.schemes.offline import labels_edge
 from lessen.schemes.scheme import Cast, role, stage
 from lessen.schemes.supervised import Count
@@ -40,7 +39,7 @@ class SelfSnapshot:
     knowledge: tuple[Lesson, ...] = (SoftTargets(temperature=1.0),)
     schedule: Schedule = LinearWarmup()
     labels: float = 1.0
-    labels_objective: Objective = CrossEntropy()
+    labels_objective: LabelsObjective = TaskLoss()
     epochs: Count = 10
     steps: Count | None = None
     fit: Fit = Fit()

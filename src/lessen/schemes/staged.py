@@ -11,12 +11,11 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from lessen.core.card import Card
-from lessen.core.contracts import Objective
 from lessen.core.settings import settings
 from lessen.graph import Cache, Fit, Labels, Network, Stage
 from lessen.graph.node import Node
-from lessen.knowledge import CrossEntropy, SoftTargets
-from lessen.schemes.at import At, Lesson, lesson
+from lessen.knowledge import SoftTargets, TaskLoss
+from lessen.schemes.at import At, LabelsObjective, Lesson, lesson
 from lessen.schemes.offline import labels_edge
 from lessen.schemes.scheme import Cast, role, stage
 from lessen.schemes.supervised import Count
@@ -47,7 +46,7 @@ class Staged:
     hints: Annotated[tuple[At, ...], Field(min_length=1)]
     knowledge: tuple[Lesson, ...] = (SoftTargets(),)
     labels: float = 1.0
-    labels_objective: Objective = CrossEntropy()
+    labels_objective: LabelsObjective = TaskLoss()
     hint_epochs: Count = 5
     hint_steps: Count | None = None
     epochs: Count = 10

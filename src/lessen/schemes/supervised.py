@@ -10,7 +10,8 @@ from lessen.core.card import Card
 from lessen.core.contracts import Objective
 from lessen.core.settings import settings
 from lessen.graph import Edge, Fit, Labels, Network, Stage
-from lessen.knowledge import CrossEntropy
+from lessen.knowledge import TaskLoss
+from lessen.schemes.at import LabelsObjective
 from lessen.schemes.scheme import Cast, role, stage
 
 Count = Annotated[int, Field(ge=1)]
@@ -27,7 +28,7 @@ class Supervised:
         fit: How the student is trained.
     """
 
-    objective: Objective = CrossEntropy()
+    objective: LabelsObjective = TaskLoss()
     epochs: Count = 10
     steps: Count | None = None
     fit: Fit = Fit()

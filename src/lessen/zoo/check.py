@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from lessen.core.data import Data, Inputs, call, map_inputs
-from lessen.core.errors import DataError, NetworkError
+from lessen.core.errors import DataError, NetworkError, ShapeError
 from lessen.core.tree import is_several, judged, listed, parts
 
 
@@ -16,8 +18,8 @@ def check_classes(network: nn.Module, data: Data, *, what: str = "The network") 
     The network is neither trained nor changed: it runs in eval mode, without gradient, and comes back in its mode.
 
     Args:
-        network: Any; its answer to data with classes must be logits of shape (N, classes).
-        data: The task.
+        network: Any; its outputs must be those of the task.
+        data: What it runs on. Without a task only the number of classes is compared.
         what: What to call the network in an error.
 
     Raises:
@@ -27,8 +29,8 @@ def check_classes(network: nn.Module, data: Data, *, what: str = "The network") 
     """
     inputs = data.example(2)
     shown = map_inputs(inputs, lambda value: value.clone())
-    returned = _run(network, shown, what)
-    output = _judged(returned, data.output, what)
+    returned = run_on(network, shown, what=what)
+    output = judged_output(returned, data.output, what)
     for name, value in parts(returned).items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             place = f" in its output {name}" if name else ""
@@ -41,7 +43,10 @@ def check_classes(network: nn.Module, data: Data, *, what: str = "The network") 
             f"{what} changes its inputs in place, so a student that runs next would see changed inputs. Let it work on "
             "a copy (x = x.clone()), or leave out inplace=True in its first layer."
         )
-    _run(network, data.example(1), what)
+    run_on(network, data.example(1), what=what)
+    if data.task is not None:
+        _check_task(output, data, what)
+        return
     if data.classes is None:
         return
     if output.ndim != 2 or output.shape[1] != len(data.classes):
@@ -52,7 +57,7 @@ def check_classes(network: nn.Module, data: Data, *, what: str = "The network") 
         )
 
 
-def _judged(returned: object, output: str | None, what: str) -> Tensor:
+def judged_output(returned: object, output: str | None, what: str) -> Tensor:
     """The output that is compared with labels and teacher.
 
     Raises:
@@ -80,6 +85,16 @@ def _judged(returned: object, output: str | None, what: str) -> Tensor:
     return value
 
 
+def _check_task(output: Tensor, data: Data, what: str) -> None:
+    labels = data.train.fetch(torch.arange(min(2, len(data.train)))).labels
+    if data.task is None or labels is None:
+        return
+    try:
+        data.task.check(output.cpu(), labels)
+    except (ShapeError, DataError) as error:
+        raise type(error)(f"{what} does not fit {data.name}: {error}") from error
+
+
 def _reason(network: nn.Module) -> str:
     """Where numbers that are not finite come from, as far as the state of the network says."""
     bad = [name for name, value in network.state_dict().items() if not _finite(value)]
@@ -100,7 +115,12 @@ def _same(one: Inputs, other: Inputs) -> bool:
     return all(torch.equal(value, seen) for value, seen in zip(values[:half], values[half:], strict=True))
 
 
-def _run(network: nn.Module, inputs: Inputs, what: str) -> object:
+def run_on(network: nn.Module, inputs: Inputs, *, what: str) -> Any:
+    """What a network returns for inputs, in eval mode and without gradients; it comes back in its mode.
+
+    Raises:
+        NetworkError: it does not run on them; the text names their shapes.
+    """
     training = {name: module.training for name, module in network.named_modules()}
     network.eval()
     parameter = next(network.parameters(), None)
