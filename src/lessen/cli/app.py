@@ -38,7 +38,7 @@ Imports = Annotated[
 Device = Annotated[
     str | None, typer.Option(help='Where to train: "cpu", "cuda" or "mps"; by default, the recipe decides.')
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing on the way: no progress bars, no lines.")]
 
 
 def _version(asked: bool) -> None:

@@ -30,6 +30,8 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         app(words)
     except LessenError as error:
+        if isinstance(error, SystemExit):  # it has been told
+            sys.exit(error.exit_code)
         _leave(error, str(error), words)
     except OSError as error:
         # What the library itself writes raises `LessenError`; this is a path on the command line, or a temporary file.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from lessen.engine.history import History
 from lessen.engine.home import meet
 from lessen.engine.keeping import go_back, load, load_networks, networks_of, place_of, save, standing
 from lessen.engine.log import Place, cut_log, read_log
-from lessen.engine.stopping import Asked, Stopped
+from lessen.engine.stopping import GO_ON, Asked, Stopped
 from lessen.engine.track import Tracker, Trackers
 from lessen.engine.training import Training
 from lessen.graph.check import check
@@ -56,7 +57,8 @@ def run(
         seed: For everything random.
         resume: Continue from the newest checkpoint in the folder, if there is one. The networks given must be built as
             they were for the first call.
-        progress: Whether to show a progress bar, where the standard error stream is a terminal.
+        progress: Whether to show a progress bar if the standard error stream is a terminal, and one line for each epoch
+            if it is not.
         device: Where to compute; None: what accelerate finds.
         track: Trackers that get what is logged as well.
 
@@ -76,6 +78,9 @@ def run(
                 bar.begin(training.stage.name, done=training.step, total=training.steps)
             bar.move(training.step, total=training.steps, says=course.says)
             said = _say(bar, course.history, said)
+            if training.at_end_of_epoch:
+                epoch, epochs = (math.ceil(steps / training.epoch_steps) for steps in (training.step, training.steps))
+                bar.epoch(epoch, epochs=epochs, done=training.step, total=training.steps, says=course.says)
         _say(bar, course.history, said)
     return course.history
 
@@ -161,7 +166,9 @@ class Course:
             return ""
         figures = self.history.validations[-1]["figures"]
         return "  ".join(
-            f"{node} {name} {value:.4g}" for node, found in figures.items() for name, value in found.items()
+            f"{node} {name.replace('_', ' ')} {value:.4g}"
+            for node, found in figures.items()
+            for name, value in found.items()
         )
 
     def _start(self, number: int, saved: Saved | None) -> Training:
@@ -207,7 +214,7 @@ class Course:
             if stop:
                 raise Stopped(
                     f"Asked to stop after step {training.step} of stage {training.stage.name!r}. "
-                    + ("The checkpoint is written; resume the run to go on." if self.folder else "Nothing was kept.")
+                    + (f"The checkpoint is written. {GO_ON}" if self.folder else "Nothing was kept.")
                 )
             yield
 

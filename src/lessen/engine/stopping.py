@@ -8,6 +8,9 @@ from types import FrameType
 
 from lessen.core.errors import LessenError
 
+GO_ON = "Resume the run to go on."
+"""How the text of `Stopped` ends where a checkpoint was written."""
+
 
 class Stopped(LessenError):  # noqa: N818 (it is not a mistake of anybody)
     """The run was asked to end, and can be resumed."""

@@ -16,6 +16,7 @@ from lessen.core.task import Task
 from lessen.deploy import Deploy
 from lessen.engine.home import meet
 from lessen.pipeline.folder import RunFolder, State
+from lessen.pipeline.interruption import continuable
 from lessen.pipeline.job import Job
 from lessen.pipeline.load import load_given
 from lessen.pipeline.measuring import Measuring
@@ -92,7 +93,7 @@ def compress(
         deploy: Which files are made, how they are verified and timed.
         measuring: How the network is measured after every step.
         seed: Of everything that is drawn.
-        progress: Whether to show progress bars.
+        progress: Whether to say how far the run is: a line for each step, and for each epoch a bar or a line.
         device: Where to train: "cpu", "cuda", "mps". None: what accelerate finds. Everything else runs on the CPU.
         output: Which output is compared with the labels and the teacher, and learns from the teacher unless a tap says
             otherwise, where the network returns several (a dict, a tuple, a dataclass): its name, as "scores" or "0".
@@ -106,6 +107,7 @@ def compress(
 
     Raises:
         LessenError: bad input; the text tells what was given, what was expected and what to do.
+        Stopped: SIGTERM came. After it, and after Ctrl-C, the run can be resumed.
     """
     together = meet(device)
     folder = RunFolder(together.decide(lambda: str(run if run is not None else _new_folder(teacher))))
@@ -142,7 +144,8 @@ def compress(
         if not together.main:
             load_given(folder, state, job.networks())
         walk = Walk(job=job, folder=folder, state=state, resumed=False, together=together)
-        return _compressed(job, folder, walk.to_the_end())
+        with continuable(folder, state, says=together.main):
+            return _compressed(job, folder, walk.to_the_end())
 
 
 def resume(run: str | Path, **arguments: Any) -> Compressed:
@@ -178,7 +181,8 @@ def resume(run: str | Path, **arguments: Any) -> Compressed:
         together.decide(folder.clean)
         state = State.model_validate(together.decide(lambda: folder.open().model_dump(mode="json")))
         walk = Walk(job=job, folder=folder, state=state, resumed=True, together=together)
-        return _compressed(job, folder, walk.to_the_end())
+        with continuable(folder, state, says=together.main):
+            return _compressed(job, folder, walk.to_the_end())
 
 
 def _compressed(job: Job, folder: RunFolder, reached: Reached) -> Compressed:

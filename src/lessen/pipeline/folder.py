@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from lessen.core.errors import RunError
 from lessen.core.files import read_tensors, read_text, write_tensors, write_text, writing
 from lessen.core.identity import differences, identify
 from lessen.core.sealed import read_sealed, write_sealed
+from lessen.zoo import is_own
 
 KIND: Final = "lessen run, version 2"
 T = TypeVar("T", bound=BaseModel)
@@ -118,8 +120,13 @@ class RunFolder:
         if not self.path.is_dir():
             raise RunError(f"{self.path} already exists and is not a folder. Choose another folder for the run.")
         if self.state.exists():
+            try:
+                how = self.continuation(self.open())
+            except RunError:
+                how = f"lessen resume {shlex.quote(str(self.path))}"
             raise RunError(
-                f"{self.path} already contains a run. Continue it with `lessen resume {self.path}`, or choose another."
+                f"{self.path} already contains a run. Continue it with: {how}. Or choose another folder, or remove "
+                "this one."
             )
         strange = next(self._strange(), None)
         if strange is not None:
@@ -190,6 +197,19 @@ class RunFolder:
                         "it out."
                     )
 
+    def continuation(self, state: State) -> str:
+        """What continues this run: a command if a recipe started it, a call if Python did."""
+        try:
+            asked = self.asked(state)
+        except RunError:
+            asked = {}
+        builds = [build for name in ("network", "student") if isinstance(build := asked.get(name), Mapping)]
+        if not builds or not all("build" in build for build in builds):
+            call = f"lessen.resume({str(self.path)!r}, teacher=..., data=..., steps=...)"
+            return f"{call}, with the arguments of the first call"
+        allowed = " --allow-import" if any(is_own(str(build["build"])) for build in builds) else ""
+        return f"lessen resume {shlex.quote(str(self.path))}{allowed}"
+
     def write_state(self, state: State) -> None:
         """Replace the state in one step."""
         write_sealed(self.state, state.model_dump(mode="json"))
@@ -214,10 +234,10 @@ class RunFolder:
             RunError: it was edited, or is damaged; the text names what differs.
         """
         if not self.recipe.exists():
-            self._asked(state)
+            self.asked(state)
             write_text(self.recipe, state.asked)
             return
-        differs = list(differences(identify(self._asked(state)), identify(self.read_recipe())))
+        differs = list(differences(identify(self.asked(state)), identify(self.read_recipe())))
         if differs:
             raise RunError(
                 f"{self.recipe} was edited after the run was started, and a run can only continue unchanged. Before "
@@ -225,7 +245,12 @@ class RunFolder:
                 "start another run."
             )
 
-    def _asked(self, state: State) -> dict[str, Any]:
+    def asked(self, state: State) -> dict[str, Any]:
+        """The recipe that a run was started from, as data.
+
+        Raises:
+            RunError: the state is damaged.
+        """
         try:
             return _as_settings(state.asked, self.state)
         except RunError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from lessen.core.contracts import Operation
 from lessen.core.files import write_tensors
 from lessen.core.record import Record
 from lessen.core.seeds import derive
+from lessen.core.telling import duration, tell
 from lessen.deploy import FileClock, StepNetwork, deploy_steps
 from lessen.engine import run as train_stages
 from lessen.engine.home import Alone, Home
@@ -27,7 +30,7 @@ from lessen.pipeline.networks import freeze, frozen_names
 from lessen.pipeline.notes import warning_records
 from lessen.pipeline.plans import encode_plans
 from lessen.pipeline.steps import Course, Step, cast_for, context_for, operate, restore, title, with_masks
-from lessen.report import write_report
+from lessen.report import told, write_report
 from lessen.report.run import read_run
 from lessen.surgery.copying import copy_network
 from lessen.zoo import check_classes
@@ -59,6 +62,7 @@ class Walk:
         resumed: Whether it was interrupted: the step that comes next may have been begun.
         networks: The network after each step, and the teacher.
         outputs: What the teacher said to the test split.
+        measured: The records of the steps that this process has done.
         together: The processes that the run is shared by. All of them train; the main one does all else, writes, and
             tells the others, which read from the folder what it made.
     """
@@ -69,15 +73,23 @@ class Walk:
     resumed: bool
     networks: list[StepNetwork] = field(default_factory=list)
     outputs: KeptOutputs = field(default_factory=KeptOutputs)
+    measured: dict[int, list[Record]] = field(default_factory=dict)
     together: Home | Alone = field(default_factory=Alone)
 
     def to_the_end(self) -> Reached:
         """Do all that is left to do."""
+        self._say(f"{self.folder.path}: everything is checked, {len(self.job.steps)} steps to do")
         course = self._begin()
         for number, step in enumerate(self.job.steps, start=1):
-            course = self.restored(number) if number <= self.state.completed else self._step(course, number, step)
+            if number <= self.state.completed:
+                course = self.restored(number)
+                self._say(f"step {number} of {len(self.job.steps)}, {title(step)}: done before")
+            else:
+                with self._timed(f"step {number} of {len(self.job.steps)}, {title(step)}", number):
+                    course = self._step(course, number, step)
             self._stand(course.network, number, f"{number} {title(step)}")
-        return self._finish(course)
+        with self._timed("files: export, verification and timing"):
+            return self._finish(course)
 
     def reached(self) -> Reached:
         """The end of a run that is complete, read from its folder; nothing is written.
@@ -109,7 +121,8 @@ class Walk:
             for count, scheme in enumerate(job.train):
                 where = self.folder.step(0) / f"training-{count}"
                 said += self._train(scheme.stages(cast_for(teacher, teacher)), where, derive(job.seed, "train", count))
-            self.together.decide(lambda: self._keep(Course(teacher), 0, "teacher", said))
+            with self._timed("the original network: measurement", 0):
+                self.together.decide(lambda: self._keep(Course(teacher), 0, "teacher", said))
             self._completed(0)
         teacher.eval().requires_grad_(False)
         self._stand(teacher, 0, "teacher")
@@ -175,6 +188,19 @@ class Walk:
         if self.together.main:
             self.networks.append(StepNetwork(name=name, step=number, network=copy_network(network).eval()))
 
+    def _say(self, text: str) -> None:
+        if self.job.progress and self.together.main:
+            tell(text)
+
+    @contextmanager
+    def _timed(self, what: str, number: int | None = None) -> Iterator[None]:
+        """Say that a part of the run begins, and what came of it; `number` is that of the step it measures."""
+        self._say(f"{what} ...")
+        since = time.monotonic()
+        yield
+        found = "" if number is None or not self.together.main else told(self.measured.get(number, []))
+        self._say(f"{what}: done in {duration(since)}{f', {found}' if found else ''}")
+
     # What is kept of them
 
     def _keep(self, course: Course, number: int, subject: str, said: Sequence[Mapping[str, Any]]) -> None:
@@ -186,7 +212,8 @@ class Walk:
             subject: What the network is called.
             said: The warnings of its training.
         """
-        records = [*self._measure(course.network, subject, number), *warning_records(said, subject, number)]
+        self.measured[number] = self._measure(course.network, subject, number)
+        records = [*self.measured[number], *warning_records(said, subject, number)]
         kept = Kept(
             plans=encode_plans(course.plans),
             layers=course.rows,

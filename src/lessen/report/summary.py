@@ -57,6 +57,24 @@ def summary(records: Sequence[Record], *, width: int = 100) -> str:
     return stream.getvalue().rstrip()
 
 
+def told(records: Sequence[Record]) -> str:
+    """One network in a few words, for a line of a log: its bytes and its quality.
+
+    >>> told([Record(subject="a", figure="bytes", value=2048.0, unit="B")])
+    '2.00 KiB'
+    """
+    found = entries(records)
+    if not found:
+        return ""
+    words = []
+    for figure in ("bytes", "accuracy", "mean_squared_error"):
+        record = found[0].get(figure)
+        if record is not None and record.value is not None:
+            name = "" if figure == "bytes" else f"{figure.replace('_', ' ')} "
+            words.append(f"{name}{human(record.value, record.unit).strip()}")
+    return ", ".join(words)
+
+
 def _row(entry: Entry, quality: str, *, mixed: bool) -> tuple[str, ...]:
     """One row; `mixed` says that not all times are of the same batch size, so each says its own."""
     taken = entry.get("latency")
