@@ -31,7 +31,7 @@ def test_there_and_back() -> None:
 
 
 def test_errors_say_what_came_and_what_was_expected() -> None:
-    with pytest.raises(SettingError, match=r"Inner: temperature: got -1, but input should be greater than 0"):
+    with pytest.raises(SettingError, match=r"Inner: temperature: got -1, but it should be greater than 0"):
         Inner(temperature=-1)
     with pytest.raises(SettingError, match=r"Inner has no setting 'temprature': did you mean 'temperature'"):
         Inner(temprature=1)

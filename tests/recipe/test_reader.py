@@ -149,7 +149,7 @@ def test_what_is_made(text: str, made: dict[str, Any]) -> None:
         ("sauce: Oven", 1, "Oven cannot be used here. Expected one of: Tomato, Cream"),
         ("sauce: Salad", 1, "Salad cannot be used here"),
         ("sauce: Tomato\ntaste: Bitter", 2, "Bitter cannot be used here. Expected one of: Mild"),
-        ("sauce: Tomato\n\noven: {heat: -3}", 3, "Oven: heat: got -3, but input should be greater than 0"),
+        ("sauce: Tomato\n\noven: {heat: -3}", 3, "Oven: heat: got -3, but it should be greater than 0"),
         ("sauce: Tomato\noven:\n  heat: warm", 3, "heat: got 'warm'"),
         ("sauce: Tomato\nsize: medium", 2, "size: got 'medium'"),
         ("sauce: Tomato\ncut: 5", 2, "cut: got 5"),

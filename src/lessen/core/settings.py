@@ -7,13 +7,16 @@ classes may be read back is told by the reader, so a file can name only what the
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import enum
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as _pydantic_dataclass
+from pydantic.dataclasses import is_pydantic_dataclass
 
 from lessen.core.errors import SettingError, did_you_mean
 
@@ -24,7 +27,10 @@ T = TypeVar("T")
 def settings(cls: type[T]) -> type[T]:
     """Make a class a settings object: a frozen, keyword-only dataclass whose fields pydantic validates.
 
-    An error in a setting is a `SettingError` that names the class, the field, what came and what was expected.
+    An error in a setting is a `SettingError` that names the class, the field, what came and what was expected. Slips
+    that can mean one thing only are accepted: values by position, in the order of the fields; a class, or its name, for
+    the object with its defaults; one object where several are expected. A class attribute `also` maps names that
+    others use to fields, `elsewhere` maps names to a sentence that says where they belong.
 
     >>> @settings
     ... class Warm:
@@ -42,39 +48,234 @@ def settings(cls: type[T]) -> type[T]:
         config=ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=True),
     )(cls)
     validating = made.__init__
+    fields = [f.name for f in dataclasses.fields(made) if f.init]
 
     def __init__(self: Any, *args: Any, **values: Any) -> None:
-        try:
-            validating(self, *args, **values)
-        except ValidationError as error:
-            raise SettingError(explain(cls.__name__, error, [f.name for f in dataclasses.fields(made)])) from error
-        for name, value in vars(self).items():
-            if isinstance(value, type) and dataclasses.is_dataclass(value):
-                raise SettingError(
-                    f"{cls.__name__}: {name}: got the class {value.__name__}, but expected settings: "
-                    f"write {value.__name__}()."
-                )
+        given = _named(made, fields, args, values)
+        for _ in range(len(given) + 2):  # each turn mends at least one value
+            try:
+                validating(self, **given)
+            except ValidationError as error:
+                mended = _mended(error, given)
+                if mended is None:
+                    raise SettingError(explain(cls.__name__, error, fields, _advice(made))) from error
+                given = mended
+            else:
+                return
 
     __init__.__wrapped__ = validating  # type: ignore[attr-defined]
     __init__.__doc__ = None
     made.__init__ = __init__  # type: ignore[method-assign]
+    _MADE.setdefault(_folded(cls.__name__), []).append(made)
     return made  # type: ignore[return-value]
 
 
-def explain(name: str, error: ValidationError, fields: list[str]) -> str:
-    """A pydantic error in one short sentence a field, with close names for a field that does not exist."""
-    parts = []
+_MADE: dict[str, list[type]] = {}
+"""Every settings class, by its name without case and underscores: what "adam" or "prune_channels" means."""
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", "").replace("-", "").lower()
+
+
+def is_settings_class(value: Any) -> bool:
+    """Whether a value is a settings class itself, not an object of one."""
+    return isinstance(value, type) and is_pydantic_dataclass(value)
+
+
+def made_of(value: Any) -> Any:
+    """The object that a settings class, or its name, stands for; anything else stays as it is.
+
+    Raises:
+        SettingError: a class needs settings that were not given, or a string is close to the name of a class.
+
+    >>> @settings
+    ... class Warm:
+    ...     temperature: float = 4.0
+    >>> made_of(Warm), made_of("warm"), made_of(3)
+    (Warm(temperature=4.0), Warm(temperature=4.0), 3)
+    """
+    if is_settings_class(value):
+        try:
+            return value()
+        except SettingError as error:
+            raise SettingError(f"{value.__name__} is a class, and needs settings: {error}") from error
+    if isinstance(value, str):
+        kinds = _MADE.get(_folded(value), [])
+        kinds = [kind for kind in kinds if kind.__module__.startswith("lessen.")] or kinds
+        if kinds:
+            return made_of(kinds[-1])
+    return value
+
+
+def _named(made: type, fields: Sequence[str], args: Sequence[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by the names of their fields: those given by position, and those under a name that others use."""
+    if len(args) > len(fields):
+        raise SettingError(
+            f"{made.__name__} has {len(fields)} settings ({', '.join(fields)}), but {len(args)} values were given."
+        )
+    also: Mapping[str, str] = getattr(made, "also", {})
+    given = dict(zip(fields, args, strict=False))
+    for name, value in values.items():
+        own = also.get(name, name) if name not in fields else name
+        if own in given:
+            raise SettingError(f"{made.__name__}: {own} was given twice{f', once as {name}' if own != name else ''}.")
+        given[own] = value
+    return {name: _without_classes(value) for name, value in given.items()}
+
+
+def _without_classes(value: Any) -> Any:
+    """A value in which settings classes are objects: `SoftTargets` is `SoftTargets()`."""
+    if is_settings_class(value):
+        return made_of(value)
+    if type(value) in {list, tuple} and any(is_settings_class(item) for item in value):
+        return type(value)(made_of(item) if is_settings_class(item) else item for item in value)
+    return value
+
+
+def _mended(error: ValidationError, given: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The values with slips undone that can mean one thing only; None if there are none.
+
+    A single object where several are expected is the only one; a string where an object is expected names its class.
+    """
+    mended = dict(given)
+    kinds: dict[str, set[str]] = {}
     for item in error.errors(include_url=False):
-        where = ".".join(str(step) for step in item["loc"])
+        if not item["loc"] or (name := str(item["loc"][0])) not in mended:
+            continue
+        kinds.setdefault(name, set()).add(item["type"])
+        place = item["loc"][1] if len(item["loc"]) > 1 else None
+        if item["type"] not in _NOT_OBJECTS:
+            continue
+        if type(mended[name]) in {list, tuple} and isinstance(place, int):
+            mended[name] = [made_of(one) if number == place else one for number, one in enumerate(mended[name])]
+        elif isinstance(mended[name], str):
+            mended[name] = made_of(mended[name])
+    for name, found in kinds.items():
+        if found == {"tuple_type"} and not isinstance(mended[name], Mapping | Sequence | Set | None):
+            mended[name] = (mended[name],)
+    return mended if any(mended[name] != given[name] for name in kinds if name in given) else None
+
+
+_NOT_OBJECTS = {"is_instance_of", "dataclass_type", "dataclass_exact_type"}
+
+
+def _advice(made: type) -> Mapping[str, str]:
+    """What to say of names that belong elsewhere."""
+    return getattr(made, "elsewhere", {})
+
+
+def explain(
+    name: str, error: ValidationError, fields: Sequence[str], elsewhere: Mapping[str, str] | None = None
+) -> str:
+    """A pydantic error in one short sentence a field, in the words of people.
+
+    Args:
+        name: The settings class.
+        error: What pydantic says.
+        fields: Those that there are; close ones are named for a field that does not exist.
+        elsewhere: What to say of names that belong to other settings.
+    """
+    parts: dict[str, list[str]] = {}
+    unions: dict[str, tuple[Any, list[str]]] = {}
+    for item in error.errors(include_url=False):
+        where = _place(item["loc"])
         if item["type"] == "unexpected_keyword_argument":
-            parts.append(f"{name} has no setting {where!r}: {did_you_mean(where, fields)}")
+            said = (elsewhere or {}).get(where)
+            parts[where] = [f"{name} has no setting {where!r}: {said or did_you_mean(where, fields)}"]
         elif item["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
-            parts.append(f"{name}: {where} is missing.")
+            parts[where] = [f"{name}: {where} is missing."]
         else:
-            message = item["msg"].removeprefix("Value error, ").rstrip(".")
-            came = f"{where}: got {item['input']!r}, but " if where else ""
-            parts.append(f"{name}: {came}{message[0].lower()}{message[1:]}.")
-    return " ".join(parts)
+            unions.setdefault(where, (item["input"], []))[1].append(_expected(item))
+            parts.setdefault(where, [])
+    for where, (came, wanted) in unions.items():
+        got = f"{where}: got {_shown(came)}, but " if where else ""
+        choice = _choice(list(dict.fromkeys(wanted)))
+        parts[where].append(f"{name}: {got}{choice}.{_remedy(came, choice)}")
+    return " ".join(text for texts in parts.values() for text in texts)
+
+
+def _place(where: Sequence[Any]) -> str:
+    """The path of a value; what pydantic adds to tell the members of a union apart is left out."""
+    text = ""
+    for number, step in enumerate(where):
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif number == 0 or (step.isidentifier() and not step[:1].isupper() and step not in _MEMBERS):
+            text += f".{step}" if text else str(step)
+    return text
+
+
+_MEMBERS = {"int", "float", "str", "bool", "tuple", "list", "dict", "none", "callable"}
+
+
+def _expected(item: Any) -> str:
+    kind, context = item["type"], item.get("ctx", {})
+    if kind == "is_instance_of":
+        return f"{_article(context['class'])} {context['class']} was expected"
+    if kind in {"dataclass_type", "dataclass_exact_type"}:
+        return f"{_article(context['class_name'])} {context['class_name']} was expected"
+    if kind in {"tuple_type", "list_type"}:
+        return "a list was expected"
+    if kind in {"dict_type", "mapping_type"}:
+        return "a mapping was expected"
+    if kind in {"int_type", "int_parsing", "int_from_float"}:
+        return "a whole number was expected"
+    if kind in {"float_type", "float_parsing"}:
+        return "a number was expected"
+    if kind in {"bool_type", "bool_parsing"}:
+        return "true or false was expected"
+    if kind == "string_type":
+        return "a text was expected"
+    if kind == "none_required":
+        return "None was expected"
+    if kind == "literal_error":
+        return f"{context['expected']} was expected"
+    message = str(item["msg"]).removeprefix("Value error, ").rstrip(".")
+    message = message.replace("Input should be", "it should be")
+    return f"{message[0].lower()}{message[1:]}"
+
+
+def _choice(wanted: list[str]) -> str:
+    """Alternatives as one clause.
+
+    >>> _choice(["a list was expected", "None was expected", "it should be less than 1"])
+    'it should be less than 1, or a list or None was expected'
+    """
+    things = [text.removesuffix(_WANTED) for text in wanted if text.endswith(_WANTED)]
+    others = [text for text in wanted if not text.endswith(_WANTED)]
+    last = f"{', '.join(things[:-1])} or {things[-1]}" if len(things) > 1 else "".join(things)
+    return ", or ".join([*others, *([last + _WANTED] if things else [])])
+
+
+_WANTED = " was expected"
+
+
+def _article(name: str) -> str:
+    return "an" if name[:1] in "AEIOU" else "a"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _remedy(came: Any, said: str) -> str:
+    """What to write instead, where that can be told."""
+    if isinstance(came, int | float) and not isinstance(came, bool) and 1 < came <= 100 and _OF_SHARES.search(said):
+        return f" It is a share, not a percentage: write {came / 100:g}."
+    if isinstance(came, str) and _OBJECTS.search(said):
+        kinds = {
+            kind.__name__: kind for made in _MADE.values() for kind in made if kind.__module__.startswith("lessen.")
+        }
+        close = difflib.get_close_matches(came.lower(), {name.lower() for name in kinds}, n=1)
+        right = next((name for name in kinds if close and name.lower() == close[0]), None)
+        return f" Did you mean {right}()?" if right is not None else ""
+    return ""
+
+
+_OBJECTS = re.compile(r"\ban? [A-Z]")
+_OF_SHARES = re.compile(r"less than (or equal to )?1\b(?!\d)")
 
 
 def encode(value: Any) -> Any:

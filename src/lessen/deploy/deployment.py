@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from lessen.core.calling import public
 from lessen.core.data import Data, Inputs
 from lessen.core.errors import ExportError
 from lessen.core.record import Record
@@ -56,6 +57,7 @@ class Deployed:
     records: list[Record]
 
 
+@public
 def deploy(
     model: nn.Module,
     data: Data,
@@ -83,6 +85,7 @@ def deploy(
     return deploy_steps(networks, data, folder, settings=settings, seed=seed)
 
 
+@public
 def deploy_steps(
     networks: Sequence[StepNetwork], data: Data, folder: Path | str, *, settings: Deploy | None = None, seed: int = 0
 ) -> Deployed:

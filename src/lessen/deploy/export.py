@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lessen.core.calling import public
 from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import ExportError, need
 from lessen.core.files import write_bytes, write_whole
@@ -41,6 +42,7 @@ _SHARED = 2**16
 """Constants of up to so many numbers are written once where they are equal; larger ones hardly ever are."""
 
 
+@public
 def export_onnx(
     model: nn.Module,
     inputs: Inputs,
@@ -151,6 +153,7 @@ def _name_outputs(model: Any, names: list[str]) -> None:
         value.name = unique
 
 
+@public
 def export_pt2(
     model: nn.Module, inputs: Inputs, path: Path | str, *, program: torch.export.ExportedProgram | None = None
 ) -> Path:
@@ -174,6 +177,7 @@ def export_pt2(
     return path
 
 
+@public
 def export_openvino(onnx_file: Path | str, path: Path | str) -> Path:
     """Turn an ONNX file, fp32 or with quantize pairs, into an OpenVINO model: `path` (`.xml`) and a `.bin` next to it.
 

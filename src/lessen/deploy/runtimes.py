@@ -57,6 +57,7 @@ class OnnxRuntime:
         session = open_session(file, threads=threads)
         names = [value.name for value in session.get_inputs()]
         given = [value.name for value in session.get_outputs()]
+        taken = {value.name: (value.shape, value.type) for value in session.get_inputs()}
 
         def program(inputs: Inputs) -> Returned:
             try:
@@ -64,7 +65,7 @@ class OnnxRuntime:
             except LessenError:
                 raise
             except Exception as error:  # its classes derive from Exception alone
-                raise ExportError(f"{file} does not run on inputs like these: {error}") from error
+                raise ExportError(_unfit(file, inputs, taken)) from error
 
         return program
 
@@ -86,6 +87,7 @@ class OpenVino:
         compiled = compile_openvino(file, threads=threads)
         names = [value.get_any_name() for value in compiled.inputs]
         given = [_name_of(value, str(number)) for number, value in enumerate(compiled.outputs)]
+        taken = {value.get_any_name(): (value.partial_shape, value.element_type) for value in compiled.inputs}
         request = compiled.create_infer_request()
 
         def program(inputs: Inputs) -> Returned:
@@ -93,7 +95,7 @@ class OpenVino:
                 found = request.infer(named(inputs, names))
                 return _answer({name: found[number].copy() for number, name in enumerate(given)}, file)
             except (RuntimeError, IndexError, KeyError) as error:
-                raise ExportError(f"{file} does not run on inputs like these: {error}") from error
+                raise ExportError(_unfit(file, inputs, taken)) from error
 
         return program
 
@@ -155,6 +157,18 @@ def _name_of(port: Any, otherwise: str) -> str:
     """The name of an output of an OpenVINO model."""
     names = port.get_names()
     return port.get_any_name() if names else otherwise
+
+
+def _unfit(file: Path, inputs: Inputs, taken: Mapping[str, tuple[Any, Any]]) -> str:
+    """What was given to a file and what it takes."""
+    values = {"inputs": inputs} if isinstance(inputs, Tensor) else inputs
+    pairs = values.items() if isinstance(values, Mapping) else enumerate(values)
+    given = ", ".join(f"{tuple(value.shape)} {value.dtype}" for _, value in pairs if isinstance(value, Tensor))
+    wanted = ", ".join(
+        f"{name} ({', '.join(map(str, shape))}) {str(kind).removeprefix('tensor(').removesuffix(')')}"
+        for name, (shape, kind) in taken.items()
+    )
+    return f"{file} does not run on inputs of shape {given}. It takes: {wanted}. Give data of that shape."
 
 
 def trust_pt2(file: Path | str) -> None:

@@ -56,15 +56,28 @@ def meet(device: torch.device | str | None) -> Home | Alone:
 
 
 def as_device(device: torch.device | str | None) -> torch.device | None:
-    """A device by its name; None stays None: what accelerate finds.
+    """A device by its name; "gpu" is the accelerator of this machine, None stays None: what accelerate finds.
 
     Raises:
-        SettingError: there is no such kind of device.
+        SettingError: there is no such kind of device, or this machine has none.
     """
+    if device is None:
+        return None
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if isinstance(device, str) and device.lower() in {"gpu", "accelerator"}:
+        if found is None:
+            raise SettingError(f'device={device!r}: torch finds no GPU on this machine. Give "cpu", or leave it out.')
+        return torch.device(found.type)
     try:
-        return None if device is None else torch.device(device)
+        wanted = torch.device(device.lower() if isinstance(device, str) else device)
     except (RuntimeError, TypeError) as error:
         raise SettingError(f'There is no device {device!r}. Give "cpu", "cuda" or "mps", or leave it out.') from error
+    if wanted.type != "cpu" and (found is None or found.type != wanted.type):
+        has = "only the CPU" if found is None else f"the CPU and {found.type}"
+        raise SettingError(
+            f"The device {wanted} was asked for, but torch finds {has} here. Give another, or leave it out."
+        )
+    return wanted
 
 
 class Home:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lessen.core.calling import public
 from lessen.core.data import Data
 from lessen.core.errors import DivergedError, RunError, SettingError
 from lessen.core.files import write_json
@@ -34,6 +35,7 @@ from lessen.measure.task import task_or_none
 _FLUSH_EVERY = 50
 
 
+@public
 def run(
     stages: Sequence[Stage],
     data: Data,

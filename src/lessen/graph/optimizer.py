@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -15,6 +15,8 @@ from lessen.surgery.decay import OwnDecay
 Rate = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
+TORCH_NAMES = {"lr": "rate", "learning_rate": "rate", "weight_decay": "decay", "eps": "epsilon"}
+"""What torch calls these settings; optimizers take both names."""
 
 
 @runtime_checkable
@@ -37,6 +39,8 @@ class Optimizer(Protocol):
 class SGD:
     """Stochastic gradient descent with momentum; decay is added to the gradient."""
 
+    also: ClassVar[Mapping[str, str]] = TORCH_NAMES
+
     rate: Rate = 0.05
     momentum: Below1 = 0.9
     nesterov: bool = True
@@ -53,6 +57,8 @@ class SGD:
 class Adam:
     """Adam (arXiv:1412.6980); decay is added to the gradient."""
 
+    also: ClassVar[Mapping[str, str]] = TORCH_NAMES
+
     rate: Rate = 1e-3
     betas: tuple[Below1, Below1] = (0.9, 0.999)
     epsilon: Rate = 1e-8
@@ -67,6 +73,8 @@ class Adam:
 @settings
 class AdamW:
     """Adam with decay apart from the gradient (arXiv:1711.05101)."""
+
+    also: ClassVar[Mapping[str, str]] = TORCH_NAMES
 
     rate: Rate = 1e-3
     betas: tuple[Below1, Below1] = (0.9, 0.999)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import nn
@@ -71,6 +71,17 @@ class Fit:
     checkpoint_steps: Count | None = None
     sparsify: Sparsify | None = None
     sync_batchnorm: bool = False
+
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        name: f"it belongs to the optimizer: write Fit(optimizer=SGD({own}=...))."
+        for name, own in {
+            "rate": "rate", "lr": "rate", "learning_rate": "rate", "momentum": "momentum", "weight_decay": "decay",
+            "decay": "decay",
+        }.items()
+    } | {
+        "epochs": "it belongs to the scheme: write offline(..., epochs=...).",
+        "batch_size": "did you mean 'batch'?",
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from lessen.core.calling import public
 from lessen.core.data import Data, Examples, Inputs
 from lessen.core.errors import DataError, NetworkError, SettingError
 from lessen.core.estimate import Estimate
@@ -27,6 +28,7 @@ from lessen.measure.timings import FEWEST_ROUNDS
 Say = Callable[..., Record]
 
 
+@public
 def measure(
     thing: nn.Module | str | Path,
     data: Data | None = None,

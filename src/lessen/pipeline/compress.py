@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -11,6 +12,8 @@ from typing import Any
 
 from torch import nn
 
+from lessen.core.calling import public
+from lessen.core.errors import SettingError
 from lessen.core.record import Record
 from lessen.core.task import Task
 from lessen.deploy import Deploy
@@ -53,11 +56,12 @@ class Compressed:
         return summary(self.records)
 
 
+@public
 def compress(
     teacher: nn.Module,
     data: Any,
+    steps: Sequence[Step] | Step,
     *,
-    steps: Sequence[Step],
     run: str | Path | None = None,
     student: nn.Module | None = None,
     train: Sequence[Scheme] = (),
@@ -85,7 +89,7 @@ def compress(
     Args:
         teacher: The trained network. It is the teacher of the schemes among the steps.
         data: A `Data`, the name of a data set, a folder of images, arrays or loaders (see `lessen.data.load`).
-        steps: Operations and schemes, in order.
+        steps: Operations and schemes, in order; a single one needs no list.
         run: The output folder; it must not exist yet. None: a new one below `runs/`.
         student: Another network to start from; None: a copy of the teacher.
         train: Schemes that train the run's copy of the teacher first, if it is not trained.
@@ -110,6 +114,8 @@ def compress(
         Stopped: SIGTERM came. After it, and after Ctrl-C, the run can be resumed.
     """
     together = meet(device)
+    if not isinstance(run, str | os.PathLike | None):
+        raise SettingError(f"run is a {type(run).__name__}; the path of a folder was expected, as run='runs/mine'.")
     folder = RunFolder(together.decide(lambda: str(run if run is not None else _new_folder(teacher))))
     together.decide(folder.check_free)
     job = Job.of(
@@ -148,6 +154,7 @@ def compress(
             return _compressed(job, folder, walk.to_the_end())
 
 
+@public
 def resume(run: str | Path, **arguments: Any) -> Compressed:
     """Continue a run that was interrupted, with the same result as if it had not been.
 

@@ -11,8 +11,9 @@ import os
 import re
 import shlex
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -27,6 +28,7 @@ from lessen.core.identity import differences, identify
 from lessen.core.sealed import read_sealed, write_sealed
 from lessen.zoo import is_own
 
+_ANOTHER = "Choose another folder with --run (run= in Python)."
 KIND: Final = "lessen run, version 2"
 T = TypeVar("T", bound=BaseModel)
 RESTORE = "Restore it from a copy of the run, or start the run again in another folder."
@@ -115,7 +117,12 @@ class RunFolder:
         Raises:
             RunError: there is something else at this path.
         """
-        if not (self.path.exists() or self.path.is_symlink()):
+        try:
+            there = self.path.exists() or self.path.is_symlink()
+        except (OSError, ValueError) as error:
+            raise RunError(f"{str(self.path)[:200]!r} cannot be a folder: {_why(error)}. {_ANOTHER}") from error
+        if not there:
+            self._check_writable()
             return
         if not self.path.is_dir():
             raise RunError(f"{self.path} already exists and is not a folder. Choose another folder for the run.")
@@ -134,6 +141,29 @@ class RunFolder:
                 f"{self.path} already exists and is not empty: it contains {strange}. Choose another folder for the "
                 "run."
             )
+
+    def _check_writable(self) -> None:
+        """Whether the folder can be made: it is made, with those above it, and removed again.
+
+        Raises:
+            RunError: it cannot.
+        """
+        missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        made: list[Path] = []
+        try:
+            for path in reversed(missing):
+                path.mkdir()
+                made.append(path)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except FileExistsError:
+            pass  # another process makes it just now; the lock tells whose it is
+        except OSError as error:
+            raise RunError(f"A run cannot be written to {self.path}: {_why(error)}. {_ANOTHER}") from error
+        finally:
+            for path in reversed(made):
+                with suppress(OSError):
+                    path.rmdir()
 
     def _strange(self) -> Iterator[Path]:
         """What is in the folder and was not left by a beginning that was cut short."""
@@ -169,6 +199,8 @@ class RunFolder:
         Raises:
             RunError: the folder is missing, is not a run, never began, holds links, or its state is damaged.
         """
+        if self.path.is_file():
+            raise RunError(f"{self.path} is a file. Give the folder of a run, as runs/mine.")
         if not self.path.is_dir():
             raise RunError(f"There is no folder {self.path}. Give the folder of a run, as runs/mine.")
         self._check_links()
@@ -348,6 +380,10 @@ def _checked(kind: type[T], found: Any, path: Path) -> T:
         raise RunError(
             f"{path} is damaged: {where}: {first['msg'][:1].lower()}{first['msg'][1:]}. {RESTORE}"
         ) from error
+
+
+def _why(error: Exception) -> str:
+    return str((error.strerror if isinstance(error, OSError) else None) or error).lower()
 
 
 def _remove(paths: Iterator[Path]) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from lessen.core.data import Data, examples_digest
-from lessen.core.errors import RunError
+from lessen.core.errors import RunError, SettingError, did_you_mean
 from lessen.core.identity import differences, identify
 from lessen.core.machine import versions
-from lessen.core.settings import encode
+from lessen.core.settings import encode, made_of
 from lessen.data import load as load_data
 from lessen.deploy import Deploy
 from lessen.engine.home import as_device
@@ -27,6 +28,7 @@ from lessen.schemes import Scheme
 from lessen.surgery.digest import digest
 from lessen.tasks.judged import judged
 
+T = TypeVar("T")
 _NOT_PLAIN = {"teacher", "student", "data", "progress", "device", "task", "metric"}
 
 
@@ -70,14 +72,20 @@ class Job:
     metric: Any = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.data, nn.Module) and not isinstance(self.teacher, nn.Module):
+            raise SettingError("The network and the data are in the wrong order: write compress(network, data, ...).")
         self.teacher = own_copy(self.teacher, what="The teacher")
         self.student = None if self.student is None else own_copy(self.student, what="The student")
         as_device(self.device)
         self.data = load_data(self.data)
         if self.output is not None:
             self.data = replace(self.data, output=self.output)
+        self.steps = check_steps(self.steps)
+        self.train = check_steps(self.train, name="training", kinds=Scheme)
+        for name, kind in (("targets", Targets), ("deploy", Deploy), ("measuring", Measuring)):
+            setattr(self, name, _settled(getattr(self, name), kind, name))
+        self.seed = _whole(self.seed)
         self.reason = self._settle_task()
-        self.steps, self.train = check_steps(self.steps), tuple(self.train)
 
     def _settle_task(self) -> str:
         """Settle the task, and return what it is and why, for people."""
@@ -89,7 +97,18 @@ class Job:
 
     @classmethod
     def of(cls, **arguments: Any) -> Job:
-        """A job from the arguments of `compress`; None means the default."""
+        """A job from the arguments of `compress`; None means the default.
+
+        Raises:
+            SettingError: an argument is unknown or missing.
+        """
+        known = [one.name for one in fields(cls)]
+        for name in arguments:
+            if name not in known:
+                raise SettingError(f"A run has no argument {name!r}: {did_you_mean(name, known)}")
+        missing = [name for name in ("teacher", "data", "steps") if arguments.get(name) is None]
+        if missing:
+            raise SettingError(f"A run needs {', '.join(f'{name}=' for name in missing)}, as lessen.compress does.")
         return cls(**{name: value for name, value in arguments.items() if value is not None})
 
     @property
@@ -168,6 +187,25 @@ class Job:
             given={name: digest(network) for name, network in self.networks().items()},
             frozen={name: frozen_names(network) for name, network in self.networks().items()},
         )
+
+
+def _settled(value: Any, kind: type[T], name: str) -> T:
+    """Settings of one kind; a mapping is that of their fields.
+
+    Raises:
+        SettingError: it is something else.
+    """
+    found = kind(**value) if isinstance(value, Mapping) else made_of(value)
+    if not isinstance(found, kind):
+        raise SettingError(f"{name} is a {type(found).__name__}; {kind.__name__}(...) was expected.")
+    return found
+
+
+def _whole(seed: Any) -> int:
+    try:
+        return operator.index(int(seed) if isinstance(seed, str) else seed)
+    except (TypeError, ValueError):
+        raise SettingError(f"seed is {seed!r}; a whole number was expected.") from None
 
 
 def identity_of_data(data: Data) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -31,7 +32,7 @@ def own_copy(network: nn.Module, *, what: str) -> nn.Module:
         NetworkError: it is no module, cannot be copied, or holds state that no file of tensors can keep.
     """
     if not isinstance(network, nn.Module):
-        raise NetworkError(f"{what} is a {type(network).__name__}; a torch.nn.Module was expected.")
+        raise NetworkError(f"{what} is {_described(network)}")
     own = copy_network(network)
     check_keepable(own, what=what)
     if is_frozen(own):
@@ -42,6 +43,17 @@ def own_copy(network: nn.Module, *, what: str) -> nn.Module:
             what,
         )
     return own
+
+
+def _described(thing: Any) -> str:
+    """What a thing is that is no network, and what to give instead."""
+    if isinstance(thing, type) and issubclass(thing, nn.Module):
+        return f"the class {thing.__name__}; give a trained network, an object: {thing.__name__}(...)."
+    if isinstance(thing, Mapping) and thing and all(isinstance(value, Tensor) for value in thing.values()):
+        return "a dict of weights; build the network, call network.load_state_dict(weights), and give the network."
+    if isinstance(thing, str):
+        return f"the text {thing!r:.100}; give a torch.nn.Module, as lessen.zoo.build({thing!r:.100}) returns it."
+    return f"a {type(thing).__name__}; a torch.nn.Module was expected."
 
 
 def check_keepable(network: nn.Module, *, what: str) -> None:

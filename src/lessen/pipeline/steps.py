@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from lessen.core.contracts import Clock, Context, Operation, Plan
 from lessen.core.data import Data
 from lessen.core.errors import SettingError
 from lessen.core.seeds import derive
-from lessen.core.settings import encode
+from lessen.core.settings import encode, made_of
 from lessen.knowledge import CrossEntropy, Regression, TaskLoss
 from lessen.operations.prune_weights import PrunedWeights, masks_of
 from lessen.operations.stored import said_anew
@@ -49,21 +49,37 @@ def title(step: Step) -> str:
     return type(step).__name__
 
 
-def check_steps(steps: Sequence[Any]) -> tuple[Step, ...]:
-    """The steps, each an operation or a scheme.
+def check_steps(steps: Any, *, name: str = "step", kinds: Any = Operation | Scheme) -> tuple[Any, ...]:
+    """The steps, each an operation or a scheme. A single one is a list of one, and a class is its object.
+
+    Args:
+        steps: What was given.
+        name: What to call one of them.
+        kinds: What they may be.
 
     Raises:
         SettingError: a step is neither; the text says what it is.
     """
-    for number, step in enumerate(steps, start=1):
+    if isinstance(steps, str | type | Operation | Scheme) or not isinstance(steps, Iterable):
+        steps = (steps,)
+    found = []
+    for number, given in enumerate(steps, start=1):
+        step = made_of(given)
         if isinstance(step, type):
-            raise SettingError(f"Step {number} is the class {step.__name__}; give an object, as {step.__name__}().")
-        if not isinstance(step, Operation | Scheme):
             raise SettingError(
-                f"Step {number} is a {type(step).__name__}. A step is an operation (with plan) or a scheme (with "
-                "stages); `lessen methods` lists them."
+                f"{name.capitalize()} {number} is the class {step.__name__}; give an object, as {step.__name__}()."
             )
-    return tuple(steps)
+        if not isinstance(step, kinds):
+            what = f"the text {step!r}" if isinstance(step, str) else f"a {type(step).__name__}"
+            right = (
+                "a scheme (with stages)" if kinds is Scheme else "an operation (with plan) or a scheme (with stages)"
+            )
+            raise SettingError(
+                f"{name.capitalize()} {number} is {what}. It must be {right}, as PruneChannels(keep=0.5) or "
+                "offline(SoftTargets()); `lessen methods` lists them."
+            )
+        found.append(step)
+    return tuple(found)
 
 
 BATCH, FEW = 64, 32

@@ -57,9 +57,14 @@ class Reader(Document):
             pairs = self.pairs(node)
         else:
             raise self.problem(node, f"{cls.__name__} needs its settings as `name: value`, but got {self.show(node)}.")
+        also, elsewhere = getattr(cls, "also", {}), getattr(cls, "elsewhere", {})
         for name, (key, _) in pairs.items():
-            if name not in fields:
-                raise self.problem(key, f"{cls.__name__} has no setting {name!r}: {did_you_mean(name, fields)}")
+            if name not in fields and also.get(name) not in fields:
+                said = elsewhere.get(name) or did_you_mean(name, fields)
+                raise self.problem(key, f"{cls.__name__} has no setting {name!r}: {said}")
+            if name not in fields and also[name] in pairs:
+                raise self.problem(key, f"{cls.__name__}: {also[name]} was given twice, once as {name}.")
+        pairs = {name if name in fields else also[name]: pair for name, pair in pairs.items()}
         for name in _required(cls):
             if name not in pairs:
                 raise self.problem(at, f"{cls.__name__}: {name} is missing.")

@@ -133,6 +133,10 @@ def read_recipe(path: str | Path) -> Recipe:
         RecipeError: there is no such file, or a key, a class or a value in it is wrong; the text names the line.
     """
     path = Path(path)
+    if path.suffix in {".py", ".ipynb"}:
+        raise RecipeError(
+            f"{path} is a Python program; run it with: python {path}. A recipe is a YAML file, as recipes/digits.yaml."
+        )
     text = read_text(path, error=RecipeError, expected="a recipe, a YAML file", most=LONGEST_FILE)
     recipe: Recipe = Reader(text, path, catalogue()).read(Recipe)
     return recipe

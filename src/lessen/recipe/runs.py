@@ -13,6 +13,7 @@ from torch import nn
 
 from lessen import pipeline
 from lessen.core.bounds import ROOM, bounded
+from lessen.core.calling import public
 from lessen.core.errors import RecipeError, RunError, WeightsError, did_you_mean
 from lessen.pipeline import Compressed, Packed, RunFolder
 from lessen.recipe.recipe import Build, Recipe, read_recipe
@@ -35,6 +36,7 @@ def read_run(run: str | Path) -> Recipe:
     return read_recipe(folder.recipe)
 
 
+@public
 def load(run: str | Path, network: nn.Module | None = None, *, allow_import: bool = False) -> nn.Module:
     """The compressed network of a run, in eval mode, rebuilt from its plan and its weights.
 
@@ -60,6 +62,7 @@ def load(run: str | Path, network: nn.Module | None = None, *, allow_import: boo
     return pipeline.load(run, _fresh(run, allow_import) if network is None else network)
 
 
+@public
 def pack(
     run: str | Path,
     network: nn.Module | None = None,
@@ -82,6 +85,7 @@ def pack(
     return pipeline.pack_run(run, _fresh(run, allow_import) if network is None else network, out)
 
 
+@public
 def resume(
     run: str | Path,
     *,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -56,7 +57,8 @@ def build(name: str, /, *, weights: str | Path | None = None, seed: int = 0, **a
     """
     kind, colon, rest = name.partition(":")
     if not colon or not rest:
-        raise NetworkError(f"{name!r} does not tell where the network comes from. Give {_FORMS}.")
+        hint = f" Name the function in it, as {name}:make." if name.endswith(".py") else ""
+        raise NetworkError(f"{name!r} does not tell where the network comes from.{hint} Give {_FORMS}.")
     if weights is not None:
         check_regular(_expanded(weights), error=WeightsError, expected="a .safetensors file or of a checkpoint")
     with seeded(seed, "network", name):
@@ -212,8 +214,32 @@ def _own(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         return _imported(name, arguments)
 
 
+def _module(place: str) -> str:
+    """The name of a module; `./folder/mynet.py` is `folder.mynet`.
+
+    Raises:
+        NetworkError: it is a file that is not below the current folder.
+    """
+    if not place.endswith(".py") and "/" not in place and os.sep not in place:
+        return place
+    path = _expanded(place if place.endswith(".py") else f"{place}.py")
+    here = Path.cwd()
+    full = Path(os.path.normpath(here / path))
+    if not full.is_file():
+        raise NetworkError(f"There is no file {path} to take a network from. Give {_FORMS}.")
+    if not full.is_relative_to(here):
+        raise NetworkError(
+            f"{path} is not below the current folder, {here}. Go to {full.parent}, and name {full.stem}."
+        )
+    parts = full.relative_to(here).with_suffix("").parts
+    if not all(part.isidentifier() for part in parts):
+        raise NetworkError(f"{path} cannot be imported: {'.'.join(parts)} is no name of a module. Rename it.")
+    return ".".join(parts)
+
+
 def _imported(name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    place, _, rest = name.partition(":")
+    place, _, rest = name.rpartition(":")
+    place, rest = _module(place), rest.strip().removesuffix("()")
     try:
         found: Any = importlib.import_module(place)
     except ModuleNotFoundError as error:
