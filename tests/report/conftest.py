@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def write_run(
     regression: bool = False,
     hostile: str = "",
     stages: int = 2,
+    ruined: bool = False,
 ) -> Path:
     """A run folder.
 
@@ -64,12 +66,15 @@ def write_run(
         regression: Whether the task has numbers instead of classes.
         hostile: Text put into every name that a person can choose.
         stages: How many stages of training there are.
+        ruined: Whether half of what the network knew is lost.
     """
     folder.mkdir(parents=True)
     steps = [step for step in STEPS if training or step[0] != "2 Offline"]
     lines = [row for number, step in enumerate(steps) for row in network_records(number, step, hostile, regression)]
     if files:
         lines += file_records(slow_int8=slow_int8, refused=refused, regression=regression)
+    if ruined:
+        lines = [ruin(row) for row in lines]
     (folder / "records.jsonl").write_text("".join(json.dumps(row.to_json()) + "\n" for row in lines))
     (folder / "recipe.yaml").write_text(
         yaml.safe_dump(RECIPE | ({"note": hostile} if hostile else {}), sort_keys=False)
@@ -82,6 +87,15 @@ def write_run(
         rows = [row for stage, graph in enumerate(graphs) for row in log_rows(stage, graph)]
         (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+def ruin(row: Record) -> Record:
+    """A record of a network that lost half of what it knew."""
+    if row.step == 0 or row.figure not in {"accuracy", "accuracy_change"}:
+        return row
+    worse = 50.0 if row.figure == "accuracy" else 49.0
+    value, low, high = (None if end is None else end - worse for end in (row.value, row.low, row.high))
+    return replace(row, value=value, low=low, high=high)
 
 
 def network_records(number: int, step: tuple[Any, ...], hostile: str, regression: bool) -> Iterator[Record]:

@@ -122,3 +122,83 @@ def test_a_broken_page_is_found(browser: Any, make_run, fault: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(AssertionError):
         check(look(browser, path, 400, patience=2), 400, figures=4)
+
+
+COLUMNS = """() => [...document.querySelectorAll(".scroll")].map((place) => {
+  for (let up = place.parentElement; up; up = up.parentElement) if (up.tagName === "DETAILS") up.open = true;
+  const wide = place.scrollWidth > place.clientWidth + 1;
+  place.scrollLeft = place.scrollWidth;
+  const box = place.getBoundingClientRect();
+  const heads = [...place.querySelectorAll("th")];
+  const last = heads.at(-1).getBoundingClientRect(), first = heads[0].getBoundingClientRect();
+  const hint = getComputedStyle(place, "::before");
+  return {
+    columns: heads.map((head) => head.textContent), wide,
+    reached: last.right <= box.right + 1 && last.left >= box.left - 1,
+    label: first.left >= box.left - 1 && first.right <= box.right && first.width < 0.6 * box.width,
+    hint: hint.content.includes("scroll sideways") && hint.display !== "none",
+  };
+})"""
+"""Each table, scrolled to its end: whether the last column is in sight, the row labels are, and a hint says so."""
+
+FOUND = [
+    ["", "before", "after", "change"],
+    ["what", "step", "size", "time", "accuracy"],
+    ["edge", "objective", "taps", "weight", "schedule", "gate", "bridge"],
+    ["layer", "edit", "before", "after"],
+    ["file", "verified", "largest difference", "agreement with PyTorch", "integer kernels", "size", "time"],
+]  # fmt: skip
+"""The columns of the tables of a whole run; some have more."""
+
+VERDICT = """() => {
+  const line = document.querySelector("h1 + .mood");
+  const box = line.getBoundingClientRect(), style = getComputedStyle(line);
+  const [red, green] = style.color.match(/[0-9.]+/g).map(Number);
+  return { words: line.textContent, top: box.top, right: box.right, redder: red > green };
+}"""
+"""The first line below the name of the run: its words, where it is, and whether it is red rather than green."""
+
+
+def verdict_and_tables(browser: Any, path: Path, width: int) -> tuple[Any, Any]:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme="light")
+    page = context.new_page()
+    page.goto(path.as_uri())
+    page.evaluate(COLUMNS)  # opens what is folded
+    page.wait_for_timeout(100)
+    tables, verdict = page.evaluate(COLUMNS), page.evaluate(VERDICT)
+    context.close()
+    return verdict, tables
+
+
+def check_tables(tables: Any) -> None:
+    for wanted in FOUND:
+        assert any(table["columns"][: len(wanted)] == wanted for table in tables), wanted
+    for table in tables:
+        assert table["reached"], table
+        assert table["hint"] == table["wide"], table
+        assert table["label"] or not table["wide"], table
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("ruined", [False, True])
+def test_the_verdict_comes_first_and_every_column_is_reached(browser: Any, make_run, ruined: bool, width: int) -> None:
+    verdict, tables = verdict_and_tables(browser, write_report(make_run(ruined=ruined)), width)
+    words = (
+        "Do not use this: 49.65 points of accuracy were lost." if ruined else "Careful: 0.65 points of accuracy were"
+    )
+    assert verdict["words"].startswith(words)
+    assert verdict["top"] < 300
+    assert verdict["right"] <= width
+    assert verdict["redder"]
+    check_tables(tables)
+    if width == 400:
+        assert sum(table["wide"] for table in tables) >= 3
+
+
+def test_a_table_that_is_cut_off_is_found(browser: Any, make_run) -> None:
+    path = write_report(make_run(stages=1))
+    text = path.read_text(encoding="utf-8")
+    assert text.count(".scroll { overflow-x: auto;") == 1
+    path.write_text(text.replace(".scroll { overflow-x: auto;", ".scroll { overflow-x: clip;"), encoding="utf-8")
+    with pytest.raises(AssertionError):
+        check_tables(verdict_and_tables(browser, path, 400)[1])

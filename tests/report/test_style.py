@@ -28,9 +28,10 @@ def contrast(one: str, other: str) -> float:
 def check(style: str, scheme: str) -> None:
     colours = variables(style, scheme)
     for ground in ("paper", "card"):
-        for text in ("ink", "ink-soft", "accent", "good", "warn"):
+        for text in ("ink", "ink-soft", "accent", "good", "warn", "bad"):
             assert contrast(colours[text], colours[ground]) >= 4.5, (scheme, text, ground)
-    assert contrast(colours["warn"], colours["warn-paper"]) >= 4.5
+    for mood in ("good", "warn", "bad"):
+        assert contrast(colours[mood], colours[f"{mood}-paper"]) >= 4.5, (scheme, mood)
     for number in range(1, 9):
         assert contrast(colours[f"series-{number}"], colours["paper"]) >= 4.5, (scheme, number)
 

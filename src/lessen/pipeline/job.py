@@ -72,7 +72,8 @@ class Job:
     metric: Any = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.data, nn.Module) and not isinstance(self.teacher, nn.Module):
+        given: Any = self.data, self.teacher
+        if [isinstance(one, nn.Module) for one in given] == [True, False]:
             raise SettingError("The network and the data are in the wrong order: write compress(network, data, ...).")
         self.teacher = own_copy(self.teacher, what="The teacher")
         self.student = None if self.student is None else own_copy(self.student, what="The student")

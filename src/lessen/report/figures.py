@@ -18,6 +18,9 @@ from lessen.report.numbers import human, interval
 MOST_POINTS = 300
 """Longer training curves are drawn as means over equal stretches, at most so many."""
 
+SHARES = {"accuracy", "agreement", "mean_iou", "iou", "f1", "f1_micro", "average_precision"}
+"""Figures of the log that are shares in percent: the log does not say their unit."""
+
 Figure = dict[str, Any]
 
 
@@ -40,6 +43,9 @@ def trade_off(found: Sequence[Entry], cost: str, quality: str) -> Figure | None:
     scores = [end for entry in shown for end in _span(entry.get(quality))]
     x = _padded([math.log10(value) for value in costs], 0.1, 0.1)
     y = _padded(scores, 0.08, 0.2)
+    share = {row.unit for entry in shown if (row := entry.get(quality)) is not None} == {"%"}
+    scale_y = _of_shares(y) if share else {"range": y}
+    y = scale_y["range"]
     ticks = nice_ticks(10 ** x[0], 10 ** x[1], base=1024 if unit == "B" else 10)
     return {
         "data": [_points(name, group, cost, quality, number) for number, (name, group) in enumerate(groups.items())],
@@ -51,7 +57,8 @@ def trade_off(found: Sequence[Entry], cost: str, quality: str) -> Figure | None:
                 "ticktext": [human(tick, unit).replace(".00", "").replace(".0 ", " ") for tick in ticks],
                 "range": x,
             },
-            "yaxis": {"title": {"text": _title(quality, shown[0].get(quality))}, "range": y},
+            "yaxis": {"title": {"text": _title(quality, shown[0].get(quality))}, **scale_y},
+            "margin": {"l": 8, "r": 16, "t": 30, "b": 8},  # room for labels above points at 100 %
             "annotations": _labels(shown, cost, quality, x, y),
         },
         "summary": f"{len(shown)} points, from {human(min(costs), unit)} to {human(max(costs), unit)}.",
@@ -107,11 +114,13 @@ def validation_curves(log: Sequence[Mapping[str, Any]], stage: int) -> Figure | 
             "symbol": ["star" if row.get("best") else "circle" for row, _ in points],
         }
         traces.append(trace)
+    values = [value for trace in traces for value in trace["y"]]
+    scale = _of_shares(_padded(values, 0.1, 0.1)) if chosen in SHARES and max(values) <= 100 else {}
     return {
         "data": traces,
         "layout": {
-            "xaxis": {"title": {"text": "step (a star: the best so far)"}},
-            "yaxis": {"title": {"text": _title(chosen, None)}},
+            "xaxis": {"title": {"text": "step (a star: the best so far)"}, "rangemode": "tozero"},
+            "yaxis": {"title": {"text": _title(chosen, None)}, **scale},
         },
         "summary": f"{len(rows)} validations of {', '.join(nodes)}.",
     }
@@ -208,6 +217,18 @@ def _padded(values: Sequence[float], below: float, above: float) -> list[float]:
     low, high = min(values), max(values)
     spread = (high - low) or abs(high) * 0.1 or 1.0
     return [low - below * spread, high + above * spread]
+
+
+def _of_shares(span: Sequence[float]) -> Figure:
+    """The axis of a share in percent: it ends at 0 and at 100 at the latest, with ticks at round numbers.
+
+    >>> _of_shares([93.2, 104.0])
+    {'range': [93.2, 100.0], 'tickvals': [94, 96, 98, 100]}
+    """
+    low, high = max(0.0, span[0]), min(100.0, span[1])
+    step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if (high - low) / step <= 6 or step == 50)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return {"range": [low, high], "tickvals": [round(step * place, 6) for place in range(first, last + 1)]}
 
 
 def _line(name: str, x: Sequence[float], y: Sequence[float], number: int) -> Figure:

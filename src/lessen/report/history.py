@@ -40,6 +40,12 @@ def training(run: Run, plots: Plots) -> Html:
     return join(parts)
 
 
+def warned(run: Run) -> list[str]:
+    """What training warned of, once each."""
+    rows = (row for row in run.log if row.get("kind") == "warning")
+    return list(dict.fromkeys(str(row["says"]) for row in rows if row.get("says")))
+
+
 def transfer(run: Run) -> Html:
     """The transfer graph of every stage, drawn, with its edges as a table."""
     if not run.graphs:
@@ -114,7 +120,9 @@ def recipe(run: Run) -> Html:
     """The recipe, word for word."""
     if run.recipe is None:
         return nothing("This run has no recipe.")
-    return tag("pre", tag("code", run.recipe.rstrip()), tabindex="0")
+    lines = run.recipe.rstrip()
+    shown = tag("pre", tag("code", lines), tabindex="0")
+    return tag("details", tag("summary", f"recipe.yaml ({lines.count(chr(10)) + 1} lines)"), shown)
 
 
 def _stage(run: Run, stage: Any, *, whole: bool = False) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
+WIDE = "more columns: scroll sideways →"
+"""What is said above a table of which a part is out of sight."""
+
 _EMPTY = {"meta", "br", "col"}
 
 
@@ -59,6 +62,7 @@ def table(caption: str, head: list[str], rows: Iterable[list[Child]], *, numbers
             tag("tbody", (tag("tr", (cell("td", place, text) for place, text in enumerate(row))) for row in rows)),
         ),
         class_="scroll",
+        data_wide=WIDE,
         role="region",
         tabindex="0",
         aria_label=caption,

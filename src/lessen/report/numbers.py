@@ -47,6 +47,17 @@ def digits(value: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(size)))}f}"
 
 
+def times(before: float, after: float) -> str:
+    """How sizes changed; one spelling everywhere.
+
+    >>> times(390.0, 100.0), times(100.0, 150.0), times(100.0, 100.1)
+    ('3.90 times smaller', '1.50 times larger', 'as large')
+    """
+    if after > 1.005 * before:
+        return f"{digits(after / before)} times larger"
+    return f"{digits(before / after)} times smaller" if before > 1.005 * after else "as large"
+
+
 def interval(record: Record | None, unit: str | None = None) -> str:
     """The 95 % interval of a record without its unit, or nothing.
 

@@ -12,9 +12,13 @@ from lessen.core.files import write_text
 from lessen.report import history, loading, sections, tiles
 from lessen.report.entries import entries
 from lessen.report.html import Html, join, tag
+from lessen.report.mood import judge_mood
 from lessen.report.plots import Plots
 from lessen.report.run import Run, read_run
 from lessen.report.verdict import judge
+
+TABLES, FIGURES = "tables.js", ("plotly/plotly-basic.min.js", "page.js")
+"""The scripts of every page and of those with figures: plotly's basic bundle (MIT, see its folder) and what calls it."""
 
 
 def write_report(folder: str | Path) -> Path:
@@ -43,6 +47,7 @@ def render(run: Run) -> str:
     """The page of a run as HTML."""
     found = entries(run.records)
     verdict = judge(run.records)
+    mood = judge_mood(verdict, run.records)
     teacher = next((entry for entry in found if entry.step == 0 and entry.file is None), None)
     plots = Plots()
     body = tag(
@@ -51,17 +56,18 @@ def render(run: Run) -> str:
             "header",
             tag("p", "A run of lessen", class_="run"),
             tag("h1", run.name),
+            tag("p", mood.words, class_=f"mood {mood.kind}", role="status"),
             tag("p", verdict.sentence, class_="verdict"),
-            tiles.tiles(verdict, teacher),
-            tiles.warnings(verdict),
+            tiles.tiles(verdict, teacher, mood.kind),
+            tiles.warnings(verdict, history.warned(run)),
         ),
+        _section("load", "How to load the result", loading.loading(run, verdict, found)),
         _section("before", "Before and after", sections.before_and_after(verdict, found)),
         _section("steps", "Every step", sections.every_step(found, plots)),
         _section("training", "Training", history.training(run, plots)),
         _section("graph", "Who taught whom", history.transfer(run)),
         _section("layers", "What was done to each layer", history.layers(run)),
         _section("verified", "What was verified", sections.verified(found)),
-        _section("load", "How to load the result", loading.loading(run, verdict, found)),
         _section("measured", "How it was measured", history.measuring(run)),
         _section("recipe", "The recipe", history.recipe(run)),
     )
@@ -74,11 +80,10 @@ def _section(name: str, title: str, content: Html) -> Html:
 
 
 def _document(title: str, body: Html, plots: Plots) -> str:
-    from plotly.offline import get_plotlyjs
-
     here = files("lessen.report")
     style = (here / "style.css").read_text(encoding="utf-8")
-    scripts = [get_plotlyjs(), (here / "page.js").read_text(encoding="utf-8")] if plots.figures else []
+    names = (TABLES, *(FIGURES if plots.figures else ()))
+    scripts = [(here / name).read_text(encoding="utf-8") for name in names]
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -87,7 +92,7 @@ def _document(title: str, body: Html, plots: Plots) -> str:
         tag("title", f"{title} · lessen"),
         tag("style", Html(style)),
     )
-    drawn = join(plots.data(), (tag("script", Html(script)) for script in scripts)) if scripts else None
+    drawn = join(plots.data() if plots.figures else None, (tag("script", Html(script)) for script in scripts))
     return "<!DOCTYPE html>\n" + tag("html", head, tag("body", body, drawn), lang="en") + "\n"
 
 

@@ -9,7 +9,7 @@ from lessen.report.entries import Entry
 from lessen.report.figures import trade_off
 from lessen.report.html import Child, Html, join, table, tag
 from lessen.report.metrics import CLOSENESS, headline, of_task, word
-from lessen.report.numbers import NOTHING, digits
+from lessen.report.numbers import NOTHING, digits, times
 from lessen.report.parts import cell, how, nothing
 from lessen.report.plots import Plots
 from lessen.report.verdict import Verdict, reason
@@ -66,13 +66,13 @@ def every_step(found: Sequence[Entry], plots: Plots) -> Html:
     closeness = [other for other in CLOSENESS if other != quality and any(entry.get(other) for entry in found)]
     rows: list[list[Child]] = [
         [
-            str(entry.step),
             _title(entry),
+            str(entry.step),
             *(cell(entry.get(figure)) for figure in ("bytes", "latency", quality, *closeness)),
         ]
         for entry in found
     ]
-    head = ["step", "what", "size", "time", name, *map(word, closeness)]
+    head = ["what", "step", "size", "time", name, *map(word, closeness)]
     return join(
         tag(
             "div",
@@ -135,8 +135,14 @@ def _change(was: Record | None, now: Record | None) -> str:
         return f"{now.value - was.value:+.2f} points".replace("-", "−")
     if not was.value or not now.value:
         return ""
+    if now.unit == "B" or now.figure in OF_THE_NETWORK:
+        return "same" if (said := times(was.value, now.value)) == "as large" else said
+    if now.figure == "latency":
+        faster = was.value >= now.value
+        ratio = was.value / now.value if faster else now.value / was.value
+        return f"{digits(ratio)} times {'faster' if faster else 'slower'}"
     ratio = now.value / was.value
-    return "same" if abs(ratio - 1) < 5e-4 else f"×\u00a0{digits(ratio)}"
+    return "same" if abs(ratio - 1) < 5e-4 else f"{100 * (ratio - 1):+.3g} %".replace("-", "−")
 
 
 def _title(entry: Entry) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from lessen.core.record import Record
 from lessen.report.entries import Entry, entries
 from lessen.report.metrics import headline
+from lessen.report.mood import judge_mood
 from lessen.report.numbers import NOTHING, digits, human, interval
 from lessen.report.verdict import judge
 
@@ -51,6 +52,7 @@ def summary(records: Sequence[Record], *, width: int = 100) -> str:
     console.print(Text(LEGEND, style="dim"))
     console.print()
     verdict = judge(records)
+    console.print(Text(judge_mood(verdict, records).words))
     console.print(Text(verdict.sentence))
     for warning in verdict.warnings:
         console.print(Text(f"! {warning}"))

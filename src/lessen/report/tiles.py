@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lessen.core.record import Record
 from lessen.report.entries import Entry
 from lessen.report.html import Html, tag
 from lessen.report.metrics import headline, quality_change, word
-from lessen.report.numbers import NOTHING, digits, human, interval
+from lessen.report.numbers import NOTHING, digits, human, interval, times
 from lessen.report.parts import how
 from lessen.report.verdict import Verdict, speedup
 
 
-def tiles(verdict: Verdict, teacher: Entry | None) -> Html | None:
+def tiles(verdict: Verdict, teacher: Entry | None, kind: str = "") -> Html | None:
     """The three figures that matter, large: size, time, quality."""
     before, after = verdict.before, verdict.after
     if after is None:
         return None
     return tag(
-        "dl", _size_tile(before, after), _time_tile(before, after), _quality_tile(after, teacher), class_="tiles"
+        "dl",
+        _size_tile(before, after),
+        _time_tile(before, after),
+        _quality_tile(after, teacher),
+        class_=f"tiles {kind}".strip(),
     )
 
 
-def warnings(verdict: Verdict) -> Html | None:
-    """What a reader must know before using the result."""
-    if not verdict.warnings:
+def warnings(verdict: Verdict, more: Sequence[str] = ()) -> Html | None:
+    """What a reader must know before using the result.
+
+    Args:
+        verdict: What is compared.
+        more: What training warned of.
+    """
+    texts = [*more, *verdict.warnings]
+    if not texts:
         return None
-    items = tag("ul", (tag("li", text) for text in verdict.warnings))
+    items = tag("ul", (tag("li", text) for text in texts))
     return tag("aside", tag("h2", "Before you use it"), items, class_="warnings", aria_label="Warnings")
 
 
-def _tile(title: str, big: str, spread: str, small: str) -> Html:
+def _tile(title: str, big: str, spread: str, small: str, kind: str = "") -> Html:
     return tag(
         "div",
         tag("dt", title),
         tag("dd", big, tag("span", f"95 %: {spread}", class_="spread") if spread else None, class_="big"),
         tag("dd", small, class_="from"),
-        class_="tile",
+        class_=f"tile {kind}".strip(),
     )
 
 
@@ -43,7 +55,7 @@ def _size_tile(before: Entry | None, after: Entry) -> Html:
     was, now = None if before is None else before.value("bytes"), after.value("bytes")
     if not was or not now:
         return _tile("Size on disk", human(now, "B"), "", "no reference to compare with")
-    big = f"{digits(was / now)} × smaller" if was >= now else f"{digits(now / was)} × larger"
+    big = times(was, now)
     return _tile("Size on disk", big, "", f"{human(was, 'B')} → {human(now, 'B')}")
 
 
@@ -59,17 +71,17 @@ def _time_tile(before: Entry | None, after: Entry) -> Html:
     if ratio is None or not ratio.value:
         return _tile("Time", human(now, "ms"), "", small)
     if ratio.value >= 1:
-        return _tile("Time", f"{digits(ratio.value)} × faster", interval(ratio, "ratio"), small)
+        return _tile("Time", f"{digits(ratio.value)} times faster", interval(ratio, "ratio"), small)
     turned = Record(subject="", figure="", value=1 / ratio.value, unit="1",
                     low=1 / ratio.high if ratio.high else None, high=1 / ratio.low if ratio.low else None)  # fmt: skip
-    return _tile("Time", f"{digits(1 / ratio.value)} × slower", interval(turned, "ratio"), small)
+    return _tile("Time", f"{digits(1 / ratio.value)} times slower", interval(turned, "ratio"), small)
 
 
 def _quality_tile(after: Entry, teacher: Entry | None) -> Html:
     name = headline([entry for entry in (teacher, after) if entry is not None])
     now = None if name is None else after.get(name)
     if name is None or now is None:
-        return _tile("Quality", NOTHING, "", "not measured")
+        return _tile("Quality", NOTHING, "", "not measured", "quality")
     title = word(name)
     title = title[0].upper() + title[1:]
     change, was = quality_change(after, teacher), None if teacher is None else teacher.get(name)
@@ -78,5 +90,5 @@ def _quality_tile(after: Entry, teacher: Entry | None) -> Html:
     if now.settings.get("split"):
         small += f", {now.settings['split']} split"
     if change is not None and change.value is not None and change.unit == "points":
-        return _tile(title, f"{change.value:+.2f} points".replace("-", "−"), interval(change), small)
-    return _tile(title, shown, interval(now), small)
+        return _tile(title, f"{change.value:+.2f} points".replace("-", "−"), interval(change), small, "quality")
+    return _tile(title, shown, interval(now), small, "quality")

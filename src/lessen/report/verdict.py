@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lessen.core.record import Record
 from lessen.report.entries import Entry, entries, targets
 from lessen.report.metrics import CLOSENESS, quality_change, word
-from lessen.report.numbers import digits, human, interval
+from lessen.report.numbers import digits, human, interval, times
 
 ENOUGH_INTEGER = 95.0
 """Percent of the multiply-adds in integer kernels from which on a file counts as int8."""
@@ -86,9 +86,7 @@ def _smaller(before: Entry | None, after: Entry) -> str:
     was, now = None if before is None else before.value("bytes"), after.value("bytes")
     if not was or not now:
         return ""
-    if now > 1.005 * was:
-        return f"{digits(now / was)} times larger"
-    return f"{digits(was / now)} times smaller" if was > 1.005 * now else "as large"
+    return times(was, now)
 
 
 def _faster(before: Entry | None, after: Entry) -> str:
