@@ -40,12 +40,6 @@ def training(run: Run, plots: Plots) -> Html:
     return join(parts)
 
 
-def warned(run: Run) -> list[str]:
-    """What training warned of, once each."""
-    rows = (row for row in run.log if row.get("kind") == "warning")
-    return list(dict.fromkeys(str(row["says"]) for row in rows if row.get("says")))
-
-
 def transfer(run: Run) -> Html:
     """The transfer graph of every stage, drawn, with its edges as a table."""
     if not run.graphs:

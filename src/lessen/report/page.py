@@ -18,7 +18,7 @@ from lessen.report.run import Run, read_run
 from lessen.report.verdict import judge
 
 TABLES, FIGURES = "tables.js", ("plotly/plotly-basic.min.js", "page.js")
-"""The scripts of every page and of those with figures: plotly's basic bundle (MIT, see its folder) and what calls it."""
+"""The scripts of every page and of those with figures: plotly's basic bundle (MIT) and what calls it."""
 
 
 def write_report(folder: str | Path) -> Path:
@@ -59,7 +59,7 @@ def render(run: Run) -> str:
             tag("p", mood.words, class_=f"mood {mood.kind}", role="status"),
             tag("p", verdict.sentence, class_="verdict"),
             tiles.tiles(verdict, teacher, mood.kind),
-            tiles.warnings(verdict, history.warned(run)),
+            tiles.warnings(verdict),
         ),
         _section("load", "How to load the result", loading.loading(run, verdict, found)),
         _section("before", "Before and after", sections.before_and_after(verdict, found)),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from lessen.core.record import Record
 from lessen.report.entries import Entry
 from lessen.report.html import Html, tag
@@ -27,17 +25,11 @@ def tiles(verdict: Verdict, teacher: Entry | None, kind: str = "") -> Html | Non
     )
 
 
-def warnings(verdict: Verdict, more: Sequence[str] = ()) -> Html | None:
-    """What a reader must know before using the result.
-
-    Args:
-        verdict: What is compared.
-        more: What training warned of.
-    """
-    texts = [*more, *verdict.warnings]
-    if not texts:
+def warnings(verdict: Verdict) -> Html | None:
+    """What a reader must know before using the result."""
+    if not verdict.warnings:
         return None
-    items = tag("ul", (tag("li", text) for text in texts))
+    items = tag("ul", (tag("li", text) for text in verdict.warnings))
     return tag("aside", tag("h2", "Before you use it"), items, class_="warnings", aria_label="Warnings")
 
 
