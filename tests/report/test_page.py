@@ -55,7 +55,7 @@ def test_every_part_is_there_in_order(make_run) -> None:
     found = page(make_run())
     places = [found.text.index(title) for title in TITLES]
     assert places == sorted(places)
-    for text in ("13.9 × smaller", "4.42 × faster", "−0.65 points", "model.int8.onnx", "98.70 %", "SoftTargets",
+    for text in ("13.9 times smaller", "4.42 times faster", "−0.65 points", "model.int8.onnx", "98.70 %", "SoftTargets",
                  "layer3.1.conv2", "lessen.load(", "onnxruntime.InferenceSession(", "AMD EPYC 7B13", "torch 2.14.1",
                  "PruneChannels:", "agreement 99.85 %; allowed 98.00 %"):  # fmt: skip
         assert text in found.text, text
