@@ -49,9 +49,13 @@ def headline(found: Iterable[Entry]) -> str | None:
     return None
 
 
+_ERRORS = {"mean_squared_error", "nll", "calibration_error", "kl_to_teacher", "error_to_teacher", "rmse", "mae"}
+"""Figures that are better if they are smaller, in records that do not say it."""
+
+
 def higher_is_better(record: Record) -> bool:
-    """The direction of a figure of quality."""
-    return bool(record.detail.get("higher_is_better", True))
+    """The direction of a figure of quality, or of its change."""
+    return bool(record.detail.get("higher_is_better", record.figure.removesuffix("_change") not in _ERRORS))
 
 
 def of_task(found: Sequence[Entry]) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from lessen.core.record import Record
 from lessen.report.entries import Entry, entries, targets
+from lessen.report.metrics import CLOSENESS, headline, higher_is_better, quality_change, word
 from lessen.report.numbers import digits, human
 from lessen.report.verdict import Verdict
 
@@ -17,17 +18,6 @@ RUINED_PERCENT = 100.0
 """The same for figures that are not shares, in percent of the original value."""
 CLEAR_POINTS = 3.0
 """A change within chance is called good if its interval reaches no further down than this, in points."""
-
-_LOWER_IS_BETTER = {
-    "mean_squared_error",
-    "nll",
-    "calibration_error",
-    "kl_to_teacher",
-    "error_to_teacher",
-    "rmse",
-    "mae",
-}
-_USUAL = ("accuracy", "mean_squared_error", "agreement", "cosine_to_teacher")
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,7 @@ class Loss:
     @property
     def words(self) -> str:
         """What was lost, for people."""
-        name = self.figure.replace("_", " ")
+        name = word(self.figure)
         if self.share:
             return f"{abs(self.lost or 0):.2f} points of {name}"
         return f"{digits(abs(self.lost or 0))} % of the {name}"
@@ -94,7 +84,7 @@ def judge_mood(verdict: Verdict, records: Sequence[Record]) -> Mood:
         return Mood("bad", "Do not use this: no file passed verification.")
     if loss is None or loss.lost is None:
         return Mood("careful", "Careful: no quality was measured, so it is not known what was lost.")
-    if loss.figure in {"agreement", "cosine_to_teacher"}:
+    if loss.figure in CLOSENESS:
         return Mood("careful", "Careful: without labels, only closeness to the original network is known.")
     if missed:
         return Mood("careful", f"Careful: a target was missed, {_target(missed[0])}.")
@@ -104,7 +94,7 @@ def judge_mood(verdict: Verdict, records: Sequence[Record]) -> Mood:
 def _by_chance(loss: Loss) -> Mood:
     """A loss that is no ruin: what chance has to do with it."""
     value = loss.lost or 0.0
-    name = loss.figure.replace("_", " ")
+    name = word(loss.figure)
     if loss.low is None or loss.high is None:
         if value <= 0:
             return Mood("good", f"Good: the {name} is no worse.")
@@ -121,46 +111,32 @@ def _by_chance(loss: Loss) -> Mood:
 
 def lost(after: Entry, teacher: Entry | None) -> Loss | None:
     """How much worse the quality of an entry is than the teacher's; None where none was measured."""
-    name = _headline(after)
-    if name is None:
+    name = headline([after])
+    now = None if name is None else after.get(name)
+    if name is None or now is None or now.value is None:
         return None
-    now, paired = after.get(name), after.get(f"{name}_change")
-    was = None if teacher is None else teacher.get(name)
-    better = _higher_is_better(name, paired or now)
-    if name in {"agreement", "cosine_to_teacher"} and now is not None and now.value is not None:
+    if name in CLOSENESS:
         whole = 100.0 if now.unit == "%" else 1.0
         return Loss(name, 100 * (whole - now.value) / whole, share=now.unit == "%")
-    share = (paired or now or Record(subject="", figure="", value=None, unit="")).unit in {"%", "points"}
-    if paired is not None and paired.value is not None and share:
-        ends = [None if end is None else -end if better else end for end in (paired.low, paired.high)]
-        low, high = (ends[1], ends[0]) if better else (ends[0], ends[1])
-        return Loss(name, -paired.value if better else paired.value, low, high)
-    if now is None or was is None or now.value is None or was.value is None:
+    change, was = quality_change(after, teacher), None if teacher is None else teacher.value(name)
+    if change is None or change.value is None:
         return Loss(name, None)
-    worse = was.value - now.value if better else now.value - was.value
-    return Loss(name, worse, share=True) if share else Loss(name, 100 * worse / max(abs(was.value), 1e-12), share=False)
-
-
-def _headline(after: Entry) -> str | None:
-    """The figure that networks are judged by: the one the task says, or a usual one."""
-    for name, rows in after.figures.items():
-        if rows[0].detail.get("headline"):
-            return name
-    return next((name for name in _USUAL if after.value(name) is not None), None)
-
-
-def _higher_is_better(name: str, record: Record | None) -> bool:
-    """The direction of a figure: as its record says, or as is usual."""
-    said: Any = None if record is None else record.detail.get("higher_is_better")
-    return name not in _LOWER_IS_BETTER if said is None else bool(said)
+    sign = -1 if higher_is_better(now) else 1
+    if change.unit == "points":
+        ends = [sign * end for end in (change.low, change.high) if end is not None]
+        low, high = (min(ends), max(ends)) if len(ends) == 2 else (None, None)
+        return Loss(name, sign * change.value, low, high)
+    if was is None:
+        return Loss(name, None)
+    return Loss(name, 100 * sign * change.value / max(abs(was), 1e-12), share=False)
 
 
 def _gone(loss: Loss) -> str:
-    if loss.figure in {"agreement", "cosine_to_teacher"}:
+    if loss.figure in CLOSENESS:
         return f"it gives other answers than the original network ({loss.words} missing)"
     if loss.share:
         return f"{loss.words} {'was' if loss.words.startswith('1.00 ') else 'were'} lost"
-    return f"the {loss.figure.replace('_', ' ')} is {digits(loss.lost or 0)} % worse"
+    return f"the {word(loss.figure)} is {digits(loss.lost or 0)} % worse"
 
 
 def _target(record: Record) -> str:

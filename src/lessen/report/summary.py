@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lessen.core.record import Record
 from lessen.report.entries import Entry, entries
-from lessen.report.metrics import headline
+from lessen.report.metrics import headline, word
 from lessen.report.mood import judge_mood
 from lessen.report.numbers import NOTHING, digits, human, interval
 from lessen.report.verdict import judge
@@ -69,10 +69,10 @@ def told(records: Sequence[Record]) -> str:
     if not found:
         return ""
     words = []
-    for figure in ("bytes", "accuracy", "mean_squared_error"):
-        record = found[0].get(figure)
-        if record is not None and record.value is not None:
-            name = "" if figure == "bytes" else f"{figure.replace('_', ' ')} "
+    for figure in ("bytes", headline(found)):
+        record = None if figure is None else found[0].get(figure)
+        if figure is not None and record is not None and record.value is not None:
+            name = "" if figure == "bytes" else f"{word(figure)} "
             words.append(f"{name}{human(record.value, record.unit).strip()}")
     return ", ".join(words)
 
