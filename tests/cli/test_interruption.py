@@ -36,9 +36,9 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize(("number", "own"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
 def test_the_command_line(number: int, own: bool, here: Path, interrupted: Any, capfd: Any) -> None:
-    changes: dict[str, Any] = {"network": {"build": "mynet:small"}} if own else {}
+    changes: dict[str, Any] = {"network": {"build": "stopnet:small"}} if own else {}
     (here / "r.yaml").write_text(yaml.safe_dump({**RECIPE, **changes}))
-    (here / "mynet.py").write_text(MINE)
+    (here / "stopnet.py").write_text(MINE)
     interrupted(number)
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as left:

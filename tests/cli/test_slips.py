@@ -24,7 +24,7 @@ MINE = "from lessen.zoo import mlp\n\n\ndef make():\n    return mlp()\n"
 @pytest.fixture
 def mine(here: Path) -> Path:
     (here / "sub").mkdir()
-    for path in (here / "mynet.py", here / "sub" / "net.py"):
+    for path in (here / "slipnet.py", here / "sub" / "slip.py"):
         path.write_text(MINE)
     (here / "r.yaml").write_text(yaml.safe_dump(RECIPE))
     (here / "file").write_text("nothing")
@@ -37,7 +37,7 @@ def mine(here: Path) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    ["mynet.py:make", "./mynet.py:make", "./mynet:make", "mynet:make()", "sub/net.py:make", "sub.net:make"],
+    ["slipnet.py:make", "./slipnet.py:make", "./slipnet:make", "slipnet:make()", "sub/slip.py:make", "sub.slip:make"],
 )
 def test_a_network_in_a_file(name: str, mine: Path, lessen: Any) -> None:
     del mine
@@ -51,7 +51,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "a device of the kernel": (("run", "r.yaml", "--run", "/proc/lessen/x"), "cannot be written to /proc/lessen/x"),
     "a name too long": (("run", "r.yaml", "--run", "x" * 300), "cannot be a folder: file name too long"),
     "a run that is a file": (("run", "r.yaml", "--run", "file"), "file already exists and is not a folder"),
-    "a program": (("run", "mynet.py"), "mynet.py is a Python program; run it with: python mynet.py"),
+    "a program": (("run", "slipnet.py"), "slipnet.py is a Python program; run it with: python slipnet.py"),
     "no recipe": (("run", "nowhere.yaml"), "There is no file nowhere.yaml"),
     "a folder for a recipe": (("run", "sub"), "sub"),
     "tabs": (("run", "tabs.yaml"), "tabs.yaml, line 2"),
@@ -64,11 +64,11 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "resuming a file": (("resume", "r.yaml"), "r.yaml is a file. Give the folder of a run"),
     "a missing file": (("measure", "nowhere.onnx"), "There is no file nowhere.onnx"),
     "a missing folder of data": (("measure", "zoo:mlp", "--data", "nowhere"), "nowhere"),
-    "no function": (("explain", "./mynet.py", "--shape", "1,8,8"), "Name the function in it, as ./mynet.py:make"),
-    "another function": (("explain", "./mynet.py:mak", "--shape", "1,8,8"), "no 'mak': did you mean 'make'"),
+    "no function": (("explain", "./slipnet.py", "--shape", "1,8,8"), "Name the function in it, as ./slipnet.py:make"),
+    "another function": (("explain", "./slipnet.py:mak", "--shape", "1,8,8"), "no 'mak': did you mean 'make'"),
     "another file": (("explain", "./mine.py:make", "--shape", "1,8,8"), "There is no file mine.py"),
-    "a file above": (("explain", "../mynet.py:make", "--shape", "1,8,8"), "mynet.py"),
-    "a shape": (("explain", "mynet:make", "--shape", "1;8"), "'1;8' is no shape"),
+    "a file above": (("explain", "../slipnet.py:make", "--shape", "1,8,8"), "slipnet.py"),
+    "a shape": (("explain", "slipnet:make", "--shape", "1;8"), "'1;8' is no shape"),
 }
 
 
