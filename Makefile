@@ -42,7 +42,7 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml
-	$(PIP) install -q -c constraints.txt -e '.[openvino,zoo,data,search,track,dev]'
+	$(PIP) install -q -c constraints.txt -e '.[openvino,zoo,data,search,frames,track,dev]'
 	touch $@ $(VENV)/.installed
 
 # A browser for the test of the report and Fashion-MNIST for the tests on it, where Debian's packages can be had.

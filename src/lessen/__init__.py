@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lessen.measure import measure
     from lessen.pipeline import Compressed, compress
-    from lessen.recipe import load, pack, resume
+    from lessen.recipe import load, pack, resume, sweep
+    from lessen.report import compare
 
 __version__ = "0.1.0.dev0"
-__all__ = ["Compressed", "compress", "load", "measure", "pack", "resume"]
+__all__ = ["Compressed", "compare", "compress", "load", "measure", "pack", "resume", "sweep"]
 
 _HOME = {
     "Compressed": "lessen.pipeline",
+    "compare": "lessen.report",
     "compress": "lessen.pipeline",
     "load": "lessen.recipe",
     "measure": "lessen.measure",
     "pack": "lessen.recipe",
     "resume": "lessen.recipe",
+    "sweep": "lessen.recipe",
 }
 
 

@@ -127,7 +127,7 @@ def test_the_log_is_what_readers_expect(tmp_path: Path) -> None:
     labels = step["edges"]["labels->student"]["loss"]
     assert step["loss"]["student"] == pytest.approx(labels + 0.25 * edge["loss"], rel=1e-5)
     look = rows[3]
-    assert set(look) == {"kind", "stage", "name", "epoch", "step", "figures", "best"}
+    assert set(look) == {"kind", "stage", "name", "epoch", "step", "figures", "best", "improved"}
     assert set(look["figures"]["student"]) == {"accuracy", "nll", "calibration_error"}
     assert "teacher->student:layer2>layer2" not in rows[1]["edges"]  # its weight is still 0
     assert history.validations == [rows[0], rows[3], rows[6]]

@@ -5,12 +5,14 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
+from lessen.cli import main
 from lessen.core.record import Record
 from lessen.measure import wilson
 
@@ -277,3 +279,16 @@ RECIPE = {
     "targets": {"accuracy_drop": 1.0, "speedup": 3.0},
     "seed": 0,
 }  # fmt: skip
+
+
+@pytest.fixture
+def lessen_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
+    """Run `lessen` with these words: exit code, standard output and standard error."""
+
+    def call(*words: str) -> SimpleNamespace:
+        with pytest.raises(SystemExit) as left:
+            main(words)
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=int(left.value.code or 0), out=captured.out, err=captured.err)
+
+    return call

@@ -175,7 +175,7 @@ def test_what_is_not_a_run(tmp_path: Path, make_run) -> None:
     with pytest.raises(RunError, match="no folder"):
         write_report(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RunError, match=r"neither a recipe\.yaml nor a records\.jsonl"):
+    with pytest.raises(RunError, match=r"no recipe\.yaml, records\.jsonl or log\.jsonl"):
         write_report(tmp_path / "empty")
     assert list((tmp_path / "empty").iterdir()) == []
 

@@ -81,11 +81,58 @@ def run(
 
 
 @app.command()
+def sweep(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, as recipes/digits.yaml.")],
+    setting: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            help="A setting and its values, as temperature=1,2,4 or steps.1.fit.batch=32,64; for a sampler also a "
+            "range, as rate=1e-4..1e-1 log. May be given several times.",
+        ),
+    ],
+    run: Annotated[
+        Path | None, typer.Option("--run", help="Folder of the sweep; the same command continues what is there.")
+    ] = None,
+    *,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each combination.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    sampler: Annotated[str, typer.Option(help="One of optuna's samplers, as Grid, Random, TPE.")] = "Grid",
+    trials: Annotated[int | None, typer.Option(min=1, help="Combinations to try; by default all of a grid.")] = None,
+    goal: Annotated[
+        str | None, typer.Option(help="What a sampler improves; by default the first validation figure.")
+    ] = None,
+    allow_import: Imports = False,
+    quiet: Quiet = False,
+) -> None:
+    """Do what a recipe says with several settings and seeds, and compare the runs."""
+    from lessen.recipe import settings_of, sweep
+
+    made = sweep(
+        recipe,
+        settings_of(setting),
+        seeds=seeds,
+        workers=workers,
+        run=run,
+        sampler=sampler,
+        trials=trials,
+        goal=goal,
+        allow_import=allow_import,
+        progress=not quiet,
+    )
+    say(str(made))
+    say(f"\nRuns and table: {made.folder}")
+
+
+@app.command()
 def resume(run: RunArgument, *, allow_import: Imports = False, device: Device = None, quiet: Quiet = False) -> None:
     """Continue a run that was interrupted; it ends with the same numbers as one that was not."""
     from lessen.pipeline import RunFolder
-    from lessen.recipe import resume
+    from lessen.recipe import is_sweep, resume, resume_sweep
 
+    if is_sweep(run):
+        say(str(resume_sweep(run, allow_import=allow_import, progress=not quiet)))
+        return
     complete = RunFolder(run).open().finished
     made = resume(run, allow_import=allow_import, progress=not quiet, device=device)
     if complete:
@@ -141,12 +188,40 @@ def pack(
 
 @app.command()
 def report(run: RunArgument) -> None:
-    """Write the report of a run again, from the files in its folder."""
+    """Write the report of a run again, from the files in its folder; also of one that `engine.run` made."""
     from lessen.pipeline import RunFolder
     from lessen.report import write_report
 
-    RunFolder(run).open()
+    folder = RunFolder(run)
+    if folder.state.exists() or not folder.log.is_file():
+        folder.open()
     say(f"Report: {write_report(run)}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of runs, or a folder that holds runs, as that of `lessen sweep`.")
+    ],
+    figure: Annotated[
+        list[str] | None, typer.Option(help="A figure to show, as accuracy; may be given several times.")
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="The run that the others are compared with; by default the first.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write every run and figure to this file: .csv, .json or .svg.")
+    ] = None,
+) -> None:
+    """Compare runs: one table with the settings that differ, figures over seeds, and paired differences."""
+    from lessen.report import compare, write_comparison
+
+    made = compare(*runs, figures=figure, baseline=baseline)
+    if out is not None:
+        write_comparison(made, _new_file(out))
+    say(str(made))
+    if out is not None:
+        say(f"\nWritten: {out}")
 
 
 @app.command()

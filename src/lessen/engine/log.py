@@ -103,8 +103,10 @@ class Log:
         if bad is not None:
             raise diverged(self._flow, bad[0], f"the loss of {bad[1]}", bad[2], self.trail)
 
-    def validation(self, epoch: int, step: int, figures: dict[str, dict[str, float]], best: bool) -> dict[str, Any]:
-        """Write the line of a look at the validation split."""
+    def validation(
+        self, epoch: int, step: int, figures: dict[str, dict[str, float]], improved: list[str]
+    ) -> dict[str, Any]:
+        """Write the line of a look at the validation split; `improved` are the networks that were never better."""
         self.flush()
         row = {
             "kind": "validation",
@@ -113,7 +115,8 @@ class Log:
             "epoch": epoch,
             "step": step,
             "figures": figures,
-            "best": best,
+            "best": bool(improved),
+            "improved": improved,
         }
         self._write([row])
         return row

@@ -387,15 +387,16 @@ class Training:
                     "data has changed. Resume with the same ones, or choose another folder."
                 )
 
-    def _remember(self, figures: Figures) -> bool:
-        improved = False
+    def _remember(self, figures: Figures) -> list[str]:
+        """Keep the states of the networks that are better than ever; their names."""
+        improved = []
         for name, parts in self.networks().items():
             sparsifier = self.sparsifiers.get(name)
             if sparsifier is not None and not sparsifier.settled(self.step / self.steps):
                 continue
             if name in figures and better(figures[name], self.best.get(name), self.data.task):
                 self.best[name] = figures[name]
-                improved = True
+                improved.append(name)
                 if self.stage.fit.keep_best:
                     self.best_files.pop(name, None)
                     self.best_states[name] = {

@@ -340,17 +340,32 @@ class RunFolder:
         Raises:
             RunError: another process works on this run, or the disk is full or read-only.
         """
-        with writing(self.path):
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.checkpoints / ".lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(f"Another process is working on {self.path}. Wait for it, or stop it first.") from error
+        with lock(self.checkpoints, self.path):
             yield
-        finally:
-            os.close(descriptor)
+
+
+@contextmanager
+def lock(folder: Path, work: Path) -> Iterator[None]:
+    """Hold a folder, which is made if it is not there, for this process; the lock ends with the process.
+
+    Args:
+        folder: Where the lock is.
+        work: What is worked on, for the error.
+
+    Raises:
+        RunError: another process holds it, or the disk is full or read-only.
+    """
+    with writing(work):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"Another process is working on {work}. Wait for it, or stop it first.") from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def as_recipe(asked: Mapping[str, Any]) -> str:

@@ -5,14 +5,17 @@ from lessen.recipe.pages import pages, read_evidence, write_pages
 from lessen.recipe.reader import plain_value
 from lessen.recipe.recipe import Build, Recipe, as_data, read_recipe, schema, shipped, write_recipe
 from lessen.recipe.runs import check_imports, load, pack, read_run, resume
+from lessen.recipe.sweeping import Sweep, is_sweep, resume_sweep, settings_of, sweep
 
 __all__ = [
     "Build",
     "Recipe",
+    "Sweep",
     "about",
     "as_data",
     "catalogue",
     "check_imports",
+    "is_sweep",
     "load",
     "methods",
     "pack",
@@ -22,8 +25,11 @@ __all__ = [
     "read_recipe",
     "read_run",
     "resume",
+    "resume_sweep",
     "schema",
+    "settings_of",
     "shipped",
+    "sweep",
     "write_pages",
     "write_recipe",
 ]

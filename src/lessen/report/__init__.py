@@ -1,6 +1,7 @@
-"""What a run did and what came of it, from the files in its folder: one page, and a table for the terminal."""
+"""What a run did and what came of it, from the files in its folder: one page, and tables of one run or of several."""
 
+from lessen.report.comparison import Comparison, compare, write_comparison
 from lessen.report.page import write_report
 from lessen.report.summary import summary, told
 
-__all__ = ["summary", "told", "write_report"]
+__all__ = ["Comparison", "compare", "summary", "told", "write_comparison", "write_report"]

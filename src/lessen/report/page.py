@@ -13,6 +13,7 @@ from lessen.report import history, loading, sections, tiles
 from lessen.report.entries import entries
 from lessen.report.html import Html, join, tag
 from lessen.report.mood import judge_mood
+from lessen.report.outcome import trained
 from lessen.report.plots import Plots
 from lessen.report.run import Run, read_run
 from lessen.report.verdict import judge
@@ -45,6 +46,8 @@ def write_report(folder: str | Path) -> Path:
 
 def render(run: Run) -> str:
     """The page of a run as HTML."""
+    if not run.records and run.recipe is None:
+        return _training_alone(run)
     found = entries(run.records)
     verdict = judge(run.records)
     mood = judge_mood(verdict, run.records)
@@ -70,6 +73,25 @@ def render(run: Run) -> str:
         _section("verified", "What was verified", sections.verified(found)),
         _section("measured", "How it was measured", history.measuring(run)),
         _section("recipe", "The recipe", history.recipe(run)),
+    )
+    footer = tag("footer", "Written by lessen from the files in the run's folder. Nothing is loaded from elsewhere.")
+    return _document(run.name, join(body, footer), plots)
+
+
+def _training_alone(run: Run) -> str:
+    """The page of stages that were run by themselves: nothing was made smaller, and nothing measured at the end."""
+    plots = Plots()
+    body = tag(
+        "main",
+        tag(
+            "header",
+            tag("p", "A training of lessen", class_="run"),
+            tag("h1", run.name),
+            tag("p", trained(run.log), class_="verdict"),
+            (tag("p", str(row.get("says", "")), class_="no") for row in run.log if row.get("kind") == "warning"),
+        ),
+        _section("training", "Training", history.training(run, plots)),
+        _section("graph", "Who taught whom", history.transfer(run)),
     )
     footer = tag("footer", "Written by lessen from the files in the run's folder. Nothing is loaded from elsewhere.")
     return _document(run.name, join(body, footer), plots)

@@ -55,10 +55,10 @@ def read_run(folder: str | Path) -> Run:
     recipe = folder / "recipe.yaml"
     if recipe.exists():
         check_regular(recipe, expected="a YAML file")
-    if not recipe.is_file() and not (folder / "records.jsonl").is_file():
+    if not recipe.is_file() and not any((folder / name).is_file() for name in ("records.jsonl", "log.jsonl")):
         raise RunError(
-            f"{folder} is not the folder of a run: it has neither a recipe.yaml nor a records.jsonl. Runs are made by "
-            "`lessen run` or lessen.compress(..., run=...)."
+            f"{folder} is not the folder of a run: it has no recipe.yaml, records.jsonl or log.jsonl. Runs are made by "
+            "`lessen run`, lessen.compress(..., run=...) or lessen.engine.run(..., folder=...)."
         )
     return Run(
         folder=folder,
