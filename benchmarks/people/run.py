@@ -1,4 +1,4 @@
-"""Sixteen people, each with a network and data of their own: does lessen do the job in a few lines, and as well as a loop?
+"""Sixteen people, each with a network and data of their own: a few lines of lessen against a loop by hand.
 
     python benchmarks/people/run.py [NAME ...] [--seeds 0]     results/NAME.json
     python benchmarks/people/run.py --table                    the table of README.md

@@ -628,10 +628,8 @@ def two_sizes(seed: int) -> Setup:
     """Taught on 8 x 8, tested on 12 x 12 images with a border."""
     train, validation, test = digits(seed)
     wide = F.pad(test[0], (2, 2, 2, 2)), test[1]
-    setup = classes(
-        AnySize(), (train, validation, wide), {"train": train, "validation": validation, "test": test}, first_epochs=30
-    )
-    return setup
+    data = {"train": train, "validation": validation, "test": test}
+    return classes(AnySize(), (train, validation, wide), data, first_epochs=30)
 
 
 STORIES = (
