@@ -20,6 +20,7 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,9 @@ def by_hand(setup: Setup, network: Any, *, seed: int) -> float | None:
     """The best of a few rates, chosen on the validation split, on the test split; None where nothing is trained."""
     if setup.epochs == 0:
         return None
-    data = with_task(load(setup.data), network) if setup.task is None else load(setup.data)
+    parts = {"train": setup.train, "validation": setup.validation, "test": setup.test}
+    data = replace(load(parts), output=setup.output)
+    data = data if setup.task == "none" else with_task(data, network)
     pruned = network
     if setup.keep is not None:
         context = context_for(data, count=128, device=torch.device("cpu"), seed=seed)
