@@ -62,11 +62,7 @@ def test_a_task_goes_the_whole_way(name: str, tmp_path: Path) -> None:
     done = lessen.compress(
         network,
         data,
-        steps=[
-            PruneChannels(keep=0.6),
-            offline(SoftTargets(), labels=float(task != "none"), epochs=2, fit=fit),
-            Quantize(),
-        ],
+        steps=[PruneChannels(keep=0.6), taught, Quantize()],
         run=tmp_path / "run",
         targets=Targets(quality_drop=1000.0),
         **QUICK,
