@@ -38,6 +38,9 @@ Imports = Annotated[
 Device = Annotated[
     str | None, typer.Option(help='Where to train: "cpu", "cuda" or "mps"; by default, the recipe decides.')
 ]
+KeepState = Annotated[
+    bool, typer.Option("--keep-state", help="Keep checkpoints and caches of training when the run is finished.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing on the way: no progress bars, no lines.")]
 
 
@@ -73,11 +76,12 @@ def run(
     *,
     allow_import: Imports = False,
     device: Device = None,
+    keep_state: KeepState = False,
     quiet: Quiet = False,
 ) -> None:
     """Do what a recipe says."""
     folder = run if run is not None else Path("runs") / recipe.stem
-    _start(recipe, folder, allow_import=allow_import, quiet=quiet, device=device)
+    _start(recipe, folder, allow_import=allow_import, quiet=quiet, device=device, keep_state=keep_state)
 
 
 @app.command()
@@ -125,7 +129,14 @@ def sweep(
 
 
 @app.command()
-def resume(run: RunArgument, *, allow_import: Imports = False, device: Device = None, quiet: Quiet = False) -> None:
+def resume(
+    run: RunArgument,
+    *,
+    allow_import: Imports = False,
+    device: Device = None,
+    keep_state: KeepState = False,
+    quiet: Quiet = False,
+) -> None:
     """Continue a run that was interrupted; it ends with the same numbers as one that was not."""
     from lessen.pipeline import RunFolder
     from lessen.recipe import is_sweep, resume, resume_sweep
@@ -134,7 +145,7 @@ def resume(run: RunArgument, *, allow_import: Imports = False, device: Device = 
         say(str(resume_sweep(run, allow_import=allow_import, progress=not quiet)))
         return
     complete = RunFolder(run).open().finished
-    made = resume(run, allow_import=allow_import, progress=not quiet, device=device)
+    made = resume(run, allow_import=allow_import, progress=not quiet, device=device, keep_state=keep_state)
     if complete:
         say(f"{run} is complete; there was nothing to do.")
     _finish(made)
@@ -325,14 +336,16 @@ def docs(
     say(f"{len(made)} pages: {out}")
 
 
-def _start(recipe: Path, folder: Path, *, allow_import: bool, quiet: bool, device: str | None = None) -> None:
+def _start(
+    recipe: Path, folder: Path, *, allow_import: bool, quiet: bool, device: str | None = None, keep_state: bool = False
+) -> None:
     from lessen.pipeline import compress
     from lessen.recipe import as_data, check_imports, read_recipe
 
     asked = read_recipe(recipe)
     asked = asked if device is None else dataclasses.replace(asked, device=device)
     check_imports(asked, recipe, allow_import=allow_import)
-    _finish(compress(**asked.arguments(), run=folder, asked=as_data(asked), progress=not quiet))
+    _finish(compress(**asked.arguments(), run=folder, asked=as_data(asked), progress=not quiet, keep_state=keep_state))
 
 
 def _finish(made: Any) -> None:

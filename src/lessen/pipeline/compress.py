@@ -71,6 +71,7 @@ def compress(
     seed: int = 0,
     progress: bool = True,
     device: str | None = None,
+    keep_state: bool = False,
     output: str | None = None,
     asked: Mapping[str, Any] | None = None,
     task: str | Task | None = None,
@@ -99,6 +100,8 @@ def compress(
         seed: Of everything that is drawn.
         progress: Whether to say how far the run is: a line for each step, and for each epoch a bar or a line.
         device: Where to train: "cpu", "cuda", "mps". None: what accelerate finds. Everything else runs on the CPU.
+        keep_state: Whether a finished run keeps checkpoints and caches of training, and the networks between the steps.
+            They are removed otherwise; nothing that reads a finished run needs them.
         output: Which output is compared with the labels and the teacher, and learns from the teacher unless a tap says
             otherwise, where the network returns several (a dict, a tuple, a dataclass): its name, as "scores" or "0".
             None: `logits`, or the only one. All outputs are written to the files and verified.
@@ -130,6 +133,7 @@ def compress(
         seed=seed,
         progress=progress,
         device=device,
+        keep_state=keep_state,
         output=output,
         task=task,
         metric=metric,

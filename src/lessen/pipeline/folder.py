@@ -333,6 +333,21 @@ class RunFolder:
                 for path in list(self.checkpoints.rglob(_FILLING)):
                     shutil.rmtree(path, ignore_errors=True)
 
+    def forget_training(self, last: int) -> None:
+        """Remove what a finished run no longer needs: checkpoints and caches of training, networks between the steps.
+
+        What the run began with, and the original network and that after the last step, stay: a finished run can be
+        read, packed and loaded. Only inside `locked`.
+
+        Args:
+            last: The number of the last step.
+        """
+        with writing(self.path):
+            for training in self.checkpoints.glob("step-*/training*"):
+                for name in ("checkpoints", "cache"):
+                    shutil.rmtree(training / name, ignore_errors=True)
+            _remove(self.step(number) / "network.safetensors" for number in range(1, last))
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for this process; a second process that wants it gets an error instead of a mixed folder.

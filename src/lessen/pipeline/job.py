@@ -29,7 +29,7 @@ from lessen.surgery.digest import digest
 from lessen.tasks.judged import judged
 
 T = TypeVar("T")
-_NOT_PLAIN = {"teacher", "student", "data", "progress", "device", "task", "metric"}
+_NOT_PLAIN = {"teacher", "student", "data", "progress", "device", "keep_state", "task", "metric"}
 
 
 @dataclass(kw_only=True)
@@ -48,6 +48,7 @@ class Job:
         seed: Of everything that is drawn.
         progress: Whether to show progress bars. Two equal runs need not share it, nor the device.
         device: Where to train; None: what accelerate finds.
+        keep_state: Whether a finished run keeps checkpoints and caches of training, and the networks between the steps.
         output: Which output of a network with several is compared with labels and teacher; None: as the data says.
         task: The task, or its name; None: guessed.
         metric: What networks are judged by first, with its direction; None: the first metric of the task.
@@ -67,6 +68,7 @@ class Job:
     seed: int = 0
     progress: bool = True
     device: str | None = None
+    keep_state: bool = False
     output: str | None = None
     task: Any = None
     metric: Any = None

@@ -259,6 +259,8 @@ class Walk:
             write_report(folder.path)
             folder.clean()
             folder.write_state(self.state.advanced(finished=True))
+            if not job.keep_state:
+                folder.forget_training(len(job.steps))
             return {"file": deployed.recommended, "records": [record.to_json() for record in records]}
 
         made = self.together.decide(write)

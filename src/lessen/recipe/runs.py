@@ -92,6 +92,7 @@ def resume(
     allow_import: bool = False,
     progress: bool = True,
     device: str | None = None,
+    keep_state: bool = False,
     **arguments: Any,
 ) -> Compressed:
     """Continue a run that was interrupted, and end with the same numbers as one that was not.
@@ -103,6 +104,7 @@ def resume(
         allow_import: Whether a `module:factory` named in the folder may be imported, which executes that module.
         progress: Whether to show progress bars.
         device: Where to train; it may be another one than before. None: as the recipe says, or what accelerate finds.
+        keep_state: Whether the finished run keeps checkpoints and caches of training.
         arguments: For a run that was started from Python: those `lessen.compress` was called with, as
             `teacher=`, `data=` and `steps=`. Without them the recipe of the run says it all.
 
@@ -116,7 +118,7 @@ def resume(
         folder.check_recipe(folder.open())
         arguments = _trusted(run, read_run(run), allow_import).arguments(weights=False)
     device = device if device is not None else arguments.get("device")
-    return pipeline.resume(run, **{**arguments, "progress": progress, "device": device})
+    return pipeline.resume(run, **{**arguments, "progress": progress, "device": device, "keep_state": keep_state})
 
 
 def check_imports(recipe: Recipe, source: str | Path, *, allow_import: bool) -> None:
