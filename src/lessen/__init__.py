@@ -9,15 +9,16 @@ if TYPE_CHECKING:
     from lessen.measure import measure
     from lessen.pipeline import Compressed, compress
     from lessen.recipe import load, pack, resume, sweep
-    from lessen.report import compare
+    from lessen.report import compare, frame
 
 __version__ = "0.1.0.dev0"
-__all__ = ["Compressed", "compare", "compress", "load", "measure", "pack", "resume", "sweep"]
+__all__ = ["Compressed", "compare", "compress", "frame", "load", "measure", "pack", "resume", "sweep"]
 
 _HOME = {
     "Compressed": "lessen.pipeline",
     "compare": "lessen.report",
     "compress": "lessen.pipeline",
+    "frame": "lessen.report",
     "load": "lessen.recipe",
     "measure": "lessen.measure",
     "pack": "lessen.recipe",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
+from lessen.core.lines import read_sound_lines
 from lessen.core.task import Task
+from lessen.report import log_frame, shown_looks
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """What happened.
 
@@ -28,6 +31,35 @@ class History:
     last: dict[str, Any] | None = None
     folder: Path | None = None
     task: Task | None = None
+
+    def __repr__(self) -> str:
+        best = {node: dict(list(found.items())[:1]) for node, found in self._bests().items()}
+        said = f", {len(self.warnings)} warnings" if self.warnings else ""
+        folder = None if self.folder is None else str(self.folder)
+        return f"History(steps={self.steps}, best={best}{said}, folder={folder!r})"
+
+    def _repr_html_(self) -> str:
+        warned = "".join(f"<p>! {escape(str(row['says']))}</p>" for row in self.warnings)
+        return warned + shown_looks(self.validations, self._bests())
+
+    def _bests(self) -> dict[str, dict[str, float]]:
+        """The best of each figure of each network."""
+        names = {node: list(found) for row in self.validations for node, found in row["figures"].items()}
+        return {
+            node: {name: value for name in found if (value := self.best(node, name)) is not None}
+            for node, found in names.items()
+        }
+
+    def frame(self) -> Any:
+        """The log as a pandas DataFrame, one line a step or a look; without a folder, the looks alone.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        rows = self.validations
+        if self.folder is not None and (self.folder / "log.jsonl").is_file():
+            rows = read_sound_lines(self.folder / "log.jsonl")
+        return log_frame(rows)
 
     def best(self, node: str, figure: str | None = None) -> float | None:
         """The best value of a validation figure of a node; the look before the first step counts as well.

@@ -27,11 +27,11 @@ from lessen.pipeline.preflight import preflight
 from lessen.pipeline.steps import Step
 from lessen.pipeline.targets import Targets
 from lessen.pipeline.walk import Reached, Walk
-from lessen.report import summary
+from lessen.report import records_frame, shown_records, summary
 from lessen.schemes import Scheme
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Compressed:
     """The result of a run.
 
@@ -54,6 +54,21 @@ class Compressed:
 
     def __str__(self) -> str:
         return summary(self.records)
+
+    def __repr__(self) -> str:
+        file = None if self.file is None else str(self.file)
+        return f"Compressed(run={str(self.run)!r}, file={file!r}, {len(self.records)} records)"
+
+    def _repr_html_(self) -> str:
+        return shown_records(self.records, self.report)
+
+    def frame(self) -> Any:
+        """The records as a pandas DataFrame, one line each; `lessen.frame(run, "log")` has the training.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return records_frame(self.records)
 
 
 @public

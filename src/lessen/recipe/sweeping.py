@@ -46,7 +46,7 @@ _LONGEST = 100
 """Characters of the name of a run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """What came of a sweep.
 
@@ -55,6 +55,7 @@ class Sweep:
         runs: The folders of the runs that came to their end.
         failed: What the others failed with, by the name of their folder.
         comparison: The runs in one table.
+        notes: Which combination is best on the validation split.
     """
 
     folder: Path
@@ -67,6 +68,9 @@ class Sweep:
         table = "No run came to its end." if self.comparison is None else str(self.comparison)
         failed = [f"! {name} failed: {said}" for name, said in self.failed.items()]
         return "\n".join([table, *self.notes, *failed])
+
+    def __repr__(self) -> str:
+        return f"Sweep(folder={str(self.folder)!r}, {len(self.runs)} runs, {len(self.failed)} failed)"
 
     def frame(self) -> Any:
         """One line a run, as a pandas DataFrame.

@@ -82,7 +82,7 @@ class Row:
         return self.runs[0].name if len(self.runs) == 1 else f"{len(self.runs)} runs"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison:
     """Runs next to one another.
 
@@ -156,6 +156,9 @@ class Comparison:
         for note in self.notes:
             console.print(Text(note), soft_wrap=True)
         return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).rstrip()
+
+    def __repr__(self) -> str:
+        return f"Comparison({len(self.rows)} rows of {sum(len(row.runs) for row in self.rows)} runs)"
 
     def frame(self) -> Any:
         """One line a run: its folder, its seed, the settings that differ, and all its figures; a pandas DataFrame.

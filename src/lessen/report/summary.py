@@ -37,15 +37,13 @@ def summary(records: Sequence[Record], *, width: int = 100) -> str:
     from rich.table import Table
     from rich.text import Text
 
-    found = entries(records)
-    quality = headline(found) or "accuracy"
+    head, body = summary_rows(records)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("", overflow="fold")
-    for head in ("size", "time", SHORT.get(quality, quality.replace("_", " ")), "faster", "verified"):
-        table.add_column(head, justify="right", no_wrap=head != "verified")
-    sizes = {row.settings.get("batch") for entry in found if (row := entry.get("latency")) is not None}
-    for entry in found:
-        table.add_row(*map(Text, _row(entry, quality, mixed=len(sizes) > 1)))
+    for name in head[1:]:
+        table.add_column(name, justify="right", no_wrap=name != "verified")
+    for line in body:
+        table.add_row(*map(Text, line))
     stream = io.StringIO()
     console = Console(file=stream, width=width, color_system=None, force_terminal=False)
     console.print(table)
@@ -57,6 +55,15 @@ def summary(records: Sequence[Record], *, width: int = 100) -> str:
     for warning in verdict.warnings:
         console.print(Text(f"! {warning}"))
     return stream.getvalue().rstrip()
+
+
+def summary_rows(records: Sequence[Record]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The head and the rows of the table, as text."""
+    found = entries(records)
+    quality = headline(found) or "accuracy"
+    sizes = {row.settings.get("batch") for entry in found if (row := entry.get("latency")) is not None}
+    head = ["", "size", "time", SHORT.get(quality, quality.replace("_", " ")), "faster", "verified"]
+    return head, [_row(entry, quality, mixed=len(sizes) > 1) for entry in found]
 
 
 def told(records: Sequence[Record]) -> str:
