@@ -391,13 +391,15 @@ def test_tensorboard_gets_what_is_logged(tmp_path: Path) -> None:
     from lessen.engine import TensorBoard
 
     train(Supervised(epochs=2).stages({"student": linear()}), folder=tmp_path, track=(TensorBoard(),))
-    events = EventAccumulator(str(tmp_path / "tensorboard" / "supervised"))
+    events = EventAccumulator(str(tmp_path / "tensorboard" / tmp_path.name))
     events.Reload()
     found = events.Tags()["scalars"]
     assert {"loss/student", "rate/student", "figures/student/accuracy"} <= set(found)
     rows = [row for row in read_lines(tmp_path / "log.jsonl") if row["kind"] == "step"]
     logged = [event.value for event in events.Scalars("loss/student")]
     assert logged == pytest.approx([row["loss"]["student"] for row in rows])
+    looks = [row for row in read_lines(tmp_path / "log.jsonl") if row["kind"] == "validation"]
+    assert [event.step for event in events.Scalars("figures/student/accuracy")] == [row["step"] for row in looks]
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,10 @@ Device = Annotated[
 KeepState = Annotated[
     bool, typer.Option("--keep-state", help="Keep checkpoints and caches of training when the run is finished.")
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(help="Send parameters, logs and measurements to a tracker as well: tensorboard, mlflow, wandb, ..."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing on the way: no progress bars, no lines.")]
 
 
@@ -77,11 +81,20 @@ def run(
     allow_import: Imports = False,
     device: Device = None,
     keep_state: KeepState = False,
+    track: Track = None,
     quiet: Quiet = False,
 ) -> None:
     """Do what a recipe says."""
     folder = run if run is not None else Path("runs") / recipe.stem
-    _start(recipe, folder, allow_import=allow_import, quiet=quiet, device=device, keep_state=keep_state)
+    _start(
+        recipe,
+        folder,
+        allow_import=allow_import,
+        quiet=quiet,
+        device=device,
+        keep_state=keep_state,
+        track=track,
+    )
 
 
 @app.command()
@@ -135,6 +148,7 @@ def resume(
     allow_import: Imports = False,
     device: Device = None,
     keep_state: KeepState = False,
+    track: Track = None,
     quiet: Quiet = False,
 ) -> None:
     """Continue a run that was interrupted; it ends with the same numbers as one that was not."""
@@ -145,7 +159,14 @@ def resume(
         say(str(resume_sweep(run, allow_import=allow_import, progress=not quiet)))
         return
     complete = RunFolder(run).open().finished
-    made = resume(run, allow_import=allow_import, progress=not quiet, device=device, keep_state=keep_state)
+    made = resume(
+        run,
+        allow_import=allow_import,
+        progress=not quiet,
+        device=device,
+        keep_state=keep_state,
+        track=track,
+    )
     if complete:
         say(f"{run} is complete; there was nothing to do.")
     _finish(made)
@@ -337,7 +358,14 @@ def docs(
 
 
 def _start(
-    recipe: Path, folder: Path, *, allow_import: bool, quiet: bool, device: str | None = None, keep_state: bool = False
+    recipe: Path,
+    folder: Path,
+    *,
+    allow_import: bool,
+    quiet: bool,
+    device: str | None = None,
+    track: list[str] | None = None,
+    keep_state: bool = False,
 ) -> None:
     from lessen.pipeline import compress
     from lessen.recipe import as_data, check_imports, read_recipe
@@ -345,7 +373,9 @@ def _start(
     asked = read_recipe(recipe)
     asked = asked if device is None else dataclasses.replace(asked, device=device)
     check_imports(asked, recipe, allow_import=allow_import)
-    _finish(compress(**asked.arguments(), run=folder, asked=as_data(asked), progress=not quiet, keep_state=keep_state))
+    given = asked.arguments()
+    given["track"] = [*given["track"], *(track or [])]
+    _finish(compress(**given, run=folder, asked=as_data(asked), progress=not quiet, keep_state=keep_state))
 
 
 def _finish(made: Any) -> None:

@@ -24,13 +24,14 @@ from lessen.engine.home import meet
 from lessen.engine.keeping import go_back, load, load_networks, networks_of, place_of, save, standing
 from lessen.engine.log import Place, cut_log, read_log
 from lessen.engine.stopping import GO_ON, Asked, Stopped
-from lessen.engine.track import Tracker, Trackers
+from lessen.engine.track import Tracking, stage_labels
 from lessen.engine.training import Training
 from lessen.graph.check import check
 from lessen.graph.draw import draw
 from lessen.graph.node import Branch, Network
 from lessen.graph.stage import Stage
 from lessen.measure.task import task_or_none
+from lessen.report.outcome import flat
 
 _FLUSH_EVERY = 50
 
@@ -45,7 +46,7 @@ def run(
     resume: bool = False,
     progress: bool = True,
     device: torch.device | str | None = None,
-    track: Sequence[Tracker] = (),
+    track: Any = (),
 ) -> History:
     """Run stages one after another. Learning networks are changed in place and end in eval mode.
 
@@ -62,7 +63,8 @@ def run(
         progress: Whether to show a progress bar if the standard error stream is a terminal, and one line for each epoch
             if it is not.
         device: Where to compute; None: what accelerate finds.
-        track: Trackers that get what is logged as well.
+        track: What gets the log as well: "tensorboard", "mlflow", the name of another tracker of accelerate, a settings
+            object as `MLflow(where=...)`, or several of these. A server that is away ends nothing.
 
     Raises:
         GraphError, TapError, ShapeError, SettingError: a stage is not valid; raised before its first step.
@@ -99,14 +101,14 @@ class Course:
         seed: int = 0,
         resume: bool = False,
         device: torch.device | str | None = None,
-        track: Sequence[Tracker] = (),
+        track: Any = (),
     ) -> None:
         if not stages:
             raise SettingError("There are no stages to run; give at least one.")
         for stage in stages:
             check(stage)
         data = _with_task(data, stages)
-        self.stages, self.data, self.seed, self.device, self.track = list(stages), data, seed, device, track
+        self.stages, self.data, self.seed, self.device = list(stages), data, seed, device
         # Several processes agree on what the main one was given, and on whether it can go on.
         home = meet(device)
         given: list[Any] = [None if folder is None else str(folder), seed, resume]
@@ -114,6 +116,8 @@ class Course:
         self.folder = None if folder is None else Path(folder)
         self.history = History(folder=self.folder, task=data.task)
         self.learned = _learners(self.stages)
+        self._own = not isinstance(track, Tracking)
+        self.tracking = self._track(track) if self._own else track
         self._checkpoints: Checkpoints | None = None
         self._resumed: Saved | None = None
         if self.folder is not None:
@@ -125,6 +129,17 @@ class Course:
             self._resumed = self._look_up(checkpoints, resume=resume)
             if self._resumed is not None:
                 self._pick_up(self._resumed, self.folder)
+
+    def _track(self, track: Any) -> Tracking:
+        parameters: dict[str, Any] = {"seed": self.seed, "data": self.data.name}
+        for number, stage in enumerate(self.stages if track else ()):
+            start = stage.name if len(self.stages) == 1 else f"{number} {stage.name}"
+            told = {"epochs": stage.epochs, "steps": stage.steps, "fit": identify(stage.fit)}
+            for edge in draw([stage])[0]["edges"]:
+                told[edge["name"]] = {name: edge[name] for name in ("objective", "weight", "schedule")}
+            parameters |= {f"{start}.{name}": value for name, value in flat(told) if value is not None}
+        name = self.stages[0].name if self.folder is None else self.folder.resolve().name
+        return Tracking(track, name=name, folder=self.folder, parameters=parameters)
 
     def _look_up(self, checkpoints: Checkpoints, *, resume: bool) -> Saved | None:
         if not resume:
@@ -145,6 +160,13 @@ class Course:
 
         Each step seeds torch's global generator for itself, and leaves it as it is; `run` puts it back at the end.
         """
+        try:
+            yield from self._stages(asked)
+        finally:
+            if self._own:
+                self.tracking.finish()
+
+    def _stages(self, asked: Asked | None) -> Iterator[Training]:
         first = 0 if self._resumed is None else int(self._resumed.about["stage"])
         started = False
         for number in range(first, len(self.stages)):
@@ -154,13 +176,23 @@ class Course:
                 training.home.decide(lambda: self._open_folder(training, folder))  # noqa: B023  # called at once
             started = True
             try:
+                self.tracking.begin(training.home)
+                training.log.keep = bool(self.tracking)
                 if not training.begun:
                     self.history.validations.append(training.begin())
-                yield from self._walk(training, asked)
+                for _ in self._advance(training, asked):
+                    self._send(training)
+                    yield training
                 self.history.warnings += training.finish()
+                self._send(training)
             finally:
                 training.close()
             self._keep_between(training)
+
+    def _send(self, training: Training) -> None:
+        if self.tracking:
+            names = [stage.name for stage in self.stages]
+            self.tracking.send(training.log.take(), stage_labels(names)[training.number])
 
     def says(self) -> str:
         """The last look at the validation split, in a few words."""
@@ -188,17 +220,6 @@ class Course:
             self._checkpoints.begin()
         write_json(folder / "graph.json", draw(self.stages))
         cut_log(folder / "log.jsonl", training.place)
-
-    def _walk(self, training: Training, asked: Asked | None) -> Iterator[Training]:
-        trackers = Trackers(self.track, training.stage.name, self.folder, training.home)
-        training.log.keep = bool(trackers)
-        try:
-            for _ in self._advance(training, asked):
-                if trackers:
-                    trackers.send(training.log.take())
-                yield training
-        finally:
-            trackers.finish()
 
     def _advance(self, training: Training, asked: Asked | None) -> Iterator[None]:
         if training.stage.fit.restarts and training.good is None:

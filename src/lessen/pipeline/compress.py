@@ -91,6 +91,7 @@ def compress(
     asked: Mapping[str, Any] | None = None,
     task: str | Task | None = None,
     metric: Any = None,
+    track: Any = (),
 ) -> Compressed:
     """Make a network smaller, step by step, and write files that run and a report.
 
@@ -126,6 +127,8 @@ def compress(
             object as `lessen.tasks` has them. None: guessed from labels and outputs, and printed with the reason.
         metric: `(function, "max")` or `(function, "min")`, the function as `(outputs, labels) -> number` for a whole
             split: what the best epoch, targets and report are judged by. None: the first metric of the task.
+        track: What gets parameters, logs and measurements as well: "tensorboard", "mlflow", the name of another tracker
+            of accelerate, a settings object as `MLflow(where=...)`, or several of these.
 
     Raises:
         LessenError: bad input; the text tells what was given, what was expected and what to do.
@@ -152,6 +155,7 @@ def compress(
         output=output,
         task=task,
         metric=metric,
+        track=track,
     )
 
     def check() -> dict[str, Any]:

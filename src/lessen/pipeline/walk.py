@@ -20,6 +20,7 @@ from lessen.core.telling import duration, tell
 from lessen.deploy import FileClock, StepNetwork, deploy_steps
 from lessen.engine import run as train_stages
 from lessen.engine.home import Alone, Home
+from lessen.engine.track import Tracking
 from lessen.graph import Network, Stage
 from lessen.measure import KeptOutputs, measure, pinned_threads
 from lessen.operations.prune_weights import masks_of
@@ -31,6 +32,7 @@ from lessen.pipeline.notes import warning_records
 from lessen.pipeline.plans import encode_plans
 from lessen.pipeline.steps import Course, Step, cast_for, context_for, operate, restore, title, with_masks
 from lessen.report import told, write_report
+from lessen.report.outcome import flat
 from lessen.report.run import read_run
 from lessen.surgery.copying import copy_network
 from lessen.zoo import check_classes
@@ -75,9 +77,22 @@ class Walk:
     outputs: KeptOutputs = field(default_factory=KeptOutputs)
     measured: dict[int, list[Record]] = field(default_factory=dict)
     together: Home | Alone = field(default_factory=Alone)
+    tracking: Tracking = field(init=False)
+
+    def __post_init__(self) -> None:
+        asked = self.job.recipe() if self.job.track else {}
+        parameters = {name: value for name, value in flat(asked) if value is not None}
+        name = self.folder.path.resolve().name
+        self.tracking = Tracking(self.job.track, name=name, folder=self.folder.path, parameters=parameters)
 
     def to_the_end(self) -> Reached:
         """Do all that is left to do."""
+        try:
+            return self._all()
+        finally:
+            self.tracking.finish()
+
+    def _all(self) -> Reached:
         self._say(f"{self.folder.path}: everything is checked, {len(self.job.steps)} steps to do")
         course = self._begin()
         for number, step in enumerate(self.job.steps, start=1):
@@ -120,6 +135,9 @@ class Walk:
             said: list[dict[str, Any]] = []
             for count, scheme in enumerate(job.train):
                 where = self.folder.step(0) / f"training-{count}"
+                self.tracking.prefix = (
+                    f"teacher {title(scheme)}" if count == 0 else f"teacher {count + 1} {title(scheme)}"
+                )
                 said += self._train(scheme.stages(cast_for(teacher, teacher)), where, derive(job.seed, "train", count))
             with self._timed("the original network: measurement", 0):
                 self.together.decide(lambda: self._keep(Course(teacher), 0, "teacher", said))
@@ -140,6 +158,7 @@ class Walk:
         if not isinstance(step, Operation):
             before = masks_of(course.network)
             stages = step.stages(cast_for(self.job.teacher, course.network))
+            self.tracking.prefix = f"{number} {title(step)}"
             said = self._train(stages, self.folder.step(number) / "training", derive(self.job.seed, "step", number))
             made = [with_masks(course, before, step, number)]
 
@@ -179,6 +198,7 @@ class Walk:
             resume=resume,
             progress=self.job.progress and self.together.main,
             device=self.job.device,
+            track=self.tracking,
         )
         for network in (node.module for stage in stages for node in stage.graph.nodes if isinstance(node, Network)):
             network.cpu()  # everything but training is done there
@@ -223,6 +243,7 @@ class Walk:
         self.folder.write_network(number, course.network.state_dict(), kept)
         self.folder.write_state(self.state.advanced(completed=number))
         gather(self.folder, number)
+        self.tracking.records(self.measured[number])
 
     def _measure(self, network: nn.Module, subject: str, number: int) -> list[Record]:
         job = self.job
@@ -257,6 +278,7 @@ class Walk:
             records += job.targets.judge(records, deployed.recommended)
             write_records(folder, records)
             write_report(folder.path)
+            self.tracking.records([record for record in records if record.file is not None])
             folder.clean()
             folder.write_state(self.state.advanced(finished=True))
             if not job.keep_state:

@@ -19,6 +19,7 @@ from lessen.core.seeds import derive
 from lessen.core.settings import encode, settings
 from lessen.data import Source
 from lessen.deploy import Deploy
+from lessen.engine import Tracker
 from lessen.pipeline import Measuring, Targets
 from lessen.recipe.catalogue import catalogue
 from lessen.recipe.hints import settings_class, slots
@@ -86,6 +87,7 @@ class Recipe:
             one.
         task: What outputs and labels mean: "single_label", "multi_label", "binary", "dense", "regression", "language",
             "masked_language", "retrieval", "none"; null: guessed from labels and outputs.
+        track: What gets parameters, logs and measurements as well, as [TensorBoard].
     """
 
     network: Build
@@ -100,6 +102,7 @@ class Recipe:
     device: str | None = None
     output: str | None = None
     task: str | None = None
+    track: tuple[Tracker, ...] = ()
 
     def networks(self, *, weights: bool = True) -> tuple[nn.Module, nn.Module | None]:
         """The network and the student, if there is one.
@@ -119,10 +122,8 @@ class Recipe:
             LessenError: the data or a network cannot be had.
         """
         network, student = self.networks(weights=weights)
-        own = {
-            name: getattr(self, name)
-            for name in ("steps", "train", "targets", "deploy", "measuring", "seed", "device", "output", "task")
-        }
+        plain = ("steps", "train", "targets", "deploy", "measuring", "seed", "device", "output", "task", "track")
+        own = {name: getattr(self, name) for name in plain}
         return {"teacher": network, "student": student, "data": self.data.load(), **own}
 
 

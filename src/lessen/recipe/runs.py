@@ -93,6 +93,7 @@ def resume(
     progress: bool = True,
     device: str | None = None,
     keep_state: bool = False,
+    track: Any = None,
     **arguments: Any,
 ) -> Compressed:
     """Continue a run that was interrupted, and end with the same numbers as one that was not.
@@ -105,6 +106,7 @@ def resume(
         progress: Whether to show progress bars.
         device: Where to train; it may be another one than before. None: as the recipe says, or what accelerate finds.
         keep_state: Whether the finished run keeps checkpoints and caches of training.
+        track: What gets parameters, logs and measurements as well; None: as the recipe says.
         arguments: For a run that was started from Python: those `lessen.compress` was called with, as
             `teacher=`, `data=` and `steps=`. Without them the recipe of the run says it all.
 
@@ -118,7 +120,9 @@ def resume(
         folder.check_recipe(folder.open())
         arguments = _trusted(run, read_run(run), allow_import).arguments(weights=False)
     device = device if device is not None else arguments.get("device")
-    return pipeline.resume(run, **{**arguments, "progress": progress, "device": device, "keep_state": keep_state})
+    track = track if track is not None else arguments.get("track", ())
+    more = {"progress": progress, "device": device, "keep_state": keep_state, "track": track}
+    return pipeline.resume(run, **{**arguments, **more})
 
 
 def check_imports(recipe: Recipe, source: str | Path, *, allow_import: bool) -> None:
