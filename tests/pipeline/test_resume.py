@@ -107,7 +107,7 @@ CHANGES |= {f"data.{name} {i}": {"data": value} for name, values in PARTS.items(
 
 
 def test_every_argument_and_every_field_of_the_data_is_among_the_changes() -> None:
-    arguments = {field.name for field in dataclasses.fields(Job)} - {"progress", "device", "keep_state"}
+    arguments = {field.name for field in dataclasses.fields(Job)} - {"progress", "device", "keep_state", "track"}
     assert arguments == {*ARGUMENTS, "data"}
     assert {field.name for field in dataclasses.fields(Data)} - {"about"} == PARTS.keys()
 
