@@ -27,6 +27,7 @@ from lessen.graph.flow import Flow, Owner, Passed
 from lessen.graph.node import Network, Snapshot
 from lessen.graph.sparsify import Sparsifier
 from lessen.graph.stage import Stage, sparsified
+from lessen.graph.teacher_file import ByIndex
 from lessen.graph.units import BranchUnit, NetworkUnit
 
 LARGEST = 1e36
@@ -59,6 +60,9 @@ class Training:
     ) -> None:
         self.stage, self.number, self.data, self.seed = stage, number, data, seed
         self.home = Home(device=device, precision=stage.fit.precision)
+        for node in stage.graph.nodes:
+            if isinstance(node, Network) and isinstance(node.module, ByIndex):
+                node.module.check(data)
         self.examples: Examples = data.train
         self._plan_batches()
         with self.home.inside():

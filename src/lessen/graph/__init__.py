@@ -13,17 +13,20 @@ from lessen.graph.movement import Movement
 from lessen.graph.node import Branch, Ensemble, Labels, Network, Snapshot
 from lessen.graph.on_policy import OnPolicy, Writing
 from lessen.graph.optimizer import SGD, Adam, AdamW
+from lessen.graph.remote import Remote
 from lessen.graph.schedule import Constant, Cosine, LinearWarmup, Schedule, Steps, Window
 from lessen.graph.snapshot import LastEpoch, LastStep, MovingAverage
 from lessen.graph.sparsify import Sparsifier, Sparsify
 from lessen.graph.stage import Fit, Graph, Precision, Stage
 from lessen.graph.straight_through import StraightThrough
+from lessen.graph.teacher_file import ByIndex, TeacherFile
 
 __all__ = [
     "SGD",
     "Adam",
     "AdamW",
     "Branch",
+    "ByIndex",
     "Cache",
     "Combine",
     "Constant",
@@ -50,6 +53,7 @@ __all__ = [
     "Network",
     "OnPolicy",
     "Precision",
+    "Remote",
     "Schedule",
     "Snapshot",
     "Sparsifier",
@@ -59,6 +63,7 @@ __all__ = [
     "Stored",
     "StraightThrough",
     "Sum",
+    "TeacherFile",
     "Through",
     "Weighted",
     "Window",

@@ -17,6 +17,7 @@ from lessen.core.settings import encode
 from lessen.core.tree import judged, name_of_judged, parts
 from lessen.graph.combine import Combine, Sum
 from lessen.graph.node import Branch, Ensemble, Labels, Network, Snapshot
+from lessen.graph.teacher_file import ByIndex
 from lessen.surgery.copying import copy_network
 from lessen.surgery.taps import Recorder, Tap, tensor_of
 
@@ -189,6 +190,9 @@ class NetworkUnit(Unit):
     def _call(self, now: Now) -> None:
         inputs = self.views.look(self.view if now.training else self.view_outside, self.view_key, now)
         recorder = self.recorder
+        if isinstance(self.module, ByIndex):
+            now.values[self.name] = self._whole(self.module.answers(now.batch.index, training=now.training))
+            return
         if recorder is None:
             now.values[self.name] = self._whole(call(self.module, inputs))
             return
