@@ -24,7 +24,7 @@ from lessen.core.files import write_bytes
 from lessen.core.scratch import scratch
 from lessen.core.settings import settings
 from lessen.core.tree import parts
-from lessen.deploy.export import export_onnx
+from lessen.deploy.export import export_onnx, trace
 from lessen.deploy.runtimes import OnnxRuntime, Program
 from lessen.measure.evaluate import evaluating
 from lessen.measure.timing import interleave
@@ -82,7 +82,7 @@ class FileClock:
 
         programs: list[Program] = []
         with scratch() as folder:
-            first = export_onnx(networks[0], inputs, folder / "first.onnx", optimize=False)
+            first = _written(networks[0], inputs, folder / "first.onnx")
             written, other = onnx.load(first), folder / "other.onnx"
             _free_last_axes(written.graph)
             programs.append(OnnxRuntime().load(first, threads=self.threads))
@@ -92,9 +92,7 @@ class FileClock:
                     write_bytes(other, written.SerializeToString())
                     program = self._proven(other, network, inputs)
                 if program is None:
-                    program = OnnxRuntime().load(
-                        export_onnx(network, inputs, other, optimize=False), threads=self.threads
-                    )
+                    program = OnnxRuntime().load(_written(network, inputs, other), threads=self.threads)
                 programs.append(program)
         return programs
 
@@ -113,6 +111,11 @@ class FileClock:
             for one, other in pairs
         )
         return program if same else None
+
+
+def _written(network: nn.Module, inputs: Inputs, path: Path) -> Path:
+    """A network as a file for these inputs, with its tensors under their own names."""
+    return export_onnx(network, inputs, path, optimize=False, program=trace(network, inputs, free=False))
 
 
 def _free_last_axes(graph: Any) -> None:

@@ -11,7 +11,7 @@ cannot be written, or that disagrees with its network, is reported with the reas
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,8 @@ from lessen.core.data import Data, Inputs
 from lessen.core.errors import ExportError
 from lessen.core.record import Record
 from lessen.core.scratch import scratch
+from lessen.core.tree import parts
+from lessen.deploy.axes import Axes, Trial, axes_of, trials, why_fixed
 from lessen.deploy.export import export_onnx, export_openvino, export_pt2, trace
 from lessen.deploy.kernels import read_kernels
 from lessen.deploy.planned import Deploy, DeployedFile, StepNetwork, planned
@@ -29,7 +31,7 @@ from lessen.deploy.recommend import Recommendation, recommend
 from lessen.deploy.records import records_of
 from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Program, TorchProgram
 from lessen.deploy.timing import time_files
-from lessen.deploy.verify import failed, verify
+from lessen.deploy.verify import Verification, failed, off_by, verify
 from lessen.measure.evaluate import Outputs, evaluate
 from lessen.measure.kept import KeptOutputs
 from lessen.measure.latency import Speed
@@ -114,15 +116,14 @@ def deploy_steps(
     taught: Outputs | None = None
     # The teacher's files come first: what they say to the test split is what all others are compared with.
     for file in sorted(files, key=lambda each: not each.reference):
+        limits = settings.limits
         try:
-            _write(file, tracing)
-            program = file.runtime.load(file.path, threads=threads)
+            program = _made(file, tracing, threads=threads, limits=limits)
             file.kernels = read_kernels(file.runtime, file.path, inputs)
             file.bytes = file_bytes(file.path)
         except ExportError as error:
             file.verified = failed(str(error))
             continue
-        limits = settings.limits
         file.verified = verify(
             program,
             file.network,
@@ -160,31 +161,105 @@ class _Tracing:
     """
 
     inputs: Inputs
-    written: set[Path] = field(default_factory=set)
-    last: tuple[nn.Module, torch.export.ExportedProgram] | None = None
+    written: dict[Path, bool] = field(default_factory=dict)
+    last: _Traced | None = None
 
-    def program(self, network: nn.Module) -> torch.export.ExportedProgram:
-        if self.last is None or self.last[0] is not network:
-            self.last = network, trace(network, self.inputs)
-        return self.last[1]
+    def of(self, network: nn.Module) -> _Traced:
+        """The network as a graph, with its free axes and what it gives at other sizes."""
+        if self.last is None or self.last.network is not network:
+            program = trace(network, self.inputs)
+            axes = axes_of(program)
+            tried = trials(network, self.inputs, axes)
+            if axes.free and not tried:  # no other size could be tried, so nobody knows whether there are any
+                self.last = _Traced(network, trace(network, self.inputs, free=False), Axes(), [])
+                self.last.axes = self.last.fixed_axes(self.inputs)
+            else:
+                axes = replace(axes, reason=why_fixed(network, self.inputs, axes))
+                self.last = _Traced(network, program, axes, tried)
+        return self.last
 
 
-def _write(file: DeployedFile, tracing: _Tracing) -> None:
-    """Write one file."""
+@dataclass
+class _Traced:
+    """The graph of a network: with free axes, and with fixed ones where a file is wrong at other sizes."""
+
+    network: nn.Module
+    program: torch.export.ExportedProgram
+    axes: Axes
+    trials: list[Trial]
+    fixed: torch.export.ExportedProgram | None = None
+
+    def fixed_axes(self, inputs: Inputs, reason: str | None = None) -> Axes:
+        """The axes where only the batch is free."""
+        self.fixed = self.fixed or trace(self.network, inputs, free=False)
+        axes = axes_of(self.fixed)
+        return replace(axes, reason=reason or why_fixed(self.network, inputs, axes))
+
+
+def _made(file: DeployedFile, tracing: _Tracing, *, threads: int, limits: Verification) -> Program:
+    """Write and load one file: with all axes free that the network leaves free, if it is right at other sizes."""
+    traced = tracing.of(file.network)
+    wrong: str | None = None
+    if traced.axes.free:
+        try:
+            _write(file, tracing, traced.program, free=True)
+            program = file.runtime.load(file.path, threads=threads)
+            wrong = wrong_at(program, traced.trials, int8=file.int8, limits=limits)
+            if wrong is None:
+                file.axes, file.tried = traced.axes, tuple(map(str, traced.trials))
+                return program
+        except ExportError as error:
+            wrong = str(error)
+        file.axes = traced.fixed_axes(tracing.inputs, f"The network takes other sizes, this file does not: {wrong}")
+        assert traced.fixed is not None
+        _write(file, tracing, traced.fixed, free=False)
+    else:
+        file.axes = traced.axes
+        _write(file, tracing, traced.program, free=False)
+    return file.runtime.load(file.path, threads=threads)
+
+
+def wrong_at(program: Program, sizes: Sequence[Trial], *, int8: bool, limits: Verification) -> str | None:
+    """What is wrong with a file at other sizes than the traced one, in words; None if it agrees with its network.
+
+    Args:
+        program: The loaded file.
+        sizes: The network at other sizes.
+        int8: Whether the file computes in integers.
+        limits: How far it may be.
+    """
+    limit = limits.int8_difference if int8 else limits.difference
+    for trial in sizes:
+        try:
+            found = parts(program(trial.inputs))
+        except ExportError as error:
+            return f"at {trial} it does not run ({str(error)[:200]})"
+        if len(found) != len(trial.wanted):
+            return f"at {trial} it returns {len(found)} outputs instead of {len(trial.wanted)}"
+        for name, one, other in zip(trial.wanted, found.values(), trial.wanted.values(), strict=True):
+            off = off_by([one], [other], mean=int8)
+            if isinstance(off, str) or off > limit:
+                what = f"output {name}" if name else "output"
+                return f"at {trial} its {what} {off if isinstance(off, str) else f'is off by {off:.1e}'}"
+    return None
+
+
+def _write(file: DeployedFile, tracing: _Tracing, program: torch.export.ExportedProgram, *, free: bool) -> None:
+    """Write one file from the graph of its network."""
     inputs = tracing.inputs
     match file.runtime:
         case OnnxRuntime():
-            program = tracing.program(file.network)
-            tracing.written.add(export_onnx(file.network, inputs, file.path, program=program))
+            tracing.written.pop(file.path, None)
+            export_onnx(file.network, inputs, file.path, program=program)
+            tracing.written[file.path] = free
         case OpenVino():
             source = file.path.with_suffix(".onnx")
             with scratch() as folder:
-                if source not in tracing.written:
-                    program = tracing.program(file.network)
+                if tracing.written.get(source) is not free:
                     source = export_onnx(file.network, inputs, folder / source.name, program=program)
                 export_openvino(source, file.path)
         case TorchProgram():
-            export_pt2(file.network, inputs, file.path, program=tracing.program(file.network))
+            export_pt2(file.network, inputs, file.path, program=program)
         case _:
             raise ExportError(f"No exporter is known for {type(file.runtime).__name__}.")
 
@@ -222,6 +297,8 @@ def _reference(files: Sequence[DeployedFile]) -> DeployedFile | None:
 
 def _notes(files: Sequence[DeployedFile], named: Recommendation | None, size: int) -> list[str]:
     notes = [f"{file.name} failed verification: {file.verified.reason}" for file in files if not file.verified.passed]
+    fixed = {file.axes.reason: file for file in files if file.shipped and file.axes.reason is not None}
+    notes += [f"{file.name} takes inputs of one size only. {reason}." for reason, file in fixed.items()]
     for file in files:
         plain = next((one for one in files if one.runtime == file.runtime and one.shipped and not one.int8), None)
         if not file.int8 or plain is None or size not in file.speed or size not in plain.speed:

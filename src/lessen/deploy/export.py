@@ -1,7 +1,7 @@
 """Write a network to a file that another program runs: ONNX, OpenVINO, or a PyTorch program.
 
-Each file is written whole or not at all, holds all its weights, and takes any number of examples at a time. Quantized
-networks come out with their weights stored as integers and a QuantizeLinear / DequantizeLinear pair on every edge.
+Each file is written whole or not at all, holds all its weights, and takes any number of examples at a time, and any
+length of text and size of images that the network takes (`lessen.deploy.axes`). Quantized networks come out with their weights stored as integers and a QuantizeLinear / DequantizeLinear pair on every edge.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lessen.core.batch import named_values
 from lessen.core.calling import public
 from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import ExportError, need
 from lessen.core.files import write_bytes, write_whole
 from lessen.core.scratch import scratch
 from lessen.deploy import attention, low_bit, pairs, short
+from lessen.deploy.axes import Axes, axes_of
 from lessen.deploy.compact import compact
 from lessen.deploy.constants import Constants
 from lessen.deploy.integers import store_integers
@@ -55,7 +57,7 @@ def export_onnx(
 
     Args:
         model: The network; it is not changed, and written as it is in eval mode.
-        inputs: Example inputs; their values do not matter, their shapes do, but for the number of examples.
+        inputs: Example inputs; their values do not matter, their shapes do where the network fixes them.
         path: The file to write, ending in `.onnx`.
         optimize: False leaves the graph as it was traced, with each tensor of the state under its own name; what runs
             the file optimises it anyway.
@@ -66,6 +68,11 @@ def export_onnx(
     """
     path = Path(path)
     exported = program or trace(model, inputs)
+    if program is None and axes_of(exported).free:
+        try:
+            return export_onnx(model, inputs, path, optimize=optimize, program=exported)
+        except ExportError:  # an operator that is only known for fixed sizes
+            exported = trace(model, inputs, free=False)
     try:
         proto = _onnx(exported, optimize=optimize)
     except Exception as error:
@@ -118,6 +125,7 @@ def _onnx(exported: torch.export.ExportedProgram, *, optimize: bool) -> Any:
             passes.ClearMetadataAndDocStringPass(),
         )(model)
         _name_outputs(model, output_names(exported))
+        _name_axes(model, axes_of(exported))
         proto = ir.to_proto(model)
         del proto.graph.value_info[:]
         for value in (*proto.graph.input, *proto.graph.output):
@@ -151,6 +159,16 @@ def _name_outputs(model: Any, names: list[str]) -> None:
             unique += "_output"
         inside |= {unique}
         value.name = unique
+
+
+def _name_axes(model: Any, axes: Axes) -> None:
+    """Give the sizes of inputs and outputs that are not fixed the names of their axes."""
+    import onnx_ir as ir
+
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.shape is not None:
+            sizes = [size if isinstance(size, int) else str(size.value) for size in value.shape]
+            value.shape = ir.Shape([size if isinstance(size, int) else axes.rename(size) for size in sizes])
 
 
 @public
@@ -201,8 +219,13 @@ def export_openvino(onnx_file: Path | str, path: Path | str) -> Path:
     return path
 
 
-def trace(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
+def trace(model: nn.Module, inputs: Inputs, *, free: bool = True) -> torch.export.ExportedProgram:
     """The network as a graph of operators, in eval mode, for any number of examples.
+
+    Args:
+        model: The network; it is not changed.
+        inputs: Example inputs.
+        free: Whether all other axes are free as well where nothing in the network fixes them.
 
     Raises:
         ExportError: the network cannot be traced.
@@ -210,13 +233,23 @@ def trace(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
     own = give_parts(bake_masks(copy_network(model).eval().cpu()))
     # One example would be taken for the constant 1.
     two = map_inputs(inputs, lambda value: (value if value.shape[0] > 1 else torch.cat([value, value])).cpu())
-    batch = {0: torch.export.Dim.DYNAMIC}
     args: tuple[Tensor, ...] = () if isinstance(two, dict) else (two,) if isinstance(two, Tensor) else two
     kwargs = two if isinstance(two, dict) else {}
-    shapes = dict.fromkeys(two, batch) if isinstance(two, dict) else (batch,) * len(args)
-    try:
+
+    def exported(*, free: bool) -> torch.export.ExportedProgram:
+        any_size, automatic = torch.export.Dim.DYNAMIC, torch.export.Dim.AUTO
+        shapes: Any = map_inputs(
+            two, lambda value: {0: any_size, **(dict.fromkeys(range(1, value.ndim), automatic) if free else {})}
+        )
+        shapes = shapes if isinstance(shapes, dict) and kwargs else shapes if args and len(args) > 1 else (shapes,)
         with _exporting(), torch.no_grad():
             return torch.export.export(own, args, kwargs, dynamic_shapes=_for_forward(own, shapes), strict=False)
+
+    if free and any(value.ndim > 1 for _, value in named_values(two)):
+        with contextlib.suppress(Exception):  # whatever the exporter trips over; the batch alone is tried then
+            return exported(free=True)
+    try:
+        return exported(free=False)
     except Exception as error:
         raise ExportError(
             f"{type(model).__name__} cannot be traced for a variable batch size. {_last_line(error)} Look for Python "

@@ -13,6 +13,7 @@ from torch import nn
 
 from lessen.core.errors import NetworkError, need
 from lessen.core.settings import settings
+from lessen.deploy.axes import Axes
 from lessen.deploy.kernels import Kernels
 from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Runtime, TorchProgram, installed
 from lessen.deploy.verify import Verification, Verified, failed
@@ -84,6 +85,8 @@ class DeployedFile:
         reference: Whether it is the teacher's, there to be compared with.
         shipped: Whether it may be recommended; a step in between may not.
         bytes: On the disk, with the files that belong to it; 0 if it could not be written.
+        axes: Which sizes it takes, and what stays fixed.
+        tried: The other sizes at which it agrees with its network.
         verified: Whether it agrees with its network, and why.
         kernels: What really runs.
         against: The fp32 file of the same runtime that it is compared with: the teacher's, or the network's own.
@@ -100,6 +103,8 @@ class DeployedFile:
     reference: bool = False
     shipped: bool = True
     bytes: int = 0
+    axes: Axes = field(default_factory=Axes)
+    tried: tuple[str, ...] = ()
     verified: Verified = field(default_factory=lambda: failed("Not verified yet."))
     kernels: Kernels = field(default_factory=Kernels)
     against: str | None = None

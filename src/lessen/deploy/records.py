@@ -45,7 +45,9 @@ def records_of(
         )
 
     found = file.verified
-    records = [say("verified", found.passed, "1", detail={"reason": found.reason, "examples": found.examples})]
+    about_axes = {**file.axes.to_json(), "tried": list(file.tried)} if file.axes.inputs else {}
+    told = {"reason": found.reason, "examples": found.examples, **about_axes}
+    records = [say("verified", found.passed, "1", detail=told)]
     if not file.bytes:
         return records
     how = {"split": "validation", "examples": found.examples, "against": "PyTorch"}
