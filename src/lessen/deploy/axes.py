@@ -8,14 +8,15 @@ sizes is found out by running both.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lessen.core.data import Inputs, call, map_inputs, named_values
+from lessen.core.batch import named_values
+from lessen.core.data import Inputs, call, map_inputs
 from lessen.core.tree import parts
 from lessen.measure.evaluate import device_of, evaluating
 
@@ -146,6 +147,7 @@ def trials(network: nn.Module, inputs: Inputs, axes: Axes, *, most: int = 2) -> 
         network: The network in PyTorch.
         inputs: Examples of the traced size.
         axes: Which axes are free.
+        most: How many sizes.
     """
     if not axes.free:
         return []
@@ -187,14 +189,17 @@ def why_fixed(network: nn.Module, inputs: Inputs, axes: Axes) -> str | None:
     said = None
     for places in _places(inputs):
         for change in (_larger, _half, _twice):
-            changed = map_inputs(
-                inputs, lambda value: _along(value, {p: change(value.shape[p]) for p in places if p < value.ndim})
-            )
-            wanted = given_by(network, changed)
+            wanted = given_by(network, _changed(inputs, places, change))
             if isinstance(wanted, dict):
                 return "The network takes other sizes in PyTorch, but torch.export fixes them"
             said = said or wanted
     return f"The network takes no other size ({said})"
+
+
+def _changed(inputs: Inputs, places: tuple[int, ...], change: Callable[[int], int]) -> Inputs:
+    return map_inputs(
+        inputs, lambda value: _along(value, {p: change(value.shape[p]) for p in places if p < value.ndim})
+    )
 
 
 def _places(inputs: Inputs) -> Iterator[tuple[int, ...]]:

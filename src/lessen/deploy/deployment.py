@@ -295,18 +295,39 @@ def _reference(files: Sequence[DeployedFile]) -> DeployedFile | None:
     return next((file for file in plain if file.reference), plain[0] if plain else None)
 
 
+def _in_floating_point(file: DeployedFile) -> str | None:
+    """What of an int8 file is not computed in integers, in words; None where it is next to nothing."""
+    kernels = file.kernels
+    if kernels.integer_share is None:
+        return (
+            f"{file.name}: how much of it is computed in integers is unknown, for {file.runtime.name} has kernels that "
+            f"lessen does not know ({', '.join(kernels.unknown)})."
+        )
+    if isinstance(file.runtime, TorchProgram) or kernels.integer_share > _NEARLY_ALL:
+        return None
+    left = sorted(kernels.floating.items(), key=lambda each: -each[1])[:3]
+    layers = [f"{path or 'the network'}: {type(part).__name__}" for path, part in file.network.named_modules()
+              if isinstance(part, nn.RNNBase)]  # fmt: skip
+    which = ", ".join([*layers, *(name for name, _ in left if not (layers and name.split(":")[0] in _RECURRENT))])
+    return (
+        f"{file.name}: {100 - kernels.integer_share:.2f} % of the multiply-adds ({which}) stay in 32 bits in "
+        f"{file.runtime.name}."
+    )
+
+
+_NEARLY_ALL = 99.5
+_RECURRENT = {"GRU", "LSTM", "RNN", "RNNSeq"}
+
+
 def _notes(files: Sequence[DeployedFile], named: Recommendation | None, size: int) -> list[str]:
     notes = [f"{file.name} failed verification: {file.verified.reason}" for file in files if not file.verified.passed]
     fixed = {file.axes.reason: file for file in files if file.shipped and file.axes.reason is not None}
     notes += [f"{file.name} takes inputs of one size only. {reason}." for reason, file in fixed.items()]
+    notes += [said for file in files if file.int8 and file.bytes and (said := _in_floating_point(file)) is not None]
     for file in files:
         plain = next((one for one in files if one.runtime == file.runtime and one.shipped and not one.int8), None)
         if not file.int8 or plain is None or size not in file.speed or size not in plain.speed:
             continue
-        if file.kernels.integer_share < 50:
-            notes.append(
-                f"{file.name} has int8 weights, but {file.runtime.name} computes most of it in floating point."
-            )
         if file.target == "vnni":
             notes.append(f"{file.name} has 8-bit weights: it is for processors with VNNI (target='any' uses 7 bits).")
         was, now = plain.speed[size].latency, file.speed[size].latency

@@ -1,7 +1,8 @@
 """Write a network to a file that another program runs: ONNX, OpenVINO, or a PyTorch program.
 
 Each file is written whole or not at all, holds all its weights, and takes any number of examples at a time, and any
-length of text and size of images that the network takes (`lessen.deploy.axes`). Quantized networks come out with their weights stored as integers and a QuantizeLinear / DequantizeLinear pair on every edge.
+length of text and size of images that the network takes (`lessen.deploy.axes`). Quantized networks come out with their
+weights stored as integers and a QuantizeLinear / DequantizeLinear pair on every edge.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ _INTEGER = frozenset(
     {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
     | {"DynamicQuantizeMatMul", "QAttention", "QLinearConvTranspose"}
 )
+_INTEGER |= {"DynamicQuantizeLSTM"}
 # Operators that multiply and add, and the place of the second operand among their inputs.
 _SECOND = {
     **dict.fromkeys(["Conv", "FusedConv", "ConvTranspose", "NhwcFusedConv", "ConvInteger"], 1),
@@ -30,6 +31,26 @@ _SECOND = {
     **dict.fromkeys(["DynamicQuantizeMatMul", "MatMulNBits"], 1),
 }
 _TRANSPOSED = frozenset({"ConvTranspose", "QLinearConvTranspose"})
+_RECURRENT = frozenset({"GRU", "LSTM", "RNN", "DynamicQuantizeLSTM"})
+_ATTENTION = frozenset({"Attention", "QAttention", "MultiHeadAttention", "GroupQueryAttention"})
+_PRODUCTS = frozenset(_SECOND) | _RECURRENT | _ATTENTION | {"Einsum"}
+# What takes tables or weights of two axes and more, and adds up no products of them.
+_KNOWN = """
+Add And ArgMax ArgMin BatchNormalization BiasAdd BiasGelu BiasSplitGelu Cast Clip Concat CumSum DequantizeLinear Div
+DynamicQuantizeLinear EmbedLayerNormalization Equal Expand FastGelu Flatten Gather GatherBlockQuantized
+GatherElements GatherND Greater GreaterOrEqual GroupNorm Identity InstanceNormalization LayerNormalization Less
+LessOrEqual LogSoftmax Max Min Mod Mul Neg NonZero Not OneHot Or PRelu Pad Pow QLinearAdd QLinearConcat QLinearMul
+QLinearWhere QuantizeLinear QuickGelu ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum ReorderInput ReorderOutput
+Reshape Resize ScatterElements ScatterND Shape SimplifiedLayerNormalization SkipLayerNormalization Slice Softmax
+Split Squeeze Sub Sum Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
+"""
+_NO_PRODUCTS = frozenset(_KNOWN.split())
+_NESTED = frozenset({"If", "Loop", "Scan"})
+_OPENVINO_RECURRENT = frozenset({"RNNSeq", "RNNCell", "GRUSequence", "LSTMSequence", "RNNSequence"})
+_OPENVINO_ATTENTION = frozenset({"ScaledDotProductAttention", "ScaledAttn", "MHA"})
+_OPENVINO_PRODUCTS = _OPENVINO_RECURRENT | _OPENVINO_ATTENTION
+_OPENVINO_PRODUCTS |= {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "GroupConvolution"}
+_OPENVINO_NESTED = frozenset({"TensorIterator", "Loop", "If", "Einsum"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +60,25 @@ class Kernels:
     Args:
         counts: How many kernels of each type.
         multiply_adds: Multiply-adds of one example, by type of kernel.
-        integer_share: Share of all multiply-adds that integer kernels do, in percent.
+        integer_share: Share of all multiply-adds that integer kernels do, in percent; None where there are kernels with
+            weights that lessen does not know.
+        unknown: Those kernels.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)
     multiply_adds: Mapping[str, int] = field(default_factory=dict)
-    integer_share: float = 0.0
+    integer_share: float | None = 0.0
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def floating(self) -> dict[str, float]:
+        """The share of the multiply-adds of each type of kernel that computes in floating point, in percent."""
+        total = sum(self.multiply_adds.values())
+        return {
+            name: 100 * work / total
+            for name, work in self.multiply_adds.items()
+            if work and name not in _INTEGER and not name.endswith((":u8", ":i8"))
+        }
 
 
 def read_kernels(runtime: Runtime, file: Path | str, inputs: Inputs) -> Kernels:
@@ -76,13 +110,19 @@ def _read_onnxruntime(file: Path, inputs: Inputs) -> Kernels:
         # The last optimisation pads channels to the width of a register; before it, shapes are those of the network.
         open_session(file, threads=1, level="extended", optimized=plain)
         model = onnx.load(str(plain), load_external_data=False)
-        products = [node for node in model.graph.node if node.op_type in _SECOND]
+        products = [node for node in model.graph.node if node.op_type in _PRODUCTS]
+        wide = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) > 1 and min(tensor.dims) > 1}
+        unknown = {
+            node.op_type
+            for node in model.graph.node
+            if node.op_type not in _PRODUCTS | _NO_PRODUCTS and (wide & set(node.input) or node.op_type in _NESTED)
+        }
         integer = sum(node.op_type in _INTEGER for node in products)
         if integer != sum(counts[name] for name in _INTEGER):
             raise ExportError(f"ONNX Runtime chooses different integer kernels for {file} when it changes the layout.")
         shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
         # Shapes of what is computed are seen in a run with every operand and result of a product given out.
-        wanted = {name for node in products for name in (*_operands(node), node.output[0])} - set(shapes)
+        wanted = {name for node in products for name in (*filter(None, node.input), node.output[0])} - set(shapes)
         known = {value.name for value in (*model.graph.input, *model.graph.output)}
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(wanted - known))
         onnx.save(model, str(probe))
@@ -93,13 +133,35 @@ def _read_onnxruntime(file: Path, inputs: Inputs) -> Kernels:
         shapes |= {name: value.shape for name, value in zip(names, session.run(names, given), strict=True)}
     work: Counter[str] = Counter()
     for node in products:
-        first, second = (shapes[name] for name in _operands(node))
-        work[node.op_type] += _multiply_adds(node.op_type, first, second, shapes[node.output[0]])
-    return _kernels(counts, work, integer=_INTEGER)
+        work[node.op_type] += _work(node, [shapes.get(name, ()) for name in node.input], shapes[node.output[0]])
+    return _kernels(counts, work, integer=_INTEGER, unknown=unknown)
 
 
-def _operands(node: Any) -> tuple[str, str]:
-    return node.input[0], node.input[_SECOND[node.op_type]]
+def _work(node: Any, given: list[tuple[int, ...]], result: tuple[int, ...]) -> int:
+    """The multiply-adds of a node of ONNX, from the shapes of all its inputs and of its first output."""
+    op = node.op_type
+    if op in _SECOND:
+        return _multiply_adds(op, given[0], given[_SECOND[op]], result)
+    if op in _RECURRENT:  # X (L, N, I) or (N, L, I), W and R for all gates and directions
+        return math.prod(given[0][:2]) * (math.prod(given[1]) + math.prod(given[2]))
+    if op in {"Attention", "QAttention"}:  # X (N, L, I), W (I, 3 C): three products, then two with the positions
+        rows, length, wide = math.prod(given[0][:2]), given[0][1], given[1][-1] // 3
+        return rows * math.prod(given[1]) + 2 * rows * length * wide
+    if op in _ATTENTION:  # query (N, L, C), key and value (N, S, C) or (N, heads, S, C / heads)
+        keys = given[1] if len(given) > 1 and given[1] else given[0]
+        return 2 * math.prod(given[0]) * keys[-2]
+    equation = next(each.s.decode() for each in node.attribute if each.name == "equation").replace(" ", "")
+    terms = equation.split("->")[0].split(",")
+    if len(terms) < 2:
+        return 0
+    sizes: dict[str, int] = {}
+    for term, shape in zip(terms, given, strict=False):
+        letters = term.replace("...", "")
+        inside = len(shape) - len(letters)  # what stands for the dots
+        place = term.find("...")
+        names = [*letters[:place], *(f"{number}." for number in range(inside)), *letters[place:]] if inside else letters
+        sizes |= {name: max(size, sizes.get(name, 1)) for name, size in zip(names, shape, strict=False)}
+    return math.prod(sizes.values())
 
 
 def _multiply_adds(op: str, first: tuple[int, ...], second: tuple[int, ...], result: tuple[int, ...]) -> int:
@@ -113,7 +175,8 @@ def _multiply_adds(op: str, first: tuple[int, ...], second: tuple[int, ...], res
 
 
 def _read_openvino(file: Path, inputs: Inputs) -> Kernels:
-    compiled = compile_openvino(file, threads=1)
+    compiled = compile_openvino(file, threads=1, inputs=inputs)
+    unknown: set[str] = set()
     counts: Counter[str] = Counter()
     work: Counter[str] = Counter()
     integer: set[str] = set()
@@ -124,17 +187,24 @@ def _read_openvino(file: Path, inputs: Inputs) -> Kernels:
             continue
         name = f"{kind}:{precision}"
         counts[name] += 1
-        if kind in {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "GroupConvolution"}:
-            done = _openvino_multiply_adds(node)
+        if kind in _OPENVINO_NESTED:
+            unknown.add(kind)
+        if kind in _OPENVINO_PRODUCTS:
+            done = _openvino_multiply_adds(node, kind)
             work[name] += done
             if precision in {"u8", "i8"}:
                 integer.add(name)
-    return _kernels(counts, work, integer=integer)
+    return _kernels(counts, work, integer=integer, unknown=unknown)
 
 
-def _openvino_multiply_adds(node: Any) -> int:
+def _openvino_multiply_adds(node: Any, kind: str) -> int:
     shapes = [_static(node.get_input_partial_shape(place)) for place in range(node.get_input_size())]
     result = _static(node.get_output_partial_shape(0))
+    if kind in _OPENVINO_RECURRENT:  # X (N, L, I), states, then W and R (directions, gates, ...)
+        weights = sorted((math.prod(shape) for shape in shapes[1:] if len(shape) >= 2), reverse=True)[:2]
+        return math.prod(shapes[0][:-1]) * sum(weights)
+    if kind in _OPENVINO_ATTENTION:
+        return 2 * math.prod(shapes[0]) * shapes[1][-2]
     return _multiply_adds("Conv" if len(shapes[0]) > 3 else "MatMul", shapes[0], shapes[1], result)
 
 
@@ -148,9 +218,11 @@ def _text(about: Any, key: str) -> str:
     return str(getattr(value, "value", value))
 
 
-def _kernels(counts: Mapping[str, int], work: Mapping[str, int], *, integer: Any) -> Kernels:
+def _kernels(
+    counts: Mapping[str, int], work: Mapping[str, int], *, integer: Any, unknown: Collection[str] = ()
+) -> Kernels:
     total = sum(work.values())
-    if not total:
+    if not total and not unknown:
         raise ExportError("The file has no kernel that multiplies and adds, so it is not the exported network.")
-    share = 100 * sum(done for name, done in work.items() if name in integer) / total
-    return Kernels(counts=dict(counts), multiply_adds=dict(work), integer_share=share)
+    share = None if unknown else 100 * sum(done for name, done in work.items() if name in integer) / total
+    return Kernels(counts=dict(counts), multiply_adds=dict(work), integer_share=share, unknown=tuple(sorted(unknown)))

@@ -56,7 +56,9 @@ def records_of(
     records.append(say("mean_difference", found.mean_difference, "1", settings=how))
     if found.agreement is not None:
         records.append(say("agreement_with_pytorch", found.agreement, "%", settings=how))
-    detail = {"kernels": dict(file.kernels.counts), "multiply_adds": dict(file.kernels.multiply_adds)}
+    detail: dict[str, Any] = {"kernels": dict(file.kernels.counts), "multiply_adds": dict(file.kernels.multiply_adds)}
+    if file.kernels.unknown:
+        detail["reason"] = f"unknown: lessen does not know the kernels {', '.join(file.kernels.unknown)}"
     made_for = {} if file.target is None else {"target": file.target}
     records.append(say("integer_share", file.kernels.integer_share, "%", settings=made_for, detail=detail))
     records += [*_times(file, about, say), *_quality(file, data, say)]

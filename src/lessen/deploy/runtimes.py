@@ -240,8 +240,13 @@ def open_session(file: Path, *, threads: int, level: Level = "all", optimized: P
     return session
 
 
-def compile_openvino(file: Path, *, threads: int) -> Any:
+def compile_openvino(file: Path, *, threads: int, inputs: Inputs | None = None) -> Any:
     """An OpenVINO model compiled for the CPU.
+
+    Args:
+        file: The file.
+        threads: How many threads it gets.
+        inputs: Compile it for inputs of these shapes only; None: for all that it takes.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -260,6 +265,9 @@ def compile_openvino(file: Path, *, threads: int) -> Any:
     core, place = _core(openvino), ["framework", TARGET]
     try:
         model = core.read_model(str(_existing(file)))
+        if inputs is not None:
+            arrays = named(inputs, [value.get_any_name() for value in model.inputs])
+            model.reshape({name: list(array.shape) for name, array in arrays.items()})
         compiled = core.compile_model(model, "CPU", settings_of_plugin)
     except RuntimeError as error:
         raise ExportError(f"OpenVINO cannot load {file}: {error}. Export it again.") from error
