@@ -120,7 +120,9 @@ def test_a_network_is_traced_once_for_all_its_files_and_they_are_what_they_would
     case: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traced, trace = [], module.trace
-    monkeypatch.setattr(module, "trace", lambda network, inputs: traced.append(network) or trace(network, inputs))
+    monkeypatch.setattr(
+        module, "trace", lambda network, *how, **more: traced.append(network) or trace(network, *how, **more)
+    )
     settings = Deploy(runtimes=(OnnxRuntime(), TorchProgram()), threads=1, rounds=6)
     teacher = residual(width=4, depth=8).eval()
     networks = [StepNetwork(name="teacher", step=0, network=teacher), StepNetwork(name="1", step=1, network=case.model)]

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from lessen.core import settings
 from lessen.core.errors import ShapeError, TapError
-from lessen.surgery.taps import Recorder, Tap, as_tap, capture, tensor_of, unwrap
+from lessen.core.usable import unwrap
+from lessen.surgery.taps import Recorder, Tap, as_tap, capture, tensor_of
 
 
 def network() -> nn.Sequential:

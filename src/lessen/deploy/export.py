@@ -24,6 +24,7 @@ from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import ExportError, need
 from lessen.core.files import write_bytes, write_whole
 from lessen.core.scratch import scratch
+from lessen.core.usable import check_precision, usable
 from lessen.deploy import attention, low_bit, pairs, short
 from lessen.deploy.axes import Axes, axes_of
 from lessen.deploy.compact import compact
@@ -229,8 +230,12 @@ def trace(model: nn.Module, inputs: Inputs, *, free: bool = True) -> torch.expor
         free: Whether all other axes are free as well where nothing in the network fixes them.
 
     Raises:
+        NetworkError: it is no network that can be worked on (`core.usable`), or computes in another precision than the
+            inputs have.
         ExportError: the network cannot be traced.
     """
+    model = usable(model)
+    check_precision(model, inputs)
     own = give_parts(bake_masks(copy_network(model).eval().cpu()))
     # One example would be taken for the constant 1.
     two = map_inputs(inputs, lambda value: (value if value.shape[0] > 1 else torch.cat([value, value])).cpu())

@@ -12,9 +12,10 @@ from torch import nn
 
 from lessen.core.calling import public
 from lessen.core.data import Data, Examples, Inputs
-from lessen.core.errors import DataError, NetworkError, SettingError
+from lessen.core.errors import DataError, SettingError
 from lessen.core.estimate import Estimate
 from lessen.core.record import Record
+from lessen.core.usable import check_precision, usable
 from lessen.measure.evaluate import Outputs, Runnable, check_finite, evaluate
 from lessen.measure.latency import Speed, time_networks
 from lessen.measure.memory import peak_memory
@@ -71,7 +72,7 @@ def measure(
         seed: For resampling and the order of timing.
 
     Raises:
-        NetworkError: no such file, or `thing` is neither a module nor a path.
+        NetworkError: no such file, or `thing` is neither a path nor a network that can be worked on (`core.usable`).
         SettingError: a setting out of range.
         ShapeError, DataError: outputs and labels do not fit together.
     """
@@ -82,8 +83,8 @@ def measure(
             f"Got batch_sizes={tuple(batch_sizes)}, batch_size={batch_size}, repeats={repeats}; expected at least one "
             f"batch size, sizes of at least 1, and at least {FEWEST_ROUNDS} repeats."
         )
-    if not isinstance(thing, nn.Module | str | Path):
-        raise NetworkError(f"Got a {type(thing).__name__} to measure; expected a module or the path of a file.")
+    thing = thing if isinstance(thing, str | Path) else usable(thing)
+    teacher = None if teacher is None else usable(teacher, what="The teacher")
     path = None if isinstance(thing, nn.Module) else Path(thing)
     name = subject or (path.name if path is not None else type(thing).__name__)
 
@@ -111,6 +112,7 @@ def measure(
     if len(examples) == 0:
         raise DataError(f"The {split} split of {data.name} has no examples. Every split needs at least one.")
     if isinstance(thing, nn.Module):
+        check_precision(thing, _first(examples, 2))
         records += _cost(thing, examples, batch_sizes, say)
     with pinned_threads(threads) as used:
         settings = {"threads": used, "runtime": runtime, "repeats": repeats}

@@ -94,7 +94,7 @@ class Equalize:
         """
         if self.where == ():
             return Rescaled()
-        model = plain(model)
+        model = plain(model, context.inputs)
         check_where(model, where=self.where)
         inputs = map_inputs(context.inputs, lambda value: value.to(context.device))
         own = copy_network(model).to(context.device).eval()

@@ -126,7 +126,7 @@ class Half:
         Raises:
             PlanError: `where` matches no module with parameters, or a parameter is too large for the kind.
         """
-        model = plain(model)
+        model = plain(model, context.inputs)
         check_where(model, where=self.where, exclude=self.exclude)
         chosen: list[str] = []
         left: dict[str, str] = {}

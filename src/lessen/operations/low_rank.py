@@ -49,7 +49,6 @@ class Factorized:
         pairs: dict[str, nn.Module] = {}
         for path, rank in self.ranks.items():
             try:
-                get_module(model, path)  # not a part of what another rank made
                 layer = get_module(network, path)
             except NetworkError as error:
                 raise PlanError(f"The plan does not belong to this network. {error}") from error
@@ -133,7 +132,7 @@ class LowRank:
         Raises:
             PlanError: `where` matches no linear or convolution layer, or there is none.
         """
-        model = plain(model)
+        model = plain(model, context.inputs)
         owners = Owners(model)
         check_where(model, where=self.where, exclude=self.exclude)
         fixed = irreplaceable(model, (nn.Linear, nn.Conv2d), context.inputs)

@@ -85,7 +85,7 @@ class Reinitialize:
         Raises:
             PlanError: `where` matches no module with parameters.
         """
-        model = plain(model)
+        model = plain(model, context.inputs)
         check_where(model, where=self.where, exclude=self.exclude)
         modules: list[str] = []
         left: dict[str, str] = {}

@@ -133,7 +133,7 @@ class RemoveBlocks:
         Raises:
             PlanError: no block can be removed.
         """
-        model = plain(model)
+        model = plain(model, context.inputs)
         check_where(model, where=self.where, exclude=self.exclude)
         blocks = dict(_blocks(model))
         chosen = {path: block for path, block in blocks.items() if self._wants(path, block)}

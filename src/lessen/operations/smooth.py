@@ -107,7 +107,7 @@ class Smooth:
         """
         if self.where == () and self.before == ():
             return Rescaled()
-        model = plain(model)
+        model = plain(model, context.inputs)
         check_where(model, where=self.where, before=self.before)
         if not context.calibration:
             raise PlanError("Smooth needs calibration batches to find outliers, and there are none in the context.")

@@ -15,25 +15,25 @@ from typing import Any
 from torch import Tensor, nn
 
 from lessen.core.errors import NetworkError
+from lessen.core.usable import usable
 from lessen.surgery.copying import copy_network
 
 _SAY = logging.getLogger("lessen")
 _PARAMETRIZED = re.compile(r"parametrizations\.([^.]+)\.original\d*$")
 
 
-def own_copy(network: nn.Module, *, what: str) -> nn.Module:
+def own_copy(network: Any, *, what: str) -> nn.Module:
     """A copy that a run may change, with its weights free to learn unless only some of them are.
 
     Args:
-        network: Anything; it is not changed.
+        network: Anything; it is not changed. What wraps a network is taken off.
         what: What to call it in an error.
 
     Raises:
-        NetworkError: it is no module, cannot be copied, or holds state that no file of tensors can keep.
+        NetworkError: it is no network that can be worked on (`core.usable`), cannot be copied, or holds state that
+            no file of tensors can keep.
     """
-    if not isinstance(network, nn.Module):
-        raise NetworkError(f"{what} is {_described(network)}")
-    own = copy_network(network)
+    own = copy_network(usable(network, what=what))
     check_keepable(own, what=what)
     if is_frozen(own):
         own.requires_grad_(True)
@@ -43,17 +43,6 @@ def own_copy(network: nn.Module, *, what: str) -> nn.Module:
             what,
         )
     return own
-
-
-def _described(thing: Any) -> str:
-    """What a thing is that is no network, and what to give instead."""
-    if isinstance(thing, type) and issubclass(thing, nn.Module):
-        return f"the class {thing.__name__}; give a trained network, an object: {thing.__name__}(...)."
-    if isinstance(thing, Mapping) and thing and all(isinstance(value, Tensor) for value in thing.values()):
-        return "a dict of weights; build the network, call network.load_state_dict(weights), and give the network."
-    if isinstance(thing, str):
-        return f"the text {thing!r:.100}; give a torch.nn.Module, as lessen.zoo.build({thing!r:.100}) returns it."
-    return f"a {type(thing).__name__}; a torch.nn.Module was expected."
 
 
 def check_keepable(network: nn.Module, *, what: str) -> None:

@@ -19,7 +19,9 @@ from torch.nn.utils import prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
 from torch.nn.utils.weight_norm import WeightNorm
 
+from lessen.core.data import Inputs
 from lessen.core.errors import NetworkError
+from lessen.core.usable import check_precision, usable
 from lessen.surgery.copying import copy_network
 from lessen.surgery.parametrised import Form, is_list, parametrised, unparametrise
 
@@ -48,21 +50,28 @@ class Foreign:
         return f"{self.path}.{self.name}" if self.path else self.name
 
 
-def plain(model: nn.Module) -> nn.Module:
+def plain(model: nn.Module, inputs: Inputs | None = None) -> nn.Module:
     """The network itself where its weights are plain or lessen's own, else a copy in which they are.
+
+    What wraps a network is taken off (`core.usable`).
 
     Args:
         model: The network; it is not changed.
+        inputs: What it will run on; it is checked whether it takes their precision. None: that is not looked at.
 
     Raises:
-        NetworkError: a weight is drawn anew at each call, is shared, or carries a form of lessen underneath.
+        NetworkError: it is no network that can be worked on (see `usable`), or a weight is drawn anew at each call, is
+            shared, or carries a form of lessen underneath.
     """
+    model = usable(model)
+    if inputs is not None:
+        check_precision(model, inputs)
     return plain_copy(model) if next(foreign(model), None) is not None else model
 
 
 def plain_copy(model: nn.Module, known: dict[int, Any] | None = None) -> nn.Module:
     """A copy of a network with plain weights; see `plain` and `copy_network`."""
-    new = copy_network(model, known)
+    new = copy_network(usable(model), known)
     found = list(foreign(new))
     if found:
         times = Counter(id(tensor) for _, tensor in new.named_parameters(remove_duplicate=False))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lessen.core.errors import NetworkError, ShapeError, TapError, did_you_mean
 from lessen.core.settings import settings
 from lessen.core.tree import part_of
+from lessen.core.usable import unwrap
 
 _WRAPPERS = ("_orig_mod", "module")
 
@@ -106,17 +107,6 @@ def as_tap(where: Tap | str) -> Tap:
     Tap(path='layer3', side='output', call=None, part=None)
     """
     return where if isinstance(where, Tap) else Tap(path=where)
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The network inside DistributedDataParallel, DataParallel and torch.compile."""
-    while True:
-        if isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod  # type: ignore[assignment]
-        elif isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            model = model.module
-        else:
-            return model
 
 
 def resolve(model: nn.Module, tap: Tap) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lessen.core.data import Data, Inputs, call, map_inputs
 from lessen.core.errors import DataError, NetworkError, ShapeError
 from lessen.core.tree import is_several, judged, listed, parts
+from lessen.core.usable import precision_differs
 
 
 def check_classes(network: nn.Module, data: Data, *, what: str = "The network") -> None:
@@ -129,6 +130,8 @@ def run_on(network: nn.Module, inputs: Inputs, *, what: str) -> Any:
         with torch.inference_mode():
             answer: object = call(network, placed)
     except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
+        if (differs := precision_differs(network, inputs)) is not None:
+            raise NetworkError(f"{what} {differs}") from error
         shapes: list[str] = []
         map_inputs(
             inputs, lambda value: shapes.append(f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}")

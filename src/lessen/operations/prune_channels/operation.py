@@ -114,7 +114,7 @@ class PruneChannels:
             PlanError: nothing can be pruned, or the target is out of reach; the text says how far one can go.
             NetworkError: the network cannot be exported.
         """
-        model = plain(model)
+        model = plain(model, context.inputs)
         check_where(model, where=self.where, exclude=self.exclude)
         if isinstance(self.allocation, Knapsack) and self.allocation.candidates:
             check_judge(model, context, steps=self.allocation.steps)

@@ -74,7 +74,7 @@ class PruneWeights:
         """
         if self.keep == 1.0 and self.where is None:
             return PrunedWeights(masks={}, shapes={}, left={})
-        model = plain(model)
+        model = plain(model, context.inputs)
         chosen, left = fitting(model, self.where, self.exclude, self.pattern)
         scores = weight_scores(self.score, model, chosen, context, keep=self.keep, allocation=self.allocation)
         counts = self.allocation.counts(scores, self.keep)

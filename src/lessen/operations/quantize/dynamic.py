@@ -17,6 +17,7 @@ from lessen.core.contracts import Context
 from lessen.core.data import map_inputs
 from lessen.core.errors import PlanError, did_you_mean
 from lessen.core.settings import settings
+from lessen.core.usable import usable
 from lessen.core.where import Where, check_where, matches
 from lessen.operations.quantize.edges import LAYERS
 from lessen.operations.quantize.found import LEVELS
@@ -52,6 +53,7 @@ class QuantizedDynamically:
         del values
         if not self.weights:
             return plain_copy(model)
+        model = usable(model)
         if is_quantized(model):
             raise PlanError(f"{type(model).__name__} is quantized already. Quantize the network it came from.")
         names = {name for name, _ in model.named_modules()}
@@ -129,9 +131,9 @@ class QuantizeDynamic:
         """
         if self.where == ():
             return QuantizedDynamically()
+        model = plain(model, context.inputs)
         if is_quantized(model):
             raise PlanError(f"{type(model).__name__} is quantized already. Quantize the network it came from.")
-        model = plain(model)
         check_where(model, where=self.where, exclude=self.exclude)
         own = copy_network(model).to(context.device).eval()
         seen = trace(own, map_inputs(context.inputs, lambda value: value.to(context.device)))

@@ -135,11 +135,11 @@ class Quantize:
         """
         if self.bits == FULL:
             return Quantized(bits=FULL)
+        model = plain(model, context.inputs)
         if is_quantized(model):
             raise PlanError(f"{type(model).__name__} is quantized already. Quantize the network it came from.")
         if not context.calibration:
             raise PlanError("Quantize needs calibration batches to observe ranges, and there are none in the context.")
-        model = plain(model)
         check_where(model, where=self.where, exclude=self.exclude)
         if self.rounding is not None:
             check_where(model, blocks=self.rounding.blocks)

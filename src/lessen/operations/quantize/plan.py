@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lessen.core.errors import NetworkError, PlanError, did_you_mean
 from lessen.core.settings import settings
+from lessen.core.usable import usable
 from lessen.operations.quantize.grids import Grids, WeightGrid
 from lessen.operations.quantize.learned import Learned
 from lessen.operations.quantize.network import is_quantized, with_grids
@@ -73,6 +74,7 @@ class Quantized:
         """
         if self.bits == FULL:
             return plain_copy(model)
+        model = usable(model)
         if is_quantized(model):
             raise PlanError(f"{type(model).__name__} is quantized already. Quantize the network it came from.")
         names = {name for name, _ in model.named_modules()}

@@ -92,7 +92,7 @@ class PruneByReconstruction:
         pattern = self.pattern or self.method.usual
         if self.keep == 1.0 and self.where is None:
             return Reconstructed(pruned=PrunedWeights(masks={}, shapes={}, left={}), values={})
-        model = plain(model)
+        model = plain(model, context.inputs)
         chosen, left = fitting(model, self.where, self.exclude, pattern)
         scores = {name: without_pruned(wide(getattr(*owner).detach()).abs(), *owner) for name, owner in chosen.items()}
         layers = layers_of(model, context.inputs, chosen)

@@ -83,7 +83,7 @@ class QuantizeWeights:
         """
         if self.bits == FULL:
             return QuantizedWeights(bits=FULL)
-        model = plain(model)
+        model = plain(model, context.inputs)
         check_where(model, where=self.where, exclude=self.exclude)
         weights, left = self._candidates(model)
         if self.method.needs_inputs and not context.calibration:
