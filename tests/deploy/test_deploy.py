@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from lessen.core.errors import ExportError, NetworkError, SettingError
 from lessen.deploy import (
@@ -21,6 +22,7 @@ from lessen.deploy import (
     time_files,
 )
 from lessen.deploy import deployment as module
+from lessen.deploy import export as exporting
 from lessen.measure.timing import pinned_threads
 from lessen.zoo import residual
 
@@ -119,16 +121,21 @@ def test_a_file_that_fails_is_reported_and_never_named(
 def test_a_network_is_traced_once_for_all_its_files_and_they_are_what_they_would_be_alone(
     case: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    traced, trace = [], module.trace
-    monkeypatch.setattr(
-        module, "trace", lambda network, *how, **more: traced.append(network) or trace(network, *how, **more)
-    )
+    traced, trace = [], exporting.trace
+
+    def seen(network: nn.Module, inputs: Any, *, free: bool = True) -> Any:
+        traced.append((id(network), free))  # again with fixed sizes where a file does not take others
+        return trace(network, inputs, free=free)
+
+    monkeypatch.setattr(exporting, "trace", seen)
+    monkeypatch.setattr(module, "trace", seen)
     settings = Deploy(runtimes=(OnnxRuntime(), TorchProgram()), threads=1, rounds=6)
     teacher = residual(width=4, depth=8).eval()
     networks = [StepNetwork(name="teacher", step=0, network=teacher), StepNetwork(name="1", step=1, network=case.model)]
     found = deploy_steps(networks, case.data, tmp_path, settings=settings)
     assert len(found.files) == 4
-    assert [id(network) for network in traced] == [id(teacher), id(case.model)]
+    assert len(traced) == len(set(traced))
+    assert {network for network, _ in traced} == {id(teacher), id(case.model)}
     alone = export_pt2(case.model, case.data.example(), tmp_path / "alone.pt2")
     assert (
         export_onnx(case.model, case.data.example(), tmp_path / "alone.onnx").read_bytes()

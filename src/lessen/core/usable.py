@@ -27,7 +27,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         if isinstance(getattr(model, "_orig_mod", None), nn.Module):
             model = model._orig_mod  # type: ignore[assignment]
         elif isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            model = model.module
+            model = model.module  # type: ignore[assignment]
         else:
             return model
 

@@ -23,8 +23,8 @@ from lessen.core.errors import ExportError
 from lessen.core.record import Record
 from lessen.core.scratch import scratch
 from lessen.core.tree import parts
-from lessen.deploy.axes import Axes, Trial, axes_of, trials, why_fixed
-from lessen.deploy.export import export_onnx, export_openvino, export_pt2, trace
+from lessen.deploy.axes import Axes, Trial, axes_of, why_fixed
+from lessen.deploy.export import export_onnx, export_openvino, export_pt2, trace, trace_sizes
 from lessen.deploy.kernels import read_kernels
 from lessen.deploy.planned import Deploy, DeployedFile, StepNetwork, planned
 from lessen.deploy.recommend import Recommendation, recommend
@@ -167,15 +167,10 @@ class _Tracing:
     def of(self, network: nn.Module) -> _Traced:
         """The network as a graph, with its free axes and what it gives at other sizes."""
         if self.last is None or self.last.network is not network:
-            program = trace(network, self.inputs)
+            program, tried = trace_sizes(network, self.inputs)
             axes = axes_of(program)
-            tried = trials(network, self.inputs, axes)
-            if axes.free and not tried:  # no other size could be tried, so nobody knows whether there are any
-                self.last = _Traced(network, trace(network, self.inputs, free=False), Axes(), [])
-                self.last.axes = self.last.fixed_axes(self.inputs)
-            else:
-                axes = replace(axes, reason=why_fixed(network, self.inputs, axes))
-                self.last = _Traced(network, program, axes, tried)
+            axes = replace(axes, reason=why_fixed(network, self.inputs, axes))
+            self.last = _Traced(network, program, axes, tried)
         return self.last
 
 

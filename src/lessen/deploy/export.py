@@ -26,7 +26,7 @@ from lessen.core.files import write_bytes, write_whole
 from lessen.core.scratch import scratch
 from lessen.core.usable import check_precision, usable
 from lessen.deploy import attention, low_bit, pairs, short
-from lessen.deploy.axes import Axes, axes_of
+from lessen.deploy.axes import Axes, Trial, axes_of, trials
 from lessen.deploy.compact import compact
 from lessen.deploy.constants import Constants
 from lessen.deploy.integers import store_integers
@@ -63,13 +63,14 @@ def export_onnx(
         path: The file to write, ending in `.onnx`.
         optimize: False leaves the graph as it was traced, with each tensor of the state under its own name; what runs
             the file optimises it anyway.
-        program: The network as `trace` returns it, where that was called already.
+        program: The network as `trace` returns it, where that was called already; that decides which sizes are free.
+            None: all that the network takes other sizes at.
 
     Raises:
         ExportError: the network cannot be traced or has an operator that ONNX lacks, or it is too large for one file.
     """
     path = Path(path)
-    exported = program or trace(model, inputs)
+    exported = program or trace_sizes(model, inputs)[0]
     if program is None and axes_of(exported).free:
         try:
             return export_onnx(model, inputs, path, optimize=optimize, program=exported)
@@ -185,7 +186,7 @@ def export_pt2(
         ExportError: the network cannot be traced.
     """
     path = Path(path)
-    exported = program or trace(model, inputs)
+    exported = program or trace_sizes(model, inputs)[0]
     table = decompositions() | low_bit.decompositions() | short.decompositions()
     with _exporting():
         if any(node.target in table for node in exported.graph.nodes):
@@ -261,6 +262,25 @@ def trace(model: nn.Module, inputs: Inputs, *, free: bool = True) -> torch.expor
             f"{type(model).__name__} cannot be traced for a variable batch size. {_last_line(error)} Look for Python "
             "branches on values of tensors, and for shapes with a fixed batch size."
         ) from error
+
+
+def trace_sizes(model: nn.Module, inputs: Inputs) -> tuple[torch.export.ExportedProgram, list[Trial]]:
+    """The network as `trace` returns it, with the sizes free at which it was seen to run; and what it gave there.
+
+    Where the exporter finds axes free, but the network runs at no other size that is tried, only the batch is free:
+    images that are flattened for a linear layer, whose sizes need only have the same product.
+
+    Args:
+        model: The network; it is not changed.
+        inputs: Example inputs.
+
+    Raises:
+        ExportError: the network cannot be traced.
+    """
+    program = trace(model, inputs)
+    axes = axes_of(program)
+    tried = trials(model, inputs, axes)
+    return (trace(model, inputs, free=False), []) if axes.free and not tried else (program, tried)
 
 
 def _for_forward(model: nn.Module, shapes: Any) -> Any:
