@@ -27,7 +27,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         if isinstance(getattr(model, "_orig_mod", None), nn.Module):
             model = model._orig_mod  # type: ignore[assignment]
         elif isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            model = model.module  # type: ignore[assignment]
+            model = model.module
         else:
             return model
 
@@ -44,19 +44,19 @@ def usable(network: Any, *, what: str = "The network") -> nn.Module:
     """
     if not isinstance(network, nn.Module):
         raise NetworkError(f"{what} is {_no_module(network)}")
-    network = unwrap(network)
-    for path, module in network.named_modules():
+    found = unwrap(network)
+    for path, module in found.named_modules():
         for applies, said in _MODULES:
             if applies(module):
                 kind = type(module).__name__
                 place = f" at {path!r}" if path else ""
                 raise NetworkError(f"{what} {said.format(kind=kind, place=place)}")
-    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+    for name, tensor in [*found.named_parameters(), *found.named_buffers()]:
         for unfit, said in _TENSORS:
             if unfit(tensor):
                 kind = f"{type(tensor.data).__module__}.{type(tensor.data).__qualname__}"
                 raise NetworkError(f"{what} {said.format(name=name, kind=kind)}")
-    return network
+    return found
 
 
 def check_precision(network: nn.Module, inputs: Inputs, *, what: str = "The network") -> None:
