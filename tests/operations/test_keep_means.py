@@ -18,7 +18,7 @@ class TestWithMeans(OperationLaws):
     settings = (PruneChannels(keep=0.75, keep_means=True), PruneChannels(keep=0.5, keep_means=True))
 
 
-def network(*, bias: bool, norm: bool) -> nn.Sequential:
+def network(*, bias: bool, norm: int) -> nn.Sequential:
     """A first layer half of whose channels are constant behind their normalisation: gamma = 0, relu(beta) > 0."""
     torch.manual_seed(0)
     made = nn.Sequential(
@@ -26,13 +26,13 @@ def network(*, bias: bool, norm: bool) -> nn.Sequential:
         nn.BatchNorm2d(8),
         nn.ReLU(),
         nn.Conv2d(8, 6, 3, bias=bias),
-        nn.BatchNorm2d(6) if norm else nn.Identity(),
+        nn.BatchNorm2d(6) if norm == 1 else nn.Sequential(*(nn.BatchNorm2d(6) for _ in range(norm))),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(2),
         nn.Flatten(),
         nn.Linear(24, 5),
     )
-    for layer in made:
+    for layer in made.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.running_mean)
             nn.init.uniform_(layer.running_var, 0.5, 2)
@@ -49,9 +49,10 @@ def images() -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("bias", "norm", "carrier"), [(True, True, "3.bias"), (True, False, "3.bias"), (False, True, "4.running_mean")]
+    ("bias", "norm", "carrier"),
+    [(True, 1, "3.bias"), (True, 0, "3.bias"), (False, 1, "4.running_mean"), (False, 2, "4.0.running_mean")],
 )
-def test_a_constant_channel_leaves_no_trace(bias: bool, norm: bool, carrier: str) -> None:
+def test_a_constant_channel_leaves_no_trace(bias: bool, norm: int, carrier: str) -> None:
     whole, x = network(bias=bias, norm=norm), images()
     prune = PruneChannels(keep=0.5, score=BatchNormScale(), where="0", keep_means=True)
     plan = prune.plan(whole, Context(inputs=x[:2]))
@@ -68,7 +69,7 @@ def test_a_constant_channel_leaves_no_trace(bias: bool, norm: bool, carrier: str
 
 def test_any_channel_leaves_its_mean() -> None:
     """What the layer that reads gives keeps its mean over the calibration examples; all places count alike."""
-    whole, x = network(bias=True, norm=False), images()
+    whole, x = network(bias=True, norm=0), images()
     whole[3] = nn.Conv2d(8, 6, 1).double()
     with torch.no_grad():
         whole[1].weight.uniform_(0.5, 2)
@@ -81,7 +82,7 @@ def test_any_channel_leaves_its_mean() -> None:
 
 
 def test_outputs_that_are_pruned_as_well_fit() -> None:
-    whole, x = network(bias=False, norm=True), images()
+    whole, x = network(bias=False, norm=1), images()
     plan = PruneChannels(keep=0.5, keep_means=True).plan(whole, Context(inputs=x[:2]))
     assert set(plan.kept) == {"0", "3"}
     assert plan.carries == ["4.running_mean", "8.bias"]
@@ -89,7 +90,7 @@ def test_outputs_that_are_pruned_as_well_fit() -> None:
 
 
 def test_the_values_travel_in_the_plan_or_in_the_weights() -> None:
-    whole, x = network(bias=True, norm=True), images()
+    whole, x = network(bias=True, norm=1), images()
     plan = PruneChannels(keep=0.5, keep_means=True).plan(whole, Context(inputs=x[:2]))
     again = decode(json.loads(json.dumps(encode(plan))), {"PrunedChannels": PrunedChannels})
     assert torch.equal(again.apply(whole)(x), plan.apply(whole)(x))

@@ -28,6 +28,7 @@ CASES: dict[str, tuple[Callable[[], list[nn.Module]], tuple[int, ...]]] = {
     "conv": (lambda: [nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)], (2, 3, 6, 6)),
     "conv with bias, strided": (lambda: [nn.Conv2d(4, 6, 3, stride=2), nn.BatchNorm2d(6)], (2, 4, 7, 7)),
     "grouped": (lambda: [nn.Conv2d(4, 8, 3, groups=2), nn.BatchNorm2d(8)], (2, 4, 6, 6)),
+    "several in a row": (lambda: [nn.Conv2d(3, 8, 3), *(nn.BatchNorm2d(8) for _ in range(3))], (2, 3, 6, 6)),
     "depthwise": (lambda: [nn.Conv2d(4, 4, 3, groups=4), nn.BatchNorm2d(4)], (2, 4, 6, 6)),
     "conv1d": (lambda: [nn.Conv1d(3, 5, 3), nn.BatchNorm1d(5)], (2, 3, 9)),
     "conv3d": (lambda: [nn.Conv3d(2, 5, 3), nn.BatchNorm3d(5)], (2, 2, 5, 5, 5)),
@@ -41,12 +42,12 @@ CASES: dict[str, tuple[Callable[[], list[nn.Module]], tuple[int, ...]]] = {
 def test_folded_network_computes_the_same(name: str) -> None:
     torch.manual_seed(0)
     make, shape = CASES[name]
-    layer, norm = make()
-    model = nn.Sequential(layer, used(norm), nn.ReLU()).double().eval()
+    layer, *norms = make()
+    model = nn.Sequential(layer, *map(used, norms), nn.ReLU()).double().eval()
     x = torch.randn(shape, dtype=torch.float64)
     before = digest(model)
     new = fold_batchnorm(model, x)
-    assert isinstance(new[1], nn.Identity)
+    assert all(isinstance(new[place], nn.Identity) for place in range(1, len(norms) + 1))
     assert torch.allclose(new(x), model(x), rtol=1e-12, atol=1e-12)
     assert digest(model) == before
 

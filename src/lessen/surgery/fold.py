@@ -42,17 +42,22 @@ def fold_batchnorm(model: nn.Module, inputs: Inputs) -> nn.Module:
 def foldable(model: nn.Module, inputs: Inputs) -> list[Pair]:
     """Which layers give their output to a batch normalisation and to nothing else, each called just once.
 
+    A layer with several normalisations in a row is in several pairs, in order.
+
     Each is proven: with it folded, the network gives the same outputs. A convolution that standardises its weight, or
     whose weight another module reads, is left as it is.
     """
     seen, owners = trace(model, inputs), Owners(model)
     consumers, pairs = seen.consumers(), []
     for one in seen.calls:
-        after = consumers.get(one.outputs[0], [])
-        if len(after) != 1 or after[0].op != "batch_norm" or one.outputs[0] in seen.outputs:
-            continue
-        if seen.times[one.path] == seen.times[after[0].path] == 1 and _fits(model, owners, one, after[0]):
-            pairs.append((one.path, after[0].path))
+        last = one  # several normalisations in a row are folded one after the other
+        while len(after := consumers.get(last.outputs[0], [])) == 1 and last.outputs[0] not in seen.outputs:
+            (norm,) = after
+            once = seen.times[one.path] == seen.times[norm.path] == 1
+            if norm.op != "batch_norm" or not once or not _fits(model, owners, one, norm):
+                break
+            pairs.append((one.path, norm.path))
+            last = norm
     if not pairs:
         return []
     proof = Proof(model, inputs)

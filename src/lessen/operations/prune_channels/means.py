@@ -41,7 +41,7 @@ def carried_means(model: nn.Module, plan: PrunedChannels, context: Context) -> t
     """
     readers, left = readers_of(model, plan, trace(model, context.inputs).times)
     means = input_means(model, list(readers), context)
-    pairs = dict(foldable(model, context.inputs))
+    pairs = dict(reversed(foldable(model, context.inputs)))  # of several normalisations in a row the first
     values: Values = {}
     for path, layer in readers.items():
         weight = layer.weight.detach().double().cpu()

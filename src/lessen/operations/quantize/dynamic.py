@@ -29,6 +29,8 @@ from lessen.surgery.copying import copy_network
 from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain, plain_copy
 
+_RECURRENT = "recurrent layers compute in 32 bits; Half() stores their weights in 16"
+
 
 @settings
 class QuantizedDynamically:
@@ -38,11 +40,13 @@ class QuantizedDynamically:
         weights: For each layer, by name, the bits of its weights.
         target: Which processors the weights add up right on: any, or those with VNNI.
         why: Why that target, for people.
+        left: The recurrent layers that compute in 32 bits as before, and why.
     """
 
     weights: dict[str, Annotated[int, Ge(1), Le(32)]] = field(default_factory=dict)
     target: Literal["any", "vnni"] = "any"
     why: str = ""
+    left: dict[str, str] = field(default_factory=dict)
 
     def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
         """A new network that computes so; `model` is not changed, and `values` changes nothing.
@@ -78,6 +82,7 @@ class QuantizedDynamically:
             }
             for name, bits in self.weights.items()
         ]
+        rows += [{"module": name, "edit": "left alone", "before": why, "after": ""} for name, why in self.left.items()]
         return [*rows, row(self.target, self.why)] if self.weights else rows
 
 
@@ -106,8 +111,8 @@ class QuantizeDynamic:
         costs="No calibration. Weights of linear layers take a quarter of the bytes. Each layer first measures its "
         "range and rounds: with small layers or batches, the file is slower than fp32. "
         "A torch.export program (.pt2) holds 32 bits.",
-        fails_when="The network is convolutional: convolutions are not quantized. The range is that of the whole "
-        "batch: one outlier coarsens all examples, and the outputs of an example depend on the others.",
+        fails_when="The network is convolutional or recurrent: only linear layers are quantized. The range is that of "
+        "the whole batch: one outlier coarsens all examples, and the outputs of an example depend on the others.",
         differs="As ONNX Runtime computes it, with a step for each output channel of the weights.",
     )
 
@@ -141,11 +146,18 @@ class QuantizeDynamic:
         mixed = {one.path for one in seen.calls if one.op in LAYERS and one.op != "linear"}
         made_for = chosen(self.target) if self.weight_bits is None else named(self.weight_bits)
         weights = {path: made_for.bits for path in paths if path not in mixed and self._means(own, path)}
+        left = {
+            path: f"{type(module).__name__}: {_RECURRENT}"
+            for path, module in own.named_modules()
+            if isinstance(module, nn.RNNBase | nn.RNNCellBase) and self._means(own, path)
+        }
         if not weights:
+            others = f" {', '.join(left)}: {_RECURRENT}." if left else ""
             raise PlanError(
                 "This network has no linear layer to quantize. Check `where`, `exclude`; convolutions need Quantize()."
+                + others
             )
-        return QuantizedDynamically(weights=weights, target=made_for.target, why=made_for.why)
+        return QuantizedDynamically(weights=weights, target=made_for.target, why=made_for.why, left=left)
 
     def _means(self, model: nn.Module, path: str) -> bool:
         module = get_module(model, path)

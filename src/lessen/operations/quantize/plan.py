@@ -117,7 +117,9 @@ class Quantized:
 
     def describe(self) -> list[dict[str, Any]]:
         """One row for each layer and each edge."""
-        norms = dict(self.folds)
+        norms: dict[str, str] = {}
+        for layer, norm in self.folds:
+            norms[layer] = f"{norms[layer]}, {norm}" if layer in norms else norm
         rows: list[dict[str, Any]] = []
         for name, bits in self.weights.items():
             edit = f"folded {norms[name]}, rounded" if name in norms else "rounded"
