@@ -172,7 +172,7 @@ NETWORKS: dict[str, tuple[nn.Module, str]] = {
     "extra state": (Remembers(), r"keeps '_extra_state' in its state, a dict"),
     "a generator": (Generates(), r"cannot be copied, because of the attribute .more."),
     "in place": (InPlace(), r"changes its inputs in place"),
-    "no numbers": (perceptron(8, seed=0).to("meta"), r"has no values yet"),
+    "no numbers": (perceptron(8, seed=0).to("meta"), r"has no weights yet"),
     "NaN": (broken(float("nan")), r"NaN or infinity.*not finite either, as layer1\.weight"),
     "infinity": (broken(float("inf")), r"NaN or infinity"),
     "no batch of one": (
