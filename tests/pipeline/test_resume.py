@@ -22,6 +22,7 @@ from lessen.operations import PruneWeights
 from lessen.pipeline import Measuring, RunFolder, Targets, walk
 from lessen.pipeline.job import Job, identity_of_data
 from lessen.schemes import offline, supervised
+from lessen.tasks import Unlabelled
 from lessen.testing.tasks import clusters, perceptron
 
 Arguments = Callable[..., dict[str, Any]]
@@ -101,15 +102,19 @@ PARTS: dict[str, list[Data]] = {
     "classes": [dataclasses.replace(DATA, classes=("a", "b", "c", "e")), dataclasses.replace(DATA, classes=None)],
     "augment": [dataclasses.replace(DATA, augment=Shift())],
     "name": [dataclasses.replace(DATA, name="others")],
+    "task": [dataclasses.replace(DATA, task=Unlabelled())],
 }
 CHANGES = {f"{name} {i}": {name: value} for name, values in ARGUMENTS.items() for i, value in enumerate(values)}
 CHANGES |= {f"data.{name} {i}": {"data": value} for name, values in PARTS.items() for i, value in enumerate(values)}
+CHANGES |= {"data.task as an argument": {"task": "none"}, "data.task by a metric": {"metric": (len, "max")}}
+# A network with one tensor as its output has no name for it, which is an error of its own.
+NAMELESS = {"output"}
 
 
 def test_every_argument_and_every_field_of_the_data_is_among_the_changes() -> None:
     arguments = {field.name for field in dataclasses.fields(Job)} - {"progress", "device", "keep_state", "track"}
-    assert arguments == {*ARGUMENTS, "data"}
-    assert {field.name for field in dataclasses.fields(Data)} - {"about"} == PARTS.keys()
+    assert arguments - NAMELESS == {*ARGUMENTS, "data", "task", "metric"}
+    assert {field.name for field in dataclasses.fields(Data)} - {"about"} - NAMELESS == PARTS.keys()
 
 
 def test_a_run_goes_on_only_as_it_began(stopped: Path, job: Arguments, monkeypatch: pytest.MonkeyPatch) -> None:

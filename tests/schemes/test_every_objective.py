@@ -381,7 +381,10 @@ def scheme_of(pairing: Pairing, lesson: Any, *, branches: bool) -> Scheme:
     """Exits where the outputs teach one another, a moving average of the network where its inside does."""
     labels = 0.0 if pairing.of.place.from_labels else 1.0
     given: dict[str, Any] = {"knowledge": (lesson,), "labels": labels, "epochs": 1}
-    given |= {"labels_objective": over(pairing.network, CrossEntropy()), "fit": Fit(batch=8, checkpoint_steps=1)}
+    given |= {
+        "labels_objective": over(pairing.network, CrossEntropy()),
+        "fit": Fit(batch=8, checkpoint_steps=1, keep_best=False),
+    }
     if pairing.scheme == "offline":
         return Offline(**given, on_policy=OnPolicy(of="student") if pairing.network == "words" else None)
     if pairing.scheme == "mutual":

@@ -218,7 +218,7 @@ def _whole(seed: Any) -> int:
 def identity_of_data(data: Data) -> dict[str, Any]:
     """What tells one set of data from another, as JSON data.
 
-    The name, the classes and the view of training batches, and for each split how many examples it has and a digest of
+    The name, the classes, the view of training batches, the task and the output that is judged, and for each split how many examples it has and a digest of
     them; what that covers is said at `examples_digest`.
     """
     splits = {
@@ -230,6 +230,7 @@ def identity_of_data(data: Data) -> dict[str, Any]:
         "classes": identify(data.classes),
         "augment": identify(data.augment),
         "task": identify(data.task),
+        "output": identify(data.output),
         **splits,
     }
 
