@@ -218,8 +218,8 @@ def _whole(seed: Any) -> int:
 def identity_of_data(data: Data) -> dict[str, Any]:
     """What tells one set of data from another, as JSON data.
 
-    The name, the classes, the view of training batches, the task and the output that is judged, and for each split how many examples it has and a digest of
-    them; what that covers is said at `examples_digest`.
+    The name, the classes, the view of training batches, the task and the output that is judged, and for each split how
+    many examples it has and a digest of them; what that covers is said at `examples_digest`.
     """
     splits = {
         name: {"examples": len(examples), "digest": examples_digest(examples)}
