@@ -27,7 +27,7 @@ class Files:
         model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
         self.x = torch.randn(8, 3, 10, 10)
         context = Context(inputs=self.x[:2], calibration=[Batch(self.x, torch.arange(8))])
-        self.model = Quantize(weight_bits=8).plan(model, context).apply(model).eval()
+        self.model = Quantize().plan(model, context).apply(model).eval()
         self.onnx = export_onnx(self.model, self.x[:2], folder / "model.onnx")
         self.xml = folder / "model.xml"
 

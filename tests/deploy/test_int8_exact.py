@@ -142,7 +142,7 @@ def test_a_convolutional_network(case: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "quantize",
-    [Quantize(weight_bits=8), Quantize(weight_bits=4, weight_observer=SquaredError(), learned=LearnedStep())],
+    [Quantize(), Quantize(weight_bits=4, weight_observer=SquaredError(), learned=LearnedStep())],
 )
 def test_a_perceptron(quantize: Quantize, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -29,7 +29,7 @@ class Padded(nn.Module):
 def test_zeros_are_padded_by_the_convolution_and_others_are_not(value: float, pads: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, x = Padded(value).eval(), torch.randn(8, 3, 8, 8)
-    small = Quantize(weight_bits=8).plan(model, Context(inputs=x, calibration=[Batch(x, torch.arange(8))])).apply(model)
+    small = Quantize().plan(model, Context(inputs=x, calibration=[Batch(x, torch.arange(8))])).apply(model)
     file = export_onnx(small.eval(), x, tmp_path / "model.onnx")
     counts = read_kernels(OnnxRuntime(), file, x).counts
     assert counts.get("Pad", 0) == pads
