@@ -52,7 +52,13 @@ OBJECTIVES = [
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda one: type(one).__name__)
 def test_it_is_read_from_a_recipe_and_teaches(objective: Any, tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
-    step = {"Offline": {"knowledge": [{"At": {"objective": encode(objective)}}], "epochs": 1, "fit": {"batch": 20}}}
+    step = {
+        "Offline": {
+            "knowledge": [{"At": {"objective": encode(objective)}}],
+            "epochs": 1,
+            "fit": {"batch": 20, "keep_best": False},
+        }
+    }
     network = {"build": "zoo:residual", "arguments": {"width": 8, "depth": 8, "classes": 10}}
     file.write_text(yaml.safe_dump({"network": network, "data": "Digits", "steps": [step]}))
     (read,) = read_recipe(file).steps
@@ -75,7 +81,12 @@ def test_a_teacher_free_objective_takes_labels_as_its_source() -> None:
     ]
     graph = Graph(nodes=[Labels(name="labels"), Network(name="student", module=student, learns=True)], edges=edges)
     head = student.get_submodule("head").weight.detach().clone()  # type: ignore[union-attr]
-    run([Stage(name="alone", graph=graph, epochs=1, fit=Fit(batch=20))], clusters(), progress=False, device="cpu")
+    run(
+        [Stage(name="alone", graph=graph, epochs=1, fit=Fit(batch=20, keep_best=False))],
+        clusters(),
+        progress=False,
+        device="cpu",
+    )
     assert not torch.equal(student.get_submodule("head").weight, head)  # type: ignore[arg-type]
 
 

@@ -30,7 +30,7 @@ OPERATIONS: dict[str, Operation] = {
     "channels": PruneChannels(keep=0.5),
     "weights": PruneWeights(keep=0.4),
     "rank": LowRank(rank=3),
-    "int8": Quantize(weight_bits=8),
+    "int8": Quantize(),
 }
 NETWORKS = ("convolutions", "attention")
 PAIRS = list(itertools.permutations(OPERATIONS, 2))
