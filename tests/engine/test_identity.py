@@ -40,6 +40,7 @@ from lessen.graph import (
 from lessen.knowledge import CrossEntropy, SoftTargets, WidthBridge
 from lessen.recipe.catalogue import catalogue
 from lessen.surgery.taps import Tap
+from lessen.tasks import Unlabelled
 from lessen.testing.tasks import clusters, perceptron
 
 
@@ -236,6 +237,8 @@ def test_seed_and_data_are_part_of_the_run(begun: Path) -> None:
         "classes": tuple("wxyz"),
         "augment": Fixed(),
         "name": "other",
+        "task": Unlabelled(),
+        "output": "logits",
     }
     assert {field.name for field in dataclasses.fields(Data)} == {*changes, "about"}  # `about` is words for a report
     for field, value in changes.items():

@@ -107,7 +107,7 @@ class Course:
             raise SettingError("There are no stages to run; give at least one.")
         for stage in stages:
             check(stage)
-        data = _with_task(data, stages)
+        told_of, data = data, _with_task(data, stages)  # what is guessed follows from the rest
         self.stages, self.data, self.seed, self.device = list(stages), data, seed, device
         # Several processes agree on what the main one was given, and on whether it can go on.
         home = meet(device)
@@ -121,7 +121,7 @@ class Course:
         self._checkpoints: Checkpoints | None = None
         self._resumed: Saved | None = None
         if self.folder is not None:
-            told = _told(self.stages, data, self.seed, self.learned)
+            told = _told(self.stages, told_of, self.seed, self.learned)
             self._checkpoints = checkpoints = Checkpoints(self.folder / "checkpoints", told)
             checkpoints.fingerprint = home.decide(lambda: checkpoints.fingerprint)
             if home.processes > 1:
