@@ -1,6 +1,7 @@
 """Figures agree with scikit-learn's; guesses are right for every kind of labels and outputs; nonsense is refused."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,14 @@ from sklearn import metrics as oracle
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lessen.core import ArrayExamples
 from lessen.core.errors import DataError, SettingError, ShapeError
 from lessen.core.task import Meaning, Task, rank
+from lessen.data import load
+from lessen.engine import run
+from lessen.measure import evaluate
+from lessen.measure.task import guessed
+from lessen.schemes import supervised
 from lessen.tasks import (
     Binary,
     Dense,
@@ -214,6 +221,60 @@ def test_labels_that_are_the_inputs_are_a_language_model() -> None:
     labels[:, :2] = -100
     assert guess((8, 6, 5), labels, inputs={"input_ids": tokens}).task == Language()
     assert guess((8, 6, 5), labels, inputs={"input_ids": tokens + 1}).task.name == "dense"
+
+
+def test_a_language_model_is_found_in_arrays_and_in_datasets() -> None:
+    """Labels that are known without fetching are many, the inputs that are looked at few."""
+    tokens = torch.randint(5, (80, 6))
+    network = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 5))
+    for data in (load((tokens, tokens)), load([(row, row) for row in tokens])):
+        assert guessed(data, network).task == Language()
+        other = load((tokens, (tokens + 1) % 5))
+        assert guessed(other, network).task.name == "dense"
+
+
+def test_binary_maps_may_have_positions_that_do_not_count() -> None:
+    labels = torch.randint(2, (20, 4, 4))
+    labels[:, 0] = -100
+    assert guess((2, 1, 4, 4), labels).task == Binary()
+    outputs = torch.randn(20, 1, 4, 4)
+    found = figures(Binary(), outputs, labels)
+    truth, said = labels[:, 1:].flatten(), (outputs[:, 0, 1:] > 0).long().flatten()
+    assert found["accuracy"] == pytest.approx(100 * oracle.accuracy_score(truth, said))
+
+
+@pytest.mark.parametrize("bad", [0, 20, 39])
+def test_outputs_that_are_not_finite_are_not_left_out(bad: int) -> None:
+    """No figure is made of the examples that are finite alone, wherever the others are."""
+    x = torch.randn(40, 3)
+    x[bad] = math.nan
+    examples = ArrayExamples(x, torch.arange(40) % 3)
+    said = evaluate(nn.Identity(), examples, batch_size=10, task=SingleLabel())
+    assert said.rows is None
+    assert len(said.values) == 40
+    found = figures(SingleLabel(), said.values, examples.labels)
+    right = (x.argmax(1) == examples.labels) & ~x.isnan().any(1)
+    assert found == {"accuracy": pytest.approx(100 * float(right.double().mean()))}
+    fine = evaluate(
+        nn.Identity(), ArrayExamples(torch.randn(40, 3), examples.labels), batch_size=10, task=SingleLabel()
+    )
+    assert fine.rows is not None
+
+
+@pytest.mark.parametrize("task", [SingleLabel(), MultiLabel(), Dense(), Language()])
+def test_a_task_that_does_not_fit_teaches_nothing_and_is_refused_before_the_first_step(task: Task) -> None:
+    """One output with numbers: squared error would do; each of these tasks would learn nothing, or fail later."""
+    x = torch.randn(40, 3)
+    data = replace(load((x, x.sum(1))), task=task)
+    network = nn.Linear(3, 1)
+    with pytest.raises((ShapeError, DataError), match=task.name):
+        run(supervised(epochs=1).stages({"student": network}), data, progress=False, device="cpu")
+    run(
+        supervised(epochs=1).stages({"student": network}),
+        replace(data, task=Quantities()),
+        progress=False,
+        device="cpu",
+    )
 
 
 def test_what_fits_no_task_is_refused_with_both_shapes() -> None:

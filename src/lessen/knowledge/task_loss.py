@@ -43,14 +43,23 @@ class TaskLoss:
     )
 
     def for_task(self, task: Task | None, student: Any, teacher: Any) -> Any:
-        """The objective for a task; guessed from output and labels if nothing is known.
+        """The objective for a task, after a look at output and labels; guessed from them if nothing is known.
 
         Raises:
             SettingError: smoothing is set, and the task has several right classes or none.
-            DataError: no task fits.
+            ShapeError, DataError: output and labels are not of the task, or no task fits.
         """
         if task is None:
             task = guess(tuple(student.shape), teacher).task
+        task.check(student, teacher)
+        return self.loss_of(task)
+
+    def loss_of(self, task: Task) -> Any:
+        """The objective for a task.
+
+        Raises:
+            SettingError: smoothing is set, and the task has several right classes or none.
+        """
         inner = getattr(task, "task", task)
         if isinstance(inner, SingleLabel):
             return CrossEntropy(smoothing=self.smoothing)
@@ -76,5 +85,4 @@ class OnTask:
     task: Task
 
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
-        self.task.check(student, teacher)
         return self.task.loss(wide(student), teacher).to(student.dtype)

@@ -85,7 +85,7 @@ def evaluate(
     labels: list[Tensor] = []
     rest: list[dict[str, Tensor]] = []
     rows: list[Rows] = []
-    kept = 0
+    kept, judging = 0, task is not None and bool(task.metrics)
     with evaluating(network):
         for batch in batches(examples, size=batch_size, most=most):
             returned = run_once(network, batch.inputs)
@@ -98,18 +98,18 @@ def evaluate(
                     "row for each example, all of one shape."
                 )
             truth = None if batch.labels is None else batch.labels.cpu()
-            if task is not None and task.metrics and truth is not None and bool(value.isfinite().all()):
+            # What is not finite is kept whole, so that whoever looks finds it.
+            finite = bool(value.isfinite().all())
+            judging = judging and truth is not None and finite
+            if task is not None and judging and truth is not None:
                 rows.append(task.rows(value, truth))
-            elif rows:
-                rows.clear()
-                task = None
-            if task is not None and values and kept > MOST_BYTES:
+            if task is not None and finite and values and kept > MOST_BYTES:
                 continue
             kept += value.nbytes
             values.append(value)
             if truth is not None:
                 labels.append(truth)
-    found = joined(rows) if rows else None
+    found = joined(rows) if judging else None
     return Outputs(torch.cat(values), torch.cat(labels) if labels else None, tuple(rest), found)
 
 

@@ -52,10 +52,8 @@ def guessed(data: Data, network: Runnable, *, task: str | Task | None = None, wh
         output = judged_part(network(data.example(2)), data.output)
     shape = tuple(output.shape)
     if task is not None:
-        found = named(task, shape, labels, inputs=first.inputs, classes=data.classes)
+        found = named(task, shape, labels, classes=data.classes)
         return Guess(task=found, reason="named by the user")
-    if labels is not None and len(labels) != len(first):
-        return guess(shape, labels, classes=data.classes)
     return guess(shape, labels, inputs=first.inputs, classes=data.classes)
 
 

@@ -96,7 +96,9 @@ class Job:
 
     def _settle_task(self) -> str:
         """Settle the task, and return what it is and why, for people."""
-        found = guessed(self.data, self.origin, task=self.task, what="The student" if self.student else "The teacher")
+        found = guessed(
+            self.data, self.origin, task=self.task, what="The teacher" if self.student is None else "The student"
+        )
         task = judged(found.task, self.metric)
         self.data = replace(self.data, task=task)
         self.targets.check(task, labels=self.data.train.fetch(torch.arange(1)).labels is not None)

@@ -119,7 +119,7 @@ def loss_for(data: Data) -> Callable[[Any, Tensor], Tensor]:
     """What the labels ask for: the loss of the task."""
     if data.task is None:
         return CrossEntropy() if data.classes is not None else Regression()
-    loss: Callable[[Any, Tensor], Tensor] = TaskLoss().for_task(data.task, None, None)
+    loss: Callable[[Any, Tensor], Tensor] = TaskLoss().loss_of(data.task)
     return loss
 
 

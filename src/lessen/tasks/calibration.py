@@ -41,8 +41,6 @@ def calibration_error(
         DataError: a label is outside [0, C), or there are no examples.
     """
     check_labels(logits_NC, labels_N)
-    if bool(logits_NC.isnan().any()):
-        return Estimate(math.nan)
     confidence_N, guess_N = logits_NC.double().softmax(1).max(1)
     return calibration_of(confidence_N, guess_N == labels_N, bins=bins, draws=draws, seed=seed)
 
@@ -51,6 +49,8 @@ def calibration_of(
     confidence_N: Tensor, right_N: Tensor, *, bins: int = BINS, draws: int = 200, seed: int = 0
 ) -> Estimate:
     """The same from the confidence in what was decided, and whether that is right."""
+    if bool(confidence_N.isnan().any()):
+        return Estimate(math.nan)
     surplus_N = confidence_N.double() - right_N.double()
     bin_N = (confidence_N.double() * bins).ceil().clamp(1, bins).long() - 1
     found = bootstrap(

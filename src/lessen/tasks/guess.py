@@ -45,7 +45,7 @@ def guess(shape: Shape, labels: Tensor | None, *, inputs: Any = None, classes: S
     Args:
         shape: Of the outputs, examples first.
         labels: Of as many training examples as is cheap, shape (N, ...), or None.
-        inputs: Of the same examples, if they tell more.
+        inputs: Of the first of these examples, if they tell more.
         classes: Names of the classes, where they are known.
 
     Raises:
@@ -65,16 +65,13 @@ def guess(shape: Shape, labels: Tensor | None, *, inputs: Any = None, classes: S
     return Guess(task=task, reason=f"{what}{why}")
 
 
-def named(
-    name: str | Task, shape: Shape, labels: Tensor | None, *, inputs: Any = None, classes: Sequence[str] | None = None
-) -> Task:
+def named(name: str | Task, shape: Shape, labels: Tensor | None, *, classes: Sequence[str] | None = None) -> Task:
     """The task of this name, for these outputs and labels; a task itself is returned as it is.
 
     Args:
         name: One of `NAMES`, or a task.
         shape: As of `guess`.
         labels: As of `guess`.
-        inputs: As of `guess`.
         classes: As of `guess`.
 
     Raises:
@@ -112,22 +109,12 @@ def _of_numbers(shape: Shape, labels: Tensor) -> tuple[Task, str] | None:
 
 
 def _of_integers(shape: Shape, labels: Tensor, inputs: Any, classes: Sequence[str] | None) -> tuple[Task, str] | None:
-    if labels.ndim == 3 and len(shape) == 3 and tuple(labels.shape[1:]) == tuple(shape[1:]):
-        known = labels[(labels != IGNORED)]
-    else:
-        known = labels
-    yes_or_no = bool(((known == 0) | (known == 1)).all())
+    known = labels[labels != IGNORED]
     if _same_numbers(shape, labels.shape):
-        if not yes_or_no:
+        if not bool(((known == 0) | (known == 1)).all()):
             return Quantities(), ", one output for each label"
-        return (
-            (MultiLabel(), ", all labels are 0 or 1")
-            if labels.ndim == 2 and labels.shape[1] > 1
-            else (
-                Binary(),
-                ", all labels are 0 or 1",
-            )
-        )
+        several = labels.ndim == 2 and labels.shape[1] > 1
+        return (MultiLabel() if several else Binary()), ", all labels are 0 or 1"
     if labels.ndim == 1 and len(shape) == 2:
         return SingleLabel(classes=None if classes is None else len(classes)), ""
     if labels.ndim >= 2 and len(shape) == labels.ndim + 1:
@@ -216,7 +203,7 @@ NAMES = tuple(name for name in _MAKERS if name not in _ALIASES)
 
 
 def sample_labels(examples: Any, *, most: int = 256) -> tuple[Tensor | None, Batch]:
-    """Labels of some training examples spread over the split, to guess from, and a few of the examples.
+    """Labels of some training examples spread over the split, to guess from, and the first few of these examples.
 
     Args:
         examples: The training split.

@@ -89,10 +89,18 @@ def _perplexity(rows: Rows) -> float:
 
 
 def labels_are_inputs(inputs: object, labels: Tensor) -> bool:
-    """Whether labels are the tokens that the network reads, as those of a causal language model are."""
+    """Whether labels are the tokens that the network reads, as those of a causal language model are.
+
+    Args:
+        inputs: Of the first examples, or None.
+        labels: Of these and maybe more examples, shape (N, L).
+    """
     values = inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
     for value in values:
-        if isinstance(value, Tensor) and value.shape == labels.shape and not value.is_floating_point():
-            counts = labels != IGNORED
-            return bool(counts.any()) and bool(torch.equal(value[counts].long(), labels[counts].long()))
+        if not isinstance(value, Tensor) or value.is_floating_point() or value.shape[1:] != labels.shape[1:]:
+            continue
+        truth = labels[: len(value)]
+        counts = truth != IGNORED
+        if bool(counts.any()) and torch.equal(value[counts].long(), truth[counts].long()):
+            return True
     return False
