@@ -14,6 +14,7 @@ import yaml
 
 import lessen
 from lessen.core.errors import LessenError, RecipeError, RunError, SettingError
+from lessen.engine.stopping import Stopped
 from lessen.recipe import resume_sweep, settings_of
 from lessen.recipe import sweeping as module
 from lessen.search import Range, Study, Values
@@ -91,6 +92,23 @@ def test_stopped_at_any_run_it_ends_with_the_same_table(recipe: Path, monkeypatc
         made = resume_sweep(recipe.parent / f"stop-{stop}", progress=False)
         assert figures(made) == figures(whole)
         assert [path.name for path in made.runs] == [path.name for path in whole.runs]
+
+
+def test_sigterm_ends_the_sweep_and_not_one_run_of_it(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun: list[str] = []
+
+    def terminated(made: dict[str, Any], folder: Path, allow_import: bool) -> float:
+        begun.append(folder.name)
+        raise Stopped("Asked to stop after step 3.")
+
+    monkeypatch.setattr(module, "_one_run", terminated)
+    with pytest.raises(Stopped, match="after step 3"):
+        quick(recipe, {"temperature": [1.0, 4.0]})
+    assert len(begun) == 1
+    assert f"lessen resume {recipe.parent / 'sweep'}" in capsys.readouterr().err
+    assert not list((recipe.parent / "sweep").glob("table.*"))
 
 
 @pytest.mark.parametrize(

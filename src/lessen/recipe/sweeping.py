@@ -29,6 +29,8 @@ from lessen import pipeline
 from lessen.core.errors import LessenError, RunError, SettingError, did_you_mean
 from lessen.core.files import read_json, write_json
 from lessen.core.identity import differences
+from lessen.core.telling import tell
+from lessen.engine.stopping import Stopped
 from lessen.pipeline import RunFolder
 from lessen.pipeline.folder import lock
 from lessen.recipe.catalogue import catalogue
@@ -336,7 +338,11 @@ def _carry_out(plan: _Plan, folder: Path, *, workers: int, allow_import: bool, p
         study = Study(folder / "trials.log", plan.space(), sampler=plan.sampler, higher=_higher(plan.goal))
         hands = _Hands(workers, allow_import=allow_import)
         held.callback(hands.close)
-        finished, failed = _work(plan, study, folder, hands, progress=progress)
+        try:
+            finished, failed = _work(plan, study, folder, hands, progress=progress)
+        except (Stopped, KeyboardInterrupt):
+            tell(f"Continue the whole sweep with: lessen resume {folder}")
+            raise
     order = _in_order(plan, finished)
     made = compare(*(folder / name for name in order)) if order else None
     if made is not None:
@@ -521,6 +527,8 @@ class _Hands:
         future: Future[float] = Future()
         try:
             future.set_result(_one_run(recipe, folder, self._allow_import))
+        except Stopped:
+            raise  # the sweep is meant, and not this run alone
         except LessenError as error:
             future.set_exception(error)
         return future
