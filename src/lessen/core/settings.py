@@ -66,7 +66,7 @@ def settings(cls: type[T]) -> type[T]:
     __init__.__wrapped__ = validating  # type: ignore[attr-defined]
     __init__.__doc__ = None
     made.__init__ = __init__  # type: ignore[method-assign]
-    _MADE.setdefault(_folded(cls.__name__), []).append(made)
+    _MADE.setdefault(folded(cls.__name__), []).append(made)
     return made  # type: ignore[return-value]
 
 
@@ -74,7 +74,8 @@ _MADE: dict[str, list[type]] = {}
 """Every settings class, by its name without case and underscores: what "adam" or "prune_channels" means."""
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """A name without case, underscores and hyphens: what two spellings of one class have in common."""
     return name.replace("_", "").replace("-", "").lower()
 
 
@@ -101,7 +102,7 @@ def made_of(value: Any) -> Any:
         except SettingError as error:
             raise SettingError(f"{value.__name__} is a class, and needs settings: {error}") from error
     if isinstance(value, str):
-        kinds = _MADE.get(_folded(value), [])
+        kinds = _MADE.get(folded(value), [])
         kinds = [kind for kind in kinds if kind.__module__.startswith("lessen.")] or kinds
         if kinds:
             return made_of(kinds[-1])

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from lessen.core.documents import NULL, Document
 from lessen.core.errors import LessenError, RecipeError, did_you_mean
+from lessen.core.settings import folded
 from lessen.recipe.hints import fitting, is_object, item_of, leaves, settings_class, slots, value_of
 
 LONGEST_PATH, LONGEST_NAME = 4095, 255
@@ -172,11 +173,7 @@ def _required(cls: type) -> list[str]:
 
 def _spelt(name: str, fits: Mapping[str, type]) -> str:
     """The name of a class that is meant by its name in any case, with underscores or without."""
-    return name if name in fits else {_folded(known): known for known in fits}.get(_folded(name), name)
-
-
-def _folded(name: str) -> str:
-    return name.replace("_", "").replace("-", "").lower()
+    return name if name in fits else {folded(known): known for known in fits}.get(folded(name), name)
 
 
 def _list(names: Mapping[str, type]) -> str:
