@@ -20,7 +20,9 @@ def loading(run: Run, verdict: Verdict, found: Sequence[Entry]) -> Html:
     if not any(entry.file and entry.file.endswith(".onnx") for entry in chosen):
         chosen += [entry for entry in found if entry.verified and (entry.file or "").endswith(".onnx")][-1:]
     for entry in chosen:
-        code = _snippet(f"{folder}/{entry.file}")
+        verified = entry.get("verified")
+        names = [] if verified is None else list(verified.detail.get("inputs", {}))
+        code = _snippet(f"{folder}/{entry.file}", names)
         if code:
             named = f", the {entry.recommended} that passed verification" if entry is shipped else ""
             parts += [tag("h3", f"{entry.runtime}: {entry.file}{named}"), _code(code)]
@@ -40,14 +42,25 @@ def _in_pytorch(folder: str) -> str:
     )
 
 
-def _snippet(path: str) -> str | None:
-    given = "# inputs: a NumPy array with examples along axis 0, as the network takes them\n"
+def _snippet(path: str, names: Sequence[str]) -> str | None:
+    """The lines that run a file: any number of inputs, by name, and of outputs.
+
+    Args:
+        path: Of the file.
+        names: Of its inputs, where they are known.
+    """
+    told, given = "# inputs: a NumPy array with examples along axis 0, as the network takes them\n", "inputs"
+    if len(names) > 1:
+        told = f"# {', '.join(names)}: NumPy arrays with examples along axis 0, as the network takes them\n"
+        given = "{" + ", ".join(f"{name!r}: {name}" for name in names) + "}"
     if path.endswith(".onnx"):
-        return (f"import onnxruntime\n\nsession = onnxruntime.InferenceSession({path!r})\n{given}"
-                "(outputs,) = session.run(None, {session.get_inputs()[0].name: inputs})")  # fmt: skip
+        feed = given if len(names) > 1 else "{session.get_inputs()[0].name: inputs}"
+        return (f"import onnxruntime\n\nsession = onnxruntime.InferenceSession({path!r})\n{told}"
+                f"outputs = session.run(None, {feed})  # a list, one array for each output")  # fmt: skip
     if path.endswith(".xml"):
-        return (f"import openvino\n\nnetwork = openvino.compile_model({path!r}, 'CPU')\n{given}"
-                "outputs = network(inputs)[0]")  # fmt: skip
+        return (f"import openvino\n\nnetwork = openvino.compile_model({path!r}, 'CPU')\n{told}"
+                f"outputs = list(network({given}).values())  # one array for each output")  # fmt: skip
     if path.endswith(".pt2"):
-        return f"import torch\n\nnetwork = torch.export.load({path!r}).module()\noutputs = network(inputs)"
+        called = "outputs = network(inputs)  # called as the original is"
+        return f"import torch\n\nnetwork = torch.export.load({path!r}).module()\n{called}"
     return None
