@@ -92,8 +92,11 @@ def compressed(network: nn.Module, images: Tensor) -> Any:
         "x_val": images[16:24], "y_val": labels[16:24],
         "x_test": images[24:], "y_test": labels[24:],
     }  # fmt: skip
+    lines = block().replace(
+        'run="runs/mine",', 'run="runs/mine", keep_state=True,'
+    )  # the networks between the steps, too
     with pinned_threads(1):
-        exec(block(), given)
+        exec(lines, given)
     return given["small"]
 
 

@@ -124,7 +124,7 @@ def test_settings_are_checked() -> None:
         lambda: CrossEntropy(smoothing=1.0),
         lambda: AttentionTransfer(power=-1.0),
         lambda: Hint(distance=3),  # type: ignore[arg-type]
-        lambda: Hint(distance=EuclideanDistance),  # type: ignore[arg-type]
     ):
         with pytest.raises(SettingError):
             make()
+    assert Hint(distance=EuclideanDistance) == Hint(distance=EuclideanDistance())  # type: ignore[arg-type]

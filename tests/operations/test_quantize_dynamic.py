@@ -22,7 +22,7 @@ EXAMPLE = EXAMPLES["perceptron"]
 
 @pytest.fixture(scope="module")
 def small() -> nn.Module:
-    return QuantizeDynamic(weight_bits=8).plan(EXAMPLE.build(), EXAMPLE.context()).apply(EXAMPLE.build())
+    return QuantizeDynamic().plan(EXAMPLE.build(), EXAMPLE.context()).apply(EXAMPLE.build())
 
 
 def found(x: np.ndarray) -> np.ndarray:
@@ -106,7 +106,7 @@ def test_what_an_example_gets_depends_on_the_others(small: nn.Module) -> None:
 def test_a_transformer_is_close_and_its_linear_layers_are_integer(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, x = transformer(dim=32, depth=1, heads=2, image=8, patch=4).eval(), torch.randn(16, 1, 8, 8)
-    plan = QuantizeDynamic(weight_bits=8, exclude="head").plan(model, Context(inputs=x))
+    plan = QuantizeDynamic(exclude="head").plan(model, Context(inputs=x))
     assert "head" not in plan.weights
     assert not any("patch" in path for path in plan.weights)
     small = plan.apply(model)

@@ -47,8 +47,8 @@ CONTEXT = Context(inputs=sentences(2, 0), calibration=[Batch(sentences(32, 1), t
 @pytest.mark.parametrize(
     ("operation", "integer"),
     [
-        (Quantize(weight_bits=8), {"MatMulInteger", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat"}),
-        (QuantizeDynamic(weight_bits=8), {"DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat"}),
+        (Quantize(), {"MatMulInteger", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat"}),
+        (QuantizeDynamic(), {"DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat"}),
     ],
     ids=["static", "dynamic"],
 )
@@ -144,7 +144,7 @@ def test_smoothing_a_post_norm_lowers_the_error_of_eight_bits_and_the_file_says_
     model, inputs = outlying(), sentences(16, 2)
 
     def quantized(network: nn.Module) -> nn.Module:
-        return Quantize(weight_bits=8, embedding_bits=None).plan(network, CONTEXT).apply(network).eval()
+        return Quantize(embedding_bits=None).plan(network, CONTEXT).apply(network).eval()
 
     def error(network: nn.Module) -> float:
         with torch.no_grad():

@@ -32,12 +32,13 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
-def usable(network: Any, *, what: str = "The network") -> nn.Module:
+def usable(network: Any, *, what: str = "The network", values: bool = True) -> nn.Module:
     """The network that can be worked on: the one that was given, out of what wraps it.
 
     Args:
         network: What somebody gave as a network; it is not changed.
         what: What to call it in an error.
+        values: Whether its weights must have values; otherwise it may be on the meta device.
 
     Raises:
         NetworkError: it is no network, or one that cannot be worked on; the text says what it is and what to give.
@@ -53,7 +54,7 @@ def usable(network: Any, *, what: str = "The network") -> nn.Module:
                 raise NetworkError(f"{what} {said.format(kind=kind, place=place)}")
     for name, tensor in [*found.named_parameters(), *found.named_buffers()]:
         for unfit, said in _TENSORS:
-            if unfit(tensor):
+            if unfit(tensor) and (values or unfit is not _is_meta):
                 kind = f"{type(tensor.data).__module__}.{type(tensor.data).__qualname__}"
                 raise NetworkError(f"{what} {said.format(name=name, kind=kind)}")
     return found
@@ -120,6 +121,10 @@ def _is_scripted(module: nn.Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule | torch.jit.ScriptFunction)
 
 
+def _is_meta(tensor: Tensor) -> bool:
+    return tensor.is_meta
+
+
 def _is_quantized(module: nn.Module) -> bool:
     place = type(module).__module__
     return place.startswith(("torch.ao.nn.", "torch.nn.")) and ".quantized" in place
@@ -156,7 +161,7 @@ _TENSORS: tuple[tuple[Callable[[Tensor], bool], str], ...] = (
         "has not found its sizes yet ({name!r} belongs to a lazy layer). Run it once on an example before it is given.",
     ),
     (
-        lambda tensor: tensor.is_meta,
+        _is_meta,
         "has no weights yet ({name!r} is on the meta device). Call network.to_empty(device='cpu') and load its "
         "weights: network.load_state_dict(state).",
     ),

@@ -50,7 +50,7 @@ class Foreign:
         return f"{self.path}.{self.name}" if self.path else self.name
 
 
-def plain(model: nn.Module, inputs: Inputs | None = None) -> nn.Module:
+def plain(model: nn.Module, inputs: Inputs | None = None, *, values: bool = True) -> nn.Module:
     """The network itself where its weights are plain or lessen's own, else a copy in which they are.
 
     What wraps a network is taken off (`core.usable`).
@@ -58,12 +58,13 @@ def plain(model: nn.Module, inputs: Inputs | None = None) -> nn.Module:
     Args:
         model: The network; it is not changed.
         inputs: What it will run on; it is checked whether it takes their precision. None: that is not looked at.
+        values: Whether its weights must have values; otherwise it may be on the meta device.
 
     Raises:
         NetworkError: it is no network that can be worked on (see `usable`), or a weight is drawn anew at each call, is
             shared, or carries a form of lessen underneath.
     """
-    model = usable(model)
+    model = usable(model, values=values)
     if inputs is not None:
         check_precision(model, inputs)
     return plain_copy(model) if next(foreign(model), None) is not None else model

@@ -65,7 +65,7 @@ class PrunedChannels:
             PlanError: the network has other names or shapes than the one that the plan was made for.
         """
         self._check()
-        model = plain(model)
+        model = plain(model, values=values)
         try:
             sliced = {name: self._sliced(name, get_tensor(model, name)) for name in self.layouts}
             work = copy_with(model, sliced)
