@@ -199,13 +199,13 @@ def test_share_0_is_the_same_as_none() -> None:
 
 def test_validation_measures_the_sequences_as_they_were_given() -> None:
     student, teacher = model(1), model(2, dim=12)
-    made = stage(student, teacher, OnPolicy(of="student"), keep_best=False)
-    history = run([made], data(), progress=False, device="cpu")
+    history = run([stage(student, teacher, OnPolicy(of="student"))], data(), progress=False, device="cpu")
     held = data().validation.fetch(torch.arange(4))
     with torch.no_grad():
-        out, counted = student(held.inputs), held.labels != -100
-        nll = float(nn.functional.cross_entropy(out[counted], held.labels[counted]))
-        right = float((out.argmax(-1) == held.labels)[counted].double().mean())
+        out, next_ones = student(held.inputs)[:, :-1], held.labels[:, 1:]
+    counts = next_ones != -100
+    nll = float(nn.functional.cross_entropy(out[counts], next_ones[counts]))
+    right = float((out.argmax(-1) == next_ones)[counts].double().mean())
     figures = history.validations[-1]["figures"]["student"]
     assert figures == pytest.approx({"perplexity": math.exp(nll), "nll": nll, "accuracy": 100 * right}, rel=1e-5)
 
