@@ -10,8 +10,8 @@ import lessen
 from lessen import engine
 from lessen.core.errors import LessenError, SettingError
 from lessen.core.settings import encode, settings
-from lessen.graph import SGD, Adam, AdamW, Fit
-from lessen.knowledge import Hint, SoftTargets
+from lessen.graph import SGD, Adam, AdamW, Edge, Fit, Graph, Network, Stage
+from lessen.knowledge import CrossEntropy, Hint, SoftTargets
 from lessen.operations import PruneChannels, Quantize
 from lessen.pipeline.job import Job
 from lessen.pipeline.steps import check_steps
@@ -95,6 +95,11 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "measuring": (lambda: lessen.measure(Net(), dat=3), "measure has no argument 'dat'"),
     "loading": (lambda: lessen.load("runs/x", netwrk=3), "load has no argument 'netwrk': did you mean 'network'"),
     "training": (lambda: engine.run([], clusters(), epochs=3), "run has no argument 'epochs': known are 'stages'"),
+    "a node": (lambda: Network(nam="s"), "Network has no setting 'nam': did you mean 'name'"),
+    "a node without a module": (lambda: Network("s"), "Network: module is missing. Network: learns is missing"),
+    "an edge": (lambda: Edge("a", "b", CrossEntropy, wieght=2.0), "Edge has no setting 'wieght': did you mean 'weight'"),
+    "a stage": (lambda: Stage(name="a", graf=None), "Stage has no setting 'graf': did you mean 'graph'"),
+    "a graph": (lambda: Graph([], [], None, 1), r"Graph has 3 settings \(nodes, edges, on_policy\), but 4 values were"),
     "too many arguments": (lambda: engine.run([], clusters(), "runs/x"), "run takes 2 arguments by position"),
 }  # fmt: skip
 

@@ -70,6 +70,55 @@ def settings(cls: type[T]) -> type[T]:
     return made  # type: ignore[return-value]
 
 
+@dataclass_transform(
+    frozen_default=True,
+    kw_only_default=True,
+    eq_default=False,
+    field_specifiers=(dataclasses.field, dataclasses.Field),
+)
+def named_fields(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass without validation, for objects that hold networks and functions.
+
+    Names are checked as those of settings are, and the same slips are accepted: values by position, and a settings
+    class for the object with its defaults. Two of them are equal only if they are the same.
+
+    >>> @named_fields
+    ... class Edge:
+    ...     source: str
+    ...     weight: float = 1.0
+    >>> Edge(source="a", wieght=2.0)
+    Traceback (most recent call last):
+    ...
+    lessen.core.errors.SettingError: Edge has no setting 'wieght': did you mean 'weight'?
+    >>> Edge()
+    Traceback (most recent call last):
+    ...
+    lessen.core.errors.SettingError: Edge: source is missing.
+    """
+    made = dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
+    plain = made.__init__
+    fields = [f for f in dataclasses.fields(made) if f.init]  # type: ignore[arg-type]
+    names = [f.name for f in fields]
+    needed = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
+
+    def __init__(self: Any, *args: Any, **values: Any) -> None:
+        given = _named(made, names, args, values)
+        wrong = [
+            f"{cls.__name__} has no setting {name!r}: {_advice(made).get(name) or did_you_mean(name, names)}"
+            for name in given
+            if name not in names
+        ]
+        wrong = wrong or [f"{cls.__name__}: {name} is missing." for name in needed if name not in given]
+        if wrong:
+            raise SettingError(" ".join(wrong))
+        plain(self, **given)
+
+    __init__.__wrapped__ = plain  # type: ignore[attr-defined]
+    __init__.__doc__ = None
+    made.__init__ = __init__  # type: ignore[method-assign]
+    return made
+
+
 _MADE: dict[str, list[type]] = {}
 """Every settings class, by its name without case and underscores: what "adam" or "prune_channels" means."""
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from torch import nn
 
 from lessen.core.contracts import Bridge, LearnedObjective, Objective
+from lessen.core.settings import named_fields
 from lessen.graph.gate import Gate, Through
 from lessen.graph.schedule import Schedule
 from lessen.surgery.taps import Address, Tap, Taps, as_tap
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@named_fields
 class Edge:
     """An objective between a tap of the source, which teaches, and a tap of the target, which learns.
 

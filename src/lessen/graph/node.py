@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from torch import nn
 
 from lessen.core.contracts import Bridge
 from lessen.core.data import View
+from lessen.core.settings import named_fields
 from lessen.graph.cache import Cache
 from lessen.graph.combine import Combine, Sum
 from lessen.graph.ensemble import Mean, Members
@@ -20,7 +21,7 @@ from lessen.graph.sparsify import Sparsify
 from lessen.surgery.taps import Tap
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@named_fields
 class Network:
     """A network that learns, or that is frozen: in eval mode, without gradient, whatever wraps it.
 
@@ -47,14 +48,14 @@ class Network:
     sparsify: Sparsify | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@named_fields
 class Labels:
     """The labels of the batch, as they are."""
 
     name: str = "labels"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@named_fields
 class Snapshot:
     """A frozen copy of a network, taken from time to time.
 
@@ -71,7 +72,7 @@ class Snapshot:
     view: View | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@named_fields
 class Ensemble:
     """One output made of the outputs of several nodes.
 
@@ -88,7 +89,7 @@ class Ensemble:
     to_members: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@named_fields
 class Branch:
     """An exit of its own from the middle of a network: a tap, and a head that learns with what arrives at the branch.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import nn
 
-from lessen.core.settings import settings
+from lessen.core.settings import named_fields, settings
 from lessen.graph.edge import Edge
 from lessen.graph.node import Network, Node
 from lessen.graph.on_policy import OnPolicy
@@ -84,7 +84,7 @@ class Fit:
     }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@named_fields
 class Graph:
     """Nodes, and edges between them.
 
@@ -99,7 +99,7 @@ class Graph:
     on_policy: OnPolicy | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@named_fields
 class Stage:
     """A graph and how long it runs: exactly one of `epochs` and `steps`.
 
