@@ -11,7 +11,7 @@ from lessen import engine
 from lessen.core.errors import LessenError, SettingError
 from lessen.core.settings import encode, settings
 from lessen.graph import SGD, Adam, AdamW, Edge, Fit, Graph, Network, Stage
-from lessen.knowledge import CrossEntropy, Hint, SoftTargets
+from lessen.knowledge import Hint, SoftTargets
 from lessen.operations import PruneChannels, Quantize
 from lessen.pipeline.job import Job
 from lessen.pipeline.steps import check_steps
