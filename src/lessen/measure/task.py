@@ -9,7 +9,7 @@ from torch import nn
 
 from lessen.core.data import Data
 from lessen.core.errors import LessenError
-from lessen.core.task import Task
+from lessen.core.task import Meaning, Task
 from lessen.core.tree import judged as judged_part
 from lessen.measure.evaluate import Runnable
 from lessen.tasks.guess import Guess, guess, named, sample_labels
@@ -55,6 +55,48 @@ def guessed(data: Data, network: Runnable, *, task: str | Task | None = None, wh
         found = named(task, shape, labels, classes=data.classes)
         return Guess(task=found, reason="named by the user")
     return guess(shape, labels, inputs=first.inputs, classes=data.classes)
+
+
+def returns_probabilities(data: Data, network: nn.Module) -> str | None:
+    """What to say of a network that seems to return probabilities, where losses and soft targets expect logits.
+
+    Args:
+        data: Its training examples are looked at, and its task says what outputs are.
+        network: Runs on a few of these examples, in eval mode.
+
+    Returns:
+        A sentence without its subject, or None where the outputs are no probabilities.
+    """
+    task = data.task
+    if task is None or task.meaning is Meaning.NUMBERS:
+        return None
+    for count in (2, _LOOKED_AT):
+        output = (
+            judged_output(run_on(network, data.example(count), what="The network"), data.output, "The network")
+            .detach()
+            .float()
+        )
+        if not bool(((output >= 0) & (output <= 1)).all()):
+            return None
+        if task.meaning is Meaning.CLASSES:
+            alone = output.shape[task.class_axis] < 2
+            if alone or not bool(((output.sum(task.class_axis) - 1).abs() < _SUM).all()):
+                return None
+    what, function, last = (
+        ("each row of its outputs sums to 1", "CrossEntropyLoss", "softmax")
+        if task.meaning is Meaning.CLASSES
+        else ("all its outputs lie between 0 and 1", "BCEWithLogitsLoss", "sigmoid")
+    )
+    return (
+        f"seems to return probabilities: {what}. Losses and soft targets expect logits here, as "
+        f"torch.nn.{function} does, and teach little from probabilities. Give the network without its last {last}."
+    )
+
+
+_LOOKED_AT = 32
+"""Examples whose outputs are looked at before it is said that they are probabilities."""
+_SUM = 1e-3
+"""How far from 1 the sum of probabilities may be."""
 
 
 def task_or_none(data: Data, network: nn.Module) -> Data:

@@ -80,7 +80,8 @@ class Job:
         given: Any = self.data, self.teacher
         if [isinstance(one, nn.Module) for one in given] == [True, False]:
             raise SettingError("The network and the data are in the wrong order: write compress(network, data, ...).")
-        self.teacher = own_copy(self.teacher, what="The teacher")
+        one = self.student is None
+        self.teacher = own_copy(self.teacher, what="The network" if one else "The teacher")
         self.student = None if self.student is None else own_copy(self.student, what="The student")
         as_device(self.device)
         self.track = as_trackers(self.track)
@@ -97,7 +98,7 @@ class Job:
     def _settle_task(self) -> str:
         """Settle the task, and return what it is and why, for people."""
         found = guessed(
-            self.data, self.origin, task=self.task, what="The teacher" if self.student is None else "The student"
+            self.data, self.origin, task=self.task, what="The network" if self.student is None else "The student"
         )
         task = judged(found.task, self.metric)
         self.data = replace(self.data, task=task)

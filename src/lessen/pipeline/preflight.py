@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from lessen.engine.batching import batch_size
 from lessen.graph import Stage, validate
 from lessen.graph.flow import Flow
 from lessen.measure.multiply_adds import count_multiply_adds
+from lessen.measure.task import returns_probabilities
 from lessen.pipeline.job import Job
 from lessen.pipeline.steps import Course, cast_for, context_for, operate, title
 from lessen.schemes import Scheme
@@ -36,7 +38,10 @@ def preflight(job: Job) -> None:
     data = job.data
     data.check()
     for name, network in job.networks().items():
+        name = "network" if job.student is None else name
         check_classes(network, data, what=f"The {name}")
+        if (said := returns_probabilities(data, network)) is not None and _trains(job):
+            warnings.warn(f"The {name} {said}", UserWarning, stacklevel=2)
     job.deploy.check()
     teacher = copy_network(job.teacher).eval()
     for number, scheme in enumerate(job.train, start=1):
@@ -59,6 +64,10 @@ def preflight(job: Job) -> None:
                 check_classes(course.network, data, what="The network that it makes")
             else:
                 _check_scheme(step, teacher, course.network, data)
+
+
+def _trains(job: Job) -> bool:
+    return bool(job.train) or any(isinstance(step, Scheme) for step in job.steps)
 
 
 class _Guess:

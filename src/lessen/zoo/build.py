@@ -270,7 +270,9 @@ def _imported(name: str, arguments: Mapping[str, Any]) -> nn.Module:
 def _network(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]) -> nn.Module:
     made = _call(name, factory, arguments)
     if not isinstance(made, nn.Module):
-        raise NetworkError(f"{name} returned a {type(made).__name__}, but a torch.nn.Module was expected.")
+        raise NetworkError(
+            f"{name} returned an object of type {type(made).__name__}, but a torch.nn.Module was expected."
+        )
     return made
 
 
