@@ -35,7 +35,7 @@ from lessen.operations import (
 )
 from lessen.pipeline import pack
 from lessen.testing import EXAMPLES, Example, OperationLaws
-from lessen.testing.networks import Convolutions
+from lessen.testing.networks import Convolutions, Recurrent
 from lessen.zoo import residual, transformer
 
 FEW = {name: EXAMPLES[name] for name in ("convolutions", "perceptron")}
@@ -135,6 +135,12 @@ class TestHalf(Packed, OperationLaws):
 class TestQuantizeDynamic(OperationLaws):
     networks = {"perceptron": EXAMPLES["perceptron"]}
     settings = (QuantizeDynamic(weight_bits=8), QuantizeDynamic(weight_bits=4))
+
+
+class TestQuantizeDynamicOfAnLSTM(OperationLaws):
+    networks = {"recurrent": Example(Recurrent, (7, 6))}
+    settings = (QuantizeDynamic(weight_bits=8), QuantizeDynamic(weight_bits=4))
+    export_error = 0.05  # the file rounds hidden states as well
 
 
 class TestQuantize(OperationLaws):

@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 DOMAIN = "lessen"
+MICROSOFT = "com.microsoft"
 Array = np.ndarray[Any, Any]
 Stored = tuple[Callable[[ir.Node, list[Array]], Array], Callable[[ir.Node], int]]
 """Of an operator of ours: its values from its node and what it is given, and the bits of a number it is made from."""
@@ -102,19 +103,24 @@ class Constants:
         return self._values[value]
 
     def _computed(self, node: ir.Node) -> list[Array]:
+        values = {value: self.value(value) for value in node.inputs if value is not None}
+        given = {value: known for value, known in values.items() if known is not None}
+        if node.domain == DOMAIN:
+            return [self._stored[node.op_type][0](node, list(given.values()))]
+        return self.run(node, given)
+
+    def run(self, node: ir.Node, given: dict[ir.Value, Array]) -> list[Array]:
+        """What an operator of ONNX itself gives for these values of its inputs."""
         import onnx
         from onnx.reference import ReferenceEvaluator
 
-        given = {value.name: self.value(value) for value in node.inputs if value is not None}
-        if node.domain == DOMAIN:
-            return [self._stored[node.op_type][0](node, [value for value in given.values() if value is not None])]
         proto = ir.to_proto(node)
         asked, wanted = (
             [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name]
             for names in (proto.input, proto.output)
         )
         alone = onnx.helper.make_graph([proto], "constant", asked, wanted)
-        feeds: dict[str, Any] = {name: value for name, value in given.items() if name}
+        feeds: dict[str, Any] = {value.name: content for value, content in given.items() if value.name}
         return [np.asarray(value) for value in ReferenceEvaluator(alone, opsets={"": self._opset}).run(None, feeds)]
 
     def carry_out(self, value: ir.Value | None, *, step: bool = False) -> None:
@@ -162,6 +168,14 @@ class Constants:
             self._look_at(made, ours=domain == DOMAIN)
         return made.outputs[0]
 
+    def turned(self, node: ir.Node, codes: ir.Value, order: list[int]) -> ir.Value:
+        """A constant with its axes in another order, for a node."""
+        value = self.value(codes)
+        if codes.is_initializer() and value is not None:
+            return self.add(f"{codes.name}_turned", value.transpose(order))
+        # Made from fewer bits when the file is loaded.
+        return self.before(node, "Transpose", [codes], name=f"{codes.name}_turned", perm=order)
+
     def add(self, name: str, content: Any) -> ir.Value:
         """A new initializer, whose name is changed where it is taken."""
         known = self.graph.initializers
@@ -183,6 +197,22 @@ def replace(node: ir.Node, value: ir.Value) -> None:
     if old.is_graph_output():
         value.name, old.name = old.name, f"{old.name}_before"
     old.replace_all_uses_with(value, replace_graph_outputs=True)
+
+
+def stored_weight(constants: Constants, value: ir.Value | None) -> ir.Node | None:
+    """The DequantizeLinear that gives a weight whose codes are constants, or None."""
+    maker = None if value is None else value.producer()
+    constant = maker is not None and maker.op_type == "DequantizeLinear" and constants.known(maker.inputs[0])
+    return maker if constant else None
+
+
+def found_grid(value: ir.Value | None) -> ir.Node | None:
+    """The DequantizeLinear that gives values on a grid that was found at run time, or None."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
+        return None
+    maker = node.inputs[0].producer()
+    return node if maker is not None and maker.op_type == "DynamicQuantizeLinear" else None
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:

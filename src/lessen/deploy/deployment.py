@@ -39,6 +39,7 @@ from lessen.measure.quality import quality
 from lessen.measure.size import file_bytes
 from lessen.measure.task import guessed
 from lessen.measure.timings import Timings
+from lessen.operations.quantize.network import limit_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,8 +302,9 @@ def _in_floating_point(file: DeployedFile) -> str | None:
     if isinstance(file.runtime, TorchProgram) or kernels.integer_share > _NEARLY_ALL:
         return None
     left = sorted(kernels.floating.items(), key=lambda each: -each[1])[:3]
+    here = isinstance(file.runtime, OnnxRuntime)
     layers = [f"{path or 'the network'}: {type(part).__name__}" for path, part in file.network.named_modules()
-              if isinstance(part, nn.RNNBase)]  # fmt: skip
+              if isinstance(part, nn.RNNBase) and not (here and limit_at(file.network, path))]  # fmt: skip
     which = ", ".join([*layers, *(name for name, _ in left if not (layers and name.split(":")[0] in _RECURRENT))])
     return (
         f"{file.name}: {100 - kernels.integer_share:.2f} % of the multiply-adds ({which}) stay in 32 bits in "

@@ -31,6 +31,7 @@ from lessen.deploy.compact import compact
 from lessen.deploy.constants import Constants
 from lessen.deploy.integers import store_integers
 from lessen.deploy.pads import absorb_pads
+from lessen.deploy.recurrent import KERNEL, in_standard_operators
 from lessen.deploy.rows import choose_rows
 from lessen.deploy.runtimes import TARGET, trust_pt2
 from lessen.deploy.two_bits import store_two_bits
@@ -211,7 +212,7 @@ def export_openvino(onnx_file: Path | str, path: Path | str) -> Path:
     with scratch() as folder:
         part = folder / path.name
         try:
-            model = openvino.Core().read_model(str(onnx_file))
+            model = openvino.Core().read_model(_readable(onnx_file))
             store_two_bits(openvino, model)
             compact(openvino, model)
             openvino.save_model(model, str(part), compress_to_fp16=False)
@@ -220,6 +221,20 @@ def export_openvino(onnx_file: Path | str, path: Path | str) -> Path:
         write_whole(path.with_suffix(".bin"), lambda to: to.write_bytes(part.with_suffix(".bin").read_bytes()))
         write_whole(path, lambda to: to.write_bytes(part.read_bytes()))
     return path
+
+
+def _readable(onnx_file: Path | str) -> str | bytes:
+    """An ONNX file as OpenVINO reads it: kernels that only ONNX Runtime has are written in operators of ONNX."""
+    import onnx
+    import onnx_ir as ir
+
+    proto = onnx.load(str(onnx_file))
+    if not any(node.op_type == KERNEL for node in proto.graph.node):
+        return str(onnx_file)
+    model = ir.from_proto(proto)
+    in_standard_operators(Constants(model, {}))
+    content: bytes = ir.to_proto(model).SerializeToString()
+    return content
 
 
 def trace(model: nn.Module, inputs: Inputs, *, free: bool = True) -> torch.export.ExportedProgram:

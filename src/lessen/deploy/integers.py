@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lessen.deploy.constants import Array, Constants, attribute, replace
+from lessen.deploy.constants import Array, Constants, attribute, found_grid, replace, stored_weight
+from lessen.deploy.recurrent import KERNEL, multiply_recurrent
 
 _PRODUCTS = frozenset({"Conv", "Gemm", "ConvTranspose"})
 _NARROW = (-8, 7)
@@ -25,40 +26,32 @@ def store_integers(constants: Constants) -> None:
     for node in [node for node in constants.graph if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]:
         for place, value in enumerate(node.inputs):
             constants.carry_out(value, step=place > 0)
-    for step in (_turn_weights, _multiply_found, _store_biases, _spell_zero_points, _narrow, _name_global_pools):
+    for step in (
+        _turn_weights,
+        _multiply_found,
+        multiply_recurrent,
+        _store_biases,
+        _spell_zero_points,
+        _narrow,
+        _name_global_pools,
+    ):
         step(constants)
-
-
-def _weight(constants: Constants, value: ir.Value | None) -> ir.Node | None:
-    """The DequantizeLinear that gives a weight whose codes are constants, or None."""
-    maker = None if value is None else value.producer()
-    constant = maker is not None and maker.op_type == "DequantizeLinear" and constants.known(maker.inputs[0])
-    return maker if constant else None
 
 
 def _turn_weights(constants: Constants) -> None:
     """DequantizeLinear -> Transpose of a weight becomes DequantizeLinear of the turned codes: kernels look for that."""
     for node in [node for node in constants.graph if node.op_type == "Transpose"]:
-        maker = _weight(constants, node.inputs[0])
+        maker = stored_weight(constants, node.inputs[0])
         if maker is None:
             continue
         order = list(attribute(node, "perm"))
         codes, steps = maker.inputs[0], list(maker.inputs[1:])
         assert codes is not None
-        turned = _turned(constants, node, codes, order)
+        turned = constants.turned(node, codes, order)
         about = {"axis": order.index(attribute(maker, "axis", 1))}
         replace(
             node, constants.before(node, "DequantizeLinear", [turned, *steps], name=f"{codes.name}_weight", **about)
         )
-
-
-def _turned(constants: Constants, node: ir.Node, codes: ir.Value, order: list[int]) -> ir.Value:
-    """Constant codes with their axes in another order."""
-    value = constants.value(codes)
-    if codes.is_initializer() and value is not None:
-        return constants.add(f"{codes.name}_turned", value.transpose(order))
-    # Made from fewer bits when the file is loaded.
-    return constants.before(node, "Transpose", [codes], name=f"{codes.name}_turned", perm=order)
 
 
 def _multiply_found(constants: Constants) -> None:
@@ -67,13 +60,13 @@ def _multiply_found(constants: Constants) -> None:
     (code - zero) W is summed in int32, and multiplied by the step that was found and those of the weight's columns.
     """
     for node in [node for node in constants.graph if node.op_type in {"MatMul", "Gemm"}]:
-        x, weight = _found(node.inputs[0]), _weight(constants, node.inputs[1])
+        x, weight = found_grid(node.inputs[0]), stored_weight(constants, node.inputs[1])
         if x is None or weight is None:
             continue
         name, codes = node.outputs[0].name or "product", weight.inputs[0]
         assert codes is not None
         if attribute(node, "transB", 0):
-            codes = _turned(constants, node, codes, [1, 0])
+            codes = constants.turned(node, codes, [1, 0])
         total = constants.before(node, "MatMulInteger", [x.inputs[0], codes, x.inputs[2]], name=f"{name}_total")
         floating = constants.before(node, "Cast", [total], name=f"{name}_float", to=ir.DataType.FLOAT.value)
         steps = constants.before(node, "Mul", [x.inputs[1], weight.inputs[1]], name=f"{name}_steps")
@@ -81,15 +74,6 @@ def _multiply_found(constants: Constants) -> None:
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             result = constants.before(node, "Add", [result, node.inputs[2]], name=f"{name}_sum")
         replace(node, result)
-
-
-def _found(value: ir.Value | None) -> ir.Node | None:
-    """The DequantizeLinear that gives values on a grid that was found at run time, or None."""
-    node = None if value is None else value.producer()
-    if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
-        return None
-    maker = node.inputs[0].producer()
-    return node if maker is not None and maker.op_type == "DynamicQuantizeLinear" else None
 
 
 def _store_biases(constants: Constants) -> None:
@@ -119,8 +103,9 @@ def _narrow(constants: Constants) -> None:
     """Codes that fit into 4 bits are stored so, and cast to int8: runtimes do that when they load the file."""
     import ml_dtypes
 
-    for node in [node for node in constants.graph if node.op_type in {"DequantizeLinear", "MatMulInteger"}]:
-        place = 1 if node.op_type == "MatMulInteger" else 0
+    places = {"DequantizeLinear": (0,), "MatMulInteger": (1,), KERNEL: (1, 2)}
+    wanted = [(node, place) for node in constants.graph for place in places.get(node.op_type, ())]
+    for node, place in wanted:
         codes = node.inputs[place]
         if codes is None or not codes.is_initializer():
             continue

@@ -20,10 +20,9 @@ import onnx_ir as ir
 import torch
 
 from lessen.deploy import short
-from lessen.deploy.constants import DOMAIN, Array, Constants, Stored, attribute, own_operator, replace
+from lessen.deploy.constants import DOMAIN, MICROSOFT, Array, Constants, Stored, attribute, own_operator, replace
 from lessen.surgery import codes as surgery_codes
 
-MICROSOFT = "com.microsoft"
 _BLOCKS = (16, 128)
 """The smallest block of MatMulNBits, and the one that is written where a row has one step."""
 

@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from lessen.operations.quantize.fake import quantize_weight, weight_scale
 from lessen.operations.quantize.grids import Grid as StepGrid
 from lessen.operations.quantize.grids import Grids, WeightGrid
-from lessen.operations.quantize.network import GRIDS, computes_in_integers, limit_at
+from lessen.operations.quantize.network import GRIDS, computes_in_integers, limit_at, recurrent_weights
 from lessen.operations.quantize.stepped import positive
 from lessen.operations.quantize.target import stored_bits
 from lessen.surgery.attention import OpenAttention
@@ -57,7 +57,7 @@ def file_widths(model: nn.Module) -> dict[str, int]:
     for path, module in model.named_modules(remove_duplicate=False):
         if is_list(module) or isinstance(module, Grids | StepGrid | WeightGrid):
             continue
-        limit, layer = limit_at(model, path), _weight(module)
+        limit, layer = limit_at(model, path), dict(_weights(module))
         for last in [*module._parameters, *parametrised(module)]:
             tensor = getattr(module, last)
             if tensor is None:
@@ -67,7 +67,7 @@ def file_widths(model: nn.Module) -> dict[str, int]:
                 widths.append(file_bits(codes.bits))
             if short_of(module, last) is not None and not (last == "bias" and computes_in_integers(model, path)):
                 widths.append(_SHORT)
-            if limit is not None and (last == layer[0] if layer else tensor.ndim > 1):
+            if limit is not None and (last in layer if layer else tensor.ndim > 1):
                 widths.append(stored_bits(limit.bit_length() + 1))
             found[_joined(path, last)] = min(widths)
     return found
@@ -144,9 +144,7 @@ def _roundings(model: nn.Module) -> dict[str, _Rounding]:
     """The rounding of each weight that is rounded, and in one way, wherever it occurs: by every name in the state."""
     places: dict[int, list[tuple[str, _Rounding | None]]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        found = _weight(module)
-        if found is not None:
-            last, axis = found
+        for last, axis in _weights(module):
             rounding = _rounding(model, path, getattr(module, last).detach(), axis)
             places.setdefault(id(stored(module, last)), []).append((_joined(path, last), rounding))
     roundings = {}
@@ -176,13 +174,13 @@ def _rounding(model: nn.Module, path: str, weight: Tensor, axis: int) -> _Roundi
     return None
 
 
-def _weight(module: nn.Module) -> tuple[str, int] | None:
-    """The parameter of a layer that is rounded, and the axis of its output channels."""
+def _weights(module: nn.Module) -> list[tuple[str, int]]:
+    """The parameters of a layer that are rounded, and the axis of their output channels."""
     if isinstance(module, nn.MultiheadAttention | OpenAttention):
-        return None if module.in_proj_weight is None else ("in_proj_weight", 0)
+        return [] if module.in_proj_weight is None else [("in_proj_weight", 0)]
     if isinstance(module, nn.Linear | _ConvNd):
-        return "weight", int(isinstance(module, _ConvTransposeNd))
-    return None
+        return [("weight", int(isinstance(module, _ConvTransposeNd)))]
+    return [(name, 0) for name in recurrent_weights(module)] if isinstance(module, nn.LSTM) else []
 
 
 def _joined(path: str, last: str) -> str:

@@ -82,6 +82,28 @@ class Shared(nn.Module):
         return logits_NC
 
 
+class Recurrent(nn.Module):
+    """A recurrent layer with two layers in two directions, whose outputs and last states are both read.
+
+    Args:
+        kind: GRU, LSTM or RNN.
+        width: Hidden units.
+    """
+
+    def __init__(self, kind: Callable[..., nn.RNNBase] = nn.LSTM, *, width: int = 12) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, 8)
+        self.reader = kind(8, width, num_layers=2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(2 * width, 5)
+        self.state = nn.Linear(2 * width, 5)
+
+    def forward(self, x_NTC: Tensor) -> Tensor:
+        out_NTC, states = self.reader(self.embed(x_NTC))
+        last = states[0] if isinstance(states, tuple) else states
+        logits_NC: Tensor = self.head(out_NTC.mean(1)) + self.state(torch.cat([last[-2], last[-1]], 1))
+        return logits_NC
+
+
 @dataclass(frozen=True)
 class Example:
     """A network to try operations on.

@@ -1,7 +1,8 @@
-"""Linear layers in integers whose activations find their grid while they run.
+"""Linear layers and LSTMs in integers whose activations find their grid while they run.
 
 Nothing is observed beforehand: each layer looks at what it is given, from the smallest to the largest value, and rounds
-it to 8 bits; its weights are rounded once. This is DynamicQuantizeLinear and MatMulInteger of ONNX.
+it to 8 bits; its weights are rounded once. This is DynamicQuantizeLinear and MatMulInteger of ONNX, and for LSTMs
+DynamicQuantizeLSTM of ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ from lessen.operations.quantize.found import LEVELS
 from lessen.operations.quantize.grids import Grids
 from lessen.operations.quantize.network import is_quantized, with_grids
 from lessen.operations.quantize.target import Target, chosen, named, row, said, stored_bits
-from lessen.surgery.calls import trace
+from lessen.surgery.calls import Call, trace
 from lessen.surgery.copying import copy_network
 from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain, plain_copy
 
-_RECURRENT = "recurrent layers compute in 32 bits; Half() stores their weights in 16"
+_RECURRENT = "recurrent layers compute in 32 bits, except LSTMs; Half() stores their weights in 16"
+_PROJECTED = "there is no integer kernel with projections, so it computes in 32 bits; Half() stores its weights in 16"
 
 
 @settings
 class QuantizedDynamically:
-    """Which linear layers compute in integers.
+    """Which linear layers and LSTMs compute in integers.
 
     Args:
         weights: For each layer, by name, the bits of its weights.
@@ -75,7 +77,7 @@ class QuantizedDynamically:
         rows: list[dict[str, Any]] = [
             {
                 "module": name,
-                "edit": "rounded; its input is rounded at run time",
+                "edit": "rounded; what it is given is rounded at run time",
                 "before": "32-bit weights",
                 "after": f"{said(bits)}, a step for each channel",
                 "stored": str(stored_bits(bits)),
@@ -88,14 +90,17 @@ class QuantizedDynamically:
 
 @settings
 class QuantizeDynamic:
-    """Compute linear layers in integers, on grids that are found while the network runs.
+    """Compute linear layers and LSTMs in integers, on grids that are found while the network runs.
 
-    Needs no data. The resulting network rounds as the runtime will, and its file holds int8 weights.
+    Needs no data. The resulting network rounds as the runtime will, and its file holds int8 weights. Of an LSTM it
+    rounds all weights and what the first layer is given; ONNX Runtime rounds the hidden states of each time step and
+    what further layers are given as well. OpenVINO has no such kernel: its file holds an LSTM's weights in int8, and
+    multiplies in floating point.
 
     Args:
         weight_bits: Of the weights, 2 to 8; None takes what `target` says.
         target: Which processors the file is for, as of `Quantize`.
-        where: Which layers; None is every linear layer.
+        where: Which layers; None is every linear layer and every LSTM without projections.
         exclude: Which of them to leave in floating point.
     """
 
@@ -106,12 +111,12 @@ class QuantizeDynamic:
 
     card: ClassVar[Card] = Card(
         row="operations / quantization",
-        paper="ONNX operators DynamicQuantizeLinear and MatMulInteger",
-        says="Linear layers multiply integers; the range of their inputs is measured in each run.",
-        costs="No calibration. Weights of linear layers take a quarter of the bytes. Each layer first measures its "
+        paper="ONNX operators DynamicQuantizeLinear and MatMulInteger; DynamicQuantizeLSTM of ONNX Runtime",
+        says="Linear layers and LSTMs multiply integers; the range of their inputs is measured in each run.",
+        costs="No calibration. Weights of these layers take a quarter of the bytes. Each layer first measures its "
         "range and rounds: with small layers or batches, the file is slower than fp32. "
         "A torch.export program (.pt2) holds 32 bits.",
-        fails_when="The network is convolutional or recurrent: only linear layers are quantized. The range is that of "
+        fails_when="The network is convolutional, or made of GRUs: these stay in 32 bits. The range is that of "
         "the whole batch: one outlier coarsens all examples, and the outputs of an example depend on the others.",
         differs="As ONNX Runtime computes it, with a step for each output channel of the weights.",
     )
@@ -129,7 +134,7 @@ class QuantizeDynamic:
         return cls(where=())
 
     def plan(self, model: nn.Module, context: Context) -> QuantizedDynamically:
-        """Find the linear layers.
+        """Find the linear layers and LSTMs.
 
         Raises:
             PlanError: there are none, or the network is quantized already.
@@ -142,23 +147,30 @@ class QuantizeDynamic:
         check_where(model, where=self.where, exclude=self.exclude)
         own = copy_network(model).to(context.device).eval()
         seen = trace(own, map_inputs(context.inputs, lambda value: value.to(context.device)))
-        paths = dict.fromkeys(one.path for one in seen.calls if one.op == "linear" and one.inputs[0] is not None)
+        paths = dict.fromkeys(one.path for one in seen.calls if _has_kernel(own, one) and one.inputs[0] is not None)
         mixed = {one.path for one in seen.calls if one.op in LAYERS and one.op != "linear"}
         made_for = chosen(self.target) if self.weight_bits is None else named(self.weight_bits)
         weights = {path: made_for.bits for path in paths if path not in mixed and self._means(own, path)}
         left = {
-            path: f"{type(module).__name__}: {_RECURRENT}"
+            path: f"{type(module).__name__}: {_PROJECTED if getattr(module, 'proj_size', 0) else _RECURRENT}"
             for path, module in own.named_modules()
-            if isinstance(module, nn.RNNBase | nn.RNNCellBase) and self._means(own, path)
+            if isinstance(module, nn.RNNBase | nn.RNNCellBase) and path not in weights and self._means(own, path)
         }
         if not weights:
-            others = f" {', '.join(left)}: {_RECURRENT}." if left else ""
             raise PlanError(
-                "This network has no linear layer to quantize. Check `where`, `exclude`; convolutions need Quantize()."
-                + others
+                "This network has no linear layer and no LSTM to quantize. Check `where`, `exclude`; convolutions need "
+                "Quantize()." + "".join(f" {path}: {why}." for path, why in left.items())
             )
         return QuantizedDynamically(weights=weights, target=made_for.target, why=made_for.why, left=left)
 
     def _means(self, model: nn.Module, path: str) -> bool:
         module = get_module(model, path)
         return matches(self.where, path, module) and not matches(self.exclude, path, module)
+
+
+def _has_kernel(model: nn.Module, one: Call) -> bool:
+    """Whether a call is one that a runtime computes in integers, with what it is given rounded at run time."""
+    if one.op == "linear":
+        return True
+    module = get_module(model, one.path) if one.op == "lstm" else None
+    return isinstance(module, nn.LSTM) and not module.proj_size

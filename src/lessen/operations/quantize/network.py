@@ -64,6 +64,8 @@ class Rounding(ThreadWatch):
                 args, kwargs = with_weight(place.op, args, kwargs, change)
                 if self.grids.dynamic:
                     args, kwargs = _with_found_grid(args, kwargs)
+        elif place.op == "lstm" and self.grids.dynamic and place.path in self.grids.limits:
+            args = _rounded_lstm(args, self.grids.limits[place.path])
         return self._round(place.site, run(*args, **kwargs))
 
     def gives(self, site: str, module: nn.Module, output: Any) -> Any:
@@ -160,6 +162,23 @@ def _with_found_grid(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tup
     if "input" in kwargs:
         return args, {**kwargs, "input": quantize_dynamically(kwargs["input"])}
     return (quantize_dynamically(args[0]), *args[1:]), kwargs
+
+
+def recurrent_weights(module: nn.LSTM) -> list[str]:
+    """The names of the weights of an LSTM that are rounded, a step for each row: of all layers and directions."""
+    return [name for name in module._flat_weights_names if name.startswith(("weight_ih_", "weight_hh_"))]
+
+
+def _rounded_lstm(args: tuple[Any, ...], limit: int) -> tuple[Any, ...]:
+    """The arguments of an LSTM with all its weights rounded, and what the first layer is given on the grid found in it.
+
+    Args:
+        args: The input, for packed sequences their sizes, then the states and the weights and biases, each in a list.
+        limit: The largest code.
+    """
+    _, place = (place for place, value in enumerate(args) if isinstance(value, list | tuple))
+    weights = [quantize_weight(each, limit=limit, axis=0) if each.ndim > 1 else each for each in args[place]]
+    return (quantize_dynamically(args[0]), *args[1:place], weights, *args[place + 1 :])
 
 
 @functools.cache
