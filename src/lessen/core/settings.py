@@ -241,7 +241,7 @@ def explain(
     for where, (came, wanted) in unions.items():
         got = f"{where}: got {_shown(came)}, but " if where else ""
         choice = _choice(list(dict.fromkeys(wanted)))
-        parts[where].append(f"{name}: {got}{choice}.{_remedy(came, choice)}")
+        parts[where].append(f"{name}: {got}{choice}{'' if choice.endswith('?') else '.'}{_remedy(came, choice)}")
     return " ".join(text for texts in parts.values() for text in texts)
 
 

@@ -23,7 +23,7 @@ def remedies(owner: Owner, fit: Fit) -> str:
     'a lower rate (SGD(rate=0.05), now 0.5), clipped gradients (Fit(clip=1.0)), a warm-up (Cosine(warmup=0.1))'
     """
     rate = owner.optimizer.rate
-    said = [f"a lower rate ({type(owner.optimizer).__name__}(rate={rate * SLOWER:.2g}), now {rate:.2g})"]
+    said = [f"a lower rate ({_with_rate(owner, rate * SLOWER)}, now {rate:.2g})"]
     if fit.clip is None:
         said.append("clipped gradients (Fit(clip=1.0))")
     elif fit.clip > 0.1:
@@ -121,13 +121,19 @@ def _why(flow: Flow, node: str, trail: Trail, *, sparse: bool) -> tuple[str, str
     if sparse:
         return "weights were pruned while it trained", "more epochs, or pruning less"
     found = trail.of(node)
-    kind = type(owner.optimizer).__name__
     if found is not None and found["last"] < 0.9 * found["first"]:
         cause = f"{trail.says(node)}, so it learns the training split and not the task"
-        return cause, f"a lower rate ({kind}(rate={rate * SLOWER:.2g}), now {rate:.2g}), fewer epochs, or more data"
+        return cause, f"a lower rate ({_with_rate(owner, rate * SLOWER)}, now {rate:.2g}), fewer epochs, or more data"
     cause = f"{trail.says(node)}: there was little left to learn, or the steps were too few or too large"
-    less, more = rate * SLOWER, rate / SLOWER
-    return cause, f"more epochs, or another rate ({kind}(rate={less:.2g}) or {more:.2g}, now {rate:.2g})"
+    more = rate / SLOWER
+    return cause, f"more epochs, or another rate ({_with_rate(owner, rate * SLOWER)} or {more:.2g}, now {rate:.2g})"
+
+
+def _with_rate(owner: Owner, rate: float) -> str:
+    """The optimizer with another rate, as one writes it."""
+    name = getattr(owner.optimizer, "name", None)
+    named = f"name={name!r}, " if isinstance(name, str) else ""
+    return f"{type(owner.optimizer).__name__}({named}rate={rate:.2g})"
 
 
 def _words(figure: str) -> str:

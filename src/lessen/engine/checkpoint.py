@@ -20,7 +20,7 @@ from lessen.core.errors import RunError, WeightsError
 from lessen.core.files import parse_json, read_described, read_json, write_json, write_tensors
 from lessen.core.identity import differences
 
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)

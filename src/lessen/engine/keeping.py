@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lessen.core.errors import RunError
 from lessen.engine.checkpoint import Checkpoints, Saved, under
 from lessen.engine.log import Place
+from lessen.engine.states import put_back, state_of_optimizer
 from lessen.engine.trail import Trail
 from lessen.engine.training import Training
 from lessen.graph.node import Snapshot
@@ -83,13 +84,8 @@ def _state(training: Training, learned: list[nn.Module]) -> Saved:
         tensors.update({f"{place}/{key}": value for key, value in module.state_dict().items()})
         tensors.update({f"mask/{place}/{key}": mask.kept for key, mask in _masks(module)})
     for name, optimizer in training.optimizers.items():
-        numbers[name] = {}
-        for index, state in optimizer.state_dict()["state"].items():
-            for key, value in state.items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimizer/{name}/{index}/{key}"] = value
-                else:
-                    numbers[name].setdefault(str(index), {})[key] = value
+        state, numbers[name] = state_of_optimizer(optimizer)
+        tensors.update({f"optimizer/{name}/{key}": value for key, value in state.items()})
     scaler = training.home.accelerator.scaler
     about = {
         "optimizers": numbers,
@@ -146,13 +142,7 @@ def _put_back(training: Training, saved: Saved) -> None:
         for key, mask in _masks(module):
             mask.kept.copy_(kept[key])
     for name, optimizer in training.optimizers.items():
-        state: dict[int, dict[str, Any]] = {}
-        for key, value in under(f"optimizer/{name}", saved.tensors).items():
-            index, _, field = key.partition("/")
-            state.setdefault(int(index), {})[field] = value.clone()  # the optimizer moves it in place
-        for index, fields in saved.about["optimizers"][name].items():
-            state.setdefault(int(index), {}).update(fields)
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        put_back(optimizer, under(f"optimizer/{name}", saved.tensors), saved.about["optimizers"][name])
     training.step, training.waited = saved.about["step"], saved.about["waited"]
     training.latest, training.log.trail = saved.about["latest"], Trail(saved.about["trail"])
     if (scaler := training.home.accelerator.scaler) is not None and saved.about["scaler"] is not None:

@@ -95,9 +95,7 @@ class Training:
             )
         # The way of a call through its hooks is left out where nothing is wrapped.
         self._forward: Callable[..., Passed] = self.flow.forward if self.wrapped is self.flow else self.wrapped
-        self.optimizers = {
-            name: owner.optimizer.build(owner.named) for name, owner in self.flow.owners.items() if owner.named
-        }
+        self.optimizers = {name: owner.build() for name, owner in self.flow.owners.items() if owner.named}
         if self.home.device.type == "cpu":
             for optimizer in self.optimizers.values():
                 _one_by_one(optimizer)

@@ -14,12 +14,14 @@ from lessen.graph.node import Branch, Ensemble, Labels, Network, Snapshot
 from lessen.graph.on_policy import OnPolicy, Writing
 from lessen.graph.optimizer import SGD, Adam, AdamW
 from lessen.graph.remote import Remote
+from lessen.graph.rules import LayerRates, NoDecay, ParameterRule, Rule
 from lessen.graph.schedule import Constant, Cosine, LinearWarmup, Schedule, Steps, Window
 from lessen.graph.snapshot import LastEpoch, LastStep, MovingAverage
 from lessen.graph.sparsify import Sparsifier, Sparsify
 from lessen.graph.stage import Fit, Graph, Precision, Stage
 from lessen.graph.straight_through import StraightThrough
 from lessen.graph.teacher_file import ByIndex, TeacherFile
+from lessen.graph.torch_optimizer import TorchOptimizer
 
 __all__ = [
     "SGD",
@@ -43,6 +45,7 @@ __all__ = [
     "Labels",
     "LastEpoch",
     "LastStep",
+    "LayerRates",
     "LearnedGate",
     "Linear",
     "LinearHead",
@@ -51,9 +54,12 @@ __all__ = [
     "Movement",
     "MovingAverage",
     "Network",
+    "NoDecay",
     "OnPolicy",
+    "ParameterRule",
     "Precision",
     "Remote",
+    "Rule",
     "Schedule",
     "Snapshot",
     "Sparsifier",
@@ -65,6 +71,7 @@ __all__ = [
     "Sum",
     "TeacherFile",
     "Through",
+    "TorchOptimizer",
     "Weighted",
     "Window",
     "Writing",

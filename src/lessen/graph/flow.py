@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core.data import Batch, TaskFacts, View
-from lessen.core.errors import DataError, GraphError, LessenError
+from lessen.core.errors import DataError, GraphError, LessenError, SettingError
 from lessen.core.seeds import seeded
 from lessen.graph.check import check, learns, named, works
 from lessen.graph.edge import edge_names
@@ -27,6 +27,7 @@ from lessen.graph.optimizer import Optimizer
 from lessen.graph.ready import Ready
 from lessen.graph.schedule import Schedule
 from lessen.graph.stage import Stage
+from lessen.graph.torch_optimizer import check_step
 from lessen.graph.units import WHOLE, BranchUnit, EnsembleUnit, LabelsUnit, NetworkUnit, Now, Unit, Views, seed_draws
 from lessen.surgery.taps import Tap, each_tap
 
@@ -53,6 +54,21 @@ class Owner:
     def parameters(self) -> list[nn.Parameter]:
         """What its optimizer moves."""
         return list(self.named.values())
+
+    def build(self) -> torch.optim.Optimizer:
+        """Its optimizer.
+
+        Raises:
+            SettingError: a rule of it matches nothing, or torch refuses what it is given; the text names the node.
+        """
+        try:
+            made = self.optimizer.build(self.named)
+            check_step(made)
+        except LessenError as error:
+            raise type(error)(f"The optimizer of {self.name!r}: {error}") from error
+        except (ValueError, TypeError) as error:
+            raise SettingError(f"The optimizer of {self.name!r} cannot be made: {error}") from error
+        return made
 
 
 @dataclass(eq=False)
@@ -429,8 +445,14 @@ def validate(stage: Stage, batch: Batch, *, augment: View | None = None, task: T
         TapError: a tap names no module, or its module is called never or more than once.
         ShapeError: two taps do not fit, or no bridge fits them; the text names both shapes.
         DataError: the data has no labels where an edge needs them.
+        SettingError: an optimizer does not fit its parameters.
     """
-    Flow(stage, batch, augment=augment, task=task).close()
+    flow = Flow(stage, batch, augment=augment, task=task)
+    try:
+        for owner in flow.owners.values():
+            owner.build()
+    finally:
+        flow.close()
 
 
 def _device_of(units: Any) -> torch.device:

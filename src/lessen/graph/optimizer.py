@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from lessen.core.settings import settings
-from lessen.surgery.decay import OwnDecay
+from lessen.graph.rules import NotNegative, ParameterRule, groups
 
 Rate = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 TORCH_NAMES = {"lr": "rate", "learning_rate": "rate", "weight_decay": "decay", "eps": "epsilon"}
 """What torch calls these settings; optimizers take both names."""
@@ -37,7 +36,11 @@ class Optimizer(Protocol):
 
 @settings
 class SGD:
-    """Stochastic gradient descent with momentum; decay is added to the gradient."""
+    """Stochastic gradient descent with momentum; decay is added to the gradient.
+
+    Args:
+        rules: Parameters with a rate or a decay of their own, as (NoDecay(), Rule("head", rate_factor=10)).
+    """
 
     also: ClassVar[Mapping[str, str]] = TORCH_NAMES
 
@@ -45,17 +48,26 @@ class SGD:
     momentum: Below1 = 0.9
     nesterov: bool = True
     decay: NotNegative = 5e-4
+    rules: tuple[ParameterRule, ...] = ()
 
     def build(self, parameters: Mapping[str, nn.Parameter], /) -> torch.optim.Optimizer:
         nesterov = self.nesterov and self.momentum > 0
         return torch.optim.SGD(
-            groups(parameters), lr=self.rate, momentum=self.momentum, nesterov=nesterov, weight_decay=self.decay
+            groups(parameters, self.rules, rate=self.rate),
+            lr=self.rate,
+            momentum=self.momentum,
+            nesterov=nesterov,
+            weight_decay=self.decay,
         )
 
 
 @settings
 class Adam:
-    """Adam (arXiv:1412.6980); decay is added to the gradient."""
+    """Adam (arXiv:1412.6980); decay is added to the gradient.
+
+    Args:
+        rules: Parameters with a rate or a decay of their own, as (NoDecay(), LayerRates(factor=0.75)).
+    """
 
     also: ClassVar[Mapping[str, str]] = TORCH_NAMES
 
@@ -63,16 +75,25 @@ class Adam:
     betas: tuple[Below1, Below1] = (0.9, 0.999)
     epsilon: Rate = 1e-8
     decay: NotNegative = 0.0
+    rules: tuple[ParameterRule, ...] = ()
 
     def build(self, parameters: Mapping[str, nn.Parameter], /) -> torch.optim.Optimizer:
         return torch.optim.Adam(
-            groups(parameters), lr=self.rate, betas=self.betas, eps=self.epsilon, weight_decay=self.decay
+            groups(parameters, self.rules, rate=self.rate),
+            lr=self.rate,
+            betas=self.betas,
+            eps=self.epsilon,
+            weight_decay=self.decay,
         )
 
 
 @settings
 class AdamW:
-    """Adam with decay apart from the gradient (arXiv:1711.05101)."""
+    """Adam with decay apart from the gradient (arXiv:1711.05101).
+
+    Args:
+        rules: Parameters with a rate or a decay of their own, as (NoDecay(), LayerRates(factor=0.75)).
+    """
 
     also: ClassVar[Mapping[str, str]] = TORCH_NAMES
 
@@ -80,17 +101,13 @@ class AdamW:
     betas: tuple[Below1, Below1] = (0.9, 0.999)
     epsilon: Rate = 1e-8
     decay: NotNegative = 0.01
+    rules: tuple[ParameterRule, ...] = ()
 
     def build(self, parameters: Mapping[str, nn.Parameter], /) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
-            groups(parameters), lr=self.rate, betas=self.betas, eps=self.epsilon, weight_decay=self.decay
+            groups(parameters, self.rules, rate=self.rate),
+            lr=self.rate,
+            betas=self.betas,
+            eps=self.epsilon,
+            weight_decay=self.decay,
         )
-
-
-def groups(parameters: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
-    """Parameters as groups of a torch optimizer: those with a decay of their own apart from the others."""
-    own = [parameter for parameter in parameters.values() if isinstance(parameter, OwnDecay)]
-    rest = [parameter for parameter in parameters.values() if not isinstance(parameter, OwnDecay)]
-    decays = sorted({parameter.decay for parameter in own})
-    apart = [{"params": [each for each in own if each.decay == decay], "weight_decay": decay} for decay in decays]
-    return [*([{"params": rest}] if rest else []), *apart]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import nn
 
 from lessen.core.settings import named_fields, settings
@@ -17,6 +17,7 @@ from lessen.graph.on_policy import OnPolicy
 from lessen.graph.optimizer import SGD, Optimizer
 from lessen.graph.schedule import Cosine, Schedule
 from lessen.graph.sparsify import Sparsify
+from lessen.graph.torch_optimizer import no_torch_optimizer
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -59,7 +60,7 @@ class Fit:
 
     batch: Count = 128
     accumulate: Count = 1
-    optimizer: Optimizer = SGD()
+    optimizer: Annotated[Optimizer, BeforeValidator(no_torch_optimizer)] = SGD()
     schedule: Schedule = Cosine(warmup=0.1)
     clip: Annotated[float, Field(gt=0)] | None = 1.0
     precision: Precision = Precision.FULL
