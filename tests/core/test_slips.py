@@ -69,7 +69,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "a tap on no side": (lambda: Tap("x", "outputs"), "side: got 'outputs', but 'output' or 'input' was expected"),
     "twice": (lambda: Adam(0.1, lr=0.2), "Adam: rate was given twice, once as lr"),
     "by position and by name": (lambda: PruneChannels(0.5, keep=0.5), "PruneChannels: keep was given twice"),
-    "too many": (lambda: Adam(1, 2, 3, 4, 5), r"Adam has 5 settings \(rate, betas, .*\), but 6 values were given"),
+    "too many": (lambda: Adam(1, 2, 3, 4, 5, 6), r"Adam has 5 settings \(rate, betas, .*\), but 6 values were given"),
     "a rate in the wrong place": (lambda: Fit(lr=0.1), r"Fit has no setting 'lr': .* Fit\(optimizer=SGD\(rate=...\)\)"),
     "an optimizer with a slip": (lambda: Fit(optimizer="adamm"), r"got 'adamm'.* mean Adam\(\)\?"),
     "an objective with a slip": (lambda: offline("softargets"), r"got 'softargets', .*SoftTargets\(\)\?"),
