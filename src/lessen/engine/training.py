@@ -28,6 +28,7 @@ from lessen.graph.node import Network, Snapshot
 from lessen.graph.sparsify import Sparsifier
 from lessen.graph.stage import Stage, sparsified
 from lessen.graph.teacher_file import ByIndex
+from lessen.graph.torch_schedule import followed
 from lessen.graph.units import BranchUnit, NetworkUnit
 
 LARGEST = 1e36
@@ -65,6 +66,7 @@ class Training:
                 node.module.check(data)
         self.examples: Examples = data.train
         self._plan_batches()
+        self.stage = stage = followed(stage, self.steps, epoch_steps=self.epoch_steps)
         with self.home.inside():
             dry = data.train.fetch(torch.arange(min(4, len(data.train))))
             # Before the flow, so that snapshots of a network are copied with its masks.

@@ -22,6 +22,7 @@ from lessen.graph.stage import Fit, Graph, Precision, Stage
 from lessen.graph.straight_through import StraightThrough
 from lessen.graph.teacher_file import ByIndex, TeacherFile
 from lessen.graph.torch_optimizer import TorchOptimizer
+from lessen.graph.torch_schedule import Per, TorchSchedule
 
 __all__ = [
     "SGD",
@@ -57,6 +58,7 @@ __all__ = [
     "NoDecay",
     "OnPolicy",
     "ParameterRule",
+    "Per",
     "Precision",
     "Remote",
     "Rule",
@@ -72,6 +74,7 @@ __all__ = [
     "TeacherFile",
     "Through",
     "TorchOptimizer",
+    "TorchSchedule",
     "Weighted",
     "Window",
     "Writing",
