@@ -19,6 +19,7 @@ from lessen.engine import Course
 from lessen.graph import (
     SGD,
     AdamW,
+    Average,
     Cache,
     Edge,
     Fit,
@@ -197,7 +198,8 @@ def agree(folder: Path, runs: int) -> None:
                 Edge(source="average", target="s", objective=SoftTargets()),
             ],
         )
-        fit = Fit(batch=16, patience=1, optimizer=SGD(rate=0.3))
+        average = Average(decay=0.5) if number % 2 else None
+        fit = Fit(batch=16, patience=1, optimizer=SGD(rate=0.3), average=average)
         stage = Stage(name="agree", graph=graph, epochs=12, fit=fit)
         history = run([stage], make_data(), folder=folder / f"run-{number}-{rank}", seed=number + rank, progress=False)
         told.append([digest(network), history.steps, history.best("s")])

@@ -16,6 +16,7 @@ from lessen.engine import Course, run
 from lessen.graph import (
     SGD,
     Adam,
+    Average,
     Constant,
     Cosine,
     Fit,
@@ -175,12 +176,12 @@ def stages(fit: Fit, network: nn.Module) -> list[Stage]:
     return supervised(Regression(), epochs=12, fit=fit).stages({"student": network})
 
 
-@pytest.mark.parametrize("every", [None, 3, 7])
+@pytest.mark.parametrize(("every", "average"), [(None, None), (3, Average(decay=0.5)), (7, None)])
 def test_a_restarted_stage_that_is_stopped_anywhere_and_resumed_ends_as_one_that_was_not(
-    tmp_path: Path, every: int | None
+    tmp_path: Path, every: int | None, average: Average | None
 ) -> None:
     network, data, fit = growing()
-    fit = dataclasses.replace(fit, checkpoint_steps=every)
+    fit = dataclasses.replace(fit, checkpoint_steps=every, average=average)
     go(stages(fit, network), data, folder=tmp_path / "whole")
     for stop in (2, 8, 17, 21, 26, 40):
         again = growing()[0]

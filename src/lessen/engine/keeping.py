@@ -86,6 +86,8 @@ def _state(training: Training, learned: list[nn.Module]) -> Saved:
     for name, optimizer in training.optimizers.items():
         state, numbers[name] = state_of_optimizer(optimizer)
         tensors.update({f"optimizer/{name}/{key}": value for key, value in state.items()})
+    if training.averages is not None:
+        tensors.update(training.averages.state())
     scaler = training.home.accelerator.scaler
     about = {
         "optimizers": numbers,
@@ -141,6 +143,8 @@ def _put_back(training: Training, saved: Saved) -> None:
         kept = under(f"mask/{place}", saved.tensors)
         for key, mask in _masks(module):
             mask.kept.copy_(kept[key])
+    if training.averages is not None:
+        training.averages.put_back(saved.tensors)
     for name, optimizer in training.optimizers.items():
         put_back(optimizer, under(f"optimizer/{name}", saved.tensors), saved.about["optimizers"][name])
     training.step, training.waited = saved.about["step"], saved.about["waited"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lessen.core.data import Batch, Data, Examples
 from lessen.core.errors import LessenError, RunError
 from lessen.core.seeds import derive, generator
 from lessen.engine.advice import SLOWER, diverged, ended
+from lessen.engine.averaging import Averages
 from lessen.engine.batching import batch_size
 from lessen.engine.cache import use_cache
 from lessen.engine.checkpoint import Saved
@@ -110,6 +112,7 @@ class Training:
             for unit in self.flow.units.values()
             if isinstance(unit, NetworkUnit) and isinstance(unit.node, Snapshot)
         ]
+        self.averages = self._average()
         self.log = Log(self.flow, number, self.home, log)
         self.step = 0
         self.best: dict[str, dict[str, float]] = {}
@@ -139,6 +142,17 @@ class Training:
                 mine, {mine: sparsifier}, sparsifier.optimizer, sparsifier.schedule, dict(sparsifier.named_parameters())
             )
         return found
+
+    def _average(self) -> Averages | None:
+        how = self.stage.fit.average
+        if how is None:
+            return None
+        parts = self.networks().items()
+        return Averages(how, {f"{n}/{part}": m for n, own in parts for part, m in own.items() if part != "sparsity"})
+
+    def _as_shipped(self) -> AbstractContextManager[None]:
+        """A block in which the networks are what the stage would ship: their averages, where it makes some."""
+        return nullcontext() if self.averages is None else self.averages.in_place()
 
     def _plan_batches(self) -> None:
         count = len(self.examples)
@@ -258,6 +272,8 @@ class Training:
             sparsifier.after_step((self.step + 1) / self.steps, rates.get(name, 0.0))
         for when, copy, original in self.snapshots:
             when.after_step(copy, original)
+        if self.averages is not None:
+            self.averages.after_step(self.step)
         return rates
 
     def _factor(self, owner: Owner, progress: float) -> float:
@@ -296,7 +312,9 @@ class Training:
         figures = self.home.decide(lambda: self._look(strict=False))
         self.start, self.latest, self.begun = figures, figures, True
         aimed = {name: found for name, found in figures.items() if self._aimed_at(name, found)}
-        return self.log.validation(0, 0, figures, self._remember(aimed))
+        with self._as_shipped():
+            improved = self._remember(aimed)
+        return self.log.validation(0, 0, figures, improved)
 
     def _aimed_at(self, name: str, figures: Mapping[str, float]) -> bool:
         """Whether the stage trains what the figures of a node judge: its loss, or its output.
@@ -321,9 +339,10 @@ class Training:
         if not look:
             return None
         self.home.share(self._buffers())
-        figures = self.latest = self.home.decide(self._look)
+        with self._as_shipped():
+            figures = self.latest = self.home.decide(self._look)
+            improved = self._remember(figures)
         settled = [sparsifier.settled(self.step / self.steps) for sparsifier in self.sparsifiers.values()]
-        improved = self._remember(figures)
         # Where nothing can be judged, nothing is said against going on.
         self.waited = 0 if improved or not figures or not all(settled) else self.waited + 1
         return self.log.validation(epoch, self.step, figures, improved)
@@ -350,7 +369,8 @@ class Training:
     def _buffers(self) -> list[Tensor]:
         """What moves with the batches of each process by itself: running statistics, and what follows them."""
         modules = [*self.flow.learning, *(copy for _, copy, _ in self.snapshots)]
-        return list({id(value): value for module in modules for value in module.buffers()}.values())
+        averages = [] if self.averages is None else self.averages.buffers
+        return [*{id(value): value for module in modules for value in module.buffers()}.values(), *averages]
 
     def check_weights(self) -> None:
         """Look for weights that are not finite; the loss that they give would be seen in the next step only.
@@ -424,13 +444,15 @@ class Training:
         return found
 
     def finish(self) -> list[dict[str, Any]]:
-        """Put the best states back, leave all networks in eval mode, and take the hooks away.
+        """Put the averages and the best states in place, leave all networks in eval mode, and take the hooks away.
 
         Returns:
             What a person must know of how it ended, as in the log.
         """
         self.log.flush()
         self.home.share(self._buffers())
+        if self.averages is not None:
+            self.averages.settle()
         for name, parts in self.networks().items():
             if name in self.best_states:
                 for part, module in parts.items():

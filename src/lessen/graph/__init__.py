@@ -1,5 +1,6 @@
 """Who teaches whom: nodes, edges, gates, schedules, stages, and the checks before the first step."""
 
+from lessen.graph.average import Average
 from lessen.graph.cache import Cache, Stored
 from lessen.graph.combine import Combine, Sum
 from lessen.graph.edge import Edge, edge_names
@@ -28,6 +29,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Average",
     "Branch",
     "ByIndex",
     "Cache",

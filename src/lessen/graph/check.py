@@ -41,6 +41,11 @@ def check(stage: Stage) -> None:
     _check_sharing(nodes)
     for sparsify, module in sparsified(stage).values():
         sparsify.check(module)
+        if stage.fit.average is not None and getattr(sparsify, "shrinks", False):
+            raise GraphError(
+                f"{type(sparsify).__name__} shrinks channels to zero, but the average of what was larger before is "
+                f"never zero. Leave out average or sparsify in stage {stage.name!r}."
+            )
     _check_on_policy(stage.graph, nodes)
 
 

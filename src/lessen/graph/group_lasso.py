@@ -55,6 +55,9 @@ class GroupLasso:
     where: Where = None
     exclude: Where = None
 
+    shrinks: ClassVar[bool] = True
+    """Zeros are made of the weights themselves, step by step, and of no mask."""
+
     card: ClassVar[Card] = Card(
         row="operations / sparse training",
         paper="arXiv:1608.03665",

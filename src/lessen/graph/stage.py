@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field
 from torch import nn
 
 from lessen.core.settings import named_fields, settings
+from lessen.graph.average import Average
 from lessen.graph.edge import Edge
 from lessen.graph.node import Network, Node
 from lessen.graph.on_policy import OnPolicy
@@ -47,6 +48,8 @@ class Fit:
         precision: In which precision networks and objectives are computed.
         channels_last: Whether images lie in memory pixel by pixel (N, H, W, C) while the stage runs; convolutional
             networks often train faster so, other networks are not touched by it.
+        average: An average of each learning network over the steps, which takes its place wherever the network is
+            looked at: on the validation split, as the best state, and at the end of the stage. None: none.
         validate_every: Epochs between two validations.
         keep_best: Whether each learning network ends with its best state on the validation split.
         patience: The number of validations without improvement of any network that end the stage, or None.
@@ -65,6 +68,7 @@ class Fit:
     clip: Annotated[float, Field(gt=0)] | None = 1.0
     precision: Precision = Precision.FULL
     channels_last: bool = False
+    average: Average | None = None
     validate_every: Count = 1
     keep_best: bool = True
     patience: Count | None = None
