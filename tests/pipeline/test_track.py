@@ -10,7 +10,8 @@ import pytest
 import lessen
 from lessen.core.errors import SettingError
 from lessen.core.settings import settings
-from lessen.engine import Tracked, run
+from lessen.engine import StepDone, Tracked, run
+from lessen.engine.log import read_log
 from lessen.engine.track import as_trackers
 from lessen.graph import Fit
 from lessen.recipe import read_recipe
@@ -63,7 +64,20 @@ def nothing() -> None:
 
 def test_compress_sends_parameters_stages_and_measurements(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     train = [supervised(epochs=1, fit=Fit(batch=16))]
-    made = lessen.compress(**job(train=train), run=tmp_path / "r", track=Own())
+    seen: list[tuple[str, int, list[str]]] = []
+
+    def look(done: StepDone) -> None:
+        seen.append((done.stage, done.step, sorted(done.networks)))
+
+    made = lessen.compress(**job(train=train), run=tmp_path / "r", track=Own(), on_step=look)
+    rows = read_log(tmp_path / "r" / "log.jsonl")
+    steps = [row["step"] for row in rows if row["kind"] == "step"]
+    assert {stage: networks for stage, _, networks in seen} == {
+        "supervised": ["student"],
+        "offline": ["student", "teacher"],
+    }
+    assert sorted(step for _, step, _ in seen) == sorted(steps)
+    assert "on_step" not in (tmp_path / "r" / "checkpoints" / "state.json").read_text()
     names = {name for values, _ in SENT for name in values}
     assert {"teacher Supervised/loss/student", "2 Offline/loss/student", "2 Offline/figures/student/accuracy"} <= names
     (told,) = TOLD
@@ -80,12 +94,8 @@ def test_stages_of_one_name_are_kept_apart() -> None:
         *supervised(epochs=1, fit=Fit(batch=16)).stages({"student": net}),
     ]
     run(stages, clusters(), progress=False, track=Own())
-    steps = [
-        (name, step)
-        for values, step in SENT
-        for name in values
-        if name.endswith("loss/student") and "edges" not in name
-    ]
+    rows = read_log(tmp_path / "r" / "log.jsonl")
+    steps = [row["step"] for row in rows if row["kind"] == "step"]
     assert len(steps) == len(set(steps)) == 10
     assert {name for name, _ in steps} == {"supervised/loss/student", "supervised 2/loss/student"}
 

@@ -1,7 +1,9 @@
 """The one loop: run stages, keep checkpoints, use several processes, cache what does not change."""
 
 from lessen.engine.history import History
+from lessen.engine.kept import Kept, kept_checkpoints
 from lessen.engine.run import Course, run
+from lessen.engine.step_done import StepDone
 from lessen.engine.stopping import Stopped
 from lessen.engine.track import MLflow, TensorBoard, Tracked, Tracker, Tracking
 from lessen.engine.written import written_by
@@ -9,12 +11,15 @@ from lessen.engine.written import written_by
 __all__ = [
     "Course",
     "History",
+    "Kept",
     "MLflow",
+    "StepDone",
     "Stopped",
     "TensorBoard",
     "Tracked",
     "Tracker",
     "Tracking",
+    "kept_checkpoints",
     "run",
     "written_by",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from lessen.core.errors import RunError, WeightsError
-from lessen.core.files import parse_json, read_described, read_json, write_json, write_tensors
+from lessen.core.files import parse_json, read_described, read_json, read_metadata, write_json, write_tensors
 from lessen.core.identity import differences
 
 _VERSION = 3
@@ -37,16 +37,18 @@ class Saved:
 
 
 class Checkpoints:
-    """The checkpoints in a folder, of which the newest is kept.
+    """The checkpoints in a folder, of which the newest are kept.
 
     Args:
         folder: Where they are.
         told: What the run is that they belong to, as JSON data (see `lessen.core.identity`). Checkpoints hold a digest
             of it; `identity.json` next to the folder holds it in full, so that an error can say what differs.
+        keep: How many checkpoints of each stage are kept; the one to resume from always is.
     """
 
-    def __init__(self, folder: Path, told: Any) -> None:
-        self.folder, self.told = folder, told
+    def __init__(self, folder: Path, told: Any, keep: Sequence[int] = ()) -> None:
+        self.folder, self.told, self._keep = folder, told, keep
+        self._needs: dict[str, set[str]] = {}
         self._identity = folder.parent / "identity.json"
         self.fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -67,10 +69,26 @@ class Checkpoints:
         about = {**saved.about, "version": _VERSION, "fingerprint": self.fingerprint, "stage": stage, "step": step}
         path = self.folder / f"checkpoint-{stage:03}-{step:08}.safetensors"
         write_tensors(path, saved.tensors, {"about": json.dumps(about, allow_nan=False)})
-        keep = {path.name, saved.about.get("good_file"), *saved.about.get("best_files", {}).values()}
+        self._needs[path.name] = _named_in(saved.about)
+        kept = {path.name, *self._spared(path.name)}
+        kept |= {needed for name in kept for needed in self._needed_by(name)}
         for other in self.folder.iterdir():
-            if other.name not in keep and other.suffix in {".part", ".safetensors"}:
+            if other.name not in kept and other.suffix in {".part", ".safetensors"}:
                 other.unlink(missing_ok=True)
+
+    def _spared(self, newest: str) -> Iterator[str]:
+        """The names of older checkpoints that are kept; what is later than the newest was on a way that led nowhere."""
+        names = sorted(path.name for path in self.folder.glob("checkpoint-*.safetensors") if path.name <= newest)
+        for stage, count in enumerate(self._keep):
+            if count > 1:
+                yield from [name for name in names if name.startswith(f"checkpoint-{stage:03}-")][-count:]
+
+    def _needed_by(self, name: str) -> set[str]:
+        """The files that a checkpoint names: it cannot be resumed without them."""
+        if name not in self._needs:
+            about = parse_json(read_metadata(self.folder / name).get("about", "{}"), f"The header of {name}")
+            self._needs[name] = _named_in(about if isinstance(about, dict) else {})
+        return self._needs[name]
 
     def write_best(self, stage: int, step: int, node: str, tensors: Mapping[str, Tensor]) -> str:
         """Write the best state of a node; the name of the file."""
@@ -136,6 +154,10 @@ class Checkpoints:
             raise RunError(
                 f"The checkpoint cannot be read: {error} Or move it away, and resume: the training then begins again."
             ) from error
+
+
+def _named_in(about: Mapping[str, Any]) -> set[str]:
+    return {name for name in (about.get("good_file"), *about.get("best_files", {}).values()) if name}
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from lessen.engine.log import Place
 from lessen.engine.states import put_back, state_of_optimizer
 from lessen.engine.trail import Trail
 from lessen.engine.training import Training
-from lessen.graph.node import Snapshot
+from lessen.graph.node import Network, Snapshot
 from lessen.graph.units import NetworkUnit
 from lessen.surgery.masks import Mask, mask_of, mask_parameter, masked_parameters
 from lessen.surgery.modules import get_module
@@ -44,8 +44,20 @@ def save(training: Training, learned: list[nn.Module], checkpoints: Checkpoints)
         "start": training.start,
         "restarts": training.restarts,
         "gives": training.gives(),
+        "networks": numbers_of(training, learned),
     }
+    if training.averages is not None and training.stage.fit.keep_checkpoints > 1:
+        with training.averages.in_place():
+            shipped = networks_of(learned).items()
+            now.tensors.update({f"shipped/{name}": value.detach().clone() for name, value in shipped})
     return Saved(now.tensors, about)
+
+
+def numbers_of(training: Training, learned: list[nn.Module]) -> dict[str, int]:
+    """The numbers of the networks that learn in a stage, by the names of their nodes."""
+    places = {id(module): number for number, module in enumerate(learned)}
+    nodes = [node for node in training.stage.graph.nodes if isinstance(node, Network) and node.learns]
+    return {node.name: places[id(node.module)] for node in nodes}
 
 
 def standing(training: Training, learned: list[nn.Module]) -> Saved:

@@ -21,8 +21,9 @@ from lessen.engine.bar import Bar
 from lessen.engine.checkpoint import Checkpoints, Saved
 from lessen.engine.history import History
 from lessen.engine.home import meet
-from lessen.engine.keeping import go_back, load, load_networks, networks_of, place_of, save, standing
+from lessen.engine.keeping import go_back, load, load_networks, networks_of, numbers_of, place_of, save, standing
 from lessen.engine.log import Place, cut_log, read_log
+from lessen.engine.step_done import OnStep, StepDone, check_on_step
 from lessen.engine.stopping import GO_ON, Asked, Stopped
 from lessen.engine.track import Tracking, stage_labels
 from lessen.engine.training import Training
@@ -30,6 +31,7 @@ from lessen.graph.check import check
 from lessen.graph.draw import draw
 from lessen.graph.node import Branch, Network
 from lessen.graph.stage import Stage
+from lessen.graph.units import NetworkUnit
 from lessen.measure.task import task_or_none
 from lessen.report.outcome import flat
 
@@ -47,6 +49,7 @@ def run(
     progress: bool = True,
     device: torch.device | str | None = None,
     track: Any = (),
+    on_step: OnStep | None = None,
 ) -> History:
     """Run stages one after another. Learning networks are changed in place and end in eval mode.
 
@@ -65,6 +68,12 @@ def run(
         device: Where to compute; None: what accelerate finds.
         track: What gets the log as well: "tensorboard", "mlflow", the name of another tracker of accelerate, a settings
             object as `MLflow(where=...)`, or several of these. A server that is away ends nothing.
+        on_step: Called with a `StepDone` after every step (of several processes, in each): its losses, rates and
+            networks, to look at. What it raises ends the run unchanged. A run that is resumed may have another.
+
+    With `Fit(keep_checkpoints=5)` the newest five checkpoints of a stage stay in the folder, and
+    `kept_checkpoints(folder)` lists them: `student.load_state_dict(kept_checkpoints(folder)[0].networks()["student"])`.
+    The newest one is the end of the run; without those behind it, a run is resumed from an older one.
 
     Raises:
         GraphError, TapError, ShapeError, SettingError: a stage is not valid; raised before its first step.
@@ -72,7 +81,7 @@ def run(
         RunError: the folder holds another run, or cannot be written.
         Stopped: SIGTERM came; a checkpoint was written first, where there is a folder.
     """
-    course = Course(stages, data, folder=folder, seed=seed, resume=resume, device=device, track=track)
+    course = Course(stages, data, folder=folder, seed=seed, resume=resume, device=device, track=track, on_step=on_step)
     with Bar(show=progress) as bar, Asked() as asked, torch.random.fork_rng(devices=[]):
         shown: Training | None = None
         said = len(course.history.warnings)
@@ -102,13 +111,16 @@ class Course:
         resume: bool = False,
         device: torch.device | str | None = None,
         track: Any = (),
+        on_step: OnStep | None = None,
     ) -> None:
+        check_on_step(on_step)
         if not stages:
             raise SettingError("There are no stages to run; give at least one.")
         for stage in stages:
             check(stage)
         told_of, data = data, _with_task(data, stages)  # what is guessed follows from the rest
         self.stages, self.data, self.seed, self.device = list(stages), data, seed, device
+        self.on_step = on_step
         # Several processes agree on what the main one was given, and on whether it can go on.
         home = meet(device)
         given: list[Any] = [None if folder is None else str(folder), seed, resume]
@@ -122,7 +134,8 @@ class Course:
         self._resumed: Saved | None = None
         if self.folder is not None:
             told = _told(self.stages, told_of, self.seed, self.learned)
-            self._checkpoints = checkpoints = Checkpoints(self.folder / "checkpoints", told)
+            keep = [stage.fit.keep_checkpoints for stage in self.stages]
+            self._checkpoints = checkpoints = Checkpoints(self.folder / "checkpoints", told, keep)
             checkpoints.fingerprint = home.decide(lambda: checkpoints.fingerprint)
             if home.processes > 1:
                 home.decide(lambda: self._look_up(checkpoints, resume=resume) and None)
@@ -234,6 +247,9 @@ class Course:
                     raise
                 self._restart(training, training.good, error)
                 stop = False
+            else:
+                if self.on_step is not None:
+                    self._call(self.on_step, training)
             if stop:
                 raise Stopped(
                     f"Asked to stop after step {training.step} of stage {training.stage.name!r}. "
@@ -245,14 +261,33 @@ class Course:
         """Make one step, and look at the validation split where it is time."""
         training.advance()
         self.history.steps += 1
-        row = training.end_epoch() if training.at_end_of_epoch else None
+        row = training.pause() if training.at_look else None
         if row is not None:
             self.history.validations.append(row)
             if training.stage.fit.restarts and (row["best"] or not row["figures"]):
                 self._keep_good(training)
-        if len(training.log) >= _FLUSH_EVERY:
+        if len(training.log) >= (_FLUSH_EVERY if self.on_step is None else 1):
             training.log.flush()
         self.history.last = training.log.last or self.history.last
+
+    def _call(self, on_step: OnStep, training: Training) -> None:
+        """Show a step to the caller; what he raises is his."""
+        row = training.log.last
+        assert row is not None  # it was flushed after the step
+        on_step(
+            StepDone(
+                stage=row["name"],
+                number=training.number,
+                epoch=row["epoch"],
+                step=row["step"],
+                steps=training.steps,
+                losses=row["loss"],
+                edges=row["edges"],
+                rates=row["rate"],
+                networks={n: u.module for n, u in training.flow.units.items() if isinstance(u, NetworkUnit)},
+            )
+        )
+        training.flow.set_mode(training=True)
 
     def _keep_if_time(self, training: Training, *, now: bool) -> None:
         every = training.stage.fit.checkpoint_steps
@@ -299,7 +334,8 @@ class Course:
         """After a stage only its networks matter: the next one starts from them."""
         if (checkpoints := self._checkpoints) is None:
             return
-        saved = Saved(networks_of(self.learned), {"best": training.best, "best_files": {}})
+        about = {"best": training.best, "best_files": {}, "networks": numbers_of(training, self.learned)}
+        saved = Saved(networks_of(self.learned), about)
         training.home.decide(lambda: checkpoints.write(training.number + 1, 0, saved))
 
 

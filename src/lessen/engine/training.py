@@ -185,6 +185,13 @@ class Training:
         return self.step > 0 and (self.step % self.epoch_steps == 0 or self.step == self.steps)
 
     @property
+    def at_look(self) -> bool:
+        """Whether the last step ended a pass over the data or the stage, or is one after which to look."""
+        every = self.stage.fit.validate_steps
+        ended = self.step % self.epoch_steps == 0 or self.step == self.steps
+        return self.step > 0 and (ended or (every is not None and self.step % every == 0))
+
+    @property
     def done(self) -> bool:
         """Whether all steps are made, or patience has ended."""
         patience = self.stage.fit.patience
@@ -323,18 +330,26 @@ class Training:
         """
         return "loss" in figures or self.flow.teaches_output(name)
 
-    def end_epoch(self) -> dict[str, object] | None:
-        """Take snapshots, and look at the validation split where it is time; the look as in the log, or None.
+    def pause(self) -> dict[str, object] | None:
+        """Take snapshots at the end of an epoch, and look at the validation split where it is time.
+
+        Returns:
+            The look as in the log, or None.
 
         Raises:
             DataError: a weight or a figure is not finite.
         """
         epoch, fit = (self.step - 1) // self.epoch_steps, self.stage.fit
-        look = (epoch + 1) % fit.validate_every == 0 or self.step >= self.steps
-        if look or self.snapshots:
+        ended = self.step % self.epoch_steps == 0 or self.step == self.steps
+        if (every := fit.validate_steps) is not None:
+            look = self.step % every == 0 or self.step >= self.steps
+        else:
+            look = ended and ((epoch + 1) % fit.validate_every == 0 or self.step >= self.steps)
+        snapshots = self.snapshots if ended else []
+        if look or snapshots:
             self.log.flush()
             self.check_weights()
-        for when, copy, original in self.snapshots:
+        for when, copy, original in snapshots:
             when.after_epoch(copy, original)
         if not look:
             return None

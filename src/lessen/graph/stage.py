@@ -51,11 +51,14 @@ class Fit:
         average: An average of each learning network over the steps, which takes its place wherever the network is
             looked at: on the validation split, as the best state, and at the end of the stage. None: none.
         validate_every: Epochs between two validations.
+        validate_steps: Steps between two validations, in place of epochs; the stage ends with one as well.
         keep_best: Whether each learning network ends with its best state on the validation split.
         patience: The number of validations without improvement of any network that end the stage, or None.
         restarts: How often a stage whose loss is no longer a finite number goes back to its best state on the
             validation split, and on from there with a tenth of the learning rate; after that, it is an error.
         checkpoint_steps: Steps between two checkpoints; None: one at the end of every pass over the data.
+        keep_checkpoints: How many checkpoints of the stage stay, the newest ones; with 1, only what is needed to
+            resume. `engine.kept_checkpoints` reads them.
         sparsify: How the weights of every learning network that has no `sparsify` of its own become sparse during
             training.
         sync_batchnorm: With several processes, normalise over the whole batch instead of each process's part.
@@ -70,10 +73,12 @@ class Fit:
     channels_last: bool = False
     average: Average | None = None
     validate_every: Count = 1
+    validate_steps: Count | None = None
     keep_best: bool = True
     patience: Count | None = None
     restarts: Annotated[int, Field(ge=0)] = 1
     checkpoint_steps: Count | None = None
+    keep_checkpoints: Count = 1
     sparsify: Sparsify | None = None
     sync_batchnorm: bool = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from lessen.core.errors import SettingError
 from lessen.core.record import Record
 from lessen.core.task import Task
 from lessen.deploy import Deploy
+from lessen.engine import StepDone
 from lessen.engine.home import meet
 from lessen.pipeline.folder import RunFolder, State
 from lessen.pipeline.interruption import continuable
@@ -92,6 +93,7 @@ def compress(
     task: str | Task | None = None,
     metric: Any = None,
     track: Any = (),
+    on_step: Callable[[StepDone], Any] | None = None,
 ) -> Compressed:
     """Make a network smaller, step by step, and write files that run and a report.
 
@@ -129,6 +131,7 @@ def compress(
             split: what the best epoch, targets and report are judged by. None: the first metric of the task.
         track: What gets parameters, logs and measurements as well: "tensorboard", "mlflow", the name of another tracker
             of accelerate, a settings object as `MLflow(where=...)`, or several of these.
+        on_step: Called after every step of every training, as that of `lessen.engine.run`.
 
     Raises:
         LessenError: bad input; the text tells what was given, what was expected and what to do.
@@ -156,6 +159,7 @@ def compress(
         task=task,
         metric=metric,
         track=track,
+        on_step=on_step,
     )
 
     def check() -> dict[str, Any]:

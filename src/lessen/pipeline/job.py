@@ -18,6 +18,7 @@ from lessen.core.settings import encode, made_of
 from lessen.data import load as load_data
 from lessen.deploy import Deploy
 from lessen.engine.home import as_device
+from lessen.engine.step_done import check_on_step
 from lessen.engine.track import as_trackers
 from lessen.measure.task import guessed
 from lessen.pipeline.folder import RESTORE, RunFolder, State, as_recipe, listed
@@ -30,7 +31,7 @@ from lessen.surgery.digest import digest
 from lessen.tasks.judged import judged
 
 T = TypeVar("T")
-_NOT_PLAIN = {"teacher", "student", "data", "progress", "device", "keep_state", "task", "metric", "track"}
+_NOT_PLAIN = {"teacher", "student", "data", "progress", "device", "keep_state", "task", "metric", "track", "on_step"}
 
 
 @dataclass(kw_only=True)
@@ -53,7 +54,8 @@ class Job:
         output: Which output of a network with several is compared with labels and teacher; None: as the data says.
         task: The task, or its name; None: guessed.
         metric: What networks are judged by first, with its direction; None: the first metric of the task.
-        track: What gets the log as well; two equal runs need not share it.
+        track: What gets the log as well; two equal runs need not share it, nor `on_step`.
+        on_step: Called after every step of every training.
 
     Raises:
         LessenError: bad input.
@@ -75,6 +77,7 @@ class Job:
     task: Any = None
     metric: Any = None
     track: Any = ()
+    on_step: Any = None
 
     def __post_init__(self) -> None:
         given: Any = self.data, self.teacher
@@ -85,6 +88,7 @@ class Job:
         self.student = None if self.student is None else own_copy(self.student, what="The student")
         as_device(self.device)
         self.track = as_trackers(self.track)
+        check_on_step(self.on_step)
         self.data = load_data(self.data)
         if self.output is not None:
             self.data = replace(self.data, output=self.output)

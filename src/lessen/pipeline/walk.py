@@ -199,6 +199,7 @@ class Walk:
             progress=self.job.progress and self.together.main,
             device=self.job.device,
             track=self.tracking,
+            on_step=self.job.on_step,
         )
         for network in (node.module for stage in stages for node in stage.graph.nodes if isinstance(node, Network)):
             network.cpu()  # everything but training is done there
