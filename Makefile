@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: demo test fuzz lint install install-dev system clean
+.PHONY: demo test test-all fuzz lint install install-dev system clean
 
 # The job a user has, on data that comes with the installation; ends with a table and the path of the report.
 demo: $(VENV)/.installed
@@ -16,6 +16,10 @@ test: $(VENV)/.installed-dev system
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal -q
+
+# Every test, those on large networks and on all pairs included: an hour or two.
+test-all: $(VENV)/.installed-dev system
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal -q -m ""
 
 # Damaged and forged files of every kind, each of which must end in one error; docs/security.md has the counts.
 TRIES ?= 10000

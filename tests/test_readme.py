@@ -147,8 +147,12 @@ def test_every_other_block_runs(number: int, tmp_path: Path, monkeypatch: pytest
     exec(blocks()[number], {})
 
 
+QUICK = {"mobilenetv3_small_100", "vit_tiny_patch16_224", "resnet18"}
+EACH = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.exhaustive) for name in NETWORKS]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EACH)
 def test_the_lines_compress_a_network(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: Callable[[str, Path], str]
 ) -> None:

@@ -43,7 +43,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("architectures")
 
 
-@pytest.fixture(scope="module", params=list(architectures.NETWORKS))
+QUICK = {"resnet18", "mobilenetv3_small_100", "regnetx_002", "vit_tiny_patch16_224", "vgg11_bn"}
+EACH = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.exhaustive) for name in architectures.NETWORKS]
+
+
+@pytest.fixture(scope="module", params=EACH)
 def case(request: pytest.FixtureRequest, folder: Path) -> Case:
     torch.manual_seed(0)
     network = architectures.build(request.param)

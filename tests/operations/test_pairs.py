@@ -24,7 +24,7 @@ from lessen.surgery.copying import copy_network
 from lessen.surgery.masks import bake_masks, mask_of
 from lessen.surgery.modules import get_module
 from lessen.testing import EXAMPLES, OperationLaws
-from lessen.testing.catalogue import LAYER, LITTLE, exported, outputs
+from lessen.testing.catalogue import LAYER, LITTLE, exported, in_turn, outputs
 
 OPERATIONS: dict[str, Operation] = {
     "channels": PruneChannels(keep=0.5),
@@ -135,9 +135,8 @@ def test_both_plans_are_replayed_and_the_file_loads(network: str, one: str, othe
     assert torch.equal(run(again, inputs), run(twice, inputs))
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize(("one", "other"), PAIRS)
-def test_the_exported_file_has_both(network: str, one: str, other: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("one", "other", "network"), in_turn(PAIRS, NETWORKS))
+def test_the_exported_file_has_both(one: str, other: str, network: str, tmp_path: Path) -> None:
     _, _, twice = both(network, one, other)
     path = export_onnx(twice, EXAMPLES[network].inputs(), tmp_path / "model.onnx")
     session = open_session(path, threads=1)

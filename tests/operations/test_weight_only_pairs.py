@@ -20,6 +20,7 @@ from lessen.pipeline import pack, unpack
 from lessen.surgery.codes import coded_parameters
 from lessen.surgery.short import short_parameters
 from lessen.testing import EXAMPLES, OperationLaws
+from lessen.testing.catalogue import in_turn
 
 OPERATIONS: dict[str, Operation] = {
     "channels": PruneChannels(keep=0.5),
@@ -79,10 +80,9 @@ class Known(OperationLaws):
     settings = tuple(OPERATIONS.values())
 
 
-@pytest.mark.parametrize("network", ["convolutions", "attention"])
-@pytest.mark.parametrize(("one", "other"), PAIRS)
+@pytest.mark.parametrize(("one", "other", "network"), in_turn(PAIRS, ["convolutions", "attention"]))
 def test_both_are_there_after_training_in_a_file_and_in_export(
-    network: str, one: str, other: str, tmp_path: Path
+    one: str, other: str, network: str, tmp_path: Path
 ) -> None:
     example, inputs = EXAMPLES[network], EXAMPLES[network].inputs(5)
     plan = OPERATIONS[one].plan(example.build(), example.context())

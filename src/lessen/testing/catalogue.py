@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,6 +26,20 @@ from lessen.operations import (
     RemoveBlocks,
 )
 from lessen.testing.networks import Example
+
+
+def in_turn(rows: Sequence[tuple[Any, ...]], last: Sequence[Any]) -> list[Any]:
+    """Parameters of a test: each row with each of `last`, of which all but one, in turn, are for exhaustive runs.
+
+    >>> [each.values for each in in_turn([("a",), ("b",)], [1, 2]) if not each.marks]
+    [('a', 1), ('b', 2)]
+    """
+    return [
+        pytest.param(*row, one, marks=[] if (place - number) % len(last) == 0 else pytest.mark.exhaustive)
+        for number, row in enumerate(rows)
+        for place, one in enumerate(last)
+    ]
+
 
 MORE: dict[type, tuple[Operation, ...]] = {
     Half: (Half(), Half(kind=BFloat16(), where="head")),
