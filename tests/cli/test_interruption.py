@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,11 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Send this process a signal when the files of a run would be written."""
 
     def by(number: int) -> None:
-        monkeypatch.setattr(walk, "deploy_steps", lambda *_, **__: os.kill(os.getpid(), number))
+        def stop(*_: Any, **__: Any) -> None:
+            os.kill(os.getpid(), number)
+            time.sleep(30)  # until the signal arrives, which may go to another thread first
+
+        monkeypatch.setattr(walk, "deploy_steps", stop)
 
     return by
 

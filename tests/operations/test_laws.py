@@ -134,7 +134,7 @@ class TestHalf(Packed, OperationLaws):
 
 class TestQuantizeDynamic(OperationLaws):
     networks = {"perceptron": EXAMPLES["perceptron"]}
-    settings = (QuantizeDynamic(weight_bits=8), QuantizeDynamic(weight_bits=4))
+    settings = (QuantizeDynamic(), QuantizeDynamic(weight_bits=4))
 
 
 class TestQuantizeDynamicOfAnLSTM(OperationLaws):
@@ -144,7 +144,7 @@ class TestQuantizeDynamicOfAnLSTM(OperationLaws):
 
 
 class TestQuantize(OperationLaws):
-    settings = (Quantize(weight_bits=8), Quantize(weight_bits=4))
+    settings = (Quantize(), Quantize(weight_bits=4))
     # Wide enough for the weights to outweigh the names of the pairs in the file.
     networks = {"convolutions": Example(lambda: Convolutions(width=64), (3, 8, 8))}
     export_error = 0.05

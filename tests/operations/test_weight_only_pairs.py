@@ -26,7 +26,7 @@ OPERATIONS: dict[str, Operation] = {
     "channels": PruneChannels(keep=0.5),
     "weights": PruneWeights(keep=0.4),
     "rank": LowRank(rank=3),
-    "int8": Quantize(weight_bits=8),
+    "int8": Quantize(),
     "codes": QuantizeWeights(bits=4, group=16),
     "gptq": QuantizeWeights(bits=3, group=None, method=Gptq()),
     "half": Half(),
