@@ -139,7 +139,7 @@ class TestQuantizeDynamic(OperationLaws):
 
 class TestQuantizeDynamicOfAnLSTM(OperationLaws):
     networks = {"recurrent": Example(Recurrent, (7, 6))}
-    settings = (QuantizeDynamic(weight_bits=8), QuantizeDynamic(weight_bits=4))
+    settings = (QuantizeDynamic(), QuantizeDynamic(weight_bits=4))
     export_error = 0.05  # the file rounds hidden states as well
 
 
