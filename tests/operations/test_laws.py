@@ -137,8 +137,13 @@ class TestQuantizeDynamic(OperationLaws):
     settings = (QuantizeDynamic(), QuantizeDynamic(weight_bits=4))
 
 
+class TestPruneChannelsOfAGRU(OperationLaws):
+    networks = {"recurrent": Example(lambda: Recurrent(nn.GRU), (2, 6))}
+    settings = (PruneChannels(keep=0.75), PruneChannels(keep=0.25))
+
+
 class TestQuantizeDynamicOfAnLSTM(OperationLaws):
-    networks = {"recurrent": Example(Recurrent, (7, 6))}
+    networks = {"recurrent": Example(Recurrent, (2, 6))}
     settings = (QuantizeDynamic(), QuantizeDynamic(weight_bits=4))
     export_error = 0.05  # the file rounds hidden states as well
 

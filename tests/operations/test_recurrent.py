@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from lessen.core import Context
 from lessen.core.errors import PlanError
-from lessen.operations import Half, PruneChannels, PruneWeights, QuantizeDynamic
+from lessen.operations import Half, PruneWeights, QuantizeDynamic
 from lessen.operations.quantize.found import quantize_dynamically
 from lessen.pipeline import pack, unpack
 from lessen.surgery.copying import copy_network
 
 TOKENS = torch.arange(28).reshape(4, 7) % 20
-KINDS = pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
 
 
 class Reader(nn.Module):
@@ -124,10 +123,3 @@ def test_halves_and_masks_of_other_layers_go_with_it(tmp_path: Path) -> None:
             torch.manual_seed(1)
             assert torch.equal(unpack(path, Reader(nn.LSTM).eval())(TOKENS), wanted)
         assert path.stat().st_size < 0.65 * whole
-
-
-@KINDS
-def test_pruning_refuses_them_by_name_with_what_can_be_done(kind: type[nn.RNNBase]) -> None:
-    says = r"in reader has no rule: the widths of recurrent layers stay\. Half\(\) .*distil into a network"
-    with pytest.raises(PlanError, match=says):
-        PruneChannels(keep=0.5).plan(Reader(kind).eval(), Context(inputs=TOKENS))

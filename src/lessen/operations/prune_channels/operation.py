@@ -43,7 +43,10 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 @settings
 class PruneChannels:
-    """Take channels, attention heads and widths out of a network, everywhere they are used.
+    """Take channels, attention heads, hidden units and widths out of a network, everywhere they are used.
+
+    The hidden units of all layers and directions of one recurrent module (GRU, LSTM, RNN) go together, the third of
+    each, for it has one hidden size.
 
     Give one target. `keep` counts channels: half of them is about a quarter of the parameters of a plain convolution.
 

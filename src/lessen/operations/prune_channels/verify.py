@@ -6,6 +6,7 @@ amplify. How much is measured (`rounding`): a plan is wrong if it differs by mor
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from lessen.core.seeds import derive
 from lessen.core.tree import parts
 from lessen.operations.prune_channels.masked import masked
 from lessen.operations.prune_channels.plan import PrunedChannels
+from lessen.operations.quantize.grids import Grids
 from lessen.surgery.modules import copy_with
 
 TOLERANCE = 1e-8
@@ -84,8 +86,10 @@ def verify(trial: Trial, plan: PrunedChannels) -> str | None:
     model, inputs = trial.network, trial.inputs
     try:
         with torch.no_grad():
-            found = list(_outputs(call(plan.apply(model), double(inputs))))
-            wanted = list(_outputs(call(masked(model, plan), double(inputs))))
+            small, whole = plan.apply(model), masked(model, plan)
+            with _doubles():
+                found = list(_outputs(call(small, double(inputs))))
+                wanted = list(_outputs(call(whole, double(inputs))))
     except Exception as error:  # noqa: BLE001  (whatever the network's own code raises is the finding)
         said = str(error).strip() or "it does not say why"
         return f"the pruned network does not run: {type(error).__name__}: {said.splitlines()[0][:200]}"
@@ -109,20 +113,34 @@ def rounding(model: nn.Module, inputs: Inputs) -> float:
     single = map_inputs(inputs, lambda value: value.cpu().float() if value.is_floating_point() else value.cpu())
     exact = double(inputs)
     with torch.no_grad():
-        wanted = [value for value in _outputs(call(model, exact)) if value.is_floating_point()]
+        with _doubles():
+            wanted = [value for value in _outputs(call(model, exact)) if value.is_floating_point()]
 
         def away(values: dict[str, Tensor], given: Inputs) -> float:
             found = [value for value in _outputs(call(copy_with(model, values), given)) if value.is_floating_point()]
             return max((_off(a.double(), b) for a, b in zip(found, wanted, strict=True)), default=0.0)
 
-        estimates = away(short, single) * _SINGLE, away(moved, exact)
+        apart = away(short, single) * _SINGLE
+        with _doubles():
+            estimates = apart, away(moved, exact)
     return max(value if math.isfinite(value) else math.inf for value in estimates)
+
+
+@contextlib.contextmanager
+def _doubles() -> Iterator[None]:
+    """Tensors that the network's own code makes are in float64 as well: states that a recurrent layer starts from."""
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def runs(model: nn.Module, inputs: Inputs) -> bool:
     """Whether the network takes these inputs, and its outputs are finite."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _doubles():
             outputs = list(_outputs(call(model, double(inputs))))
     except Exception:  # noqa: BLE001  (whatever the network's own code raises)
         return False
@@ -159,7 +177,7 @@ def randomised(model: nn.Module, *, seed: int = 0) -> nn.Module:
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         if tensor.is_floating_point():
             values[name] = _random(name, tensor, generator).double()
-    return copy_with(model, values).cpu().eval()
+    return _still(copy_with(model, values))
 
 
 def settled(model: nn.Module, inputs: Inputs) -> nn.Module:
@@ -198,7 +216,18 @@ def in_double(model: nn.Module) -> nn.Module:
     """A copy in float64 and evaluation mode with the parameters as they are."""
     tensors = itertools.chain(model.named_parameters(), model.named_buffers())
     values = {name: tensor.detach().double() for name, tensor in tensors if tensor.is_floating_point()}
-    return copy_with(model, values).cpu().eval()
+    return _still(copy_with(model, values))
+
+
+def _still(model: nn.Module) -> nn.Module:
+    """A copy as it is to be run, in place: what layers are given is not rounded to a grid that is found in it.
+
+    The grid is that of what is left, so what is removed would decide by chance whether outputs are the same.
+    """
+    for part in model.modules():
+        if isinstance(part, Grids):
+            part.dynamic = False
+    return model.cpu().eval()
 
 
 def _random(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:

@@ -25,7 +25,12 @@ from torch.export.graph_signature import InputKind
 from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import NetworkError
 from lessen.surgery.attention import open_attention
-from lessen.surgery.coupling import rules_channels, rules_products, rules_shapes  # noqa: F401  (they register rules)
+from lessen.surgery.coupling import (  # noqa: F401  (they register rules)
+    rules_channels,
+    rules_products,
+    rules_recurrent,
+    rules_shapes,
+)
 from lessen.surgery.coupling.axes import Atom, Axis, Product, atoms, pin, resolve
 from lessen.surgery.coupling.formula import Formula, formula, groups_of
 from lessen.surgery.coupling.groups import Coupling, Group, Member, Number
@@ -233,8 +238,10 @@ def _coupling(
                 member = Member(name, dim, layout, group in consumed.get(name, ()), name in found.weights)
                 members[group].append(member)
             if not inside and name in parameters and values[name][dim].size > 1:
-                reasons = (atom.pinned for atom in atoms(values[name][dim]) if atom.pinned)
-                pinned[name, dim] = next(reasons, "its entries are used one by one")
+                # Of several parts the largest is meant: not the gates, but the units of each.
+                parts = [atom for atom in atoms(values[name][dim]) if atom.pinned]
+                largest = max(parts, key=lambda atom: atom.size, default=None)
+                pinned[name, dim] = (largest and largest.pinned) or "its entries are used one by one"
     return Coupling(
         groups={name: replace(group, members=tuple(members[name])) for name, group in groups.items()},
         layouts=layouts,

@@ -199,13 +199,6 @@ def walk(nodes: Sequence[Node], known: dict[str, Value], found: Found) -> None:
             values[node] = None
 
 
-_RECURRENT = (
-    ": the widths of recurrent layers stay. Half() stores their weights in 16 bits; for narrower ones, distil into a "
-    "network that is built with them, compress(student=)"
-)
-_WAYS = dict.fromkeys(("gru", "lstm", "rnn_tanh", "rnn_relu", "gru_cell", "lstm_cell"), _RECURRENT)
-
-
 def _used(nodes: Sequence[Node]) -> set[Node]:
     """The nodes that an output, or something that is written to in place, depends on."""
     used: set[Node] = set()
@@ -223,7 +216,7 @@ def _step(call: Call, node: Node) -> Any:
     if applied is None and _is_pointwise(node.target):
         applied = pointwise
     if applied is None:
-        return _unknown(call, f"{call.where} has no rule{_WAYS.get(call.operator, '')}")
+        return _unknown(call, f"{call.where} has no rule")
     try:
         return applied(call)
     except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
