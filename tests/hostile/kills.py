@@ -3,6 +3,10 @@
     OMP_NUM_THREADS=1 python -m tests.hostile.kills                     # one run, at every kind of write
     OMP_NUM_THREADS=1 python -m tests.hostile.kills --full              # and one whose disk is full at each of them
     OMP_NUM_THREADS=1 python -m tests.hostile.kills --each --kills 200  # a run for each kind, and 200 random moments
+    OMP_NUM_THREADS=1 python -m tests.hostile.kills --deploy --each     # the same while files are exported
+
+With `--deploy`, each attempt continues a copy of a run that has everything but its files, and is killed at the kinds of
+writes that only the export makes.
 
 One process imports everything and forks a child for each attempt, so that an attempt costs what the run costs. After
 each kill the run is taken up as its owner would: resumed where it is a run already, started again where it is not.
@@ -109,14 +113,12 @@ class Watch:
     """Everything that a run does to the disk, each an event; at one of them the process is killed.
 
     Args:
-        at: The number of the event to die at; None for none.
         spared: Die at the first event of a kind that is not among these; None for not.
         last: Where the kind of the event is written before dying.
         full: Do not die: the disk is full at this moment.
         seen: The kinds of the events so far.
     """
 
-    at: int | None = None
     spared: frozenset[str] | None = None
     last: Path | None = None
     full: bool = False
@@ -162,7 +164,7 @@ class Watch:
     def event(self, kind: str, descriptor: int | None, *, die: bool = True) -> bool:
         """Count an event, and die where it is the one."""
         self.seen.append(kind)
-        if self.at != len(self.seen) and (self.spared is None or kind in self.spared):
+        if self.spared is None or kind in self.spared:
             return False
         if self.last is not None:
             os.write(os.open(self.last, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), kind.encode())
@@ -256,15 +258,52 @@ class Trial:
             attempt(place / "alone", deploy=deploy)
             (place / "events.json").write_text(json.dumps(watch.seen))
 
-        began = psutil.Process().cpu_times()
-        if left(forked(alone, place / "alone.txt")):
-            raise SystemExit((place / "alone.txt").read_text())
-        ended = psutil.Process().cpu_times()
-        self.seconds = ended.children_user + ended.children_system - began.children_user - began.children_system
+        self.seconds = self._seconds(alone)
         self.events: list[str] = json.loads((place / "events.json").read_text())
         self.expected = result(place / "alone")
         assert self.expected["finished"]
         assert self.expected["left behind"] == []
+        self.spared: frozenset[str] = frozenset()
+        """The kinds of events that are not tried."""
+        self.base: Path | None = None
+        """The run that attempts begin with."""
+        if deploy:
+            self._leave_only_the_export()
+        self.kinds = [kind for kind in dict.fromkeys(self.events) if kind not in self.spared]
+        """The kinds of events that are tried."""
+
+    def _leave_only_the_export(self) -> None:
+        without, base, whole = (self.place / f"run-{name}" for name in ("without", "base", "whole"))
+        watch = Watch()
+
+        def plain() -> None:
+            watch.install()
+            attempt(without, deploy=False)
+            (self.place / "plain.json").write_text(json.dumps(watch.seen))
+
+        def die() -> None:
+            Watch(spared=self.spared).install()
+            attempt(base, deploy=True)
+
+        self._seconds(plain)
+        self.spared = frozenset(json.loads((self.place / "plain.json").read_text()))
+        assert left(forked(die, self.place / "alone.txt")) == -signal.SIGKILL
+        self.base = base
+        shutil.copytree(base, whole)
+        self.seconds = self._seconds(lambda: attempt(whole, deploy=True))
+
+    def _seconds(self, work: Callable[[], None]) -> float:
+        """Do something in a child that must succeed; its seconds of processor time."""
+        began = psutil.Process().cpu_times()
+        if left(forked(work, self.place / "alone.txt")):
+            raise SystemExit((self.place / "alone.txt").read_text())
+        ended = psutil.Process().cpu_times()
+        return ended.children_user + ended.children_system - began.children_user - began.children_system
+
+    def _begin(self, folder: Path) -> None:
+        self.tally.runs += 1
+        if self.base is not None:
+            shutil.copytree(self.base, folder)
 
     def at_every_kind_in_one_run(self, *, full: bool = False) -> None:
         """Kill one run again and again: each time at the first event of a kind at which it was not killed before.
@@ -274,8 +313,8 @@ class Trial:
         """
         folder, log, last = self.place / "run-chain", self.place / "chain.txt", self.place / "kind.txt"
         expected = STUCK if full else -signal.SIGKILL
-        spared: set[str] = set()
-        self.tally.runs += 1
+        spared = set(self.spared)
+        self._begin(folder)
         while True:
 
             def die() -> None:
@@ -287,18 +326,18 @@ class Trial:
                 break
             self.tally.kills += 1
             spared.add(last.read_text())
-        missed = {kind for kind in self.events if not (full and kind.startswith("appended"))} - spared
-        self._judge(f"after {len(spared)} times, the last at {last.read_text()}", code, folder, log)
+        missed = {kind for kind in self.kinds if not (full and kind.startswith("appended"))} - spared
+        self._judge(f"after {len(spared - self.spared)} times, the last at {last.read_text()}", code, folder, log)
         if missed:
             self.tally.bad["never reached"].append(", ".join(sorted(missed)))
 
     def at_each_kind(self) -> None:
         """Kill a run of its own at the first event of each kind."""
-        for kind in dict.fromkeys(self.events):
-            number = self.events.index(kind) + 1
+        for kind in self.kinds:
+            others = frozenset(self.events) - {kind}
 
-            def die(folder: Path, number: int = number) -> None:
-                Watch(at=number).install()
+            def die(folder: Path, others: frozenset[str] = others) -> None:
+                Watch(spared=others).install()
                 attempt(folder, deploy=self.deploy)
 
             self._one(kind, lambda folder, log, die=die: left(forked(lambda: die(folder), log)), kills=1)
@@ -315,8 +354,8 @@ class Trial:
             self._one(f"at {moments}", die, kills=len(moments))
 
     def _one(self, what: str, die: Callable[[Path, Path], int], *, kills: int) -> None:
-        self.tally.runs += 1
-        folder, log = self.place / f"run-{self.tally.runs}", self.place / f"run-{self.tally.runs}.txt"
+        folder, log = self.place / f"run-{self.tally.runs + 1}", self.place / f"run-{self.tally.runs + 1}.txt"
+        self._begin(folder)
         for _ in range(kills):
             code = die(folder, log)
             if code == -signal.SIGKILL:
@@ -355,7 +394,7 @@ def main() -> int:
     parser.add_argument("--each", action="store_true", help="kill a run of its own at each kind of write, too")
     parser.add_argument("--full", action="store_true", help="let the disk be full at every kind of write, too")
     parser.add_argument("--kills", type=int, default=0, help="kill at so many random moments, too")
-    parser.add_argument("--deploy", action="store_true", help="export an ONNX file, too")
+    parser.add_argument("--deploy", action="store_true", help="kill while an ONNX file is exported")
     parser.add_argument("--seed", type=int, default=0)
     told = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kills-") as place:
@@ -372,7 +411,7 @@ def main() -> int:
         trial.at_random(points + told.kills, told.seed)
         used = psutil.Process().cpu_times()
         print(
-            f"{tally.runs} runs stopped {tally.kills} times, {points} of them at {len(set(trial.events))} kinds of "
+            f"{tally.runs} runs stopped {tally.kills} times, {points} of them at {len(trial.kinds)} kinds of "
             f"writes: {len(tally.bad['stuck'])} stuck, {len(tally.bad['different'])} different, "
             f"{len(tally.bad['left behind'])} with files left behind; {used.children_user + used.user:.0f} s of "
             "processor time"

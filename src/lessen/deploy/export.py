@@ -34,6 +34,7 @@ from lessen.deploy.pads import absorb_pads
 from lessen.deploy.recurrent import KERNEL, in_standard_operators
 from lessen.deploy.rows import choose_rows
 from lessen.deploy.runtimes import TARGET, trust_pt2
+from lessen.deploy.simplify import simplify
 from lessen.deploy.two_bits import store_two_bits
 from lessen.measure.timing import no_collection
 from lessen.operations.quantize.network import target_of
@@ -107,12 +108,14 @@ def _onnx(exported: torch.export.ExportedProgram, *, optimize: bool) -> Any:
             exported,
             dynamo=True,
             opset_version=OPSET,
-            optimize=optimize,
+            optimize=False,  # `simplify` does that
             custom_translation_table=own,
             verbose=False,
         )
         assert program is not None  # it returns a program when it gets no file
         model = program.model
+        if optimize:
+            simplify(model)
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         constants = Constants(model, low_bit.stored() | short.stored())
         if optimize:
