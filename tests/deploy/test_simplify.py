@@ -32,7 +32,7 @@ class Odds(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.convolution(nn.functional.pad(x * 1 + 0, (1, 1, 1, 1))))
-        y = nn.functional.relu6(y.relu()).clamp(0.5, 4).flatten(1).reshape(-1, 4, 100).transpose(1, 2).transpose(1, 2)
+        y = nn.functional.relu6(y.relu()).clamp(0.5, 4.0).flatten(1).reshape(-1, 4, 100).transpose(1, 2).transpose(1, 2)
         half = y.shape[-1] // 2
         return (y[..., :half] * y[..., half:]).unsqueeze(1).unsqueeze(1) + y.sum().expand(1)
 
