@@ -65,5 +65,6 @@ def _rewriting() -> Any:
     from onnxscript import rewriter
     from onnxscript.rewriter.rules import common
 
-    both_ways = [rule for name in _COMMUTE for rule in getattr(common, name).commute()]
-    return rewriter.RewritePass([*both_ways, *(getattr(common, name) for name in _RULES.split())])
+    found = {name: getattr(common, name) for name in (*_COMMUTE, *_RULES.split()) if hasattr(common, name)}
+    both_ways = [rule for name in _COMMUTE if name in found for rule in found.pop(name).commute()]
+    return rewriter.RewritePass([*both_ways, *found.values()])
