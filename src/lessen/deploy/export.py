@@ -32,6 +32,7 @@ from lessen.deploy.constants import Constants
 from lessen.deploy.integers import store_integers
 from lessen.deploy.pads import absorb_pads
 from lessen.deploy.recurrent import KERNEL, in_standard_operators
+from lessen.deploy.registry import one_registry
 from lessen.deploy.rows import choose_rows
 from lessen.deploy.runtimes import TARGET, trust_pt2
 from lessen.deploy.simplify import simplify
@@ -332,7 +333,7 @@ def _exporting() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), no_collection():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), no_collection(), one_registry():
             warnings.simplefilter("ignore")
             yield
     finally:
