@@ -1,7 +1,7 @@
 """What the exporter knows of operators is read once in a process.
 
-For each export it would parse the source of all 500 functions of onnxscript anew: a third of the time that the export of
-a small network takes.
+For each export it would parse the source of all 500 functions of onnxscript anew: a third of the time that the export
+of a small network takes.
 """
 
 from __future__ import annotations
