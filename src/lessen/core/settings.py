@@ -204,7 +204,15 @@ def _mended(error: ValidationError, given: Mapping[str, Any]) -> dict[str, Any] 
     for name, found in kinds.items():
         if found == {"tuple_type"} and not isinstance(mended[name], Mapping | Sequence | Set | None):
             mended[name] = (mended[name],)
-    return mended if any(mended[name] != given[name] for name in kinds if name in given) else None
+    return mended if any(_is_other(mended[name], given[name]) for name in kinds if name in given) else None
+
+
+def _is_other(one: Any, two: Any) -> bool:
+    """Whether two values are neither the same object nor lists of the same objects; arrays cannot be compared by ==."""
+    if one is two:
+        return False
+    both = isinstance(one, list | tuple) and isinstance(two, list | tuple) and len(one) == len(two)
+    return not both or any(_is_other(mine, other) for mine, other in zip(one, two, strict=True))
 
 
 _NOT_OBJECTS = {"is_instance_of", "dataclass_type", "dataclass_exact_type"}

@@ -6,6 +6,7 @@ from lessen.data.fashion_mnist import FashionMNIST
 from lessen.data.folder import ImageFolder
 from lessen.data.huggingface import HuggingFace
 from lessen.data.load import Source, load
+from lessen.data.transforms import TorchTransform
 from lessen.data.views import AsTheyAre, Compose, Erase, FlipCrop, Shift
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ImageFolder",
     "Shift",
     "Source",
+    "TorchTransform",
     "from_splits",
     "load",
 ]

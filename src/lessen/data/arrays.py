@@ -18,6 +18,7 @@ from lessen.data.reading import examples_of
 from lessen.data.roles import UNSAID, Roles
 from lessen.data.split import Share, complete, split_name
 from lessen.data.stored import StoredExamples
+from lessen.data.transforms import AnyView
 
 
 @settings
@@ -42,7 +43,7 @@ class Arrays:
     validation: Share = 0.1
     test: Share = 0.2
     seed: NonNegativeInt = 0
-    augment: View | None = None
+    augment: AnyView | None = None
 
     def load(self) -> Data:
         """The three splits.

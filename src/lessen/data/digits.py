@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from lessen.core.data import ArrayExamples, Data, View
+from lessen.core.data import ArrayExamples, Data
 from lessen.core.settings import settings
 from lessen.data.split import cut, shuffled
+from lessen.data.transforms import AnyView
 
 
 @settings
@@ -30,7 +31,7 @@ class Digits:
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.15
     test: Annotated[float, Field(gt=0, lt=1)] = 0.25
     seed: int = 0
-    augment: View | None = None
+    augment: AnyView | None = None
 
     def load(self) -> Data:
         """The three splits, every class in the same share of each.

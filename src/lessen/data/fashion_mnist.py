@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from lessen.core.data import ArrayExamples, Data, View
+from lessen.core.data import ArrayExamples, Data
 from lessen.core.errors import DataError, need
 from lessen.core.settings import settings
 from lessen.data.split import cut, shuffled
+from lessen.data.transforms import AnyView
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 MEAN, SPREAD = 0.2860, 0.3530
@@ -55,7 +56,7 @@ class FashionMNIST:
     validation: PositiveInt = 5000
     limit: PositiveInt | None = None
     seed: NonNegativeInt = 0
-    augment: View | None = None
+    augment: AnyView | None = None
 
     def load(self) -> Data:
         """The three splits; the test split is the one that was published.

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 
-from lessen.core.data import Data, View
+from lessen.core.data import Data
 from lessen.core.errors import DataError, need
 from lessen.core.settings import settings
 from lessen.data.images import Channels, Held, ImageExamples, opened, standardise
 from lessen.data.split import Share, complete, split_name
+from lessen.data.transforms import AnyView
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 
@@ -44,7 +45,7 @@ class ImageFolder:
     validation: Share = 0.1
     test: Share = 0.2
     seed: NonNegativeInt = 0
-    augment: View | None = None
+    augment: AnyView | None = None
 
     def load(self) -> Data:
         """The three splits; images are decoded when they are first asked for.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
-from lessen.core.data import Data, View
+from lessen.core.data import Data
 from lessen.core.errors import DataError, did_you_mean, need
 from lessen.core.files import check_regular
 from lessen.core.settings import settings
@@ -19,6 +19,7 @@ from lessen.data.images import Channels, Held, ImageExamples, opened, standardis
 from lessen.data.labels import numbered
 from lessen.data.split import Share, complete, split_name
 from lessen.data.stored import Stored, StoredExamples, as_label, stored
+from lessen.data.transforms import AnyView
 
 BLOCK = 10_000
 """Rows that are read and turned into numbers at a time."""
@@ -62,7 +63,7 @@ class HuggingFace:
     validation: Share = 0.1
     test: Share = 0.2
     seed: NonNegativeInt = 0
-    augment: View | None = None
+    augment: AnyView | None = None
 
     def load(self) -> Data:
         """The three splits.

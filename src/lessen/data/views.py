@@ -15,9 +15,9 @@ from pydantic import Field, NonNegativeInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from lessen.core.data import View
 from lessen.core.errors import ShapeError
 from lessen.core.settings import settings
+from lessen.data.transforms import AnyView
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -148,7 +148,7 @@ class Compose:
         views: In their order.
     """
 
-    views: tuple[View, ...]
+    views: tuple[AnyView, ...]
 
     @property
     def draws(self) -> int:

@@ -15,6 +15,7 @@ from lessen.core.errors import DataError, GraphError, LessenError, NetworkError,
 from lessen.core.seeds import derive, seeded, uniforms
 from lessen.core.settings import encode
 from lessen.core.tree import judged, name_of_judged, parts
+from lessen.data.transforms import as_view
 from lessen.graph.combine import Combine, Sum
 from lessen.graph.node import Branch, Ensemble, Labels, Network, Snapshot
 from lessen.graph.teacher_file import ByIndex
@@ -44,7 +45,7 @@ class Views:
     """What networks see of a batch; nodes with equal views see the same, also where the view is random."""
 
     def __init__(self, augment: View | None) -> None:
-        self.augment = augment
+        self.augment = as_view(augment)
 
     def key(self, view: View | None) -> str:
         """The identity of a view: its settings, or the object itself where it has none."""
@@ -135,7 +136,7 @@ class NetworkUnit(Unit):
             self.module.requires_grad_(False)
         if isinstance(node, Network):
             self.combine = node.combine
-        own = node.view or of.view
+        own = as_view(node.view or of.view)
         self.view = own or views.augment
         self.view_key = views.key(self.view)
         # A random view is for training; a fixed one is what the node is able to see at all.
