@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from lessen.core import encode, settings
 from lessen.core.errors import LessenError, SettingError
 from lessen.engine import Course
-from lessen.graph import SGD, Adam, AdamW, Fit, LayerRates, NoDecay, Rule, TorchOptimizer
+from lessen.graph import SGD, Adam, AdamW, Fit, LayerRates, NoDecay, Rule, TorchOptimizer, validate
 from lessen.graph.rules import groups
 from lessen.graph.torch_optimizer import REFUSED, torch_optimizers
 from lessen.recipe import read_recipe
-from lessen.schemes import Supervised
+from lessen.schemes import Mutual, Supervised
 from lessen.surgery.decay import OwnDecay
 from lessen.testing.tasks import clusters, perceptron
 from lessen.zoo import residual, transformer
@@ -259,3 +259,9 @@ steps:
     }
     built = optimizer.build(dict(perceptron(8, seed=0).named_parameters()))
     assert built.defaults["betas"] == (0.9, 0.99)
+
+
+def test_a_node_whose_weights_all_stay_needs_no_optimizer() -> None:
+    students = [perceptron(8, seed=1), perceptron(8, seed=2).requires_grad_(False)]
+    (stage,) = Mutual(epochs=1, fit=Fit(batch=16)).stages({"students": students})
+    validate(stage, clusters().train.fetch(torch.arange(4)), task=clusters().facts)

@@ -450,7 +450,8 @@ def validate(stage: Stage, batch: Batch, *, augment: View | None = None, task: T
     flow = Flow(stage, batch, augment=augment, task=task)
     try:
         for owner in flow.owners.values():
-            owner.build()
+            if owner.named:
+                owner.build()
     finally:
         flow.close()
 
