@@ -14,11 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from lessen.core import Context
-from lessen.data import from_splits
-from lessen.deploy import Deploy, OnnxRuntime, OpenVino, deploy, export_onnx, export_openvino, read_kernels
+from lessen.deploy import Deploy, OnnxRuntime, OpenVino, export_onnx, export_openvino, export_pt2, read_kernels
 from lessen.deploy.constants import Constants
 from lessen.deploy.integers import store_integers
-from lessen.operations import QuantizeDynamic
+from lessen.operations import PruneChannels, QuantizeDynamic
+from lessen.pipeline import compress
+from lessen.schemes import offline
 
 
 class Reader(nn.Module):
@@ -41,7 +42,6 @@ class Reader(nn.Module):
 
 
 TOKENS = torch.arange(12).reshape(4, 3) * 7 % 20
-"""Short: the exporter computes the shapes of each step."""
 
 
 def quantized(model: nn.Module, tokens: Tensor = TOKENS, *, bits: int | None = None) -> nn.Module:
@@ -64,7 +64,7 @@ def test_files_compute_in_integers_and_agree_with_the_network(tmp_path: Path) ->
     found = codes(path)
     assert len(found) == 4
     assert all(each.dtype == np.int8 and np.abs(each).max() == 63 for each in found)
-    more = torch.cat([TOKENS, TOKENS.flip(1)])
+    more = torch.cat([TOKENS, TOKENS.flip(1)], 1)[:3]
     with torch.no_grad():
         wanted = small(more)
     assert torch.allclose(OnnxRuntime().load(path, threads=1)(more), wanted, atol=0.01)
@@ -165,8 +165,34 @@ def test_what_the_kernel_lacks_keeps_its_codes_and_computes_the_same(layout: int
     assert np.allclose(before, now, atol=1e-6)
 
 
-def test_a_trained_reader_of_texts_passes_verification(tmp_path: Path) -> None:
-    """Which of four words comes first."""
+def test_files_take_texts_of_any_length(tmp_path: Path) -> None:
+    """The exporter is told the shapes of recurrent layers; afterwards all is as it was."""
+
+    class Texts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.reader = nn.Embedding(20, 8), nn.GRU(8, 12, batch_first=True, bidirectional=True)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            last: Tensor = self.reader(self.words(tokens))[0][:, -1]
+            return last
+
+    operator = torch.ops.aten.gru.input
+    before, model = dict(operator.py_kernels), Texts().eval()
+    path = export_onnx(model, TOKENS, tmp_path / "model.onnx")
+    program = torch.export.load(export_pt2(model, TOKENS, tmp_path / "model.pt2")).module()
+    assert operator.py_kernels == before
+    assert [node.op_type for node in onnx.load(path).graph.node].count("GRU") == 1
+    for length in (2, 11):
+        tokens = torch.arange(3 * length).reshape(3, length) % 20
+        with torch.no_grad():
+            wanted = model(tokens)
+            assert torch.allclose(OnnxRuntime().load(path, threads=1)(tokens), wanted, atol=1e-6)
+            assert torch.allclose(program(tokens), wanted, atol=1e-6)
+
+
+def test_a_reader_of_texts_gets_a_smaller_file_that_agrees(tmp_path: Path) -> None:
+    """Which of four words comes first, in three steps."""
     torch.manual_seed(0)
     x = torch.randint(4, 20, (900, 4))
     x[torch.arange(900), torch.randint(4, (900,))] = y = torch.randint(4, (900,))
@@ -177,14 +203,18 @@ def test_a_trained_reader_of_texts_passes_verification(tmp_path: Path) -> None:
         nn.functional.cross_entropy(model(x[part]), y[part]).backward()
         optimizer.step()
         optimizer.zero_grad()
-    parts = torch.arange(900).split([600, 150, 150])
-    names = ("train", "validation", "test")
-    data = from_splits({name: (x[part], y[part]) for name, part in zip(names, parts, strict=True)})
-    settings = Deploy(runtimes=(OnnxRuntime(), OpenVino()), rounds=6, every_step=False)
-    files = deploy(model.eval(), data, tmp_path, int8=quantized(model), settings=settings).files
-    small = {file.name: file for file in files if file.int8}
-    assert set(small) == {"model.int8.onnx", "model.int8.xml"}
-    assert all(file.verified.passed for file in small.values()), [file.verified for file in small.values()]
-    assert small["model.int8.onnx"].kernels.integer_share == 100
-    plain = next(file for file in files if file.name.endswith(".onnx") and not file.int8)
-    assert small["model.int8.onnx"].bytes < 0.6 * plain.bytes
+    parts, names = torch.arange(900).split([600, 150, 150]), ("train", "validation", "test")
+    found = compress(
+        model,
+        {name: (x[part], y[part]) for name, part in zip(names, parts, strict=True)},
+        steps=[PruneChannels(keep=0.5), offline(epochs=2), QuantizeDynamic()],
+        run=tmp_path / "run",
+        deploy=Deploy(runtimes=(OnnxRuntime(),), rounds=6, every_step=False),
+        progress=False,
+    )
+    path = found.run / "model.int8.onnx"
+    of_file = {record.figure: record.value for record in found.records if record.file == "model.int8.onnx"}
+    assert of_file["verified"] == 1, of_file
+    assert of_file["integer_share"] == 100
+    assert "DynamicQuantizeLSTM" in {node.op_type for node in onnx.load(path).graph.node}
+    assert path.stat().st_size < 0.6 * (found.run / "reference" / "teacher.onnx").stat().st_size

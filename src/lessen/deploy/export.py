@@ -42,6 +42,7 @@ from lessen.operations.quantize.network import target_of
 from lessen.operations.quantize.operators import decompositions
 from lessen.surgery.copying import copy_network
 from lessen.surgery.masks import bake_masks
+from lessen.surgery.recurrent_shapes import shapes_at_once
 from lessen.surgery.returns import give_parts
 
 OPSET = 21
@@ -333,7 +334,8 @@ def _exporting() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), no_collection(), one_registry():
+        quiet, still = contextlib.redirect_stdout(io.StringIO()), no_collection()
+        with warnings.catch_warnings(), quiet, still, one_registry(), shapes_at_once():
             warnings.simplefilter("ignore")
             yield
     finally:
