@@ -35,8 +35,9 @@ def one_registry() -> Iterator[None]:
         made.functions = {name: list(each) for name, each in _known[key].functions.items()}  # custom ones are put in
         return made
 
-    ONNXRegistry.from_torchlib = classmethod(from_torchlib)  # type: ignore[method-assign,assignment]
+    table: Any = ONNXRegistry
+    table.from_torchlib = classmethod(from_torchlib)
     try:
         yield
     finally:
-        ONNXRegistry.from_torchlib = original
+        table.from_torchlib = original

@@ -44,7 +44,7 @@ def simplify(model: ir.Model) -> None:
             optimizer.fold_constants(model, onnx_shape_inference=True),
             _rewriting()(model),
             passes.RemoveUnusedNodesPass()(model),
-            passes.RemoveUnusedFunctionsPass()(model),
+            passes.RemoveUnusedFunctionsPass()(model),  # type: ignore[no-untyped-call]
             passes.RemoveUnusedOpsetsPass()(model),
         ]
         if not any(result.modified for result in results):
