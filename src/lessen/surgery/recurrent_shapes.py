@@ -21,13 +21,7 @@ _LAYERS = ("lstm", "gru")
 @contextlib.contextmanager
 def shapes_at_once() -> Iterator[None]:
     """In force around an export. A version of PyTorch that keeps its formulas elsewhere exports as it does without."""
-    from torch._decomp import decomposition_table
-
-    places: list[tuple[Any, Any, Any]] = []
-    for name in _LAYERS:
-        operator = getattr(torch.ops.aten, name).input
-        for table, keys in ((operator.py_kernels, list(operator.py_kernels)), (decomposition_table, [operator])):
-            places += [(table, key, table[key]) for key in keys if key in table]
+    places = _formulas()
     try:
         for table, key, formula in places:
             table[key] = _shapes(formula)
@@ -39,10 +33,26 @@ def shapes_at_once() -> Iterator[None]:
         _forget()
 
 
+def _formulas() -> list[tuple[Any, Any, Any]]:
+    """Where PyTorch looks for the formulas: tables, keys, and what is there."""
+    try:
+        from torch._decomp import decomposition_table
+
+        tables = [(one.py_kernels, [*one.py_kernels]) for one in _operators()]
+    except (ImportError, AttributeError):
+        return []
+    tables += [(decomposition_table, _operators())]
+    return [(table, key, table[key]) for table, keys in tables for key in keys if key in table]
+
+
+def _operators() -> list[Any]:
+    return [getattr(torch.ops.aten, name).input for name in _LAYERS]
+
+
 def _forget() -> None:
     """Operators remember which formula they found last."""
-    for name in _LAYERS:
-        getattr(torch.ops.aten, name).input._dispatch_cache.clear()
+    for operator in _operators():
+        getattr(operator, "_dispatch_cache", {}).clear()
 
 
 def _shapes(formula: Callable[..., Any]) -> Callable[..., Any]:
