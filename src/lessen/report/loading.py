@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lessen.report.entries import Entry
 from lessen.report.html import Html, join, tag
@@ -26,9 +27,28 @@ def loading(run: Run, verdict: Verdict, found: Sequence[Entry]) -> Html:
         if code:
             named = f", the {entry.recommended} that passed verification" if entry is shipped else ""
             parts += [tag("h3", f"{entry.runtime}: {entry.file}{named}"), _code(code)]
+            if verified is not None and names:
+                parts.append(tag("p", _sizes(verified.detail)))
     if not chosen:
         parts.append(nothing("No verified file can be loaded elsewhere."))
     return join(parts)
+
+
+def _sizes(detail: Mapping[str, Any]) -> str:
+    """Which sizes of inputs a file takes, in words.
+
+    >>> _sizes({"inputs": {"x": ["batch", 3, "height", 32]}, "limits": {"height": [4, None]}})
+    'Inputs: x (batch, 3, height, 32). A name is any size (height: at least 4), a number is fixed.'
+    """
+    inputs = [f"{name} ({', '.join(map(str, axes))})" for name, axes in detail["inputs"].items()]
+    limits = []
+    for name, (low, high) in detail.get("limits", {}).items():
+        ends = [f"at least {low}" if low is not None else "", f"at most {high}" if high is not None else ""]
+        limits.append(f"{name}: {' and '.join(end for end in ends if end)}")
+    bounds = f" ({'; '.join(limits)})" if limits else ""
+    any_size = f"A name is any size{bounds}, a number is fixed."
+    why = f" {str(detail['fixed']).rstrip('.')}." if "fixed" in detail else ""
+    return f"Inputs: {', '.join(inputs)}. {any_size}{why}"
 
 
 def _code(text: str) -> Html:
