@@ -26,8 +26,10 @@ MINE = "from lessen.zoo import residual\n\n\ndef small():\n    return residual(w
 
 
 @pytest.fixture
-def interrupted(monkeypatch: pytest.MonkeyPatch) -> Any:
+def interrupted(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
     """Send this process a signal when the files of a run would be written."""
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, ours))
 
     def by(number: int) -> None:
         def stop(*_: Any, **__: Any) -> None:

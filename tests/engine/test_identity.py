@@ -17,6 +17,7 @@ from lessen.engine import Course
 from lessen.graph import (
     SGD,
     AdamW,
+    Average,
     Branch,
     Cache,
     Constant,
@@ -162,7 +163,10 @@ CHANGES: dict[str, tuple[type, dict[str, Any]]] = {
             "precision": Precision.BFLOAT16,
             "channels_last": True,
             "validate_every": 2,
+            "validate_steps": 2,
             "keep_best": False,
+            "average": Average(),
+            "keep_checkpoints": 2,
             "restarts": 2,
             "patience": 2,
             "checkpoint_steps": 3,

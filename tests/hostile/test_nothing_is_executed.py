@@ -127,7 +127,7 @@ def test_a_recipe_that_names_a_module_asks_for_leave(
     assert left.value.code == 2
     assert "--allow-import" in capsys.readouterr().err
     assert not (tmp_path / MARK).exists()
-    with pytest.raises(NetworkError, match="returned a NoneType"):  # the mark would be made with leave
+    with pytest.raises(NetworkError, match="returned an object of type NoneType"):  # the mark would be made with leave
         read_recipe(tmp_path / "evil.yaml").arguments()
     assert (tmp_path / MARK).exists()
 

@@ -112,7 +112,13 @@ NAMELESS = {"output"}
 
 
 def test_every_argument_and_every_field_of_the_data_is_among_the_changes() -> None:
-    arguments = {field.name for field in dataclasses.fields(Job)} - {"progress", "device", "keep_state", "track"}
+    arguments = {field.name for field in dataclasses.fields(Job)} - {
+        "progress",
+        "device",
+        "keep_state",
+        "track",
+        "on_step",
+    }
     assert arguments - NAMELESS == {*ARGUMENTS, "data", "task", "metric"}
     assert {field.name for field in dataclasses.fields(Data)} - {"about"} - NAMELESS == PARTS.keys()
 

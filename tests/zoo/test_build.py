@@ -131,7 +131,7 @@ def test_damaged_files_are_named(tmp_path: Path, content: bytes | str) -> None:
         ("transformers:brt", {}, "did you mean 'bert'"),
         ("lessen.zoo:residul", {}, "did you mean 'residual'"),
         ("math:pi", {}, "is a float"),
-        ("builtins:dict", {}, "returned a dict"),
+        ("builtins:dict", {}, "returned an object of type dict"),
     ],
 )
 def test_what_cannot_be_built_is_named(name: str, arguments: dict[str, Any], match: str) -> None:
