@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,9 @@ MINE = "from lessen.zoo import residual\n\n\ndef small():\n    return residual(w
 
 
 @pytest.fixture
-def interrupted(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Send this process a signal when the files of a run would be written."""
     ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, ours))
 
     def by(number: int) -> None:
         def stop(*_: Any, **__: Any) -> None:
@@ -38,7 +38,8 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
 
         monkeypatch.setattr(walk, "deploy_steps", stop)
 
-    return by
+    yield by
+    signal.signal(signal.SIGINT, ours)
 
 
 @pytest.mark.parametrize(("number", "own"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
