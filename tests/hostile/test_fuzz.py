@@ -44,7 +44,7 @@ def test_each_verdict_is_given() -> None:
     assert said.returncode == 1
 
 
-@pytest.mark.parametrize("sizes", ["160", pytest.param("24,64,400", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("sizes", ["24,160", pytest.param("40,64,400", marks=pytest.mark.exhaustive)])
 def test_full_and_read_only_disks_are_one_line_and_lose_nothing(sizes: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(lessen.__file__).parents[1])}
     words = [sys.executable, str(HERE / "disks.py"), "--sizes", sizes]

@@ -68,7 +68,7 @@ def test_the_lines_on_the_page_run(
     )  # fmt: skip
     (lines,) = snippets(done.report, f"model{ends}")
     sizes = "image (batch, 3), table (batch, 5)" if isinstance(network, Two) else "image (batch, 3)"
-    assert f"Inputs: {sizes}. A name is any size, a number is fixed." in done.report.read_text()
+    assert f"Inputs: {sizes}. Named sizes may vary; numbers are fixed." in done.report.read_text()
     some = inputs[:7] if isinstance(inputs, Tensor) else None
     given = {"inputs": some.numpy()} if some is not None else {}
     if some is None:

@@ -71,11 +71,8 @@ def returns_probabilities(data: Data, network: nn.Module) -> str | None:
     if task is None or task.meaning is Meaning.NUMBERS:
         return None
     for count in (2, _LOOKED_AT):
-        output = (
-            judged_output(run_on(network, data.example(count), what="The network"), data.output, "The network")
-            .detach()
-            .float()
-        )
+        returned = run_on(network, data.example(count), what="The network")
+        output = judged_output(returned, data.output, "The network").float()
         if not bool(((output >= 0) & (output <= 1)).all()):
             return None
         if task.meaning is Meaning.CLASSES:

@@ -83,8 +83,7 @@ class Job:
         given: Any = self.data, self.teacher
         if [isinstance(one, nn.Module) for one in given] == [True, False]:
             raise SettingError("The network and the data are in the wrong order: write compress(network, data, ...).")
-        one = self.student is None
-        self.teacher = own_copy(self.teacher, what="The network" if one else "The teacher")
+        self.teacher = own_copy(self.teacher, what="The network" if self.student is None else "The teacher")
         self.student = None if self.student is None else own_copy(self.student, what="The student")
         as_device(self.device)
         self.track = as_trackers(self.track)

@@ -40,7 +40,7 @@ def preflight(job: Job) -> None:
     for name, network in job.networks().items():
         name = "network" if job.student is None else name
         check_classes(network, data, what=f"The {name}")
-        if (said := returns_probabilities(data, network)) is not None and _trains(job):
+        if _trains(job) and (said := returns_probabilities(data, network)) is not None:
             warnings.warn(f"The {name} {said}", UserWarning, stacklevel=2)
     job.deploy.check()
     teacher = copy_network(job.teacher).eval()

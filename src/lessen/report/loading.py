@@ -38,7 +38,7 @@ def _sizes(detail: Mapping[str, Any]) -> str:
     """Which sizes of inputs a file takes, in words.
 
     >>> _sizes({"inputs": {"x": ["batch", 3, "height", 32]}, "limits": {"height": [4, None]}})
-    'Inputs: x (batch, 3, height, 32). A name is any size (height: at least 4), a number is fixed.'
+    'Inputs: x (batch, 3, height, 32). Named sizes may vary (height: at least 4); numbers are fixed.'
     """
     inputs = [f"{name} ({', '.join(map(str, axes))})" for name, axes in detail["inputs"].items()]
     limits = []
@@ -46,9 +46,9 @@ def _sizes(detail: Mapping[str, Any]) -> str:
         ends = [f"at least {low}" if low is not None else "", f"at most {high}" if high is not None else ""]
         limits.append(f"{name}: {' and '.join(end for end in ends if end)}")
     bounds = f" ({'; '.join(limits)})" if limits else ""
-    any_size = f"A name is any size{bounds}, a number is fixed."
+    free = f"Named sizes may vary{bounds}; numbers are fixed."
     why = f" {str(detail['fixed']).rstrip('.')}." if "fixed" in detail else ""
-    return f"Inputs: {', '.join(inputs)}. {any_size}{why}"
+    return f"Inputs: {', '.join(inputs)}. {free}{why}"
 
 
 def _code(text: str) -> Html:
