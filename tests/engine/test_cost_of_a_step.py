@@ -55,7 +55,7 @@ def cached() -> tuple[list[object], list[Edge]]:
     return nodes, [*edges, Edge(source="t", target="n", objective=SoftTargets())]
 
 
-@pytest.mark.parametrize(("make", "most"), [(supervised, 73), (mutual, 149), (cached, 99)])
+@pytest.mark.parametrize(("make", "most"), [(supervised, 70), (mutual, 144), (cached, 98)])
 def test_a_step_makes_few_calls_of_our_own(make, most: int, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     steps = course(*make(), folder=tmp_path).steps()
     for _ in range(10):

@@ -156,7 +156,11 @@ class Log:
             weight = edge.weight_at(step.progress)
             gate = gates.get(number)
             open_by = sum(gate) / len(gate) if gate else self._flow.gate_at(number, step.progress)
-            edges[name] = {"loss": _number(loss), "weight": weight, "gate": _number(open_by)}
+            edges[name] = {
+                "loss": loss if math.isfinite(loss) else None,
+                "weight": weight,
+                "gate": open_by if math.isfinite(open_by) else None,
+            }
         totals = {name: sum(found) / len(found) for name, found in targets.items()}
         for name, total in totals.items():
             if not math.isfinite(total):
@@ -167,7 +171,7 @@ class Log:
             "name": self._flow.stage.name,
             "epoch": step.epoch,
             "step": step.step,
-            "loss": {name: _number(total) for name, total in totals.items()},
+            "loss": {name: total if math.isfinite(total) else None for name, total in totals.items()},
             "edges": edges,
             "rate": step.rates,
             "seconds": round(step.seconds, 6),
@@ -230,7 +234,3 @@ def cut_log(path: Path, place: Place) -> None:
 def _is_row(row: dict[str, Any]) -> bool:
     whole = all(isinstance(row.get(name), int) and not isinstance(row.get(name), bool) for name in ("stage", "step"))
     return whole and row.get("kind") in {"step", "validation", "warning"}
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -194,7 +194,8 @@ class Course:
                 if not training.begun:
                     self.history.validations.append(training.begin())
                 for _ in self._advance(training, asked):
-                    self._send(training)
+                    if training.log.keep:
+                        self._send(training)
                     yield training
                 self.history.warnings += training.finish()
                 self._send(training)
