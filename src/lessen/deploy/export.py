@@ -30,6 +30,7 @@ from lessen.deploy.axes import Axes, Trial, axes_of, trials
 from lessen.deploy.compact import compact
 from lessen.deploy.constants import Constants
 from lessen.deploy.integers import store_integers
+from lessen.deploy.lowered import exported_as_lowered, lowered, translated
 from lessen.deploy.pads import absorb_pads
 from lessen.deploy.recurrent import KERNEL, in_standard_operators
 from lessen.deploy.registry import one_registry
@@ -99,12 +100,28 @@ def export_onnx(
 
 
 def _onnx(exported: torch.export.ExportedProgram, *, optimize: bool) -> Any:
+    """The program as an ONNX model: at once where all its operators have a translation, else as PyTorch does it."""
+    own = own_translations()
+    with contextlib.suppress(Exception):  # what is not as it was foreseen is left to the exporter
+        with _exporting():
+            direct = lowered(exported, translated() | own.keys())
+        if direct is not None:
+            with exported_as_lowered():
+                return _written(direct, own, optimize=optimize)
+    return _written(exported, own, optimize=optimize)
+
+
+def own_translations() -> dict[Any, Any]:
+    """What lessen's own operators are in ONNX."""
+    return pairs.translations() | low_bit.translations() | short.translations() | attention.translations()
+
+
+def _written(exported: torch.export.ExportedProgram, own: dict[Any, Any], *, optimize: bool) -> Any:
     """The program as an ONNX model, everything stored in as many bits as it has."""
     import onnx_ir as ir
     from onnx_ir.passes import Sequential
     from onnx_ir.passes import common as passes
 
-    own = pairs.translations() | low_bit.translations() | short.translations() | attention.translations()
     with _exporting():
         program = torch.onnx.export(
             exported,
