@@ -83,3 +83,30 @@ def test_bad_input_is_one_screen(words: tuple[str, ...], part: str, lessen: Any,
     assert said.err.startswith("lessen: ")
     assert part in " ".join(said.err.split())
     assert sum(len(line) // 80 + 1 for line in said.err.splitlines()) <= 24
+
+
+SIZES = """
+from torch import nn
+
+class Free(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+class Fixed(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 6 * 6, 2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "axes", "says"),
+    [
+        ("Free", ["batch", 3, "height", "width"], "Named sizes may vary"),
+        ("Fixed", ["batch", 3, 8, 8], "The network takes no other size"),
+    ],
+)
+def test_it_says_which_sizes_a_file_takes(lessen: Any, here: Path, name: str, axes: list[Any], says: str) -> None:
+    (here / "nets_of_sizes.py").write_text(SIZES)
+    found = json.loads(lessen("explain", f"nets_of_sizes:{name}", "--shape", "3,8,8", "--json").out)
+    assert list(found["sizes"]["inputs"].values()) == [axes]
+    assert says in " ".join(lessen("explain", f"nets_of_sizes:{name}", "--shape", "3,8,8").out.split())

@@ -17,7 +17,7 @@ from lessen.core.sealed import read_sealed, write_sealed
 from lessen.engine import Course, run
 from lessen.engine.cached import Reader, keep_top, spread_top, tap_name
 from lessen.graph import Cache, Fit, Stored
-from lessen.knowledge import Hint, SoftTargets
+from lessen.knowledge import Hint, OverTokens, SoftTargets
 from lessen.schemes import Offline, at
 from lessen.surgery.taps import Tap
 from lessen.testing.tasks import clusters, perceptron
@@ -174,17 +174,18 @@ def test_a_full_disk_leaves_no_cache_that_looks_whole(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("kept", [1, 3, 6])
-def test_top_k_is_a_distribution_and_keeps_what_is_large(kept: int) -> None:
-    logits = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)) * 3
+@pytest.mark.parametrize("shape", [(5, 6), (2, 4, 6)], ids=["one each", "one a position"])
+def test_top_k_is_a_distribution_and_keeps_what_is_large(shape: tuple[int, ...], kept: int) -> None:
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3
     dense = spread_top(*keep_top(logits, kept), 6)
-    torch.testing.assert_close(dense.exp().sum(1), torch.ones(5))
-    true = logits.log_softmax(1)
-    top = true.topk(kept, dim=1).indices
-    torch.testing.assert_close(dense.gather(1, top), true.gather(1, top), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(dense.exp().sum(-1), torch.ones(shape[:-1]))
+    true = logits.log_softmax(-1)
+    top = true.topk(kept, dim=-1).indices
+    torch.testing.assert_close(dense.gather(-1, top), true.gather(-1, top), atol=1e-5, rtol=1e-4)
     if kept == 6:
         torch.testing.assert_close(dense, true)
-    rest = dense.scatter(1, top, float("-inf")).exp()
-    assert kept == 6 or float((rest.amax(1) - rest.sum(1) / (6 - kept)).abs().max()) < 1e-6
+    rest = dense.scatter(-1, top, float("-inf")).exp()
+    assert kept == 6 or float((rest.amax(-1) - rest.sum(-1) / (6 - kept)).abs().max()) < 1e-6
 
 
 def test_a_certain_teacher_leaves_no_infinity() -> None:
@@ -199,11 +200,44 @@ def test_top_k_of_all_classes_trains_like_the_whole(tmp_path: Path) -> None:
         assert close(train(scheme(cache, knowledge=(SoftTargets(),))), whole) == alike
 
 
-def test_top_k_of_a_grid_is_refused(tmp_path: Path) -> None:
-    grid = {name: nn.Sequential(nn.Linear(8, 8), nn.Unflatten(1, (4, 2))) for name in ("teacher", "student")}
+def in_positions(*shape: int) -> dict[str, nn.Module]:
+    def made(seed: int) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return nn.Sequential(nn.Linear(8, 12), nn.Unflatten(1, shape))
+
+    return {"teacher": made(1), "student": made(2)}
+
+
+def test_top_k_at_each_position_of_a_text(tmp_path: Path) -> None:
+    """All classes kept: as without a cache; one of four: not; and the file holds no more than that one and its tail."""
+    labelled = clusters()
+    texts = Data(
+        **{
+            name: ArrayExamples(
+                part.fetch(torch.arange(len(part))).inputs, torch.zeros(len(part), 3, dtype=torch.int64)
+            )
+            for name, part in (("train", labelled.train), ("validation", labelled.validation), ("test", labelled.test))
+        }
+    )
+
+    def trained(cache: Cache | None) -> dict[str, Tensor]:
+        how = Offline(
+            knowledge=(OverTokens(objective=SoftTargets()),), labels=0.0, epochs=2, fit=Fit(batch=16), cache=cache
+        )
+        return train(how, in_positions(3, 4), data=texts)
+
+    whole = trained(None)
+    assert close(trained(Cache(folder=tmp_path / "4", top_k=4, **FULL)), whole)
+    assert close(trained(Cache(folder=tmp_path / "4", top_k=4, **FULL)), whole)  # read, not filled
+    assert not close(trained(Cache(folder=tmp_path / "1", top_k=1, **FULL)), whole)
+    assert sorted(np.load(file).shape for file in (tmp_path / "1").glob("*.npy")) == [(80, 3, 1), (80, 3, 2)]
+
+
+def test_top_k_of_a_map_is_refused(tmp_path: Path) -> None:
     how = Offline(labels=0.0, cache=Cache(folder=tmp_path, top_k=2), epochs=1)
-    with pytest.raises(SettingError, match=r"top_k needs outputs of shape \(N, C\)"):
-        Course(how.stages(grid), clusters(), device="cpu").steps().__next__()
+    with pytest.raises(SettingError, match=r"top_k needs outputs of shape \(N, C\), or \(N, L, C\)"):
+        Course(how.stages(in_positions(2, 3, 2)), clusters(), device="cpu").steps().__next__()
 
 
 def test_caches_of_taps_have_names_of_their_own() -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from lessen.cli.measuring import pair
 from lessen.core.data import Inputs
 from lessen.core.errors import SettingError
+from lessen.report.loading import sizes_in_words
 from lessen.surgery.coupling import Coupling, Group, analyse, multiply_adds, parameter_count
 from lessen.surgery.coupling.formula import Formula
 
@@ -41,6 +42,7 @@ def explained(
     Raises:
         LessenError: there is no such network or data, they do not fit together, or the network cannot be exported.
     """
+    from lessen.deploy.deployment import file_axes
     from lessen.zoo import build
 
     if data is not None and shape is not None:
@@ -48,11 +50,13 @@ def explained(
     network = build(model, weights=weights, **dict(pair(text) for text in pairs)).eval()
     inputs, count = _inputs(model, network, data, shape)
     coupling = analyse(network, inputs)
+    axes = file_axes(network, inputs)
     whole = (parameter_count(coupling, network, {}), multiply_adds(coupling, {}) // count)
     return {
         "model": model,
         "parameters": whole[0],
         "multiply_adds": whole[1],
+        "sizes": axes.to_json(),
         "groups": [_group(group, coupling, network, whole, count) for group in coupling.groups.values()],
         "pinned": [{"tensor": name, "axis": dim, "reason": why} for (name, dim), why in coupling.pinned.items()],
     }
@@ -68,6 +72,7 @@ def show_explanation(found: Explanation, console: Console) -> None:
         figures = (group["size"], group["parameters_of_one"], group["multiply_adds_of_one"])
         table.add_row(Text(group["name"]), *(f"{figure:,}" for figure in figures), Text(_shared(group)))
     console.print(f"{found['model']}: {found['parameters']:,} parameters, {found['multiply_adds']:,} multiply-adds.")
+    console.print(Text(f"An exported file. {sizes_in_words(found['sizes'])}"))
     if found["groups"]:
         console.print("Removed together with one index of a group:")
         console.print(table)

@@ -168,10 +168,7 @@ class _Tracing:
     def of(self, network: nn.Module) -> _Traced:
         """The network as a graph, with its free axes and what it gives at other sizes."""
         if self.last is None or self.last.network is not network:
-            program, tried = trace_sizes(network, self.inputs)
-            axes = axes_of(program)
-            axes = replace(axes, reason=why_fixed(network, self.inputs, axes))
-            self.last = _Traced(network, program, axes, tried)
+            self.last = _traced(network, self.inputs)
         return self.last
 
 
@@ -190,6 +187,25 @@ class _Traced:
         self.fixed = self.fixed or trace(self.network, inputs, free=False)
         axes = axes_of(self.fixed)
         return replace(axes, reason=reason or why_fixed(self.network, inputs, axes))
+
+
+def file_axes(network: nn.Module, inputs: Inputs) -> Axes:
+    """The axes that a file of a network has: which are free, and why none is.
+
+    Args:
+        network: The network; it is not changed.
+        inputs: Example inputs.
+
+    Raises:
+        ExportError: the network cannot be traced.
+    """
+    return _traced(network, inputs).axes
+
+
+def _traced(network: nn.Module, inputs: Inputs) -> _Traced:
+    program, tried = trace_sizes(network, inputs)
+    axes = axes_of(program)
+    return _Traced(network, program, replace(axes, reason=why_fixed(network, inputs, axes)), tried)
 
 
 def _made(file: DeployedFile, tracing: _Tracing, *, threads: int, limits: Verification) -> Program:

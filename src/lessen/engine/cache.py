@@ -42,7 +42,7 @@ def use_cache(unit: NetworkUnit, examples: Examples, home: Home, *, folder: Path
 
     Raises:
         RunError: the folder holds the cache of another teacher, view or data, or the disk is full.
-        SettingError: there is no folder, or `top_k` is asked of something that is not (N, C).
+        SettingError: there is no folder, or `top_k` is asked of something that is neither (N, C) nor (N, L, C).
     """
     assert isinstance(unit.node, Network)
     assert unit.node.cache is not None
@@ -174,10 +174,11 @@ def _entry(unit: NetworkUnit, tap: Tap, value: Any, cache: Cache) -> Entry:
     if dtype not in DTYPES:
         raise GraphError(f"The tap {str(tap)!r} of {unit.name!r} gives {dtype}; only floating point is cached.")
     kept = cache.top_k is not None and tap == Tap()
-    if kept and value.ndim != 2:
+    if kept and value.ndim not in (2, 3):
         raise SettingError(
-            f"Cache: top_k needs outputs of shape (N, C), but {unit.name!r} gives {tuple(value.shape)}. Leave it out."
+            f"Cache: top_k needs outputs of shape (N, C), or (N, L, C) with one distribution a position, but "
+            f"{unit.name!r} gives {tuple(value.shape)}. Leave it out."
         )
     return Entry.model_validate(
-        {"dtype": dtype, "shape": list(value.shape[1:]), "classes": value.shape[1] if kept else None}
+        {"dtype": dtype, "shape": list(value.shape[1:]), "classes": value.shape[-1] if kept else None}
     )

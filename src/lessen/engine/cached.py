@@ -140,43 +140,44 @@ class Reader:
             one, two = now[tap].float(), stored.float()
             if entry.classes is not None:
                 place_NK = arrays[1][index_N.cpu()].to(one.device, torch.int64)
-                one, two = one.log_softmax(1).gather(1, place_NK), two.gather(1, place_NK)
+                one, two = one.log_softmax(-1).gather(-1, place_NK), two.gather(-1, place_NK)
             if not bool(((one - two).abs() <= 1e-2 * one.abs().amax() + 1e-6).all()):
                 return tap
         return None
 
 
-def keep_top(logits_NC: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def keep_top(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest log-probabilities, the log of the mass of all others behind them, and their places.
 
-    Shapes: logits (N, C) -> (N, K + 1) and (N, K).
+    Shapes: logits (N, C) -> (N, K + 1) and (N, K); with positions (N, L, C) -> (N, L, K + 1) and (N, L, K).
 
     >>> values, places = keep_top(torch.tensor([[0.0, 0.0, 0.0, 0.0]]), 2)
     >>> values.exp().round(decimals=3)
     tensor([[0.2500, 0.2500, 0.5000]])
     """
-    log_NC = logits_NC.float().log_softmax(1)
-    top_NK, place_NK = log_NC.topk(count, dim=1)
-    tail_N1 = (1 - top_NK.exp().sum(1, keepdim=True)).clamp_min(1e-7).log()
-    return torch.cat([top_NK, tail_N1], dim=1), place_NK
+    top, place = logits.float().log_softmax(-1).topk(count, dim=-1)
+    tail = (1 - top.exp().sum(-1, keepdim=True)).clamp_min(1e-7).log()
+    return torch.cat([top, tail], dim=-1), place
 
 
-def spread_top(values_NK1: Tensor, place_NK: Tensor, classes: int) -> Tensor:
-    """Log-probabilities (N, C) that sum to one: the kept ones in their places, the tail spread evenly over the others.
+def spread_top(values: Tensor, place: Tensor, classes: int) -> Tensor:
+    """Log-probabilities that sum to one: the kept ones in their places, the tail spread evenly over the others.
+
+    Shapes: values (N, K + 1) and places (N, K) -> (N, C); with positions (N, L, K + 1) and (N, L, K) -> (N, L, C).
 
     >>> values, places = keep_top(torch.tensor([[4.0, 2.0, 0.0, 0.0]]), 2)
     >>> dense = spread_top(values, places, 4)
     >>> torch.allclose(dense, torch.tensor([[4.0, 2.0, 0.0, 0.0]]).log_softmax(1), atol=1e-6)
     True
     """
-    count = place_NK.shape[1]
+    count = place.shape[-1]
     if count == classes:
-        dense_NC = values_NK1.new_empty(len(values_NK1), classes)
+        dense = values.new_empty(*values.shape[:-1], classes)
     else:
-        each_N1 = values_NK1[:, -1:] - float(np.log(classes - count))
-        dense_NC = each_N1.expand(-1, classes).clone()
-    dense_NC.scatter_(1, place_NK, values_NK1[:, :count])
-    return dense_NC.log_softmax(1)
+        each = values[..., -1:] - float(np.log(classes - count))
+        dense = each.expand(*each.shape[:-1], classes).clone()
+    dense.scatter_(-1, place, values[..., :count])
+    return dense.log_softmax(-1)
 
 
 def check_files(folder: Path, tap: Tap, entry: Entry) -> None:
@@ -226,8 +227,9 @@ def _fits(arrays: list[Tensor], entry: Entry, shape: tuple[int, ...] | None) -> 
         return False
     if entry.classes is None:
         return tuple(values.shape[1:]) == shape
-    place_NK = arrays[1]
-    if (entry.classes,) != shape or values.ndim != 2 or place_NK.dtype != torch.int32:
+    place = arrays[1]
+    if shape is None or entry.classes != shape[-1] or values.ndim != 1 + len(shape) or place.dtype != torch.int32:
         return False
-    kept = place_NK.shape[1] if place_NK.ndim == 2 else 0
-    return 0 < kept == values.shape[1] - 1 and 0 <= int(place_NK.min()) <= int(place_NK.max()) < entry.classes
+    if place.ndim != values.ndim or place.shape[:-1] != values.shape[:-1] or tuple(place.shape[1:-1]) != shape[:-1]:
+        return False
+    return 0 < place.shape[-1] == values.shape[-1] - 1 and 0 <= int(place.min()) <= int(place.max()) < entry.classes

@@ -27,9 +27,10 @@ class Cache:
     Args:
         folder: Where the files are. None: in the folder of the run.
         stored: Half precision (2 bytes a number, relative error 5e-4) or full.
-        top_k: Of outputs of shape (N, C), keep only the k largest log-probabilities and the mass of all others. What is
-            read back are log-probabilities whose tail is spread evenly, so they sum to one; at temperatures other
-            than 1 the tail is an approximation. None: keep all outputs as they are.
+        top_k: Of outputs of shape (N, C), or (N, L, C) at each position of a text, keep only the k largest
+            log-probabilities and the mass of all others. What is read back are log-probabilities whose tail is spread
+            evenly, so they sum to one; at temperatures other than 1 the tail is an approximation. None: keep all
+            outputs as they are.
         key: A name that identifies the teacher: for one without weights (a service, a function), which must have one,
             or one that answers differently each time. Give a new name whenever its outputs change; outputs are then not
             compared. None: the teacher is identified by its class, its settings, its weights, and its outputs on four

@@ -28,16 +28,16 @@ def loading(run: Run, verdict: Verdict, found: Sequence[Entry]) -> Html:
             named = f", the {entry.recommended} that passed verification" if entry is shipped else ""
             parts += [tag("h3", f"{entry.runtime}: {entry.file}{named}"), _code(code)]
             if verified is not None and names:
-                parts.append(tag("p", _sizes(verified.detail)))
+                parts.append(tag("p", sizes_in_words(verified.detail)))
     if not chosen:
         parts.append(nothing("No verified file can be loaded elsewhere."))
     return join(parts)
 
 
-def _sizes(detail: Mapping[str, Any]) -> str:
+def sizes_in_words(detail: Mapping[str, Any]) -> str:
     """Which sizes of inputs a file takes, in words.
 
-    >>> _sizes({"inputs": {"x": ["batch", 3, "height", 32]}, "limits": {"height": [4, None]}})
+    >>> sizes_in_words({"inputs": {"x": ["batch", 3, "height", 32]}, "limits": {"height": [4, None]}})
     'Inputs: x (batch, 3, height, 32). Named sizes may vary (height: at least 4); numbers are fixed.'
     """
     inputs = [f"{name} ({', '.join(map(str, axes))})" for name, axes in detail["inputs"].items()]
