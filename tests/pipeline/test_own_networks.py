@@ -12,10 +12,16 @@ from torch import nn
 import lessen
 from lessen.core import Operation
 from lessen.core.errors import LessenError, NetworkError
+from lessen.deploy import Deploy, OnnxRuntime, deploy, export_onnx, export_pt2
+from lessen.deploy.deployment import file_axes
 from lessen.graph import Fit
+from lessen.measure import count_multiply_adds, measure, peak_memory, time_networks
+from lessen.measure.task import with_task
 from lessen.operations import Equalize, Half, LowRank, PruneChannels, PruneWeights, QuantizeWeights, Reinitialize
 from lessen.pipeline.networks import carry_frozen, freeze, frozen_names
 from lessen.schemes import Offline, offline, supervised
+from lessen.surgery.copying import copy_network
+from lessen.surgery.coupling import analyse
 from lessen.testing.tasks import clusters, perceptron
 
 Arguments = Callable[..., dict[str, Any]]
@@ -56,6 +62,51 @@ def test_the_networks_of_the_caller_are_as_they_were(
         with pytest.raises(stop_at(stopped)):
             lessen.compress(run=tmp_path / "run", **given)
     assert (seen(teacher), seen(student)) == before
+
+
+def deployed(network: nn.Module, other: nn.Module, folder: Path) -> None:
+    deploy(network, clusters(), folder, reference=other, settings=Deploy(runtimes=(OnnxRuntime(),), rounds=6))
+
+
+LOOKS: dict[str, Callable[[nn.Module, nn.Module, Path], object]] = {
+    "measure": lambda network, other, _: measure(network, clusters(), teacher=other, repeats=6),
+    "deploy": deployed,
+    "explain": lambda network, _, __: analyse(network, clusters().example()),
+    "sizes of a file": lambda network, _, __: file_axes(network, clusters().example()),
+    "ONNX": lambda network, _, folder: export_onnx(network, clusters().example(), folder / "m.onnx"),
+    "pt2": lambda network, _, folder: export_pt2(network, clusters().example(), folder / "m.pt2"),
+    "times": lambda network, other, _: time_networks({"one": network, "two": other}, clusters().example(), rounds=6),
+    "multiply-adds": lambda network, _, __: count_multiply_adds(network, clusters().example()),
+    "memory": lambda network, _, __: peak_memory(network, clusters().example()),
+    "task": lambda network, _, __: with_task(clusters(), network),
+    "a copy": lambda network, _, __: torch.nn.init.zeros_(copy_network(network).head.weight),
+}
+
+
+CHANGES: list[Callable[[nn.Module], object]] = [
+    lambda network: network.eval(),
+    lambda network: network.requires_grad_(True),
+    lambda network: network.head.register_forward_hook(lambda *given: None),
+    lambda network: network.head.weight.data.add_(1),
+    lambda network: setattr(network, "head", copy.deepcopy(network.head)),
+    lambda network: setattr(network, "looked_at", True),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_network_that_was_changed_is_seen_to_be(change: Callable[[nn.Module], object]) -> None:
+    network = lived_in()
+    before = seen(network)
+    change(network)
+    assert seen(network) != before
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_whatever_looks_at_networks_leaves_them_as_they_were(look: str, tmp_path: Path) -> None:
+    network, other = lived_in(), lived_in()
+    before = seen(network), seen(other)
+    LOOKS[look](network, other, tmp_path)
+    assert (seen(network), seen(other)) == before
 
 
 def test_layers_that_were_frozen_stay_as_they_are(job: Arguments, tmp_path: Path) -> None:
