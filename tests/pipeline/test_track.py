@@ -10,7 +10,7 @@ import pytest
 import lessen
 from lessen.core.errors import SettingError
 from lessen.core.settings import settings
-from lessen.engine import StepDone, Tracked, run
+from lessen.engine import MLflow, StepDone, Tracked, run
 from lessen.engine.log import read_log
 from lessen.engine.track import as_trackers
 from lessen.graph import Fit
@@ -147,3 +147,21 @@ def test_tensorboard_of_a_run(job: Callable[..., dict[str, Any]], tmp_path: Path
     events.Reload()
     assert {"2 Offline/loss/student", "network/accuracy"} <= set(events.Tags()["scalars"])
     assert list((tmp_path / "r" / "tensorboard").rglob("hparams.yml"))
+
+
+def test_mlflow_of_a_run(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    from mlflow.tracking import MlflowClient
+
+    where = (tmp_path / "mlruns").as_uri()
+    lessen.compress(**job(), run=tmp_path / "r", track=MLflow(where=where, experiment="mine"))
+    client = MlflowClient(tracking_uri=where)
+    experiment = client.get_experiment_by_name("mine")
+    assert experiment is not None
+    (made,) = client.search_runs([experiment.experiment_id])
+    assert made.info.status == "FINISHED"
+    assert {"2 Offline/loss/student", "network/accuracy"} <= set(made.data.metrics)
+    steps = [point.step for point in client.get_metric_history(made.info.run_id, "2 Offline/loss/student")]
+    assert steps == sorted(set(steps))
+    assert len(steps) == 5
+    assert made.data.params

@@ -66,7 +66,7 @@ class MLflow:
     """Send to an MLflow server, or write to a folder.
 
     Args:
-        where: The tracking address. None: what the environment says.
+        where: The address of a server, or a folder. None: what the environment says (MLFLOW_TRACKING_URI).
         experiment: The name of the experiment.
     """
 
@@ -79,6 +79,8 @@ class MLflow:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         mlflow = need("mlflow", "track")
         if self.where is not None:
+            if "://" not in self.where or self.where.startswith("file:"):
+                os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # newer versions refuse folders without it
             mlflow.set_tracking_uri(self.where)
         from accelerate.tracking import MLflowTracker
 
