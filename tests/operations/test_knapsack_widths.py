@@ -149,7 +149,7 @@ def long_problem(seed: int) -> Problem:
 
 
 def test_a_search_learns_from_what_was_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ObjectiveInput it the planted error: the same search that learns nothing."""
+    """The planted error: the same search that learns nothing."""
 
     def found() -> float:
         given = [long_problem(seed) for seed in range(2)]

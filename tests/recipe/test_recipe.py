@@ -1,5 +1,6 @@
 """Whole recipes: those that are shipped, their way to a file and back, and the schema that editors use."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -19,9 +20,12 @@ ROOT = Path(lessen.__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
+made_schema = functools.cache(schema)
+
+
 def check(recipe: Path) -> None:
     data = yaml.load(recipe.read_text(), Loader)
-    jsonschema.Draft202012Validator(schema()).validate(data)
+    jsonschema.Draft202012Validator(made_schema()).validate(data)
 
 
 def test_there_are_recipes_and_the_demo_is_one() -> None:
@@ -72,7 +76,7 @@ def test_the_schema_and_the_reader_refuse_the_same(text: str, tmp_path: Path) ->
 
 def test_the_committed_schema_is_the_generated_one() -> None:
     committed = json.loads((ROOT / "docs" / "recipe.schema.json").read_text())
-    assert committed == schema(), "run: lessen schema --out docs/recipe.schema.json"
+    assert committed == made_schema(), "run: lessen schema --out docs/recipe.schema.json"
     jsonschema.Draft202012Validator.check_schema(committed)
 
 

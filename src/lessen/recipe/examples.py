@@ -7,6 +7,7 @@ never on what was drawn.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import warnings
 from collections.abc import Callable, Iterator
@@ -68,6 +69,7 @@ BRIDGED = (
 )
 
 
+@functools.cache
 def example_of(name: str) -> str:
     """Lines of Python with what they print, as a Python prompt shows them.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import re
 import types
@@ -102,6 +103,7 @@ def fitting(leaf: Any, known: Mapping[str, type]) -> dict[str, type]:
     return {}
 
 
+@functools.cache
 def _keeps(cls: type, protocol: type) -> bool:
     own = {field.name for field in dataclasses.fields(cls)}
     for name in _members(protocol):
@@ -113,6 +115,7 @@ def _keeps(cls: type, protocol: type) -> bool:
     return True
 
 
+@functools.cache
 def _members(protocol: type) -> set[str]:
     found: set[str] = set()
     for base in protocol.__mro__:
@@ -121,6 +124,7 @@ def _members(protocol: type) -> set[str]:
     return {name for name in found if name == "__call__" or not name.startswith("_")}
 
 
+@functools.cache
 def _arguments(cls: type, name: str) -> tuple[str, ...] | None:
     """The names of a method's arguments before the star, without their shape suffixes."""
     method = inspect.getattr_static(cls, name, None)
