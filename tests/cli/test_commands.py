@@ -72,6 +72,35 @@ def test_measure_a_network_with_weights_and_data(lessen: Any, here: Path) -> Non
     assert "%" in rows["accuracy"]
 
 
+PARTS = """
+from torch import nn
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    def forward(self, x):
+        return {"classes": self.body(x), "image": x}
+"""
+
+
+def test_measure_an_output_and_a_task_by_name(lessen: Any, here: Path) -> None:
+    (here / "nets_with_parts.py").write_text(PARTS)
+    network = "nets_with_parts:Two"
+    said = lessen("measure", network, "--data", "digits", "--output", "classes", "--threads", "1")
+    assert "accuracy" in said.out, said.err
+    wrong = lessen("measure", network, "--data", "digits", "--output", "class", "--threads", "1")
+    assert wrong.code == 2
+    assert "classes" in wrong.err
+    wrong = lessen("measure", network, "--data", "digits", "--output", "classes", "--task", "single_lable")
+    assert wrong.code == 2
+    assert "single_label" in wrong.err
+    wrong = lessen("measure", network, "--output", "classes")
+    assert wrong.code == 2
+    assert "--data is needed" in wrong.err
+
+
 def test_measure_a_network_alone_and_a_file_of_weights(lessen: Any, here: Path) -> None:
     save_file(mlp(hidden=(8,)).state_dict(), here / "w.safetensors")
     assert "610" in lessen("measure", "zoo:mlp", "--set", "hidden=[8]").out

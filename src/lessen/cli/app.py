@@ -284,6 +284,8 @@ def measure(  # noqa: PLR0917
     batch: Annotated[list[int] | None, typer.Option(help="Batch size to time at; may be given several times.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; by default OMP_NUM_THREADS or all cores.")] = None,
     *,
+    task: Annotated[str | None, typer.Option(help="What outputs and labels mean; by default it is guessed.")] = None,
+    output: Annotated[str | None, typer.Option(help="Which output is judged, of networks with several.")] = None,
     allow_import: Imports = False,
 ) -> None:
     """Measure a network or a file: bytes, parameters, time, accuracy."""
@@ -297,6 +299,8 @@ def measure(  # noqa: PLR0917
         pairs=argument or [],
         batches=batches,
         threads=threads,
+        task=task,
+        output=output,
         allow_import=allow_import,
     )
     show_records(rows, Console(highlight=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ def measured(
     pairs: Sequence[str],
     batches: tuple[int, ...],
     threads: int | None,
+    task: str | None = None,
+    output: str | None = None,
     allow_import: bool,
 ) -> list[Record]:
     """Every figure that can be had of a network or a file.
@@ -38,6 +41,8 @@ def measured(
         pairs: Arguments of a network, as "width=32".
         batches: Batch sizes to time at.
         threads: How many; None for those of torch.
+        task: What outputs and labels mean, by its name; None: guessed.
+        output: Which output is judged, by its name; None: `logits`, or the only one.
         allow_import: Whether a `.pt2` program may be loaded, which can execute code that it holds.
 
     Raises:
@@ -46,29 +51,39 @@ def measured(
     from lessen import measure
     from lessen.data import load
     from lessen.measure.size import parts_of
+    from lessen.measure.task import with_task
     from lessen.zoo import build, check_classes
 
+    if data is None and (task is not None or output is not None):
+        raise SettingError("--task and --output say how outputs are judged, for which --data is needed.")
     arguments = dict(pair(text) for text in pairs)
     threads = threads if threads is not None else torch.get_num_threads()
+
+    def told(runs: Any) -> Data | None:
+        """The data, with the task and the output that were named."""
+        found = None if data is None else replace(load(data), output=output)
+        return found if found is None or task is None else with_task(found, runs, task=task)
+
     path = Path(model)
     if path.suffix in RUNTIMES or path.suffix == ".safetensors":
         if weights is not None or arguments:
             raise SettingError(f"{model} is a file; --weights and --set belong to a network, as zoo:residual.")
-        task = None if data is None else load(data)
         if path.suffix == ".onnx":
             parts_of(path)  # before a runtime reads them
-        program = _opened(path, threads, allow_import) if task is not None and path.suffix in RUNTIMES else None
+        program = _opened(path, threads, allow_import) if data is not None and path.suffix in RUNTIMES else None
+        if program is None and (task is not None or output is not None):
+            raise SettingError(f"{model} holds weights and no network, so --task and --output have no meaning.")
         runtime = RUNTIMES.get(path.suffix, "none")
-        return measure(path, task, run=program, runtime=runtime, batch_sizes=batches, threads=threads)
+        return measure(path, told(program), run=program, runtime=runtime, batch_sizes=batches, threads=threads)
     if path.exists():
         raise NetworkError(
             f"{model} cannot be measured; supported file extensions are {', '.join(RUNTIMES)}, .safetensors."
         )
     network = build(model, weights=weights, **arguments).eval()
-    task = None if data is None else load(data)
-    if task is not None:
-        _check(task, check_classes, network)
-    return measure(network, task, batch_sizes=batches, threads=threads, subject=model)
+    examples = told(network)
+    if examples is not None:
+        _check(examples, check_classes, network)
+    return measure(network, examples, batch_sizes=batches, threads=threads, subject=model)
 
 
 def show_records(records: Sequence[Record], console: Console) -> None:
