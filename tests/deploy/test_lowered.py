@@ -75,6 +75,12 @@ def whole_numbers(y: Tensor) -> Tensor:
     return (y * 2 + 1) ** 2 / 3
 
 
+def one_chunk(y: Tensor) -> Tensor:
+    (whole,) = y.chunk(1, 1)
+    one, other = whole.chunk(2, 1)
+    return (one.contiguous() + other.narrow(1, 0, 2)).mT.contiguous() + y[:, :1].mT.expand_as(one.mT)
+
+
 def other_precision(y: Tensor) -> Tensor:
     return (y.double() + 1).to(torch.float32) + (y > 0).to(y.dtype)
 
@@ -94,6 +100,7 @@ DIRECT = [
     a_sum,
     in_one_shape,
     whole_numbers,
+    one_chunk,
     other_precision,
 ]
 

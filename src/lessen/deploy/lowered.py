@@ -29,7 +29,7 @@ _CHECKS = {
     aten.sym_constrain_range.default,
     aten.sym_constrain_range_for_size.default,
 }
-_VIEWS = {aten.flatten.using_ints, aten.unflatten.int, aten.reshape_as.default, aten.view_as.default}
+_SHAPED = {aten.flatten.using_ints, aten.unflatten.int, aten.reshape_as.default, aten.view_as.default}
 _OWN_MEMORY = {
     aten.conv1d.default,
     aten.conv2d.default,
@@ -80,10 +80,13 @@ def translated() -> Known:
         from torch.onnx._internal.exporter import _decomp, _fx_passes
         from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-        places = hasattr(_fx_passes, "decompose_with_registry") and hasattr(_fx_passes, "insert_type_promotion_nodes")
-        return frozenset(_decomp.get_onnx_implemented_overloads(ONNXRegistry.from_torchlib()) if places else ())
+        if not hasattr(_fx_passes, "decompose_with_registry") or not hasattr(_fx_passes, "insert_type_promotion_nodes"):
+            return frozenset()
+        found = _decomp.get_onnx_implemented_overloads(ONNXRegistry.from_torchlib())
     except (ImportError, AttributeError):
         return frozenset()
+    # Composite views have translations that PyTorch itself never uses, because it always takes them apart.
+    return frozenset(target for target in found if not (_composite(target) and _aliases(target)))
 
 
 class Sizes:
@@ -139,7 +142,7 @@ def lowered(program: torch.export.ExportedProgram, known: Known) -> torch.export
     for node, original in zip(graph.nodes, program.graph.nodes, strict=True):
         node.name = original.name  # an input may be called `input`, which a copy would not be
     sizes = Sizes(graph)
-    for node in list(graph.nodes):
+    for node in graph.nodes:  # also while some are erased
         if node.op == "call_function" and not _lower(node, known, sizes):
             return None
         if node.op not in ("placeholder", "call_function", "output"):  # parts of a graph: loops and branches
@@ -160,8 +163,10 @@ def _lower(node: fx.Node, known: Known, sizes: Sizes) -> bool:
     if node.target in _CHECKS:
         node.graph.erase_node(node)
         return True
-    if node.target in _VIEWS:
+    if node.target in _SHAPED:
         return _view(node, sizes)
+    if node.target is aten.expand_as.default:
+        return _expanded(node, sizes)
     if node.target in _RULES and _RULES[node.target](node):
         return True
     return _out_of_place(node, known) if _writes(node.target) else node.target in known
@@ -203,8 +208,21 @@ def _owns_memory(node: fx.Node) -> bool:
         return False
     if target in _OWN_MEMORY:
         return True
-    aliases = any(value.alias_info is not None for value in (*target._schema.arguments, *target._schema.returns))
-    return not aliases and not target._can_decompose()
+    return not _aliases(target) and not _composite(target)
+
+
+def _aliases(target: Any) -> bool:
+    """Whether an operator says that its result shares memory with what it is given, or that it writes into that."""
+    schema = getattr(target, "_schema", None)
+    values = () if schema is None else (*schema.arguments, *schema.returns)
+    return any(value.alias_info is not None for value in values)
+
+
+def _composite(target: Any) -> bool:
+    try:
+        return isinstance(target, torch._ops.OpOverload) and bool(target._can_decompose())
+    except RuntimeError:  # operators of TorchScript alone
+        return False
 
 
 def _alone(node: fx.Node) -> bool:
@@ -293,6 +311,61 @@ def _view(node: fx.Node, sizes: Sizes) -> bool:
     return True
 
 
+def _reshape(node: fx.Node) -> bool:
+    node.target = aten.view.default
+    return True
+
+
+def _contiguous(node: fx.Node) -> bool:
+    if not _drop(node):
+        node.target, node.args, node.kwargs = aten.clone.default, node.args[:1], {}
+    return True
+
+
+def _broadcast(node: fx.Node) -> bool:
+    node.target = aten.expand.default
+    return True
+
+
+def _transposed(node: fx.Node) -> bool:
+    node.target, node.args = aten.transpose.int, (node.args[0], -2, -1)
+    return True
+
+
+def _narrow(node: fx.Node) -> bool:
+    names = ("self", "dim", "start", "length")
+    given, axis, start, length = (_argument(node, place, name) for place, name in enumerate(names))
+    if not all(isinstance(value, int) for value in (axis, start, length)) or start < 0:
+        return False
+    node.target, node.args, node.kwargs = aten.slice.Tensor, (given, axis, start, start + length), {}
+    return True
+
+
+def _chunk(node: fx.Node) -> bool:
+    """As a split into known sizes; one chunk is the whole."""
+    axis = _argument(node, 2, "dim") or 0
+    sizes = [part.shape[axis] for part in node.meta["val"]]
+    taken = all(user.target is operator.getitem for user in node.users)
+    if not taken or not all(isinstance(size, int) for size in sizes):
+        return False
+    if len(sizes) > 1:
+        node.target, node.args, node.kwargs = aten.split_with_sizes.default, (node.args[0], sizes, axis), {}
+        return True
+    if any(user.op == "output" for part in node.users for user in part.users):
+        return False
+    for part in list(node.users):
+        part.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+        node.graph.erase_node(part)
+    node.graph.erase_node(node)
+    return True
+
+
+def _expanded(node: fx.Node, sizes: Sizes) -> bool:
+    shape = [sizes.get(size) for size in node.meta["val"].shape]
+    node.target, node.args, node.kwargs = aten.expand.default, (node.args[0], shape), {}
+    return -1 not in shape
+
+
 def _converted(node: fx.Node) -> bool:
     given, wanted = node.args[0].meta["val"], node.meta["val"]  # type: ignore[union-attr]
     if given.device != wanted.device:
@@ -310,6 +383,12 @@ _RULES: dict[Any, Callable[[fx.Node], bool]] = {
     aten.adaptive_avg_pool1d.default: _pooled(1, aten.avg_pool1d.default),
     aten.adaptive_avg_pool2d.default: _pooled(2, aten.avg_pool2d.default),
     aten.adaptive_avg_pool3d.default: _pooled(3, aten.avg_pool3d.default),
+    aten.reshape.default: _reshape,
+    aten.contiguous.default: _contiguous,
+    aten.broadcast_to.default: _broadcast,
+    aten.mT.default: _transposed,
+    aten.narrow.default: _narrow,
+    aten.chunk.default: _chunk,
     aten.to.dtype: _converted,
     aten.to.device: _converted,
     aten.to.dtype_layout: _converted,
