@@ -75,6 +75,12 @@ def whole_numbers(y: Tensor) -> Tensor:
     return (y * 2 + 1) ** 2 / 3
 
 
+def no_copy(y: Tensor) -> Tensor:
+    z = y.contiguous()
+    z.relu_()
+    return y + z
+
+
 def one_chunk(y: Tensor) -> Tensor:
     (whole,) = y.chunk(1, 1)
     one, other = whole.chunk(2, 1)
@@ -100,6 +106,7 @@ DIRECT = [
     a_sum,
     in_one_shape,
     whole_numbers,
+    no_copy,
     one_chunk,
     other_precision,
 ]
@@ -148,8 +155,15 @@ def test_a_view_of_which_the_operator_says_nothing_is_taken_apart() -> None:
     assert lowered.lowered(export.trace(Written(turned).eval(), X), known()) is None
 
 
+def a_copy(y: Tensor) -> Tensor:
+    turned = y.transpose(2, 3)
+    z = turned.contiguous()
+    z.relu_()
+    return turned + z
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("after", [*DIRECT, *TAKEN_APART], ids=lambda after: after.__name__)
+@pytest.mark.parametrize("after", [*DIRECT, *TAKEN_APART, a_copy], ids=lambda after: after.__name__)
 def test_what_is_written_is_what_is_read(after: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
     """Also through the exporter, which takes over where this gives up."""
     torch.manual_seed(0)

@@ -147,6 +147,9 @@ def lowered(program: torch.export.ExportedProgram, known: Known) -> torch.export
             return None
         if node.op not in ("placeholder", "call_function", "output"):  # parts of a graph: loops and branches
             return None
+    for node in graph.nodes:
+        if node.target is aten.contiguous.default:
+            _contiguous(node)
     graph.eliminate_dead_code()
     if any(node.op == "call_function" and node.target not in known for node in graph.nodes):
         return None
@@ -167,6 +170,8 @@ def _lower(node: fx.Node, known: Known, sizes: Sizes) -> bool:
         return _view(node, sizes)
     if node.target is aten.expand_as.default:
         return _expanded(node, sizes)
+    if node.target is aten.contiguous.default:  # a copy or not: what writes into it must still see that
+        return True
     if node.target in _RULES and _RULES[node.target](node):
         return True
     return _out_of_place(node, known) if _writes(node.target) else node.target in known
@@ -316,10 +321,9 @@ def _reshape(node: fx.Node) -> bool:
     return True
 
 
-def _contiguous(node: fx.Node) -> bool:
+def _contiguous(node: fx.Node) -> None:
     if not _drop(node):
         node.target, node.args, node.kwargs = aten.clone.default, node.args[:1], {}
-    return True
 
 
 def _broadcast(node: fx.Node) -> bool:
@@ -384,7 +388,6 @@ _RULES: dict[Any, Callable[[fx.Node], bool]] = {
     aten.adaptive_avg_pool2d.default: _pooled(2, aten.avg_pool2d.default),
     aten.adaptive_avg_pool3d.default: _pooled(3, aten.avg_pool3d.default),
     aten.reshape.default: _reshape,
-    aten.contiguous.default: _contiguous,
     aten.broadcast_to.default: _broadcast,
     aten.mT.default: _transposed,
     aten.narrow.default: _narrow,
