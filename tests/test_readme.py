@@ -147,7 +147,7 @@ def test_every_other_block_runs(number: int, tmp_path: Path, monkeypatch: pytest
     exec(blocks()[number], {})
 
 
-QUICK = {"vit_tiny_patch16_224", "resnet18"}
+QUICK = {"mobilenetv3_small_100", "vit_tiny_patch16_224", "resnet18"}
 EACH = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.exhaustive) for name in NETWORKS]
 
 

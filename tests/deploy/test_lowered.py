@@ -87,6 +87,12 @@ def one_chunk(y: Tensor) -> Tensor:
     return (one.contiguous() + other.narrow(1, 0, 2)).mT.contiguous() + y[:, :1].mT.expand_as(one.mT)
 
 
+def a_copy_asked_for(y: Tensor) -> Tensor:
+    z = y.to(torch.float32, copy=True)
+    z.relu_()
+    return y + z
+
+
 def other_precision(y: Tensor) -> Tensor:
     return (y.double() + 1).to(torch.float32) + (y > 0).to(y.dtype)
 
@@ -108,6 +114,7 @@ DIRECT = [
     whole_numbers,
     no_copy,
     one_chunk,
+    a_copy_asked_for,
     other_precision,
 ]
 

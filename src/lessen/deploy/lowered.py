@@ -2,8 +2,8 @@
 
 `torch.onnx.export` traces a program anew, to take apart the operators that it has no translation for: four fifths of
 the time of an export with free sizes. Nearly all networks need a handful of operators changed. Those are changed here,
-in the graph: operators that write into their input, batch norm, pooling to one position, and conversions. What has any
-other operator is left to the exporter.
+in the graph: operators that write into their input, batch norm, average pooling, views and conversions. A network with
+any other operator is left to the exporter.
 """
 
 from __future__ import annotations
@@ -138,9 +138,7 @@ def lowered(program: torch.export.ExportedProgram, known: Known) -> torch.export
         program: As `torch.export.export` returns it; it is not changed.
         known: The operators that have a translation.
     """
-    graph = copy.deepcopy(program.graph)
-    for node, original in zip(graph.nodes, program.graph.nodes, strict=True):
-        node.name = original.name  # an input may be called `input`, which a copy would not be
+    graph = _copied(program.graph)
     sizes = Sizes(graph)
     for node in graph.nodes:  # also while some are erased
         if node.op == "call_function" and not _lower(node, known, sizes):
@@ -159,6 +157,15 @@ def lowered(program: torch.export.ExportedProgram, known: Known) -> torch.export
     return result
 
 
+def _copied(graph: fx.Graph) -> fx.Graph:
+    """The same graph with nodes of its own, under the same names; what the nodes stand for is shared."""
+    result, nodes = fx.Graph(), dict[fx.Node, fx.Node]()
+    result.output(result.graph_copy(graph, nodes))
+    for original, node in nodes.items():
+        node.name = original.name  # an input may be called `input`, which a copy would not be
+    return result
+
+
 def _lower(node: fx.Node, known: Known, sizes: Sizes) -> bool:
     """Change one node, in place and under its name; False where that cannot be done."""
     if not sizes.read(node):
@@ -170,7 +177,7 @@ def _lower(node: fx.Node, known: Known, sizes: Sizes) -> bool:
         return _view(node, sizes)
     if node.target is aten.expand_as.default:
         return _expanded(node, sizes)
-    if node.target is aten.contiguous.default:  # a copy or not: what writes into it must still see that
+    if node.target is aten.contiguous.default:  # removed last: it may be a copy, and a write into it must not be lost
         return True
     if node.target in _RULES and _RULES[node.target](node):
         return True
@@ -374,10 +381,15 @@ def _converted(node: fx.Node) -> bool:
     given, wanted = node.args[0].meta["val"], node.meta["val"]  # type: ignore[union-attr]
     if given.device != wanted.device:
         return False
-    if given.dtype == wanted.dtype:
+    if given.dtype == wanted.dtype and not _asks_for_a_copy(node):
         return _drop(node)
     node.target, node.args, node.kwargs = aten._to_copy.default, node.args[:1], {"dtype": wanted.dtype}
     return True
+
+
+def _asks_for_a_copy(node: fx.Node) -> bool:
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    return "copy" in names and bool(_argument(node, names.index("copy"), "copy"))
 
 
 _RULES: dict[Any, Callable[[fx.Node], bool]] = {
