@@ -541,7 +541,7 @@ def minilm(seed: int) -> Setup:
 
 
 def minilm_lines(network: Any, setup: Setup, run: Path) -> Any:
-    """A loss in one line, and no labels; 320 sentences are few, and transformers like AdamW."""
+    """A loss in one line, and no labels. With only 320 sentences, small batches give more steps."""
 
     def away(student: Tensor, teacher: Tensor) -> Tensor:
         return 1 - F.cosine_similarity(student, teacher, dim=1)

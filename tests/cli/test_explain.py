@@ -95,6 +95,10 @@ class Free(nn.Sequential):
 class Fixed(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 6 * 6, 2))
+
+class TwoAtATime(Free):
+    def forward(self, x):
+        return super().forward(x).reshape(2, 2)
 """
 
 
@@ -110,3 +114,13 @@ def test_it_says_which_sizes_a_file_takes(lessen: Any, here: Path, name: str, ax
     found = json.loads(lessen("explain", f"nets_of_sizes:{name}", "--shape", "3,8,8", "--json").out)
     assert list(found["sizes"]["inputs"].values()) == [axes]
     assert says in " ".join(lessen("explain", f"nets_of_sizes:{name}", "--shape", "3,8,8").out.split())
+
+
+def test_a_network_that_no_file_can_hold_is_explained_all_the_same(lessen: Any, here: Path) -> None:
+    (here / "nets_of_sizes_too.py").write_text(SIZES)
+    said = lessen("explain", "nets_of_sizes_too:TwoAtATime", "--shape", "3,8,8")
+    assert said.code == 0, said.err
+    assert "No file: TwoAtATime cannot be traced for a variable batch size" in " ".join(said.out.split())
+    found = json.loads(lessen("explain", "nets_of_sizes_too:TwoAtATime", "--shape", "3,8,8", "--json").out)
+    assert [group["size"] for group in found["groups"]] == [4]
+    assert found["sizes"]["inputs"] == {}

@@ -284,8 +284,12 @@ def measure(  # noqa: PLR0917
     batch: Annotated[list[int] | None, typer.Option(help="Batch size to time at; may be given several times.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; by default OMP_NUM_THREADS or all cores.")] = None,
     *,
-    task: Annotated[str | None, typer.Option(help="What outputs and labels mean; by default it is guessed.")] = None,
-    output: Annotated[str | None, typer.Option(help="Which output is judged, of networks with several.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="single_label, multi_label, binary, dense, regression, ...; otherwise guessed.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(help="The name of the output that is judged, if the network has several.")
+    ] = None,
     allow_import: Imports = False,
 ) -> None:
     """Measure a network or a file: bytes, parameters, time, accuracy."""

@@ -16,7 +16,7 @@ from torch import nn
 
 from lessen.cli.measuring import pair
 from lessen.core.data import Inputs
-from lessen.core.errors import SettingError
+from lessen.core.errors import ExportError, SettingError
 from lessen.report.loading import sizes_in_words
 from lessen.surgery.coupling import Coupling, Group, analyse, multiply_adds, parameter_count
 from lessen.surgery.coupling.formula import Formula
@@ -50,13 +50,16 @@ def explained(
     network = build(model, weights=weights, **dict(pair(text) for text in pairs)).eval()
     inputs, count = _inputs(model, network, data, shape)
     coupling = analyse(network, inputs)
-    axes = file_axes(network, inputs)
+    try:
+        sizes = file_axes(network, inputs).to_json()
+    except ExportError as error:  # its channels can be explained all the same
+        sizes = {"inputs": {}, "fixed": str(error)}
     whole = (parameter_count(coupling, network, {}), multiply_adds(coupling, {}) // count)
     return {
         "model": model,
         "parameters": whole[0],
         "multiply_adds": whole[1],
-        "sizes": axes.to_json(),
+        "sizes": sizes,
         "groups": [_group(group, coupling, network, whole, count) for group in coupling.groups.values()],
         "pinned": [{"tensor": name, "axis": dim, "reason": why} for (name, dim), why in coupling.pinned.items()],
     }
@@ -72,7 +75,9 @@ def show_explanation(found: Explanation, console: Console) -> None:
         figures = (group["size"], group["parameters_of_one"], group["multiply_adds_of_one"])
         table.add_row(Text(group["name"]), *(f"{figure:,}" for figure in figures), Text(_shared(group)))
     console.print(f"{found['model']}: {found['parameters']:,} parameters, {found['multiply_adds']:,} multiply-adds.")
-    console.print(Text(f"An exported file. {sizes_in_words(found['sizes'])}"))
+    sizes = found["sizes"]
+    told = f"An exported file. {sizes_in_words(sizes)}" if sizes["inputs"] else f"No file: {sizes['fixed']}"
+    console.print(Text(told))
     if found["groups"]:
         console.print("Removed together with one index of a group:")
         console.print(table)
