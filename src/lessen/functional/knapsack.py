@@ -49,20 +49,61 @@ def knapsack(
     >>> knapsack([[0.0, 3.0], [0.0, 1.0]], [[5.0, 1.0], [5.0, 2.0]], 7.0)
     [0, 1]
     """
-    items = [_item(loss, cost) for loss, cost in zip(losses, costs, strict=True)]
-    if not np.isfinite(budget):
-        raise PlanError(f"A budget of {budget} was given; expected a finite number.")
-    least = sum(float(item.costs[0]) for item in items)
-    slack = _ROUNDING * max((float(np.abs(item.costs).max()) for item in items), default=0.0)
-    if least > budget + slack:
-        raise PlanError(f"Nothing costs {budget:.6g} or less: the cheapest options cost {least:.6g} together.")
-    # Items that move most first: what is left then is small, and its bound is sharp.
-    order = sorted(range(len(items)), key=lambda i: -float(np.ptp(items[i].losses)))
-    found = _search([items[i] for i in order], budget + slack, gap)
-    chosen = [0] * len(items)
-    for i, option in zip(order, found, strict=True):
-        chosen[i] = int(items[i].options[option])
-    return chosen
+    return Choices(losses, costs).within(budget, gap=gap)
+
+
+class Choices:
+    """The items of a knapsack, prepared once and solved for several budgets.
+
+    Args:
+        losses: As for `knapsack`.
+        costs: As for `knapsack`.
+
+    Raises:
+        ShapeError: an item has no option, or not as many losses as costs.
+        PlanError: a number is not finite.
+
+    >>> choices = Choices([[0.0, 3.0], [0.0, 1.0]], [[5.0, 1.0], [5.0, 2.0]])
+    >>> choices.within(7.0), choices.within(10.0)
+    ([0, 1], [0, 0])
+    """
+
+    def __init__(self, losses: Sequence[Sequence[float]], costs: Sequence[Sequence[float]]) -> None:
+        items = [_item(loss, cost) for loss, cost in zip(losses, costs, strict=True)]
+        self._least = sum(float(item.costs[0]) for item in items)
+        self._slack = _ROUNDING * max((float(np.abs(item.costs).max()) for item in items), default=0.0)
+        # Items that move most first: what is left then is small, and its bound is sharp.
+        ranges = [float(np.ptp(item.losses)) for item in items]
+        self._order = sorted(range(len(items)), key=lambda i: -ranges[i])
+        self._items = [items[i] for i in self._order]
+        steps = [step for i, item in enumerate(self._items) for step in _hull_steps(i, item)]
+        steps.sort(key=lambda step: step[0])
+        self._bounds = [_Relaxed(self._items, steps, i) for i in range(len(items) + 1)]
+        self._stake = sum(ranges[i] for i in self._order)
+        self._rounding = 1e-12 * max((float(np.abs(item.losses).sum()) for item in items), default=0.0)
+
+    @property
+    def stake(self) -> float:
+        """The sum over the items of the largest loss less the smallest, of options that no other beats."""
+        return self._stake
+
+    def within(self, budget: float, *, gap: float = 0.0) -> list[int]:
+        """As `knapsack`, for this budget.
+
+        Raises:
+            PlanError: the budget is not finite, or even the cheapest options cost more (the text says how much).
+        """
+        if not np.isfinite(budget):
+            raise PlanError(f"A budget of {budget} was given; expected a finite number.")
+        if self._least > budget + self._slack:
+            raise PlanError(
+                f"Nothing costs {budget:.6g} or less: the cheapest options cost {self._least:.6g} together."
+            )
+        found = _search(self._items, self._bounds, budget + self._slack, self._rounding - gap * self._stake)
+        chosen = [0] * len(self._items)
+        for i, item, option in zip(self._order, self._items, found, strict=True):
+            chosen[i] = int(item.options[option])
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -95,12 +136,10 @@ def _unbeaten(costs: Numbers, losses: Numbers) -> NDArray[np.intp]:
     return kept
 
 
-def _search(items: Sequence[_Item], budget: float, gap: float) -> list[int]:
-    bounds = [_Relaxed(items[i:]) for i in range(len(items) + 1)]
+def _search(items: Sequence[_Item], bounds: Sequence[_Relaxed], budget: float, spare: float) -> list[int]:
+    """The option of each item; partial choices that cannot end below the best known one plus `spare` are dropped."""
     known = bounds[0].rounded(budget)
     best = _lost(items, known)
-    rounding = 1e-12 * max((float(np.abs(item.losses).sum()) for item in items), default=0.0)
-    spare = gap * sum(float(np.ptp(item.losses)) for item in items)
     costs_S, losses_S = np.zeros(1), np.zeros(1)
     trail: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
     for i, item in enumerate(items):
@@ -108,7 +147,7 @@ def _search(items: Sequence[_Item], budget: float, gap: float) -> list[int]:
         losses = (losses_S[:, None] + item.losses).ravel()
         left = budget - costs
         hope = losses + bounds[i + 1].least(left)
-        live = np.flatnonzero(hope <= best - spare + rounding)  # what cannot be paid hopes for infinity
+        live = np.flatnonzero(hope <= best + spare)  # what cannot be paid hopes for infinity
         if not live.size:
             return known
         live = live[_unbeaten(costs[live], losses[live])]
@@ -137,22 +176,29 @@ def _followed(trail: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]], at: in
     return chosen[::-1]
 
 
+_Step = tuple[float, float, float, int, int]
+"""A step to the next option on a hull: (slope, cost, loss, item, option)."""
+
+
 class _Relaxed:
     """The best that items could reach if an option could be taken in part: a bound, and a choice near it.
 
     On the lower convex hull of each item, steps to the next option are taken in the order of what they bring for their
     cost; the bound is a broken line over the budget.
+
+    Args:
+        items: All items.
+        steps: The steps of their hulls, steepest first.
+        first: The first of the items that count; those before it do not.
     """
 
-    def __init__(self, items: Sequence[_Item]) -> None:
-        self.items = items
-        self.first = sum(float(item.costs[0]) for item in items)
-        steps = [step for i, item in enumerate(items) for step in _hull_steps(i, item)]
-        steps.sort(key=lambda step: step[0])
-        self.steps = steps
-        start = sum(float(item.losses[0]) for item in items)
-        self.at = np.concatenate([[self.first], self.first + np.cumsum([step[1] for step in steps])])
-        self.loss = np.concatenate([[start], start + np.cumsum([step[2] for step in steps])])
+    def __init__(self, items: Sequence[_Item], steps: Sequence[_Step], first: int) -> None:
+        self.count, self.number = len(items) - first, first
+        self.first = sum(float(item.costs[0]) for item in items[first:])
+        self.steps = [step for step in steps if step[3] >= first]
+        start = sum(float(item.losses[0]) for item in items[first:])
+        self.at = np.concatenate([[self.first], self.first + np.cumsum([step[1] for step in self.steps])])
+        self.loss = np.concatenate([[start], start + np.cumsum([step[2] for step in self.steps])])
 
     def least(self, budget_S: Numbers) -> Numbers:
         """No choice within these budgets loses less; infinity where there is none."""
@@ -161,18 +207,18 @@ class _Relaxed:
 
     def rounded(self, budget: float) -> list[int]:
         """A choice within the budget: every step of the hulls that still fits."""
-        chosen, left = [0] * len(self.items), budget - self.first
+        chosen, left = [0] * self.count, budget - self.first
         stopped: set[int] = set()
         for _, cost, _, item, option in self.steps:
             if item in stopped or cost > left:
                 stopped.add(item)
                 continue
-            chosen[item], left = option, left - cost
+            chosen[item - self.number], left = option, left - cost
         return chosen
 
 
-def _hull_steps(number: int, item: _Item) -> list[tuple[float, float, float, int, int]]:
-    """(slope, cost, loss, item, option) of each step along the lower hull, steepest first."""
+def _hull_steps(number: int, item: _Item) -> list[_Step]:
+    """Each step along the lower hull of an item, steepest first."""
     hull = [0]
     for k in range(1, len(item.costs)):
         while len(hull) > 1 and _slope(item, hull[-2], hull[-1]) >= _slope(item, hull[-1], k):

@@ -30,7 +30,7 @@ from scipy.optimize import nnls
 
 from lessen.core import settings
 from lessen.core.errors import PlanError
-from lessen.functional.knapsack import knapsack
+from lessen.functional.knapsack import Choices
 
 Widths = Mapping[str, int]
 """How many indices each group keeps."""
@@ -201,6 +201,9 @@ def _met(model: _Model, tries: int, found: Allocated) -> tuple[Allocated, float]
         target *= problem.target / cost
     return found, target
 
+
+_GAP = 1e-4
+"""How far above the least loss a knapsack may end, as a share of what is at stake."""
 
 _Key = tuple[tuple[str, int], ...]
 
@@ -435,10 +438,13 @@ class _Model:
         }
         costs = [[self({**here, name: width}) - cost for width in widths] for name, widths in near.items()]
         losses = [[self.problem.losses[name][width] for width in widths] for name, widths in near.items()]
-        least = sum(min(row) for row in costs)
+        least, choices, lost = sum(min(row) for row in costs), Choices(losses, costs), self.problem.loss(here)
         for more in (1 / 8, 1 / 16, 1 / 32, 0, -1 / 32, -1 / 16, -1 / 8, -1 / 4):
-            found = knapsack(losses, costs, max((1 + more) * target - cost, least), gap=1e-4)
-            yield {name: widths[k] for (name, widths), k in zip(near.items(), found, strict=True)}
+            found = choices.within(max((1 + more) * target - cost, least), gap=_GAP)
+            then = {name: widths[k] for (name, widths), k in zip(near.items(), found, strict=True)}
+            yield then
+            if self.problem.loss(then) - _GAP * choices.stake >= lost:
+                return  # with less to spend no choice loses less than here
 
 
 def _firsts(problem: Problem, centre: Widths) -> dict[str, Hashable]:
