@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 WORKERS ?= 2
+# One thread for each worker. Tests start many processes, so the bytecode of modules is kept, whatever the environment says.
+QUICK := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
 .PHONY: demo test test-all fuzz lint install install-dev system clean
 
@@ -15,17 +17,17 @@ test: $(VENV)/.installed-dev system
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal -q
+	$(QUICK) $(BIN)/pytest -n $(WORKERS) --dist worksteal -q
 
 # Every test, those on large networks and on all pairs included: an hour or two.
 test-all: $(VENV)/.installed-dev system
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal -q -m ""
+	$(QUICK) $(BIN)/pytest -n $(WORKERS) --dist worksteal -q -m ""
 
 # Damaged and forged files of every kind, each of which must end in one error; docs/security.md has the counts.
 TRIES ?= 10000
 SEED ?= 0
 fuzz: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/fuzz.py --tries $(TRIES) --seed $(SEED)
+	$(QUICK) $(BIN)/python tests/hostile/fuzz.py --tries $(TRIES) --seed $(SEED)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lessen.deploy import export, lowered
+from lessen.deploy import export, lowered, onnx_model
 from lessen.operations import Quantize
 from lessen.testing.networks import EXAMPLES
 
@@ -208,11 +208,11 @@ def test_files_compute_what_the_exporter_writes_by_itself(
         network = Quantize().plan(network, case.context()).apply(network)
     program = export.trace(network, inputs)
     if name != "convolutions":  # which pools free sizes to two positions
-        assert lowered.lowered(program, known() | export.own_translations().keys()) is not None
+        assert lowered.lowered(program, known() | onnx_model.own_translations().keys()) is not None
     results: list[Any] = []
     counts: list[list[str]] = []
     for kind, way in {"direct": lowered.lowered, "plain": lambda program, known: None}.items():
-        monkeypatch.setattr(export, "lowered", way)
+        monkeypatch.setattr(onnx_model, "lowered", way)
         file = export.export_onnx(network, inputs, tmp_path / f"{kind}.onnx", program=program)
         session = onnxruntime.InferenceSession(str(file))
         results.append(session.run(None, {session.get_inputs()[0].name: inputs.numpy()})[0])

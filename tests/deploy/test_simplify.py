@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from lessen.core import Batch, Context
 from lessen.deploy import simplify as module
-from lessen.deploy.export import OPSET, export_onnx
+from lessen.deploy.export import export_onnx
+from lessen.deploy.onnx_model import OPSET
 from lessen.deploy.simplify import simplify
 from lessen.operations import Quantize
 from lessen.zoo import residual, transformer
@@ -64,7 +65,7 @@ def test_the_result_is_that_of_onnxscript(name: str, tmp_path: Path, monkeypatch
         nodes.append(model.graph.num_nodes())
         shown.append((_content(model), _content(other)))
 
-    monkeypatch.setattr("lessen.deploy.export.simplify", both)
+    monkeypatch.setattr("lessen.deploy.onnx_model.simplify", both)
     export_onnx(NETWORKS[name]().eval(), torch.randn(SIZE), tmp_path / "model.onnx")
     before, after = nodes
     assert after < before

@@ -26,7 +26,6 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 from annotated_types import Ge
-from scipy.optimize import nnls
 
 from lessen.core import settings
 from lessen.core.errors import PlanError
@@ -299,6 +298,8 @@ def _learned(seen: Mapping[_Key, float], problem: Problem, drawn: np.random.Gene
     judged, what lost least counting most, under weights drawn again (the Bayesian bootstrap): where little is known, it
     differs from time to time.
     """
+    from scipy.optimize import nnls
+
     sizes = {name: widths[-1] for name, widths in problem.options.items()}
 
     def bends(widths: Any, size: int) -> list[Any]:
