@@ -200,6 +200,33 @@ def test_words_become_settings() -> None:
         settings_of(["a=[1"])
 
 
+def test_runs_are_tracked_and_keep_their_state_where_that_is_asked(recipe: Path) -> None:
+    made = quick(recipe, {"temperature": [1.0]}, track=["tensorboard"], keep_state=True, device="cpu")
+    (run,) = made.runs
+    assert list(run.rglob("events.out.tfevents.*"))
+    kept = {path.relative_to(run) for path in run.rglob("*") if path.is_file() and "tfevents" not in path.name}
+    plain = lessen.sweep(recipe, {"temperature": [1.0]}, run=recipe.parent / "plain", progress=False)
+    assert not list(plain.runs[0].rglob("events.out.tfevents.*"))
+    assert {path.relative_to(plain.runs[0]) for path in plain.runs[0].rglob("*") if path.is_file()} < kept
+    assert figures(made) == figures(plain)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({"track": ["tensorbord"]}, "tensorboard"),
+        ({"device": "gpuu"}, "There is no device"),
+        ({"workers": 0}, "at least 1"),
+    ],
+)
+def test_a_slip_in_how_runs_are_carried_out_is_said_before_anything_starts(
+    how: dict[str, Any], says: str, recipe: Path
+) -> None:
+    with pytest.raises(LessenError, match=says):
+        quick(recipe, {"temperature": [1.0]}, **how)
+    assert not (recipe.parent / "sweep").exists()
+
+
 def test_workers_that_are_killed_with_their_parent_leave_no_run_held(recipe: Path) -> None:
     words = ["sweep", str(recipe), "--set", "temperature=1,4", "--seeds", "2", "--workers", "2"]
     folder = recipe.parent / "killed"

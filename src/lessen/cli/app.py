@@ -120,6 +120,9 @@ def sweep(
         str | None, typer.Option(help="What a sampler improves; by default the first validation figure.")
     ] = None,
     allow_import: Imports = False,
+    device: Device = None,
+    keep_state: KeepState = False,
+    track: Track = None,
     quiet: Quiet = False,
 ) -> None:
     """Do what a recipe says with several settings and seeds, and compare the runs."""
@@ -135,6 +138,9 @@ def sweep(
         trials=trials,
         goal=goal,
         allow_import=allow_import,
+        device=device,
+        keep_state=keep_state,
+        track=track or (),
         progress=not quiet,
     )
     say(str(made))
@@ -149,6 +155,7 @@ def resume(
     device: Device = None,
     keep_state: KeepState = False,
     track: Track = None,
+    workers: Annotated[int, typer.Option(min=1, help="For a sweep: runs at a time.")] = 1,
     quiet: Quiet = False,
 ) -> None:
     """Continue a run that was interrupted; it ends with the same numbers as one that was not."""
@@ -156,7 +163,8 @@ def resume(
     from lessen.recipe import is_sweep, resume, resume_sweep
 
     if is_sweep(run):
-        say(str(resume_sweep(run, allow_import=allow_import, progress=not quiet)))
+        how: Any = {"device": device, "keep_state": keep_state, "track": track or ()}
+        say(str(resume_sweep(run, workers=workers, allow_import=allow_import, progress=not quiet, **how)))
         return
     complete = RunFolder(run).open().finished
     made = resume(

@@ -30,7 +30,9 @@ from lessen.core.errors import LessenError, RunError, SettingError, did_you_mean
 from lessen.core.files import read_json, write_json
 from lessen.core.identity import differences
 from lessen.core.telling import tell
+from lessen.engine.home import as_device
 from lessen.engine.stopping import Stopped
+from lessen.engine.track import as_trackers
 from lessen.pipeline import RunFolder
 from lessen.pipeline.folder import lock
 from lessen.recipe.catalogue import catalogue
@@ -124,6 +126,9 @@ def sweep(
     trials: int | None = None,
     goal: str | None = None,
     allow_import: bool = False,
+    device: str | None = None,
+    keep_state: bool = False,
+    track: Sequence[str] = (),
     progress: bool = True,
 ) -> Sweep:
     """Carry a recipe out with several settings and seeds, and compare what comes of it.
@@ -144,6 +149,9 @@ def sweep(
         goal: The figure that a sampler other than "Grid" makes better; None: the first of the last validation. Figures
             of the test split are for the report: choosing by them makes them too good.
         allow_import: Whether a `module:factory` that the recipe names may be imported, which executes that module.
+        device: Where each run trains, as of `compress`; None: as the recipe says.
+        keep_state: Whether finished runs keep checkpoints and caches of training.
+        track: Trackers that get parameters, logs and measurements of each run, next to those of the recipe, by name.
         progress: Whether to print one line a run to the standard error stream.
 
     Raises:
@@ -151,6 +159,7 @@ def sweep(
         MissingExtraError: optuna is not installed.
         RunError: the folder holds another sweep, or another process works on it.
     """
+    how = _How(allow_import=allow_import, device=device, keep_state=keep_state, track=track)
     path = Path(recipe)
     asked = read_recipe(path)
     check_imports(asked, path, allow_import=allow_import)
@@ -165,11 +174,20 @@ def sweep(
             )
     elif folder.exists() and any(folder.iterdir()):
         raise RunError(f"{folder} already exists and is not empty. Choose another folder for the sweep.")
-    return _carry_out(plan, folder, workers=workers, allow_import=allow_import, progress=progress)
+    return _carry_out(plan, folder, how, workers=workers, progress=progress)
 
 
-def resume_sweep(folder: str | Path, *, workers: int = 1, allow_import: bool = False, progress: bool = True) -> Sweep:
-    """Go on with a sweep that was stopped.
+def resume_sweep(
+    folder: str | Path,
+    *,
+    workers: int = 1,
+    allow_import: bool = False,
+    device: str | None = None,
+    keep_state: bool = False,
+    track: Sequence[str] = (),
+    progress: bool = True,
+) -> Sweep:
+    """Go on with a sweep that was stopped; arguments as of `sweep`.
 
     Raises:
         RunError: the folder holds no sweep, or another process works on it.
@@ -183,7 +201,8 @@ def resume_sweep(folder: str | Path, *, workers: int = 1, allow_import: bool = F
     except TypeError as error:
         raise RunError(f"{folder / _FILE} is damaged, or was written by another version: {error}.") from error
     check_imports(_read(plan.recipe, folder / _FILE), folder, allow_import=allow_import)
-    return _carry_out(plan, folder, workers=workers, allow_import=allow_import, progress=progress)
+    how = _How(allow_import=allow_import, device=device, keep_state=keep_state, track=track)
+    return _carry_out(plan, folder, how, workers=workers, progress=progress)
 
 
 def is_sweep(folder: Path) -> bool:
@@ -329,14 +348,31 @@ def _read(data: Mapping[str, Any], source: Path) -> Recipe:
 # Carrying it out
 
 
-def _carry_out(plan: _Plan, folder: Path, *, workers: int, allow_import: bool, progress: bool) -> Sweep:
+@dataclass(frozen=True, kw_only=True)
+class _How:
+    """How each run is carried out; not what it computes, so it may change when a sweep is gone on with."""
+
+    allow_import: bool
+    device: str | None
+    keep_state: bool
+    track: Sequence[str]
+
+    def arguments(self, recipe: Recipe) -> dict[str, Any]:
+        """These arguments of `compress`, with what the recipe says."""
+        device = recipe.device if self.device is None else self.device
+        return {"keep_state": self.keep_state, "device": device, "track": [*recipe.arguments()["track"], *self.track]}
+
+
+def _carry_out(plan: _Plan, folder: Path, how: _How, *, workers: int, progress: bool) -> Sweep:
     if workers < 1:
         raise SettingError(f"workers is {workers}, but at least 1 was expected.")
+    as_device(how.device)  # a slip in either is said now, and not by every run
+    as_trackers(how.track)
     with ExitStack() as held:
         held.enter_context(lock(folder, folder))
         write_json(folder / _FILE, vars(plan))
         study = Study(folder / "trials.log", plan.space(), sampler=plan.sampler, higher=_higher(plan.goal))
-        hands = _Hands(workers, allow_import=allow_import)
+        hands = _Hands(workers, how)
         held.callback(hands.close)
         try:
             finished, failed = _work(plan, study, folder, hands, progress=progress)
@@ -490,16 +526,16 @@ def _is_finished(folder: Path) -> bool:
     return (folder / "checkpoints" / "state.json").is_file() and RunFolder(folder).open().finished
 
 
-def _one_run(recipe: dict[str, Any], folder: Path, allow_import: bool) -> float:
+def _one_run(recipe: dict[str, Any], folder: Path, how: _How) -> float:
     """Carry one run out, or what is left of it; how many seconds it took."""
     start = time.monotonic()
-    run = RunFolder(folder)
+    run, asked = RunFolder(folder), _read(recipe, folder / "recipe.yaml")
     if run.state.exists():
         if not run.open().finished:
-            resume_run(folder, allow_import=allow_import, progress=False)
+            resume_run(folder, allow_import=how.allow_import, progress=False, **how.arguments(asked))
     else:
-        asked = _read(recipe, folder / "recipe.yaml")
-        pipeline.compress(**asked.arguments(), run=folder, asked=as_data(asked), progress=False)
+        told = {**asked.arguments(), **how.arguments(asked)}
+        pipeline.compress(**told, run=folder, asked=as_data(asked), progress=False)
     return time.monotonic() - start
 
 
@@ -508,11 +544,11 @@ class _Hands:
 
     Args:
         count: How many.
-        allow_import: Whether a module that a recipe names may be imported.
+        how: How each run is carried out.
     """
 
-    def __init__(self, count: int, *, allow_import: bool) -> None:
-        self.count, self._allow_import = count, allow_import
+    def __init__(self, count: int, how: _How) -> None:
+        self.count, self._how = count, how
         self._pool: ProcessPoolExecutor | None = None
         if count > 1:
             threads = max(1, torch.get_num_threads() // count)
@@ -523,10 +559,10 @@ class _Hands:
     def start(self, recipe: dict[str, Any], folder: Path) -> Future[float]:
         """Carry a run out."""
         if self._pool is not None:
-            return self._pool.submit(_one_run, recipe, folder, self._allow_import)
+            return self._pool.submit(_one_run, recipe, folder, self._how)
         future: Future[float] = Future()
         try:
-            future.set_result(_one_run(recipe, folder, self._allow_import))
+            future.set_result(_one_run(recipe, folder, self._how))
         except Stopped:
             raise  # the sweep is meant, and not this run alone
         except LessenError as error:
