@@ -28,6 +28,28 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return importlib.import_module(f"lessen.{name}")
     if name not in _HOME:
-        raise AttributeError(f"module 'lessen' has no attribute {name!r}")
+        raise AttributeError(f"module 'lessen' has no attribute {name!r}{_advice(name)}")
     return getattr(importlib.import_module(_HOME[name]), name)
+
+
+_PARTS = ("operations", "schemes", "knowledge", "graph", "data", "tasks", "deploy", "engine", "zoo", "core")
+
+
+def _advice(name: str) -> str:
+    """Where a name lives that was looked for here, as the end of a sentence; nothing for what Python itself looks for.
+
+    >>> _advice("PruneChannels")
+    '. Write: from lessen.operations import PruneChannels'
+    """
+    if name.startswith("_"):
+        return ""
+    places = {part: importlib.import_module(f"lessen.{part}").__all__ for part in _PARTS}
+    for part, names in places.items():
+        if name in names:
+            return f". Write: from lessen.{part} import {name}"
+    from lessen.core.errors import did_you_mean
+
+    return f": {did_you_mean(name, [*__all__, *(each for names in places.values() for each in names)])}"

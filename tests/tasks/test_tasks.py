@@ -223,6 +223,17 @@ def test_labels_that_are_the_inputs_are_a_language_model() -> None:
     assert guess((8, 6, 5), labels, inputs={"input_ids": tokens + 1}).task.name == "dense"
 
 
+def test_labels_that_are_one_token_ahead_are_a_language_model_too() -> None:
+    text = torch.randint(5, (8, 7))
+    tokens, labels = text[:, :-1], text[:, 1:].clone()
+    labels[:, :2] = -100
+    found = guess((8, 6, 5), labels, inputs=tokens)
+    assert found.task == Language(shift=False)
+    assert "next token" in str(found)
+    assert guess((8, 6, 5), labels + 1, inputs=tokens).task.name == "dense"
+    assert guess((8, 6, 5), text[:, :-1].roll(1, 1), inputs=tokens).task.name == "dense"
+
+
 def test_a_language_model_is_found_in_arrays_and_in_datasets() -> None:
     """Labels that are known without fetching are many, the inputs that are looked at few."""
     tokens = torch.randint(5, (80, 6))

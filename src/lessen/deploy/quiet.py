@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from lessen.deploy.registry import one_registry
 from lessen.measure.timing import no_collection
-from lessen.surgery.recurrent_shapes import shapes_at_once
+from lessen.surgery.tracing import traceable
 
 
 @contextlib.contextmanager
@@ -23,7 +23,7 @@ def exporting() -> Iterator[None]:
     logging.disable(logging.WARNING)
     try:
         quiet, still = contextlib.redirect_stdout(io.StringIO()), no_collection()
-        with warnings.catch_warnings(), quiet, still, one_registry(), shapes_at_once():
+        with warnings.catch_warnings(), quiet, still, one_registry(), traceable():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -121,6 +121,8 @@ def _of_integers(shape: Shape, labels: Tensor, inputs: Any, classes: Sequence[st
         places, last, first = tuple(labels.shape[1:]), tuple(shape[1:-1]), tuple(shape[2:])
         if last == places and labels.ndim == 2 and labels_are_inputs(inputs, labels):
             return Language(), ", labels are the tokens of the inputs"
+        if last == places and labels.ndim == 2 and places[0] > 1 and labels_are_inputs(inputs, labels, ahead=1):
+            return Language(shift=False), ", the label at each position is the next token of the inputs"
         if last == places and (labels.ndim == 2 or first != places):
             return Dense(class_axis=-1, classes=_names(classes, shape[-1]), tokens=labels.ndim == 2), ""
         if first == places:

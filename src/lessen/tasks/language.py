@@ -88,19 +88,21 @@ def _perplexity(rows: Rows) -> float:
     return math.exp(min(_each(rows, "nll"), 700.0))
 
 
-def labels_are_inputs(inputs: object, labels: Tensor) -> bool:
+def labels_are_inputs(inputs: object, labels: Tensor, *, ahead: int = 0) -> bool:
     """Whether labels are the tokens that the network reads, as those of a causal language model are.
 
     Args:
         inputs: Of the first examples, or None.
         labels: Of these and maybe more examples, shape (N, L).
+        ahead: By how many positions the labels are ahead: 1 where the label at a position is already the next token.
     """
     values = inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
     for value in values:
         if not isinstance(value, Tensor) or value.is_floating_point() or value.shape[1:] != labels.shape[1:]:
             continue
-        truth = labels[: len(value)]
+        length = labels.shape[1] - ahead
+        truth, read = labels[: len(value), :length], value[:, ahead:]
         counts = truth != IGNORED
-        if bool(counts.any()) and torch.equal(value[counts].long(), truth[counts].long()):
+        if bool(counts.any()) and torch.equal(read[counts].long(), truth[counts].long()):
             return True
     return False

@@ -109,7 +109,9 @@ def rounding(model: nn.Module, inputs: Inputs) -> float:
         if value.is_floating_point():
             up = torch.randint(2, value.shape, generator=generator, dtype=torch.bool)
             towards = torch.where(up, torch.inf, -torch.inf).to(value.dtype)
-            moved[name], short[name] = torch.nextafter(value.detach(), towards), value.detach().float()
+            near = torch.nextafter(value.detach(), towards)
+            moved[name] = near.where(value.isfinite(), value.detach())  # the infinities of a mask are not rounded
+            short[name] = value.detach().float()
     single = map_inputs(inputs, lambda value: value.cpu().float() if value.is_floating_point() else value.cpu())
     exact = double(inputs)
     with torch.no_grad():
@@ -128,13 +130,18 @@ def rounding(model: nn.Module, inputs: Inputs) -> float:
 
 @contextlib.contextmanager
 def _doubles() -> Iterator[None]:
-    """Tensors that the network's own code makes are in float64 as well: states that a recurrent layer starts from."""
-    before = torch.get_default_dtype()
+    """Tensors that the network's own code makes are in float64 as well: states that a recurrent layer starts from.
+
+    PyTorch's fused encoder layer is not used: some masks that its layers take make it return NaN.
+    """
+    before, fused = torch.get_default_dtype(), torch.backends.mha.get_fastpath_enabled()
     try:
         torch.set_default_dtype(torch.float64)
+        torch.backends.mha.set_fastpath_enabled(False)
         yield
     finally:
         torch.set_default_dtype(before)
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def runs(model: nn.Module, inputs: Inputs) -> bool:

@@ -38,8 +38,8 @@ from lessen.surgery.coupling.reads import Dim, Reads, read_numbers
 from lessen.surgery.coupling.ties import tie
 from lessen.surgery.coupling.walk import Found, Value, fresh, walk
 from lessen.surgery.modules import copy_structure, get_tensor, tensor_names
-from lessen.surgery.recurrent_shapes import shapes_at_once
 from lessen.surgery.returns import give_parts
+from lessen.surgery.tracing import traceable
 
 Axes = dict[str, tuple[Axis, ...]]
 OVER_FEWER = frozenset(
@@ -117,7 +117,7 @@ def export(model: nn.Module, inputs: Inputs) -> ExportedProgram:
     fused = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)  # its kernels hide what they do from the graph
-        with _quiet(), shapes_at_once():
+        with _quiet(), traceable():
             return torch.export.export(model, args, kwargs, strict=False)
     except Exception as error:
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -1,0 +1,41 @@
+"""What must hold while a network is traced by `torch.export`, whoever asks for the graph."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from lessen.surgery.recurrent_shapes import shapes_at_once
+
+
+@contextlib.contextmanager
+def traceable() -> Iterator[None]:
+    """In force around an export: what PyTorch's own layers do only to be quick does not stop it."""
+    with shapes_at_once(), _masks_unread():
+        yield
+
+
+@contextlib.contextmanager
+def _masks_unread() -> Iterator[None]:
+    """Without a look at the values of a mask, which are not known yet.
+
+    `nn.TransformerEncoder` looks whether a mask is causal, and so whether a kernel that needs no mask would do. With
+    the mask itself its layers compute the same.
+    """
+    from torch.nn.modules import transformer
+
+    module: Any = transformer
+    before = getattr(module, "_detect_is_causal_mask", None)
+    if before is None:  # a version of PyTorch that has it elsewhere exports as it does without
+        yield
+        return
+
+    def said(mask: Any, is_causal: bool | None = None, size: int | None = None) -> bool:
+        return is_causal is True
+
+    module._detect_is_causal_mask = said
+    try:
+        yield
+    finally:
+        module._detect_is_causal_mask = before
