@@ -283,7 +283,7 @@ def methods(
 def measure(  # noqa: PLR0917
     model: Annotated[str, typer.Argument(help="A network, as zoo:residual, or a file, as runs/mine/model.onnx.")],
     data: Annotated[
-        str | None, typer.Option(help="digits, fashion_mnist, huggingface:NAME, a folder, a .npz or .npy file.")
+        str | None, typer.Option(help="digits, mnist1d, emoji ..., huggingface:NAME, a folder, a .npz or .npy file.")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="A safetensors file or a checkpoint of plain tensors.")] = None,
     argument: Annotated[

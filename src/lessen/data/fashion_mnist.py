@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 import zlib
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from torch import Tensor
 from lessen.core.data import ArrayExamples, Data
 from lessen.core.errors import DataError, need
 from lessen.core.settings import settings
+from lessen.data.places import CACHE, usual
 from lessen.data.split import cut, shuffled
 from lessen.data.transforms import AnyView
 
@@ -110,10 +110,8 @@ def _examples(images_NHW: NDArray[np.uint8], labels_N: NDArray[np.uint8], rows: 
 
 
 def _find(root: Path | None) -> Path:
-    cache = Path.home() / ".cache" / "lessen"
-    own = os.environ.get("LESSEN_DATA")
-    places = [Path(own) / "fashion-mnist"] if own else []
-    places += [cache / "fashion-mnist", Path("/usr/share/datasets/fashion-mnist"), cache / "FashionMNIST" / "raw"]
+    cache = Path.home() / CACHE
+    places = [*usual("fashion-mnist"), Path("/usr/share/datasets/fashion-mnist"), cache / "FashionMNIST" / "raw"]
     if root is not None:
         places = [root]
     for place in places:

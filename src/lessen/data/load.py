@@ -9,14 +9,23 @@ from typing import Any, Protocol, runtime_checkable
 from lessen.core.data import Data
 from lessen.core.errors import DataError, did_you_mean
 from lessen.data.arrays import Arrays, from_splits
+from lessen.data.debian import DebianDescriptions
 from lessen.data.digits import Digits
+from lessen.data.emoji import Emoji
 from lessen.data.fashion_mnist import FashionMNIST
 from lessen.data.folder import ImageFolder
 from lessen.data.huggingface import HuggingFace
+from lessen.data.mnist1d import Mnist1d
 from lessen.data.reading import splits_of
 from lessen.data.roles import Roles
 
-NAMED = {"digits": Digits, "fashion_mnist": FashionMNIST}
+NAMED = {
+    "digits": Digits,
+    "mnist1d": Mnist1d,
+    "fashion_mnist": FashionMNIST,
+    "emoji": Emoji,
+    "debian_descriptions": DebianDescriptions,
+}
 
 
 @runtime_checkable
@@ -31,10 +40,11 @@ def load(what: Any, **settings: Any) -> Data:
     """Whatever a person calls their data, as three splits.
 
     Args:
-        what: "digits", "fashion_mnist" or "huggingface:NAME"; a folder of images; a `.npz` or `.npy` file;
-            `(inputs, labels)` as arrays (also mapped ones), tensors or lists, where inputs may be several in a tuple or
-            dict; a list of items; a dataset of any items, a loader, a `datasets.Dataset`; a pair of these for train
-            and test, or a dict with one a split; settings as `FashionMNIST(limit=1000)`; or loaded data.
+        what: "digits", "mnist1d", "fashion_mnist", "emoji", "debian_descriptions" or "huggingface:NAME"; a folder of
+            images; a `.npz` or `.npy` file; `(inputs, labels)` as arrays (also mapped ones), tensors or lists, where
+            inputs may be several in a tuple or dict; a list of items; a dataset of any items, a loader, a
+            `datasets.Dataset`; a pair of these for train and test, or a dict with one a split; settings as
+            `FashionMNIST(limit=1000)`; or loaded data.
         settings: Those of the source, as `limit=1000`; of `from_splits` for arrays, datasets and loaders, as
             `inputs=("image", "mask"), labels="y"`.
 
