@@ -54,9 +54,9 @@ _PADDED = POINTS + PADDING[1]
 class Mnist1d:
     """MNIST-1D as standardised signals of shape (1, 40), float32; ten classes of the same size.
 
-    Nothing is fetched. On three draws, ridge regression was right on 24 to 26 % of the test split, logistic regression on
-    32 to 33 %, and a network of three convolutions on 90 to 92 % (`python benchmarks/simple/run.py mnist1d`; the paper
-    has 32 and 94 % for the last two).
+    Nothing is fetched. On three draws, ridge regression was right on 24 to 26 % of the test split, logistic regression
+    on 32 to 33 %, and a network of three convolutions on 90 to 92 % (`python benchmarks/simple/run.py mnist1d`; the
+    paper has 32 and 94 % for the last two).
 
     Args:
         train: Examples to learn from, before those for validation are taken.
@@ -109,7 +109,8 @@ def templates() -> NDArray[np.float64]:
     """
     shapes = np.array(SHAPES, dtype=np.float64)
     scaled = shapes / shapes.std(1, keepdims=True)
-    return (scaled - scaled[:, :1]) / 6
+    from_zero: NDArray[np.float64] = (scaled - scaled[:, :1]) / 6
+    return from_zero
 
 
 def signals(
