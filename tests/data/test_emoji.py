@@ -17,6 +17,9 @@ SPLITS = ("train", "validation", "test")
 SHARED = {"google": {3: 2}, "twitter": {3: 2, 17: 5, 18: 5}}
 """Emoji that are drawn as another one, by style."""
 
+UNDRAWN = {7, 11, 40}
+"""Emoji that Google has not drawn."""
+
 
 def package(folder: Path, style: str, count: int = 60) -> Path:
     """`count` emoji in three categories of two subcategories, and a skin tone; some are grey, some have a palette."""
@@ -34,15 +37,16 @@ def package(folder: Path, style: str, count: int = 60) -> Path:
                 "image": f"{code}.png",
                 "category": kind,
                 "subcategory": f"{kind.lower()}-{number % 6}",
-                "has_img_google": True,
+                "has_img_google": number not in UNDRAWN,
                 "has_img_twitter": True,
                 "skin_variations": {"1F3FB": {"image": f"{code}-1f3fb.png"}},
             }
         )
         pixels = rng.integers(0, 255, (64, 64, 4), dtype=np.uint8)
-        pixels[:, :, 3] = 255 * (number % 7 != 1)
+        pixels[:, :, 3] *= number % 7 != 1
         mode = ("RGBA", "LA", "P")[number % 3]
-        Image.fromarray(pixels).convert(mode).save(pictures / f"{code}.png")
+        if style == "twitter" or number not in UNDRAWN:
+            Image.fromarray(pixels).convert(mode).save(pictures / f"{code}.png")
     for number, other in SHARED[style].items():
         (pictures / f"1f{number:03x}.png").write_bytes((pictures / f"1f{other:03x}.png").read_bytes())
     (folder / "emoji.json").write_text(json.dumps(entries[::-1]))
@@ -67,6 +71,7 @@ def test_each_emoji_is_in_one_split_once(packages: dict[str, Path], style: str) 
     white = {f"emoji {number}" for number in range(60) if number % 7 == 1 and number % 3 == 0}
     assert len(every) == len(set(every))
     assert "emoji 60" not in every
+    assert ("emoji 7" in every) == (style == "twitter")
     pictures = torch.cat([getattr(data, split).inputs for split in SPLITS])
     assert len(pictures.unique(dim=0)) == len(pictures) == len(every)
     assert len(white & set(every)) <= 1
@@ -103,7 +108,7 @@ def test_pictures_are_on_white_and_standardised_by_the_training_split(packages: 
         raw.append(rgba[:, :, :3] * rgba[:, :, 3:] / 255 + 255 - rgba[:, :, 3:])
     raw_NHWC = np.stack(raw)
     wanted = (raw_NHWC - raw_NHWC.mean((0, 1, 2))) / raw_NHWC.std((0, 1, 2))
-    np.testing.assert_allclose(inputs.permute(0, 2, 3, 1).numpy(), wanted, atol=1e-3)
+    np.testing.assert_allclose(inputs.permute(0, 2, 3, 1).numpy(), wanted, atol=2e-2)  # a rounded grey level is 1/70
     small = Emoji(root=packages["google"], size=16).load()
     assert small.train.inputs.shape == (len(data.train), 3, 16, 16)
     with pytest.raises(SettingError, match="size"):

@@ -48,6 +48,7 @@ class _Emoji(NamedTuple):
     image: str
     category: str
     subcategory: str
+    drawn: bool
 
 
 @settings
@@ -131,7 +132,10 @@ class Emoji:
         folder = _find(self.root, self.style)
         emoji = _table(folder / "emoji.json", self.style)
         pictures = folder / "img" / self.style / str(SIDE)
-        pixels_NHWC = np.stack([_picture(pictures / one.image) for one in emoji])
+        pixels_NHWC = np.zeros((len(emoji), SIDE, SIDE, 3), np.uint8)
+        for row, one in enumerate(emoji):
+            if one.drawn:
+                pixels_NHWC[row] = _picture(pictures / one.image)
         kinds = sorted({(one.category, one.subcategory) for one in emoji})
         kind_N = torch.tensor([kinds.index((one.category, one.subcategory)) for one in emoji])
         order = shuffled(len(emoji), kind_N, seed=0, purpose="test")
@@ -139,20 +143,21 @@ class Emoji:
         test, rest = order[:reported], order[reported:]
         rest = rest[shuffled(len(rest), kind_N[rest], seed=self.seed, purpose="validation")]
         chosen = cut(len(rest), round(len(emoji) * self.validation), "validation")
+        drawn_N = torch.tensor([one.drawn for one in emoji])
         # A shared picture stays in the test split rather than in another, so that the test split is always the same.
         seen: set[bytes] = set()
         splits = {
-            "test": _new(test, pixels_NHWC, seen),
-            "validation": _new(rest[:chosen], pixels_NHWC, seen),
-            "train": _new(rest[chosen:], pixels_NHWC, seen),
+            "test": _new(test, drawn_N, pixels_NHWC, seen),
+            "validation": _new(rest[:chosen], drawn_N, pixels_NHWC, seen),
+            "train": _new(rest[chosen:], drawn_N, pixels_NHWC, seen),
         }
         return emoji, splits, pixels_NHWC
 
 
-def _new(rows: Tensor, pixels_NHWC: NDArray[np.uint8], seen: set[bytes]) -> Tensor:
-    """The rows whose pictures were not seen before; they are now."""
+def _new(rows: Tensor, drawn_N: Tensor, pixels_NHWC: NDArray[np.uint8], seen: set[bytes]) -> Tensor:
+    """The rows that have a picture which was not seen before; it is now."""
     kept = []
-    for row in rows.tolist():
+    for row in rows[drawn_N[rows]].tolist():
         picture = pixels_NHWC[row].tobytes()
         if picture not in seen:
             seen.add(picture)
@@ -161,7 +166,7 @@ def _new(rows: Tensor, pixels_NHWC: NDArray[np.uint8], seen: set[bytes]) -> Tens
 
 
 def _table(path: Path, style: str) -> list[_Emoji]:
-    """The emoji that have a picture in this style, in the order of their code points."""
+    """All emoji in the order of their code points, drawn in this style or not, because the splits are of all."""
     advice = "Unpack the package again."
     entries = read_json(path, error=DataError)
     if not isinstance(entries, list) or not entries:
@@ -179,11 +184,12 @@ def _table(path: Path, style: str) -> list[_Emoji]:
             )
         if texts["unified"] in found:
             raise DataError(f"{path} has {texts['unified'][:40]!r} twice. {advice}")
-        if entry.get(f"has_img_{style}") is True and texts["category"] != _LEFT_OUT:
+        if texts["category"] != _LEFT_OUT:
+            drawn = entry.get(f"has_img_{style}") is True
             found[texts["unified"]] = _Emoji(
-                texts["name"].lower(), texts["image"], texts["category"], texts["subcategory"]
+                texts["name"].lower(), texts["image"], texts["category"], texts["subcategory"], drawn
             )
-    if not found:
+    if not any(one.drawn for one in found.values()):
         raise DataError(f"{path} has no emoji with a picture of {style}. Give the package of this style.")
     return [found[code] for code in sorted(found)]
 

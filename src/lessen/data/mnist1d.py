@@ -139,10 +139,10 @@ def signals(
     count, points = shapes_NT.shape
     padded = around_NP.shape[1]
     place_NP = np.linspace(0, points - 1 + zeros_N, padded, axis=1)
-    # One zero behind the template is enough: everything further right is clamped to it.
+    # Two zeros behind the template are enough: everything further right lies between them.
     known_NT = np.concatenate([shapes_NT, np.zeros((count, 2))], axis=1)
     left_NP = np.minimum(place_NP.astype(np.int64), points)
-    part_NP = np.minimum(place_NP - left_NP, 1.0)
+    part_NP = place_NP - left_NP
     low_NP, high_NP = (np.take_along_axis(known_NT, left_NP + step, 1) for step in (0, 1))
     drawn_NP = (low_NP + part_NP * (high_NP - low_NP)) * sizes_N[:, None]
     from_NP = (np.arange(padded) - shifts_N[:, None]) % padded
