@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.nn.modules import transformer
 
 from lessen.core import Context
@@ -81,7 +82,21 @@ def test_a_causal_mask_does_not_stop_it(kind: str, tmp_path: Path) -> None:
 
 def test_what_pytorch_looks_at_is_as_before_afterwards() -> None:
     before = transformer._detect_is_causal_mask
-    with tracing.traceable():
+    facts = {**vars(ShapeEnv)}
+    with tracing.traceable(), tracing.traceable():
         assert transformer._detect_is_causal_mask is not before
+        assert vars(ShapeEnv).keys() > facts.keys()
+    assert {**vars(ShapeEnv)} == facts
     assert transformer._detect_is_causal_mask is before
     assert before(below(4))
+
+
+def test_what_is_known_of_sizes_can_be_asked_of_a_program_later() -> None:
+    with tracing.traceable():
+        program = torch.export.export(
+            nn.Linear(4, 2), (torch.rand(3, 4),), dynamic_shapes={"input": {0: torch.export.Dim.DYNAMIC}}
+        )
+    node = next(node for node in program.graph.nodes if node.op == "call_function")
+    size = node.meta["val"].shape[0]
+    assert size.node.shape_env._resimplify_floor_div_axioms in {True, False}
+    assert bool(size > 1)

@@ -2,8 +2,8 @@
 
 The exporter takes pooling to several positions apart with the windows of the size that was traced, and a file that
 takes other sizes is then wrong at them. Here the windows are known where the size is; where it is free, the file
-computes them. A mean is a product with a matrix that holds, for each position, one over the length of its window where
-the window is; a maximum is over what is inside. One axis is pooled after the other.
+computes them: for each pooled position what is outside its window is left out of the sum or the maximum. One axis is
+pooled after the other. Not as a product with a matrix: nothing here is work for integer kernels.
 
 Shapes: S positions of an axis, P pooled positions.
 """
@@ -45,18 +45,12 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
             window = whole_windows(x, output_size)
             if window is not None:
                 return op.AveragePool(x, kernel_shape=window, strides=window)
-            result = x
+            result, zero = x, constant(0, x.dtype.numpy())
             for axis, count in changed(x, output_size):
                 inside, length = windows_of(x, axis, count)
-                weights = op.Div(op.CastLike(inside, x), op.CastLike(length, x))
-                columns = op.Transpose(weights, perm=[1, 0])
-                turn = turned(axis, len(x.shape))
-                if axis == -2:
-                    result = op.MatMul(weights, result)
-                elif axis == -1:
-                    result = op.MatMul(result, columns)
-                else:
-                    result = op.Transpose(op.MatMul(op.Transpose(result, perm=turn), columns), perm=turn)
+                total = within(result, inside, zero, op.ReduceSum, turned(axis, len(x.shape)))
+                lengths = op.Reshape(op.CastLike(length, x), constant([count, *[1] * (-1 - axis)], np.int64))
+                result = op.Div(total, lengths)
             return result
 
         return adaptive_average
@@ -68,14 +62,10 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
             window = whole_windows(x, output_size)
             if window is not None:
                 return op.MaxPool(x, kernel_shape=window, strides=window)[0], nowhere()
-            result, last = x, constant([-1], np.int64)
-            lowest = constant(np.finfo(x.dtype.numpy()).min, x.dtype.numpy())
+            result, lowest = x, constant(np.finfo(x.dtype.numpy()).min, x.dtype.numpy())
             for axis, count in changed(x, output_size):
                 inside, _ = windows_of(x, axis, count)
-                turn = turned(axis, len(x.shape))
-                each = op.Unsqueeze(op.Transpose(result, perm=turn), constant([-2], np.int64))
-                pooled = op.ReduceMax(op.Where(inside, each, lowest), last, keepdims=0)
-                result = op.Transpose(pooled, perm=turn)
+                result = within(result, inside, lowest, op.ReduceMax, turned(axis, len(x.shape)))
             return result, nowhere()
 
         return adaptive_largest
@@ -83,6 +73,11 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     def nowhere() -> Any:
         """For the places of the largest, which nobody reads (`places_are_read`)."""
         return constant(0, np.int64)
+
+    def within(x: Any, inside: Any, other: Any, reduce: Any, turn: list[int]) -> Any:
+        """The axis that a turn makes the last one, reduced over each window; what is outside has another value."""
+        each = op.Unsqueeze(op.Transpose(x, perm=turn), constant([-2], np.int64))
+        return op.Transpose(reduce(op.Where(inside, each, other), constant([-1], np.int64), keepdims=0), perm=turn)
 
     def whole_windows(x: Any, output_size: Sequence[int]) -> list[int] | None:
         """The windows, where all of an axis are equally long and none overlaps another; as far as is known."""
