@@ -7,17 +7,24 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+import sympy
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.nn.modules import transformer
+from torch.utils._sympy import value_ranges
+from torch.utils._sympy.functions import FloorDiv, Max, Mod
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from lessen.core import Context
 from lessen.deploy import export_onnx
+from lessen.deploy.deployment import file_axes
 from lessen.operations import PruneChannels
 from lessen.surgery import tracing
 
 WORDS, WIDTH = 20, 16
+interp_before = value_ranges.sympy_interp
 
 
 def below(length: int) -> Tensor:
@@ -100,3 +107,46 @@ def test_what_is_known_of_sizes_can_be_asked_of_a_program_later() -> None:
     size = node.meta["val"].shape[0]
     assert size.node.shape_env._resimplify_floor_div_axioms in {True, False}
     assert bool(size > 1)
+
+
+class Same(nn.Module):
+    """Convolutions with "same" padding, worked out in the code from the size (N, 3, H, W) that comes in."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(3, 3, 3, stride=2 if number < 5 else 1) for number in range(layers))
+
+    def forward(self, images: Tensor) -> Tensor:
+        for layer in self.layers:
+            stride = layer.stride[0]
+            pads = [max((-(-size // stride) - 1) * stride + 3 - size, 0) for size in images.shape[-2:]]
+            images = layer(nn.functional.pad(images, (0, pads[1], 0, pads[0])))
+        return images.mean((2, 3))
+
+
+def test_sizes_with_too_many_terms_are_fixed_and_that_is_said(tmp_path: Path) -> None:
+    few, many, images = Same(2).eval(), Same(12).eval(), torch.rand(2, 3, 64, 64)
+    assert file_axes(few, images).free == ["height", "width"]
+    axes = file_axes(many, images)
+    assert axes.free == []
+    assert "in more than 1,000 terms" in str(axes.reason)
+    path = export_onnx(many, images, tmp_path / "n.onnx")
+    given = onnxruntime.InferenceSession(str(path)).run(None, {"images": images[:1].numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(given), many(images[:1]), atol=1e-5, rtol=1e-5)
+    assert not getattr(SymNode.__init__, "limits_terms", False)
+
+
+def test_a_size_is_bounded_as_by_pytorch() -> None:
+    """Each part once, with the same bounds as if each were bounded as often as it occurs."""
+    a, b = sympy.symbols("a b", integer=True, positive=True)
+    sizes = [FloorDiv(a + 1, 2), Mod(a * b, 7), Max(0, 3 - FloorDiv(a, 2)) + a, a * b - 2 * a]
+    for _ in range(3):
+        sizes += [FloorDiv(size + Max(0, 5 - size), 2) for size in sizes[-4:]]
+    ranges = {a: ValueRanges(2, 40), b: ValueRanges(3, 9)}
+    alone = [value_ranges.bound_sympy(size, ranges) for size in sizes]
+    with tracing.traceable():
+        assert value_ranges.sympy_interp is not interp_before
+        assert [value_ranges.bound_sympy(size, ranges) for size in sizes] == alone
+        other = {a: ValueRanges(5, 6), b: ValueRanges(3, 9)}
+        assert value_ranges.bound_sympy(sizes[0], other) == ValueRanges(3, 3)
+    assert value_ranges.sympy_interp is interp_before

@@ -23,6 +23,7 @@ from lessen.measure.evaluate import device_of, evaluating
 BATCH = "batch"
 _FEW = 2
 """Examples at a time where other sizes are tried."""
+_FIXED = "why its sizes are fixed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +63,16 @@ class Axes:
         return said if self.reason is None else {**said, "fixed": self.reason}
 
 
-def axes_of(program: torch.export.ExportedProgram, *, reason: str | None = None) -> Axes:
+def say_fixed(program: torch.export.ExportedProgram, reason: str) -> None:
+    """Keep with a traced network why its sizes are fixed, as a sentence without a full stop."""
+    program.graph_module.meta[_FIXED] = reason
+
+
+def axes_of(program: torch.export.ExportedProgram) -> Axes:
     """The axes of a traced network.
 
     Args:
         program: The network as `trace` returns it.
-        reason: Why axes are fixed, where that is known.
     """
     placeholders = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     shapes = {
@@ -94,7 +99,7 @@ def axes_of(program: torch.export.ExportedProgram, *, reason: str | None = None)
         if called_so not in {None, BATCH} and (low, high) != (None, None):
             limits[str(called_so)] = (low, high)
     inputs = {name: tuple(symbols.get(str(size), size) for size in shape) for name, shape in shapes.items()}
-    return Axes(inputs=inputs, limits=limits, symbols=symbols, reason=reason)
+    return Axes(inputs=inputs, limits=limits, symbols=symbols, reason=program.graph_module.meta.get(_FIXED))
 
 
 def _called(rank: int, free: set[int]) -> dict[int, str]:
@@ -186,6 +191,8 @@ def why_fixed(network: nn.Module, inputs: Inputs, axes: Axes) -> str | None:
     wide = [value for _, value in named_values(inputs) if value.ndim > 2 or (value.ndim == 2 and _tokens(value))]
     if axes.free or not wide:
         return None
+    if axes.reason is not None:
+        return axes.reason
     said = None
     for places in _places(inputs):
         for change in (_larger, _half, _twice):

@@ -7,7 +7,6 @@ weights stored as integers and a QuantizeLinear / DequantizeLinear pair on every
 
 from __future__ import annotations
 
-import contextlib
 import io
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from lessen.core.files import write_bytes, write_whole
 from lessen.core.scratch import scratch
 from lessen.core.usable import check_precision, usable
 from lessen.deploy import attention
-from lessen.deploy.axes import Trial, axes_of, trials
+from lessen.deploy.axes import Trial, axes_of, say_fixed, trials
 from lessen.deploy.compact import compact
 from lessen.deploy.quiet import exporting
 from lessen.deploy.runtimes import TARGET, trust_pt2
@@ -32,6 +31,7 @@ from lessen.operations.quantize.network import target_of
 from lessen.surgery.copying import copy_network
 from lessen.surgery.masks import bake_masks
 from lessen.surgery.returns import give_parts
+from lessen.surgery.tracing import TERMS, SizesError, terms_limited
 
 
 @public
@@ -166,16 +166,23 @@ def trace(model: nn.Module, inputs: Inputs, *, free: bool = True) -> torch.expor
         with exporting(), torch.no_grad():
             return torch.export.export(own, args, kwargs, dynamic_shapes=_for_forward(own, shapes), strict=False)
 
+    grown = False
     if free and any(value.ndim > 1 for _, value in named_values(two)):
-        with contextlib.suppress(Exception):  # whatever the exporter trips over; the batch alone is tried then
-            return exported(free=True)
+        try:
+            with terms_limited():
+                return exported(free=True)
+        except Exception as error:  # noqa: BLE001  (whatever the exporter trips over; the batch alone is tried then)
+            grown = isinstance(error, SizesError)
     try:
-        return exported(free=False)
+        program = exported(free=False)
     except Exception as error:
         raise ExportError(
             f"{type(model).__name__} cannot be traced for a variable batch size. {_last_line(error)} Look for Python "
             "branches on values of tensors, and for shapes with a fixed batch size."
         ) from error
+    if grown:
+        say_fixed(program, f"The sizes inside the network depend on those of its inputs in more than {TERMS:,} terms")
+    return program
 
 
 def trace_sizes(model: nn.Module, inputs: Inputs) -> tuple[torch.export.ExportedProgram, list[Trial]]:
