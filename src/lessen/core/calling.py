@@ -62,9 +62,10 @@ def misfit(function: Callable[..., object], name: str, args: tuple[object, ...],
         return f"{name}: {twice} was given by position and by name; give it once."
     if len(args) > len(by_place):
         rest = [key for key in parameters if key not in by_place]
+        others = f"Give the others by name: {', '.join(f'{key}=' for key in rest)}." if rest else "It has no others."
         return (
             f"{name} takes {len(by_place)} arguments by position ({', '.join(by_place) or 'none'}), but {len(args)} "
-            f"were given. Give the others by name: {', '.join(f'{key}=' for key in rest)}."
+            f"were given. {others}"
         )
     given = {*by_place[: len(args)], *named}
     kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)

@@ -16,7 +16,7 @@ from typing import Any
 from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import ExportError
 from lessen.core.scratch import scratch
-from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Runtime, compile_openvino, named, open_session
+from lessen.deploy.runtimes import OnnxRuntime, OpenVino, Runtime, compile_openvino, named, open_session, read_openvino
 
 _INTEGER = frozenset(
     {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
@@ -51,6 +51,8 @@ _OPENVINO_ATTENTION = frozenset({"ScaledDotProductAttention", "ScaledAttn", "MHA
 _OPENVINO_PRODUCTS = _OPENVINO_RECURRENT | _OPENVINO_ATTENTION
 _OPENVINO_PRODUCTS |= {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "GroupConvolution"}
 _OPENVINO_NESTED = frozenset({"TensorIterator", "Loop", "If", "Einsum"})
+_OPENVINO_FUSED = frozenset({"Subgraph"})
+"""Several operators compiled into one kernel: attention, and on some processors small perceptrons."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +182,8 @@ def _read_openvino(file: Path, inputs: Inputs) -> Kernels:
     counts: Counter[str] = Counter()
     work: Counter[str] = Counter()
     integer: set[str] = set()
+    model = read_openvino(file, inputs)
+    products = {op.get_friendly_name(): op for op in model.get_ops() if op.get_type_name() in _OPENVINO_PRODUCTS}
     for node in compiled.get_runtime_model().get_ordered_ops():
         about = node.get_rt_info()
         kind, precision = (_text(about, key) for key in ("layerType", "runtimePrecision"))
@@ -194,6 +198,11 @@ def _read_openvino(file: Path, inputs: Inputs) -> Kernels:
             work[name] += done
             if precision in {"u8", "i8"}:
                 integer.add(name)
+        if kind in _OPENVINO_FUSED:
+            for each in _text(about, "originalLayersNames").split(","):
+                if each in products:
+                    work[name] += _openvino_multiply_adds(products[each], products[each].get_type_name())
+                    integer |= {name} if precision in {"u8", "i8"} else set()
     return _kernels(counts, work, integer=integer, unknown=unknown)
 
 

@@ -240,6 +240,20 @@ def open_session(file: Path, *, threads: int, level: Level = "all", optimized: P
     return session
 
 
+def read_openvino(file: Path, inputs: Inputs | None = None) -> Any:
+    """An OpenVINO model as it is in its file.
+
+    Args:
+        file: The file.
+        inputs: With the shapes of these inputs; None: with those of the file.
+    """
+    model = _core(need("openvino", "openvino")).read_model(str(_existing(file)))
+    if inputs is not None:
+        arrays = named(inputs, [value.get_any_name() for value in model.inputs])
+        model.reshape({name: list(array.shape) for name, array in arrays.items()})
+    return model
+
+
 def compile_openvino(file: Path, *, threads: int, inputs: Inputs | None = None) -> Any:
     """An OpenVINO model compiled for the CPU.
 
@@ -262,15 +276,12 @@ def compile_openvino(file: Path, *, threads: int, inputs: Inputs | None = None) 
         # Otherwise products with weights of 2, 4 and 8 bits round what they are given to 8 bits.
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
     }
-    core, place = _core(openvino), ["framework", TARGET]
     try:
-        model = core.read_model(str(_existing(file)))
-        if inputs is not None:
-            arrays = named(inputs, [value.get_any_name() for value in model.inputs])
-            model.reshape({name: list(array.shape) for name, array in arrays.items()})
-        compiled = core.compile_model(model, "CPU", settings_of_plugin)
+        model = read_openvino(file, inputs)
+        compiled = _core(openvino).compile_model(model, "CPU", settings_of_plugin)
     except RuntimeError as error:
         raise ExportError(f"OpenVINO cannot load {file}: {error}. Export it again.") from error
+    place = ["framework", TARGET]
     _check_target(file, str(model.get_rt_info(place).value) if model.has_rt_info(place) else None)
     return compiled
 
