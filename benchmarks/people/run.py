@@ -46,6 +46,8 @@ def rows(inputs: Any, index: Any) -> Any:
         return inputs[index]
     if isinstance(inputs, dict):
         return {name: value[index] for name, value in inputs.items()}
+    if hasattr(inputs, "rows"):  # of several sizes
+        return inputs.rows(index)
     return tuple(value[index] for value in inputs)
 
 
@@ -125,7 +127,7 @@ def by_hand(setup: Setup, network: Any, *, seed: int) -> float | None:
     if setup.epochs == 0:
         return None
     parts = {"train": setup.train, "validation": setup.validation, "test": setup.test}
-    data = replace(load(parts), output=setup.output)
+    data = replace(load(setup.data if hasattr(setup.train[0], "rows") else parts), output=setup.output)
     data = data if setup.task == "none" else with_task(data, network)
     pruned = network
     if setup.keep is not None:
