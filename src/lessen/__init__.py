@@ -35,6 +35,11 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_HOME[name]), name)
 
 
+def __dir__() -> list[str]:
+    """What editors and notebooks complete `lessen.` with."""
+    return sorted([*__all__, *_PARTS, "__version__"])
+
+
 _PARTS = ("operations", "schemes", "knowledge", "graph", "data", "tasks", "deploy", "engine", "zoo", "core")
 
 
