@@ -13,7 +13,7 @@ def test_all_that_an_editor_completes_is_there() -> None:
 
 
 def test_a_name_that_lives_elsewhere_is_told() -> None:
-    with pytest.raises(AttributeError, match="Write: from lessen.operations import PruneChannels"):
+    with pytest.raises(AttributeError, match=r"Write: from lessen\.operations import PruneChannels"):
         lessen.PruneChannels  # noqa: B018
     with pytest.raises(AttributeError, match="compress"):
         lessen.compres  # noqa: B018
