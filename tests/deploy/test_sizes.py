@@ -50,6 +50,7 @@ IMAGES: dict[str, Maps] = {
     "each repeated by a size": lambda x: x.repeat_interleave(x.shape[3], dim=2),
     "each example repeated by a size": lambda x: x.repeat_interleave(x.shape[2], dim=0),
     "each channel repeated by half a size": lambda x: x.repeat_interleave(x.shape[2] // 2, 1),
+    "all repeated by a size": lambda x: x.repeat_interleave(x.shape[2]),
     "the last repeated by a size": lambda x: x.mean((1, 2)).repeat_interleave(x.shape[2], -1),
     "rolled by half": lambda x: torch.roll(x, x.shape[-1] // 2, 3),
     "flipped": lambda x: x.flip(-1),
