@@ -26,7 +26,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
     def repeated(x: Any, repeats: Any, dim: int | None = None, output_size: Any = None) -> Any:
         x = op.Reshape(x, op.Constant(value_ints=[-1])) if dim is None else x
-        rank = len(x.shape)
+        rank = 1 if dim is None else len(x.shape)
         place = (dim or 0) % rank
         count = (
             op.Constant(value_ints=[repeats])
