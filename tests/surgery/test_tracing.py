@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.nn.modules import transformer
-from torch.utils._sympy import value_ranges
+from torch.utils._sympy import interp, value_ranges
 from torch.utils._sympy.functions import FloorDiv, Max, Mod
 from torch.utils._sympy.value_ranges import ValueRanges
 
@@ -24,7 +25,7 @@ from lessen.operations import PruneChannels
 from lessen.surgery import tracing
 
 WORDS, WIDTH = 20, 16
-interp_before = value_ranges.sympy_interp
+WALK = value_ranges.sympy_interp
 
 
 def below(length: int) -> Tensor:
@@ -136,17 +137,29 @@ def test_sizes_with_too_many_terms_are_fixed_and_that_is_said(tmp_path: Path) ->
     assert not getattr(SymNode.__init__, "limits_terms", False)
 
 
-def test_a_size_is_bounded_as_by_pytorch() -> None:
+def test_a_size_is_bounded_as_by_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each part once, with the same bounds as if each were bounded as often as it occurs."""
+    seen, handle = [], interp._run_sympy_handler
+
+    def counting(analysis: Any, args: Any, size: Any, **settings: Any) -> Any:
+        seen.append(size)
+        return handle(analysis, args, size, **settings)
+
+    monkeypatch.setattr(interp, "_run_sympy_handler", counting)
     a, b = sympy.symbols("a b", integer=True, positive=True)
     sizes = [FloorDiv(a + 1, 2), Mod(a * b, 7), Max(0, 3 - FloorDiv(a, 2)) + a, a * b - 2 * a]
     for _ in range(3):
         sizes += [FloorDiv(size + Max(0, 5 - size), 2) for size in sizes[-4:]]
     ranges = {a: ValueRanges(2, 40), b: ValueRanges(3, 9)}
     alone = [value_ranges.bound_sympy(size, ranges) for size in sizes]
+    seen.clear()
+    value_ranges.bound_sympy(sizes[-1], ranges)
+    assert len(seen) > len(set(seen))
     with tracing.traceable():
-        assert value_ranges.sympy_interp is not interp_before
+        seen.clear()
+        value_ranges.bound_sympy(sizes[-1], ranges)
+        assert len(seen) == len(set(seen))
         assert [value_ranges.bound_sympy(size, ranges) for size in sizes] == alone
         other = {a: ValueRanges(5, 6), b: ValueRanges(3, 9)}
         assert value_ranges.bound_sympy(sizes[0], other) == ValueRanges(3, 3)
-    assert value_ranges.sympy_interp is interp_before
+    assert value_ranges.sympy_interp is WALK

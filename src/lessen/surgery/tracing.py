@@ -60,29 +60,25 @@ def _bounded_once() -> Iterator[None]:
     places: list[Any] = [interp, value_ranges]
     walk: Any = getattr(interp, "sympy_interp", None)
     ranges = getattr(value_ranges, "SymPyValueRangeAnalysis", None)
-    if walk is None or ranges is None or getattr(value_ranges, "sympy_interp", None) is not walk:
-        yield  # PyTorch does it in another way
-        return
-    if hasattr(walk, "bounds_once"):  # within another export
+    elsewhere = walk is None or ranges is None or getattr(value_ranges, "sympy_interp", None) is not walk
+    if elsewhere or hasattr(walk, "bounds_once"):  # another version of PyTorch, or within another export
         yield
         return
     known: dict[Any, Any] = {}
-    of: list[Any] = []  # whose ranges `known` holds: those of the outermost call
-
-    plain: Any = walk
+    of: list[Any] = []  # the last is whose ranges `known` holds
 
     def walk_once(analysis: Any, env: Any, size: Any, **settings: Any) -> Any:
         nonlocal known
         if analysis is not ranges:
-            return plain(analysis, env, size, **settings)
+            return walk(analysis, env, size, **settings)
         if of and of[-1] is env:
             if size not in known:
-                known[size] = plain(analysis, env, size, **settings)
+                known[size] = walk(analysis, env, size, **settings)
             return known[size]
         before, known = known, {}
         of.append(env)
         try:
-            return plain(analysis, env, size, **settings)
+            return walk(analysis, env, size, **settings)
         finally:
             known = before
             of.pop()
