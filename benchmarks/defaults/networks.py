@@ -1,4 +1,4 @@
-"""Twenty-four small networks of six families, each built for any number of outputs.
+"""Twenty-five small networks of six families, each built for any number of outputs.
 
 The form of a network's inputs is one of `tasks.FORMS`: images of 16 or 32 pixels, rows of an image as a sequence, or
 all pixels as a vector.

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lessen.core import Context
+from lessen.core import Context, encode
 from lessen.core.errors import PlanError
 from lessen.operations import PruneChannels
-from lessen.operations.prune_channels import masked
-from lessen.operations.prune_channels.verify import compare, randomised
+from lessen.operations.prune_channels import attempt, masked
+from lessen.operations.prune_channels.verify import compare, misfit, randomised
 
 
 class Between(nn.Module):
@@ -118,6 +119,47 @@ STAYS: dict[str, Callable[[Tensor], Tensor]] = {
 def test_operators_that_need_every_channel(name: str) -> None:
     with pytest.raises(PlanError, match="Nothing in this network can be pruned"):
         PruneChannels().plan(Between(STAYS[name], X), Context(inputs=X))
+
+
+class Insists(nn.Module):
+    """A network behind a layer whose width is written into the code, so that somebody must be blamed for a plan."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.wide, self.back, self.network = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 3, 1), network
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = self.wide(x)
+        if wide.shape[1] != 8:
+            raise ValueError(f"8 channels are expected, not {wide.shape[1]}")
+        made: Tensor = self.network(self.back(wide))
+        return made
+
+
+def planned(network: nn.Module) -> dict[str, Any] | str:
+    try:
+        return encode(PruneChannels().plan(network, Context(inputs=X)))
+    except PlanError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("name", [*WORKS, *STAYS])
+def test_a_plan_is_the_same_whether_shapes_alone_are_asked_first_or_not(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Insists(Between(WORKS[name][0] if name in WORKS else STAYS[name], X))
+    refused: list[str | None] = []
+
+    def asked(*given: Any) -> str | None:
+        refused.append(misfit(*given))
+        return refused[-1]
+
+    monkeypatch.setattr(attempt, "misfit", asked)
+    found = planned(network)
+    assert any(refused)
+    monkeypatch.setattr(attempt, "misfit", lambda *_: None)
+    assert found == planned(network)
+    assert "8 channels are expected" in str(found)
 
 
 class Standardised(nn.Conv2d):

@@ -177,7 +177,7 @@ def test_two_groups_of_one_attribute_do_not_take_turns_for_ever(
         )
         return "wrong" if wrong else None
 
-    monkeypatch.setattr(Attempt, "_verify", verified)
+    monkeypatch.setattr(Attempt, "_differs", verified)
     monkeypatch.setattr(Attempt, "_candidates", lambda self, kept: [("", ("a", "b"))])
     monkeypatch.setattr(Attempt, "_fewest_edits", lambda self, kept, plan: plan)
     plan = PruneChannels(keep=0.5).plan(network, Context(inputs=X))
@@ -206,6 +206,94 @@ def test_a_real_plan_with_a_planted_error_is_blamed_on_its_group(monkeypatch: py
     assert attempt.proven(kept) is None
     assert list(attempt.left_out) == ["blocks.2.wide.0"]
     assert "outputs differ" in attempt.left_out["blocks.2.wide.0"]
+
+
+class Wide(nn.Module):
+    """A residual block of two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.back = nn.Conv2d(8, 32, 1), nn.Conv2d(32, 8, 1)
+
+    def look(self, wide: Tensor) -> None:
+        pass
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = self.wide(x)
+        self.look(wide)
+        made: Tensor = x + self.back(wide)
+        return made
+
+
+class Insists(Wide):
+    """Its width is written into its code, and is no attribute that could be changed."""
+
+    def look(self, wide: Tensor) -> None:
+        if wide.shape[1] != 32:
+            raise ValueError(f"32 channels are expected, not {wide.shape[1]}")
+
+
+class Particular(Wide):
+    """On shapes alone it runs with its own width only; on numbers with any."""
+
+    def look(self, wide: Tensor) -> None:
+        if wide.is_meta and wide.shape[1] != 32:
+            raise RuntimeError("there is no kernel for this")
+
+
+def test_what_does_not_fit_together_is_found_on_shapes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 16 blocks 3 refuse other widths. Numbers are run for the whole, for one of the three and at the end."""
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), *(Insists() if i in {3, 4, 11} else Wide() for i in range(16)))
+    real: list[PrunedChannels] = []
+    right = Attempt._differs
+
+    def counted(self: Attempt, plan: PrunedChannels) -> str | None:
+        real.append(plan)
+        return right(self, plan)
+
+    monkeypatch.setattr(Attempt, "_differs", counted)
+    plan = PruneChannels(keep=0.5).plan(network, Context(inputs=X))
+    assert plan.left_out == {
+        f"{i}.wide": "the pruned network does not run: ValueError: 32 channels are expected, not 16" for i in (4, 5, 12)
+    }
+    assert {f"{i}.wide" for i in range(1, 17) if i not in {4, 5, 12}} <= set(plan.kept)
+    assert len(real) == 3
+
+
+class Counting(nn.Module):
+    """What it computes depends on numbers, so it does not run on shapes alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if float(x.sum()) > 0 else -x
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_without_shapes_numbers_are_run(copied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the network does not run on shapes alone, or no copy of it can be made for that."""
+
+    def refuse(*_: object) -> nn.Module:
+        raise RuntimeError("this network has numbers only")
+
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), Insists(), Insists())
+    attempt = Attempt(network, analyse(network, X), X)
+    attempt._trial = trial(nn.Sequential(*network, Counting()) if copied else network, X)
+    if not copied:
+        monkeypatch.setattr(proofs, "copy_with", refuse)
+    assert attempt._trial.shapes is None
+    kept = {"1.wide": [*range(16)]}
+    assert proofs.misfit(attempt._trial, attempt.plan(kept)) is None
+    assert attempt.proven(kept) is None
+    assert list(attempt.left_out) == ["1.wide"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_what_shapes_alone_refuse_and_numbers_do_not_is_pruned(order: tuple[int, ...]) -> None:
+    blocks = [Insists(), Particular(), Particular()]
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), *(blocks[i] for i in order))
+    plan = PruneChannels(keep=0.5).plan(network, Context(inputs=X))
+    left = f"{1 + order.index(0)}.wide"
+    assert list(plan.left_out) == [left]
+    assert {"1.wide", "2.wide", "3.wide"} - {left} <= set(plan.kept)
 
 
 def test_masks_of_a_tensor_are_made_of_its_own_groups() -> None:

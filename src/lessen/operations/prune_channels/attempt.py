@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lessen.core.data import Inputs
 from lessen.operations.prune_channels.edits import Choice, candidates, edits
 from lessen.operations.prune_channels.plan import PrunedChannels
-from lessen.operations.prune_channels.verify import Trial, trial, verify
+from lessen.operations.prune_channels.verify import Trial, misfit, trial, verify
 from lessen.surgery.attention import can_open, open_attention
 from lessen.surgery.coupling import Coupling, Formula, groups_of, multiply_adds, parameter_count
 from lessen.surgery.modules import copy_structure
@@ -42,10 +42,18 @@ class Attempt:
     choice: Choice = field(default_factory=dict)
     _settled: dict[str, set[Any]] = field(default_factory=dict)
     _wanted: Kept = field(default_factory=dict)
+    _by_shapes: bool = True
+    _told: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Attributes are looked for in the network as the analysis saw it, with its attention opened.
         self._opened = open_attention(copy_structure(self.model))
+
+    def anew(self, coupling: Coupling) -> Attempt:
+        """An attempt with other groups of the same network, which is proven on the same."""
+        made = Attempt(self.model, coupling, self.example, _by_shapes=self._by_shapes)
+        made._trial = self._trial
+        return made
 
     @property
     def blocks(self) -> set[str]:
@@ -55,19 +63,26 @@ class Attempt:
     def proven(self, kept: Kept) -> PrunedChannels | None:
         """The plan if the network it makes equals the masked one; else None, and `left_out` has grown."""
         plan, self._wanted = self.plan(kept), kept
-        wrong = self._verify(plan) if plan.kept else None
+        wrong = self._differs(plan) if plan.kept else None
         if wrong is None:
             return self._fewest_edits(kept, plan)
-        self._blame(kept, wrong)
+        self._blame(kept, wrong, fits=self._misfit(plan) is None)
         return None
 
-    def _blame(self, kept: Kept, wrong: str) -> None:
+    def _blame(self, kept: Kept, wrong: str, *, fits: bool) -> None:
         """Leave out, or choose other edits for, the groups that make a plan wrong: halve until one is left.
 
-        b wrong groups of G cost about b log2(G) proofs.
+        b wrong groups of G cost about b log2(G) proofs. Where what is left does not even fit together, shapes alone say
+        which half is wrong; the rest is proven when the plan is tried again.
         """
         if len(kept) == 1:
             if not self._choose(kept):
+                if not fits:
+                    told = self._told.get(wrong) or self._differs(self.plan(kept))
+                    if told is None:  # shapes refuse what runs: they are not asked again
+                        self._by_shapes = False
+                        return
+                    wrong = self._told[wrong] = told
                 self.left_out |= dict.fromkeys(kept, wrong)
                 self._settled = {name: keys for name, keys in self._settled.items() if name not in kept}
             return
@@ -75,14 +90,14 @@ class Attempt:
         halves = [{name: kept[name] for name in part} for part in (names[: len(names) // 2], names[len(names) // 2 :])]
         passed = True
         for half in halves:  # one after the other: edits chosen for the first half may put the second right
-            reason = self._verify(self.plan(half))
+            reason = self._verify(self.plan(half), fits=fits)
             if reason is not None:
                 passed = False
-                self._blame(half, reason)
+                self._blame(half, reason, fits=fits)
         if passed:
-            self._leave_out_together(kept, wrong)
+            self._leave_out_together(kept, wrong, fits=fits)
 
-    def _leave_out_together(self, kept: Kept, wrong: str) -> None:
+    def _leave_out_together(self, kept: Kept, wrong: str, *, fits: bool) -> None:
         """Each half passes and both do not: leave out, one by one, the groups that break the sum of those before.
 
         The first such group is the end of the shortest wrong beginning, which is found by bisection.
@@ -92,12 +107,12 @@ class Attempt:
             right, broken = 0, len(names)  # the first `right` groups pass together; the first `broken` do not
             while broken - right > 1:
                 middle = (right + broken) // 2
-                if self._verify(self.plan({name: kept[name] for name in names[:middle]})) is None:
+                if self._verify(self.plan({name: kept[name] for name in names[:middle]}), fits=fits) is None:
                     right = middle
                 else:
                     broken = middle
             self.left_out[names.pop(broken - 1)] = f"together with other groups {wrong}"
-            if self._verify(self.plan({name: kept[name] for name in names})) is None:
+            if self._verify(self.plan({name: kept[name] for name in names}), fits=fits) is None:
                 return
 
     def _choose(self, kept: Kept) -> bool:
@@ -114,6 +129,8 @@ class Attempt:
         before = dict(self.choice)
         trials = itertools.product(*([*_subsets(key[1])] for key in keys)) if keys else iter(())
         for subsets in itertools.islice(trials, _MOST_TRIALS):
+            if not along and all(before.get(key, key[1]) == one for key, one in zip(keys, subsets, strict=True)):
+                continue  # it is what was tried
             self.choice = before | dict(zip(keys, subsets, strict=True))
             if self._verify(self.plan({**along, **kept})) is None:
                 return self.choice != before
@@ -138,8 +155,16 @@ class Attempt:
     def _candidates(self, kept: Kept) -> list[tuple[str, tuple[str, ...]]]:
         return list(dict.fromkeys(candidates(self._opened, self.coupling, kept.keys())))
 
-    def _verify(self, plan: PrunedChannels) -> str | None:
+    def _verify(self, plan: PrunedChannels, *, fits: bool = True) -> str | None:
+        """What is wrong with a plan; with `fits=False` only whether what is left fits together."""
+        wrong = self._misfit(plan)
+        return self._differs(plan) if wrong is None and fits else wrong
+
+    def _differs(self, plan: PrunedChannels) -> str | None:
         return verify(self._trial, plan)
+
+    def _misfit(self, plan: PrunedChannels) -> str | None:
+        return misfit(self._trial, plan) if self._by_shapes else None
 
     @functools.cached_property
     def _trial(self) -> Trial:

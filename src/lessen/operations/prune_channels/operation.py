@@ -34,7 +34,7 @@ from lessen.operations.prune_channels.refit import Fitting, check_refit, quickly
 from lessen.operations.prune_channels.scores import comparable, group_figures, normalised
 from lessen.operations.prune_channels.target import share_by_clock, share_for
 from lessen.operations.scores import Magnitude, Score
-from lessen.surgery.coupling import Coupling, Group, analyse, multiply_adds
+from lessen.surgery.coupling import Coupling, Group, coupling_of, multiply_adds, traced
 from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain
 
@@ -126,7 +126,8 @@ class PruneChannels:
                 return dataclasses.replace(self, allocation=few).plan(model, context)
         if self.refit and self.keep != 1.0:
             check_refit(context)
-        attempt = Attempt(model, analyse(model, context.inputs), context.inputs)
+        network = traced(model, context.inputs)
+        attempt = Attempt(model, coupling_of(network), context.inputs)
         if self.keep == 1.0:
             return attempt.plan({})
         if not self._chosen(attempt):
@@ -136,7 +137,7 @@ class PruneChannels:
         fixed: set[int] = set()
         while counted := {attempt.coupling.groups[name].number for name in attempt.left_out if name in attempt.blocks}:
             fixed |= counted
-            again = Attempt(model, analyse(model, context.inputs, fixed=fixed), context.inputs)
+            again = attempt.anew(coupling_of(network, fixed=fixed))
             if not self._chosen(again):
                 break
             attempt, plan = again, self._prove(again, context) or plan

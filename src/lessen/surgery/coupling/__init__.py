@@ -1,6 +1,6 @@
 """Coupled axes: what goes when a channel goes."""
 
-from lessen.surgery.coupling.analyse import analyse
+from lessen.surgery.coupling.analyse import Traced, analyse, coupling_of, traced
 from lessen.surgery.coupling.formula import Formula, groups_of, is_formula, keep_mask, kept_indices, owners, size
 from lessen.surgery.coupling.groups import Coupling, Group, Member, Number, multiply_adds, parameter_count
 
@@ -10,7 +10,9 @@ __all__ = [
     "Group",
     "Member",
     "Number",
+    "Traced",
     "analyse",
+    "coupling_of",
     "groups_of",
     "is_formula",
     "keep_mask",
@@ -19,4 +21,5 @@ __all__ = [
     "owners",
     "parameter_count",
     "size",
+    "traced",
 ]

@@ -14,7 +14,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -49,16 +49,29 @@ OVER_FEWER = frozenset(
 """Functions of PyTorch that reduce over axes of their first argument, and may do so over fewer indices."""
 
 
-def analyse(model: nn.Module, inputs: Inputs, *, fixed: Collection[int] = ()) -> Coupling:
-    """Find the groups of channels that can be removed together.
+@dataclass(frozen=True)
+class Traced:
+    """A network as a graph.
 
-    The network is exported in evaluation mode on a copy; it is not changed. `nn.MultiheadAttention` is read as
-    `surgery.attention.OpenAttention`, which has the same parameters.
+    Attributes:
+        work: A copy of its modules that shares every parameter, with its attention opened.
+        program: Its graph.
+        reads: Where its code has its numbers from.
+    """
+
+    work: nn.Module
+    program: ExportedProgram
+    reads: Reads
+
+
+def traced(model: nn.Module, inputs: Inputs) -> Traced:
+    """Export a network in evaluation mode, on a copy; it is not changed.
+
+    `nn.MultiheadAttention` is read as `surgery.attention.OpenAttention`, which has the same parameters.
 
     Args:
         model: Any network that `torch.export` can read.
         inputs: Example inputs; two or more examples tell the batch axis from axes of size 1.
-        fixed: Groups of an earlier analysis that cannot be removed after all, by their numbers.
 
     Raises:
         NetworkError: the network cannot be exported on these inputs; the text holds the exporter's own words.
@@ -66,11 +79,25 @@ def analyse(model: nn.Module, inputs: Inputs, *, fixed: Collection[int] = ()) ->
     work = give_parts(open_attention(copy_structure(model)).eval())
     device = next((p.device for p in work.parameters()), torch.device("cpu"))
     inputs = map_inputs(inputs, lambda value: value.to(device))
-    program = export(work, inputs)
+    return Traced(work, export(work, inputs), read_numbers(work, inputs))
+
+
+def analyse(model: nn.Module, inputs: Inputs) -> Coupling:
+    """Find the groups of channels that can be removed together; see `traced` for the arguments and errors."""
+    return coupling_of(traced(model, inputs))
+
+
+def coupling_of(network: Traced, *, fixed: Collection[int] = ()) -> Coupling:
+    """The groups of a traced network.
+
+    Args:
+        network: The network.
+        fixed: Groups of an earlier analysis that cannot be removed after all, by their numbers.
+    """
+    work, program, reads = network.work, network.program, network.reads
     known = _placeholders(work, program)
     found = Found()
     walk(list(program.graph.nodes), known, found)
-    reads = read_numbers(work, inputs)
     found.literals = tie(found.literals, reads, _finder(program, known, found))
     averaged = _averaged(found, reads)
     values = {value.itself: value.axes for value in known.values() if value.itself is not None}
