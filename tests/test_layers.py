@@ -13,15 +13,16 @@ ROOT = Path(lessen.__file__).parent
 LAYERS = {
     "core": 0,
     **dict.fromkeys(["functional", "surgery", "data", "zoo"], 1),
-    "tasks": 2,
+    **dict.fromkeys(["tasks", "optim"], 2),
     **dict.fromkeys(["knowledge", "operations", "measure"], 3),
-    **dict.fromkeys(["graph", "deploy", "report"], 4),
-    "engine": 5,
-    **dict.fromkeys(["schemes", "diagnose"], 6),
-    "pipeline": 7,
-    "search": 8,
-    **dict.fromkeys(["recipe", "cli"], 9),
-    "testing": 10,
+    "sparsify": 4,
+    **dict.fromkeys(["graph", "deploy", "report"], 5),
+    "engine": 6,
+    **dict.fromkeys(["schemes", "diagnose"], 7),
+    "pipeline": 8,
+    "search": 9,
+    **dict.fromkeys(["recipe", "cli"], 10),
+    "testing": 11,
 }
 # The two of one layer where one may use the other: the command line reads recipes.
 ALLOWED = {("cli", "recipe")}

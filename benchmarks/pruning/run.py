@@ -33,7 +33,7 @@ from lessen.data import FashionMNIST
 from lessen.measure import accuracy, agreement, evaluate
 from lessen.measure.evaluate import Outputs
 from lessen.operations import Alps, PruneByReconstruction, PruneWeights, Smallest, SparseGpt, Wanda
-from lessen.operations.packed import unpack
+from lessen.operations.parts.packed import unpack
 from lessen.operations.prune_weights import masks_of
 from lessen.zoo import teacher
 

@@ -11,10 +11,10 @@ from lessen.core import ArrayExamples, Context, Data
 from lessen.core.errors import PlanError
 from lessen.engine import Course, run
 from lessen.graph import SGD, Fit, GroupLasso, Stage
-from lessen.graph.group_lasso import made_by, shrink, shrink_factors, zero_channels
-from lessen.graph.sparsify import Sparsify
 from lessen.operations import BatchNormScale, PruneChannels
 from lessen.schemes import supervised
+from lessen.sparsify.contract import Sparsify
+from lessen.sparsify.group_lasso import made_by, shrink, shrink_factors, zero_channels
 from lessen.surgery.coupling import analyse
 
 

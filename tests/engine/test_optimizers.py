@@ -13,8 +13,8 @@ from lessen.core import encode, settings
 from lessen.core.errors import LessenError, SettingError
 from lessen.engine import Course
 from lessen.graph import SGD, Adam, AdamW, Fit, LayerRates, NoDecay, Rule, TorchOptimizer, validate
-from lessen.graph.rules import groups
-from lessen.graph.torch_optimizer import REFUSED, torch_optimizers
+from lessen.optim.rules import groups
+from lessen.optim.torch_optimizer import REFUSED, torch_optimizers
 from lessen.recipe import read_recipe
 from lessen.schemes import Mutual, Supervised
 from lessen.surgery.decay import OwnDecay

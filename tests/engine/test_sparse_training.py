@@ -33,7 +33,6 @@ from lessen.graph import (
     Stage,
     StraightThrough,
 )
-from lessen.graph.gradual import cubic, updates_due
 from lessen.knowledge import CrossEntropy, SoftTargets
 from lessen.operations import NM, Global, PruneWeights
 from lessen.operations.prune_weights import masks_of
@@ -42,6 +41,7 @@ from lessen.pipeline.plans import encode_plans
 from lessen.pipeline.steps import Course as PipelineCourse
 from lessen.pipeline.steps import cast_for, restore, with_masks
 from lessen.schemes import supervised
+from lessen.sparsify.gradual import cubic, updates_due
 from lessen.surgery.masks import masked_parameters
 from lessen.testing.tasks import clusters, perceptron
 

@@ -11,8 +11,8 @@ from lessen.core.errors import DataError, RunError
 from lessen.engine import run, written_by
 from lessen.graph import Edge, Fit, Graph, Labels, Network, OnPolicy, Stage, Writing
 from lessen.graph.on_policy import rewrite
-from lessen.graph.optimizer import Adam
 from lessen.knowledge import CrossEntropy, JensenShannon, OverTokens, SoftTargets
+from lessen.optim.optimizer import Adam
 from lessen.zoo import language_model
 
 MATRIX = torch.tensor([[0.05, 0.05, 0.1, 0.8], [0.7, 0.1, 0.1, 0.1], [0.0, 0.6, 0.4, 0.0], [0.25, 0.25, 0.25, 0.25]])

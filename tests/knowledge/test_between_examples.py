@@ -24,8 +24,8 @@ from lessen.knowledge import (
     RelationalDistance,
     SimilarityPreserving,
 )
-from lessen.knowledge.correlation_congruence import gaussian_kernel
-from lessen.knowledge.relational_angle import angle_cosines
+from lessen.knowledge.examples.correlation_congruence import gaussian_kernel
+from lessen.knowledge.examples.relational_angle import angle_cosines
 from lessen.testing import ObjectiveCase, ObjectiveLaws
 from lessen.testing.largest import LargestTensor
 from lessen.testing.objectives import Pair

@@ -19,10 +19,10 @@ from lessen.engine import run
 from lessen.engine.training import Training
 from lessen.graph import Edge, Fit, Flow, Graph, Network, Stage
 from lessen.knowledge import ContrastiveRepresentation, HolisticKnowledge
-from lessen.knowledge.contrastive_representation import ContrastiveRepresentationLoss
-from lessen.knowledge.contrasts import Scores, noise_contrast
-from lessen.knowledge.holistic_knowledge import HolisticKnowledgeLoss, neighbour_graph
-from lessen.knowledge.memory import Memory
+from lessen.knowledge.examples.contrastive_representation import ContrastiveRepresentationLoss
+from lessen.knowledge.examples.contrasts import Scores, noise_contrast
+from lessen.knowledge.examples.holistic_knowledge import HolisticKnowledgeLoss, neighbour_graph
+from lessen.knowledge.examples.memory import Memory
 from lessen.schemes import Offline, at, taps
 from lessen.testing import ObjectiveCase, ObjectiveLaws, learned
 from lessen.testing.largest import LargestTensor

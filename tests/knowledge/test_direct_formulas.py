@@ -41,11 +41,11 @@ from lessen.knowledge import (
     VariationalInformation,
     Whiten,
 )
-from lessen.knowledge.norm_and_direction import NormAndDirectionLoss
-from lessen.knowledge.normalizers import normalized
-from lessen.knowledge.overhaul import OverhaulLoss, negative_mean
-from lessen.knowledge.similarity_attention import Calibration, similarity_profile
-from lessen.knowledge.variational_information import VariationalLoss
+from lessen.knowledge.axes.normalizers import normalized
+from lessen.knowledge.axes.similarity_attention import Calibration, similarity_profile
+from lessen.knowledge.features.norm_and_direction import NormAndDirectionLoss
+from lessen.knowledge.features.overhaul import OverhaulLoss, negative_mean
+from lessen.knowledge.features.variational_information import VariationalLoss
 from lessen.surgery.taps import taps as several
 from lessen.testing.tasks import clusters, perceptron
 from lessen.zoo import residual

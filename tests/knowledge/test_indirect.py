@@ -26,7 +26,7 @@ from lessen.knowledge import (
     ReverseKL,
     SoftTargets,
 )
-from lessen.knowledge.kernels import Kernel
+from lessen.knowledge.axes.kernels import Kernel
 from lessen.schemes import Offline, at
 from lessen.testing import ObjectiveCase, ObjectiveLaws, learned
 from lessen.zoo import residual

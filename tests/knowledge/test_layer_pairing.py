@@ -27,7 +27,7 @@ from lessen.knowledge import (
     OverLayers,
     ResolutionBridge,
 )
-from lessen.knowledge.pairings import Pairing, least_cost_plan
+from lessen.knowledge.axes.pairings import Pairing, least_cost_plan
 from lessen.schemes import Offline, at, taps
 from lessen.surgery.values import shapes_of
 from lessen.testing import ObjectiveCase, ObjectiveLaws, learned

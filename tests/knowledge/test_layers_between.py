@@ -28,8 +28,8 @@ from lessen.knowledge import (
     SolutionFlow,
     WidthBridge,
 )
-from lessen.knowledge.heads import relation
-from lessen.knowledge.singular_vectors import align
+from lessen.knowledge.layers.heads import relation
+from lessen.knowledge.layers.singular_vectors import align
 from lessen.surgery.taps import Tap, capture, taps
 from lessen.surgery.values import map_values, shapes_of
 from lessen.testing import ObjectiveCase, ObjectiveLaws, learned

@@ -46,9 +46,9 @@ from lessen.knowledge import (
     WithoutLabel,
     ZipfLabels,
 )
-from lessen.knowledge.decoupled import decoupled
-from lessen.knowledge.transforms import standardize
-from lessen.knowledge.zipf_labels import zipf, zipf_labels
+from lessen.knowledge.axes.transforms import standardize
+from lessen.knowledge.labels.zipf_labels import zipf, zipf_labels
+from lessen.knowledge.logits.decoupled import decoupled
 from lessen.testing import End, ObjectiveCase, ObjectiveLaws, learned
 
 PLACES = torch.tensor([0.0, 1.0, 1.5, 4.0, 5.0])

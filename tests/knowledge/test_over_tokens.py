@@ -26,7 +26,7 @@ from lessen.knowledge import (
     TopClasses,
     TotalVariation,
 )
-from lessen.knowledge.over_tokens import counted, per_sequence
+from lessen.knowledge.sequences.over_tokens import counted, per_sequence
 from lessen.testing import ObjectiveCase, ObjectiveLaws
 from lessen.zoo import language_model
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lessen.operations import ErdosRenyi, Global, LayerAdaptive, Magnitude, PruneWeights, Uniform
-from lessen.operations.allocation import Allocation, densities, layer_adaptive
-from lessen.operations.packed import unpack
+from lessen.operations.parts.allocation import Allocation, densities, layer_adaptive
+from lessen.operations.parts.packed import unpack
 from lessen.testing import EXAMPLES
 
 SHAPES = {"stem": (8, 3, 3, 3), "inner": (8, 8, 3, 3), "head": (10, 32)}

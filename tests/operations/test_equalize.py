@@ -10,9 +10,10 @@ from torch.nn import functional as F
 from lessen.core import Batch, Context
 from lessen.core.errors import PlanError
 from lessen.operations import Equalize, PruneWeights, Quantize, Smooth
-from lessen.operations.equalize import equalizing_scale, ranges
+from lessen.operations.parts.values import without_values
 from lessen.operations.quantize import MinMax
-from lessen.operations.rescale import (
+from lessen.operations.rescale.equalize import equalizing_scale, ranges
+from lessen.operations.rescale.rescale import (
     Link,
     divide_outputs,
     find_links,
@@ -21,7 +22,6 @@ from lessen.operations.rescale import (
     multiply_inputs,
     output_ranges,
 )
-from lessen.operations.values import without_values
 from lessen.surgery.calls import trace
 from lessen.surgery.fold import fold_batchnorm
 from lessen.surgery.taps import Tap, capture

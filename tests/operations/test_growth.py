@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from lessen.core import Batch, Context, Operation
 from lessen.measure.timing import no_collection
 from lessen.operations import Quantize, QuantizeWeights
+from lessen.operations.parts.walk import Walk
 from lessen.operations.quantize.rounding import Brecq, QDrop
-from lessen.operations.walk import Walk
 from lessen.surgery.fold import foldable
 from lessen.surgery.modules import set_module
 from lessen.surgery.parametrised import owners

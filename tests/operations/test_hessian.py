@@ -11,7 +11,7 @@ from lessen.core import Batch, Inputs
 from lessen.core.errors import PlanError
 from lessen.operations import PruneWeights
 from lessen.operations import hessian as module
-from lessen.operations.hessian import Gram, gram_of, layers_of, rows_of
+from lessen.operations.parts.hessian import Gram, gram_of, layers_of, rows_of
 from lessen.testing import EXAMPLES
 
 CPU = torch.device("cpu")

@@ -22,7 +22,7 @@ from lessen.operations import (
     SynapticFlow,
     Uniform,
 )
-from lessen.operations.packed import unpack
+from lessen.operations.parts.packed import unpack
 from lessen.operations.prune_weights import NetworkScore, candidates
 from lessen.surgery.masks import masked_parameters
 from lessen.testing import EXAMPLES

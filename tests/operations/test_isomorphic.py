@@ -4,8 +4,8 @@ import torch
 
 from lessen.core import Context
 from lessen.operations import Global, Isomorphic, PruneChannels
-from lessen.operations.allocation import Allocation
-from lessen.operations.isomorphic import AmongKinds, kinds_of
+from lessen.operations.parts.allocation import Allocation
+from lessen.operations.parts.isomorphic import AmongKinds, kinds_of
 from lessen.surgery.coupling import analyse
 from lessen.zoo import residual, transformer
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lessen.core import Batch, Context, decode, encode
 from lessen.core.errors import PlanError
 from lessen.operations import BatchNormScale, PruneChannels, PrunedChannels
-from lessen.operations.values import without_values
+from lessen.operations.parts.values import without_values
 from lessen.testing import EXAMPLES, OperationLaws
 
 

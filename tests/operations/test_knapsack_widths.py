@@ -14,10 +14,10 @@ from lessen.core import Batch, Clock, Context, Inputs, Times
 from lessen.core.errors import PlanError, SettingError
 from lessen.operations import Global, Knapsack, PruneChannels, Taylor
 from lessen.operations import knapsack as knapsack
-from lessen.operations.knapsack import Problem, allocate, losses_for, options_for
 from lessen.operations.prune_channels.cost import alike
 from lessen.operations.prune_channels.judge import RATES, Judge, adapted_loss, trained_loss
 from lessen.operations.prune_channels.refit import QUICK_EXAMPLES, quickly
+from lessen.operations.search.knapsack import Problem, allocate, losses_for, options_for
 from lessen.surgery.coupling import analyse
 from lessen.testing import EXAMPLES
 from lessen.zoo import residual

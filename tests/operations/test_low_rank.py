@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lessen.core import Context
 from lessen.core.errors import PlanError, SettingError
 from lessen.operations import Channel, Factorized, LowRank, PruneWeights, Spatial
-from lessen.operations.factorization import factorized, factors, matrix_of, rank_for_energy
+from lessen.operations.low_rank.factorization import factorized, factors, matrix_of, rank_for_energy
 
 CONVOLUTIONS: list[dict[str, Any]] = [
     {"kernel_size": 3, "padding": 1},

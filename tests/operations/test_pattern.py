@@ -7,7 +7,7 @@ from torch import nn
 from lessen.core import Context
 from lessen.core.errors import SettingError
 from lessen.operations import NM, PerRow, PruneWeights
-from lessen.operations.pattern import pattern_mask
+from lessen.operations.parts.pattern import pattern_mask
 from lessen.testing import EXAMPLES
 
 

@@ -14,7 +14,7 @@ from lessen.core import Batch, Context
 from lessen.core.errors import PlanError, SettingError
 from lessen.core.files import read_tensors, write_tensors
 from lessen.operations import Global, Magnitude, PruneWeights, Taylor
-from lessen.operations.packed import pack, unpack
+from lessen.operations.parts.packed import pack, unpack
 from lessen.surgery.masks import bake_masks, mask_of, masked_parameters
 
 

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from lessen.core import Batch, Context
 from lessen.deploy import OnnxRuntime, export_onnx, read_kernels
+from lessen.operations.parts.values import read_value
 from lessen.operations.quantize import AdaRound, MinMax, Quantize, Quantized, biases, operation
 from lessen.operations.quantize.biases import mean_outputs
 from lessen.operations.quantize.fake import fake_quantize
-from lessen.operations.values import read_value
 from lessen.surgery.fold import fold_batchnorm
 from lessen.testing import EXAMPLES
 

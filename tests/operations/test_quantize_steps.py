@@ -20,6 +20,7 @@ from lessen.engine import run
 from lessen.graph import SGD, Adam, Edge, Fit, Graph, Network, Stage
 from lessen.knowledge import SoftTargets
 from lessen.operations import LowRank, PruneChannels, PruneWeights
+from lessen.operations.parts.values import without_values
 from lessen.operations.quantize import (
     Entropy,
     LearnedClip,
@@ -42,7 +43,6 @@ from lessen.operations.quantize.stepped import (
     quantize_weight_by,
     step_gradient,
 )
-from lessen.operations.values import without_values
 from lessen.surgery.decay import OwnDecay
 from lessen.testing import EXAMPLES
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessen.core.errors import SettingError
-from lessen.operations.allocation import Allocation, Global, Uniform, top
-from lessen.operations.scores import Magnitude, Score, Taylor
+from lessen.operations.parts.allocation import Allocation, Global, Uniform, top
+from lessen.operations.parts.scores import Magnitude, Score, Taylor
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.floats(0, 1))

@@ -28,12 +28,12 @@ from lessen.operations import (
     SparseGpt,
     Wanda,
 )
-from lessen.operations.hessian import Gram, gram_of, layers_of
+from lessen.operations.parts.hessian import Gram, gram_of, layers_of
+from lessen.operations.parts.values import without_values
 from lessen.operations.quantize import is_quantized
 from lessen.operations.second_order.choice import Choice
 from lessen.operations.second_order.method import ReconstructionMethod
 from lessen.operations.second_order.operation import relative_error
-from lessen.operations.values import without_values
 from lessen.surgery.masks import mask_of
 from lessen.testing import EXAMPLES
 

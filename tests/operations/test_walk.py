@@ -14,11 +14,11 @@ from torch.nn.modules import module as hooks
 from lessen.core import Batch, Context, Operation
 from lessen.core.errors import PlanError
 from lessen.operations import PruneByReconstruction, Quantize, QuantizeWeights
-from lessen.operations.hessian import InputsOfLayers, layers_of
-from lessen.operations.pausing import Pausable
+from lessen.operations.parts.hessian import InputsOfLayers, layers_of
+from lessen.operations.parts.pausing import Pausable
+from lessen.operations.parts.walk import Walk
 from lessen.operations.quantize.rounding import AdaRound, Brecq, QDrop
 from lessen.operations.second_order import Wanda
-from lessen.operations.walk import Walk
 from lessen.operations.weight_only.awq import Awq
 from lessen.operations.weight_only.gptq import Gptq
 from lessen.testing import EXAMPLES

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lessen.engine.checkpoint import under
-from lessen.graph.average import Average
+from lessen.optim.average import Average
 
 
 class Averages:

@@ -26,12 +26,12 @@ from lessen.engine.home import Home
 from lessen.engine.log import Log, Place
 from lessen.engine.synchronise import release, synchronise
 from lessen.graph.flow import Flow, Owner, Passed
+from lessen.graph.followed import followed
 from lessen.graph.node import Network, Snapshot
-from lessen.graph.sparsify import Sparsifier
 from lessen.graph.stage import Stage, sparsified
 from lessen.graph.teacher_file import ByIndex
-from lessen.graph.torch_schedule import followed
 from lessen.graph.units import BranchUnit, NetworkUnit
+from lessen.sparsify.contract import Sparsifier
 
 LARGEST = 1e36
 """Beyond this a figure of the validation split is no figure: a step later the network returns NaN."""

@@ -1,29 +1,29 @@
 """Who teaches whom: nodes, edges, gates, schedules, stages, and the checks before the first step."""
 
-from lessen.graph.average import Average
 from lessen.graph.cache import Cache, Stored
 from lessen.graph.combine import Combine, Sum
 from lessen.graph.edge import Edge, edge_names
 from lessen.graph.ensemble import LearnedGate, Mean, Weighted
 from lessen.graph.flow import Flow, validate
 from lessen.graph.gate import Correct, CutOff, Linear, Through
-from lessen.graph.gradual import Gradual
-from lessen.graph.group_lasso import GroupLasso
 from lessen.graph.head import LinearHead
-from lessen.graph.movement import Movement
 from lessen.graph.node import Branch, Ensemble, Labels, Network, Snapshot
 from lessen.graph.on_policy import OnPolicy, Writing
-from lessen.graph.optimizer import SGD, Adam, AdamW
 from lessen.graph.remote import Remote
-from lessen.graph.rules import LayerRates, NoDecay, ParameterRule, Rule
-from lessen.graph.schedule import Constant, Cosine, LinearWarmup, Schedule, Steps, Window
 from lessen.graph.snapshot import LastEpoch, LastStep, MovingAverage
-from lessen.graph.sparsify import Sparsifier, Sparsify
 from lessen.graph.stage import Fit, Graph, Precision, Stage
-from lessen.graph.straight_through import StraightThrough
 from lessen.graph.teacher_file import ByIndex, TeacherFile
-from lessen.graph.torch_optimizer import TorchOptimizer
-from lessen.graph.torch_schedule import Per, TorchSchedule
+from lessen.optim.average import Average
+from lessen.optim.optimizer import SGD, Adam, AdamW
+from lessen.optim.rules import LayerRates, NoDecay, ParameterRule, Rule
+from lessen.optim.schedule import Constant, Cosine, LinearWarmup, Schedule, Steps, Window
+from lessen.optim.torch_optimizer import TorchOptimizer
+from lessen.optim.torch_schedule import Per, TorchSchedule
+from lessen.sparsify.contract import Sparsifier, Sparsify
+from lessen.sparsify.gradual import Gradual
+from lessen.sparsify.group_lasso import GroupLasso
+from lessen.sparsify.movement import Movement
+from lessen.sparsify.straight_through import StraightThrough
 
 __all__ = [
     "SGD",

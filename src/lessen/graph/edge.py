@@ -10,7 +10,7 @@ from torch import nn
 from lessen.core.contracts import Bridge, LearnedObjective, Objective
 from lessen.core.settings import named_fields
 from lessen.graph.gate import Gate, Through
-from lessen.graph.schedule import Schedule
+from lessen.optim.schedule import Schedule
 from lessen.surgery.taps import Address, Tap, Taps, as_tap
 
 

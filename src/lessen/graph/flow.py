@@ -23,12 +23,12 @@ from lessen.graph.check import check, learns, named, works
 from lessen.graph.edge import edge_names
 from lessen.graph.gate import Through
 from lessen.graph.node import Branch, Ensemble, Labels, Network
-from lessen.graph.optimizer import Optimizer
 from lessen.graph.ready import Ready
-from lessen.graph.schedule import Schedule
 from lessen.graph.stage import Stage
-from lessen.graph.torch_optimizer import check_step
 from lessen.graph.units import WHOLE, BranchUnit, EnsembleUnit, LabelsUnit, NetworkUnit, Now, Unit, Views, seed_draws
+from lessen.optim.optimizer import Optimizer
+from lessen.optim.schedule import Schedule
+from lessen.optim.torch_optimizer import check_step
 from lessen.surgery.taps import Tap, each_tap
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lessen.core.errors import GraphError
 from lessen.core.settings import settings
-from lessen.graph.schedule import Schedule
+from lessen.optim.schedule import Schedule
 
 ExampleGate = Callable[[Tensor, Tensor | None, Any, Any], Tensor]
 Gate = Schedule | ExampleGate

@@ -14,10 +14,10 @@ from lessen.graph.cache import Cache
 from lessen.graph.combine import Combine, Sum
 from lessen.graph.ensemble import Mean, Members
 from lessen.graph.head import LinearHead
-from lessen.graph.optimizer import Optimizer
-from lessen.graph.schedule import Schedule
 from lessen.graph.snapshot import LastEpoch, When
-from lessen.graph.sparsify import Sparsify
+from lessen.optim.optimizer import Optimizer
+from lessen.optim.schedule import Schedule
+from lessen.sparsify.contract import Sparsify
 from lessen.surgery.taps import Tap
 
 

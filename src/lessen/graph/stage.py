@@ -11,14 +11,14 @@ from pydantic import BeforeValidator, Field
 from torch import nn
 
 from lessen.core.settings import named_fields, settings
-from lessen.graph.average import Average
 from lessen.graph.edge import Edge
 from lessen.graph.node import Network, Node
 from lessen.graph.on_policy import OnPolicy
-from lessen.graph.optimizer import SGD, Optimizer
-from lessen.graph.schedule import Cosine, Schedule
-from lessen.graph.sparsify import Sparsify
-from lessen.graph.torch_optimizer import no_torch_optimizer
+from lessen.optim.average import Average
+from lessen.optim.optimizer import SGD, Optimizer
+from lessen.optim.schedule import Cosine, Schedule
+from lessen.optim.torch_optimizer import no_torch_optimizer
+from lessen.sparsify.contract import Sparsify
 
 Count = Annotated[int, Field(ge=1)]
 

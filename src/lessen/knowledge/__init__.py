@@ -1,28 +1,6 @@
 """Knowledge: what one network can learn from another, as objectives; and the bridges between their shapes."""
 
-from lessen.knowledge.activation_boundary import ActivationBoundary
-from lessen.knowledge.attention_relations import AttentionRelations, SelfRelations
-from lessen.knowledge.attention_scores import AttentionScores
-from lessen.knowledge.attention_transfer import AttentionTransfer
-from lessen.knowledge.bottleneck import BottleneckBridge
-from lessen.knowledge.bridges import (
-    AttentionPoolBridge,
-    AutoBridge,
-    ChannelBridge,
-    PoolBridge,
-    ResolutionBridge,
-    TokenBridge,
-    WidthBridge,
-    bridge_for,
-)
-from lessen.knowledge.channel_correlation import ChannelCorrelation
-from lessen.knowledge.channel_distribution import ChannelDistribution
-from lessen.knowledge.contrastive_representation import ContrastiveRepresentation
-from lessen.knowledge.correlation_congruence import CorrelationCongruence
-from lessen.knowledge.correlation_matching import CorrelationMatching
-from lessen.knowledge.curriculum_temperature import CurriculumTemperature
-from lessen.knowledge.decoupled import Decoupled
-from lessen.knowledge.distances import (
+from lessen.knowledge.axes.distances import (
     AbsoluteDistance,
     CosineDistance,
     EuclideanDistance,
@@ -30,7 +8,7 @@ from lessen.knowledge.distances import (
     LogSumDistance,
     SquaredDistance,
 )
-from lessen.knowledge.divergences import (
+from lessen.knowledge.axes.divergences import (
     ForwardKL,
     Hellinger,
     JensenShannon,
@@ -42,50 +20,78 @@ from lessen.knowledge.divergences import (
     SkewedReverseKL,
     TotalVariation,
 )
-from lessen.knowledge.factor_transfer import FactorTransfer
-from lessen.knowledge.fusion_bridge import FusionBridge
-from lessen.knowledge.geometric_graph import GeometricGraph
-from lessen.knowledge.hierarchical_context import HierarchicalContext
-from lessen.knowledge.hint import Hint
-from lessen.knowledge.holistic_knowledge import HolisticKnowledge
-from lessen.knowledge.independent_targets import IndependentTargets, NumberTargets
-from lessen.knowledge.instance_relationship_graph import InstanceRelationshipGraph
-from lessen.knowledge.kernels import GaussianKernel, LinearKernel, PolynomialKernel
-from lessen.knowledge.labels import CrossEntropy, Regression
-from lessen.knowledge.logit_matching import LogitCosine, LogitMatching
-from lessen.knowledge.masked_generation import MaskedGeneration
-from lessen.knowledge.multi_head_graph import MultiHeadGraph
-from lessen.knowledge.multi_level import MultiLevel
-from lessen.knowledge.neuron_selectivity import NeuronSelectivity
-from lessen.knowledge.norm_and_direction import NormAndDirection
-from lessen.knowledge.normalized import Normalized
-from lessen.knowledge.normalized_hint import NormalizedHint
-from lessen.knowledge.normalizers import AsItIs, StandardizeChannels, StandardizePositions, UnitLength, Whiten
-from lessen.knowledge.one_for_all import OneForAll
-from lessen.knowledge.orthogonal import OrthogonalBridge
-from lessen.knowledge.over_layers import OverLayers
-from lessen.knowledge.over_tokens import OverTokens
-from lessen.knowledge.overhaul import Overhaul
-from lessen.knowledge.pairings import AsNamed, AttentionOverLayers, EarthMover, EvenlySpaced, LastLayers
-from lessen.knowledge.probabilistic_transfer import ProbabilisticTransfer
-from lessen.knowledge.refined_logits import RefinedLogits
-from lessen.knowledge.relational_angle import RelationalAngle
-from lessen.knowledge.relational_distance import RelationalDistance
-from lessen.knowledge.similarity_attention import SimilarityAttention
-from lessen.knowledge.similarity_preserving import SimilarityPreserving
-from lessen.knowledge.singular_vectors import SingularVectors
-from lessen.knowledge.soft_targets import SoftTargets
-from lessen.knowledge.solution_flow import SolutionFlow
-from lessen.knowledge.task_loss import TaskLoss
-from lessen.knowledge.temperature import AnnealedTemperature
-from lessen.knowledge.top_classes import TopClasses
-from lessen.knowledge.transformed import Transformed
-from lessen.knowledge.transformed_teacher import TransformedTeacher
-from lessen.knowledge.transforms import StandardizeLogits, SwapLabel, TeacherPower, WithoutLabel
-from lessen.knowledge.variational_information import VariationalInformation
-from lessen.knowledge.wasserstein import ClassesInGroups, ClassesOnALine, CostMatrix, EveryMistakeAlike, Wasserstein
-from lessen.knowledge.weighted_soft_labels import WeightedSoftLabels
-from lessen.knowledge.zipf_labels import ZipfLabels
+from lessen.knowledge.axes.kernels import GaussianKernel, LinearKernel, PolynomialKernel
+from lessen.knowledge.axes.normalizers import AsItIs, StandardizeChannels, StandardizePositions, UnitLength, Whiten
+from lessen.knowledge.axes.pairings import AsNamed, AttentionOverLayers, EarthMover, EvenlySpaced, LastLayers
+from lessen.knowledge.axes.similarity_attention import SimilarityAttention
+from lessen.knowledge.axes.temperature import AnnealedTemperature
+from lessen.knowledge.axes.top_classes import TopClasses
+from lessen.knowledge.axes.transforms import StandardizeLogits, SwapLabel, TeacherPower, WithoutLabel
+from lessen.knowledge.axes.wasserstein import (
+    ClassesInGroups,
+    ClassesOnALine,
+    CostMatrix,
+    EveryMistakeAlike,
+    Wasserstein,
+)
+from lessen.knowledge.bridges.bottleneck import BottleneckBridge
+from lessen.knowledge.bridges.bridges import (
+    AttentionPoolBridge,
+    AutoBridge,
+    ChannelBridge,
+    PoolBridge,
+    ResolutionBridge,
+    TokenBridge,
+    WidthBridge,
+    bridge_for,
+)
+from lessen.knowledge.bridges.fusion_bridge import FusionBridge
+from lessen.knowledge.bridges.orthogonal import OrthogonalBridge
+from lessen.knowledge.examples.contrastive_representation import ContrastiveRepresentation
+from lessen.knowledge.examples.correlation_congruence import CorrelationCongruence
+from lessen.knowledge.examples.geometric_graph import GeometricGraph
+from lessen.knowledge.examples.holistic_knowledge import HolisticKnowledge
+from lessen.knowledge.examples.instance_relationship_graph import InstanceRelationshipGraph
+from lessen.knowledge.examples.probabilistic_transfer import ProbabilisticTransfer
+from lessen.knowledge.examples.relational_angle import RelationalAngle
+from lessen.knowledge.examples.relational_distance import RelationalDistance
+from lessen.knowledge.examples.similarity_preserving import SimilarityPreserving
+from lessen.knowledge.features.activation_boundary import ActivationBoundary
+from lessen.knowledge.features.attention_transfer import AttentionTransfer
+from lessen.knowledge.features.channel_correlation import ChannelCorrelation
+from lessen.knowledge.features.channel_distribution import ChannelDistribution
+from lessen.knowledge.features.factor_transfer import FactorTransfer
+from lessen.knowledge.features.hierarchical_context import HierarchicalContext
+from lessen.knowledge.features.hint import Hint
+from lessen.knowledge.features.masked_generation import MaskedGeneration
+from lessen.knowledge.features.neuron_selectivity import NeuronSelectivity
+from lessen.knowledge.features.norm_and_direction import NormAndDirection
+from lessen.knowledge.features.normalized_hint import NormalizedHint
+from lessen.knowledge.features.one_for_all import OneForAll
+from lessen.knowledge.features.overhaul import Overhaul
+from lessen.knowledge.features.variational_information import VariationalInformation
+from lessen.knowledge.labels.labels import CrossEntropy, Regression
+from lessen.knowledge.labels.task_loss import TaskLoss
+from lessen.knowledge.labels.zipf_labels import ZipfLabels
+from lessen.knowledge.layers.attention_relations import AttentionRelations, SelfRelations
+from lessen.knowledge.layers.attention_scores import AttentionScores
+from lessen.knowledge.layers.multi_head_graph import MultiHeadGraph
+from lessen.knowledge.layers.over_layers import OverLayers
+from lessen.knowledge.layers.singular_vectors import SingularVectors
+from lessen.knowledge.layers.solution_flow import SolutionFlow
+from lessen.knowledge.logits.correlation_matching import CorrelationMatching
+from lessen.knowledge.logits.curriculum_temperature import CurriculumTemperature
+from lessen.knowledge.logits.decoupled import Decoupled
+from lessen.knowledge.logits.independent_targets import IndependentTargets, NumberTargets
+from lessen.knowledge.logits.logit_matching import LogitCosine, LogitMatching
+from lessen.knowledge.logits.multi_level import MultiLevel
+from lessen.knowledge.logits.normalized import Normalized
+from lessen.knowledge.logits.refined_logits import RefinedLogits
+from lessen.knowledge.logits.soft_targets import SoftTargets
+from lessen.knowledge.logits.transformed import Transformed
+from lessen.knowledge.logits.transformed_teacher import TransformedTeacher
+from lessen.knowledge.logits.weighted_soft_labels import WeightedSoftLabels
+from lessen.knowledge.sequences.over_tokens import OverTokens
 
 __all__ = [
     "AbsoluteDistance",

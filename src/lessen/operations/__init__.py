@@ -1,18 +1,17 @@
 """Operations: each turns a network into a smaller one with the same inputs and outputs."""
 
-from lessen.operations.allocation import ErdosRenyi, Global, LayerAdaptive, Uniform
 from lessen.operations.channel_scores.activation_width import ActivationWidth
 from lessen.operations.channel_scores.batch_norm_scale import BatchNormScale
 from lessen.operations.channel_scores.fisher import Fisher
 from lessen.operations.channel_scores.geometric_median import GeometricMedian
-from lessen.operations.equalize import Equalize
-from lessen.operations.factorization import Channel, Spatial
 from lessen.operations.half import BFloat16, Float16, Half, Halved
-from lessen.operations.isomorphic import Isomorphic
-from lessen.operations.knapsack import Knapsack
-from lessen.operations.layer_bits import LayerBits
-from lessen.operations.low_rank import Factorized, LowRank
-from lessen.operations.pattern import NM, Anywhere, PerRow
+from lessen.operations.low_rank.factorization import Channel, Spatial
+from lessen.operations.low_rank.operation import Factorized, LowRank
+from lessen.operations.parts.allocation import ErdosRenyi, Global, LayerAdaptive, Uniform
+from lessen.operations.parts.isomorphic import Isomorphic
+from lessen.operations.parts.layer_bits import LayerBits
+from lessen.operations.parts.pattern import NM, Anywhere, PerRow
+from lessen.operations.parts.scores import Magnitude, Taylor
 from lessen.operations.prune_channels import PruneChannels, PrunedChannels
 from lessen.operations.prune_weights import (
     Chance,
@@ -45,8 +44,10 @@ from lessen.operations.quantize import (
 )
 from lessen.operations.reinitialize import Reinitialize, Reinitialized
 from lessen.operations.remove_blocks import RemoveBlocks, RemovedBlocks
-from lessen.operations.rescale import Rescaled
-from lessen.operations.scores import Magnitude, Taylor
+from lessen.operations.rescale.equalize import Equalize
+from lessen.operations.rescale.rescale import Rescaled
+from lessen.operations.rescale.smooth import Smooth
+from lessen.operations.search.knapsack import Knapsack
 from lessen.operations.second_order import (
     Alps,
     ExactObs,
@@ -56,7 +57,6 @@ from lessen.operations.second_order import (
     SparseGpt,
     Wanda,
 )
-from lessen.operations.smooth import Smooth
 from lessen.operations.weight_only import Awq, Gptq, Hqq, Nearest, QuantizedWeights, QuantizeWeights
 
 __all__ = [

@@ -17,8 +17,8 @@ from torch import nn
 from lessen.core.bounds import ROOM
 from lessen.core.contracts import Plan
 from lessen.core.errors import RunError, WeightsError
+from lessen.operations.parts.values import without_masks
 from lessen.operations.stored import put_masks, stored_state
-from lessen.operations.values import without_masks
 from lessen.pipeline.folder import RunFolder
 from lessen.pipeline.load import load
 from lessen.pipeline.plans import decode_plans, encode_plans, follow, read_plans

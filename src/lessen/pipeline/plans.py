@@ -14,7 +14,7 @@ from lessen.core.contracts import Plan
 from lessen.core.errors import PlanError
 from lessen.core.files import read_json
 from lessen.core.settings import decode, encode
-from lessen.operations.values import without_values
+from lessen.operations.parts.values import without_values
 from lessen.zoo import load_tensors
 
 MOST_PLANS = 256

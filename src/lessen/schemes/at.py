@@ -10,7 +10,7 @@ from lessen.core.contracts import Bridge, LearnedObjective, Objective
 from lessen.core.settings import settings
 from lessen.graph import Edge, Schedule, Through
 from lessen.graph.gate import Gate
-from lessen.knowledge.own_loss import as_objective
+from lessen.knowledge.labels.own_loss import as_objective
 from lessen.surgery.taps import Tap, Taps
 
 

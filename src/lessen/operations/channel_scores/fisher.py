@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from lessen.core import Batch, Context, settings
 from lessen.core.data import map_inputs
+from lessen.operations.parts.scores import Taylor
 from lessen.operations.prune_channels.scores import group_figures
-from lessen.operations.scores import Taylor
 from lessen.surgery.coupling import Coupling
 
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from lessen.core.contracts import Context
 from lessen.core.data import call, map_inputs
+from lessen.operations.parts.values import Values, write_value
 from lessen.operations.prune_channels.plan import PrunedChannels
-from lessen.operations.values import Values, write_value
 from lessen.surgery.calls import trace
 from lessen.surgery.copying import copy_network
 from lessen.surgery.fold import foldable

@@ -21,10 +21,10 @@ from lessen.core.contracts import Context
 from lessen.core.errors import PlanError
 from lessen.core.settings import settings
 from lessen.core.where import Where, check_where, matches
-from lessen.operations.allocation import Allocation, Global, Uniform, top
 from lessen.operations.channel_scores.contract import ChannelScore
-from lessen.operations.isomorphic import AmongKinds, kinds_of
-from lessen.operations.knapsack import Allocated, Budgeted, Cost, Knapsack, Problem, losses_for, options_for
+from lessen.operations.parts.allocation import Allocation, Global, Uniform, top
+from lessen.operations.parts.isomorphic import AmongKinds, kinds_of
+from lessen.operations.parts.scores import Magnitude, Score
 from lessen.operations.prune_channels.attempt import Attempt
 from lessen.operations.prune_channels.cost import MeasuredCost, alike, multiply_adds_cost, parameters_cost
 from lessen.operations.prune_channels.judge import Judge, check_judge
@@ -33,7 +33,7 @@ from lessen.operations.prune_channels.plan import PrunedChannels
 from lessen.operations.prune_channels.refit import Fitting, check_refit, quickly, refitted
 from lessen.operations.prune_channels.scores import comparable, group_figures, normalised
 from lessen.operations.prune_channels.target import share_by_clock, share_for
-from lessen.operations.scores import Magnitude, Score
+from lessen.operations.search.knapsack import Allocated, Budgeted, Cost, Knapsack, Problem, losses_for, options_for
 from lessen.surgery.coupling import Coupling, Group, coupling_of, multiply_adds, traced
 from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain

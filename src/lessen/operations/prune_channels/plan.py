@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from lessen.core.errors import NetworkError, PlanError
 from lessen.core.settings import settings
+from lessen.operations.parts.values import put_values
 from lessen.operations.prune_channels.edits import carry_out
-from lessen.operations.values import put_values
 from lessen.surgery.attention import open_attention
 from lessen.surgery.coupling import groups_of, is_formula, keep_mask, size
 from lessen.surgery.modules import copy_with, get_tensor

@@ -28,9 +28,9 @@ from lessen.core.errors import PlanError
 from lessen.core.seeds import derive
 from lessen.functional.shapes import wide
 from lessen.functional.unfold import unfold
+from lessen.operations.parts.values import Values, write_value
 from lessen.operations.prune_channels.means import Reader, readers_of
 from lessen.operations.prune_channels.plan import PrunedChannels
-from lessen.operations.values import Values, write_value
 from lessen.surgery.calls import trace
 from lessen.surgery.copying import copy_network
 from lessen.surgery.modules import get_module

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lessen.core.contracts import Context
 from lessen.operations.channel_scores.contract import ChannelScore
-from lessen.operations.gradients import gradients
-from lessen.operations.scores import Score
+from lessen.operations.parts.gradients import gradients
+from lessen.operations.parts.scores import Score
 from lessen.surgery.coupling import Coupling, Group, Member, owners
 
 

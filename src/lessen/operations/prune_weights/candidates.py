@@ -10,7 +10,7 @@ from torch import nn
 
 from lessen.core import Where, check_where, matches
 from lessen.core.errors import PlanError, did_you_mean
-from lessen.operations.pattern import Pattern
+from lessen.operations.parts.pattern import Pattern
 from lessen.surgery.attention import OpenAttention
 from lessen.surgery.codes import codes_of
 from lessen.surgery.parametrised import Owners, is_list, stored

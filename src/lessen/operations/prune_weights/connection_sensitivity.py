@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core import Card, Context, settings
-from lessen.operations.allocation import Allocation
+from lessen.operations.parts.allocation import Allocation
 from lessen.operations.prune_weights.candidates import Weights
 from lessen.operations.prune_weights.working_copy import gradient, losses, working_copy
 

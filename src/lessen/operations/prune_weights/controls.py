@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from lessen.core import Card, Context, settings
 from lessen.core.seeds import generator
-from lessen.operations.allocation import Allocation
+from lessen.operations.parts.allocation import Allocation
+from lessen.operations.parts.scores import Magnitude, Score
 from lessen.operations.prune_weights.candidates import Weights
 from lessen.operations.prune_weights.scoring import NetworkScore, weight_scores
-from lessen.operations.scores import Magnitude, Score
 from lessen.surgery.masks import mask_of
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lessen.core import Card, Context, settings
-from lessen.operations.allocation import Allocation
+from lessen.operations.parts.allocation import Allocation
 from lessen.operations.prune_weights.candidates import Weights
 from lessen.operations.prune_weights.working_copy import gradient, losses, working_copy
 

@@ -15,12 +15,12 @@ from torch import nn
 
 from lessen.core import Card, Context, Where, settings
 from lessen.core.errors import PlanError
-from lessen.operations.allocation import Allocation, Uniform
-from lessen.operations.pattern import Anywhere, Pattern, pattern_mask
+from lessen.operations.parts.allocation import Allocation, Uniform
+from lessen.operations.parts.pattern import Anywhere, Pattern, pattern_mask
+from lessen.operations.parts.scores import Magnitude, Score
 from lessen.operations.prune_weights.candidates import check_share, fitting
 from lessen.operations.prune_weights.plan import PrunedWeights
 from lessen.operations.prune_weights.scoring import NetworkScore, weight_scores
-from lessen.operations.scores import Magnitude, Score
 from lessen.surgery.plain import plain
 
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from lessen.core import Context
 from lessen.functional.shapes import wide
-from lessen.operations.allocation import Allocation
-from lessen.operations.gradients import gradients
+from lessen.operations.parts.allocation import Allocation
+from lessen.operations.parts.gradients import gradients
+from lessen.operations.parts.scores import Score
 from lessen.operations.prune_weights.candidates import Weights
-from lessen.operations.scores import Score
 from lessen.surgery.masks import mask_of
 from lessen.surgery.parametrised import stored
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lessen.core import Card, Context, Inputs, settings
 from lessen.core.data import call, map_inputs
-from lessen.operations.allocation import Allocation, top
+from lessen.operations.parts.allocation import Allocation, top
 from lessen.operations.prune_weights.candidates import Weights
 from lessen.operations.prune_weights.scoring import without_pruned
 from lessen.operations.prune_weights.working_copy import gradient, working_copy

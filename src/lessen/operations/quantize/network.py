@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lessen.core.errors import PlanError
-from lessen.operations.pausing import ThreadWatch
+from lessen.operations.parts.pausing import ThreadWatch
 from lessen.operations.quantize.edges import LAYERS
 from lessen.operations.quantize.fake import quantize_weight
 from lessen.operations.quantize.found import quantize_dynamically

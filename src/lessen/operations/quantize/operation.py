@@ -21,7 +21,8 @@ from lessen.core.data import Inputs, map_inputs
 from lessen.core.errors import PlanError
 from lessen.core.settings import settings
 from lessen.core.where import Where, check_where, matches
-from lessen.operations.layer_bits import LayerBits, bits_by_name
+from lessen.operations.parts.layer_bits import LayerBits, bits_by_name
+from lessen.operations.parts.values import write_value
 from lessen.operations.quantize.biases import correctable, corrected_biases
 from lessen.operations.quantize.edges import find_edges
 from lessen.operations.quantize.grids import weight_grid_name
@@ -35,7 +36,6 @@ from lessen.operations.quantize.reconstruction import reconstruct
 from lessen.operations.quantize.rounding import Learning
 from lessen.operations.quantize.tables import find_tables
 from lessen.operations.quantize.target import Chosen, Target, adds_no_pairs, chosen, named
-from lessen.operations.values import write_value
 from lessen.surgery.calls import Call, trace
 from lessen.surgery.copying import copy_network
 from lessen.surgery.fold import fold, foldable

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from lessen.core.errors import NetworkError, PlanError, did_you_mean
 from lessen.core.settings import settings
 from lessen.core.usable import usable
+from lessen.operations.parts.values import put_values
 from lessen.operations.quantize.grids import Grids, WeightGrid
 from lessen.operations.quantize.learned import Learned
 from lessen.operations.quantize.network import is_quantized, with_grids
 from lessen.operations.quantize.tables import code_tables
 from lessen.operations.quantize.target import row, said, stored_bits
-from lessen.operations.values import put_values
 from lessen.surgery.codes import file_bits
 from lessen.surgery.fold import Pair, fold
 from lessen.surgery.modules import get_module

@@ -22,6 +22,7 @@ from lessen.core.contracts import Context
 from lessen.core.data import map_inputs
 from lessen.core.errors import PlanError
 from lessen.core.seeds import generator
+from lessen.operations.parts.values import put_values, write_value
 from lessen.operations.quantize.fake import along
 from lessen.operations.quantize.grids import Grid, WeightGrid
 from lessen.operations.quantize.network import GRIDS, Rounding
@@ -29,7 +30,6 @@ from lessen.operations.quantize.rounding import Learning, indecision, power_at, 
 from lessen.operations.quantize.stepped import positive
 from lessen.operations.quantize.units import Unit, clamped, free_layers, units_of
 from lessen.operations.quantize.visits import Visits, slopes
-from lessen.operations.values import put_values, write_value
 from lessen.surgery.calls import Trace, floating
 from lessen.surgery.copying import copy_network
 from lessen.surgery.masks import mask_of

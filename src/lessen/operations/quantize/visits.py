@@ -1,7 +1,8 @@
 """What units of a network are given and what they give, unit after unit, on all calibration examples.
 
 A network that changes, and one that only shows what it computes, each run once: a pass waits at every unit in turn
-(`lessen.operations.walk`). Slopes come from passes forth and back, which cannot wait: one for as many units as fit.
+(`lessen.operations.parts.walk`). Slopes come from passes forth and back, which cannot wait: one for as many units as
+fit.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from lessen.core.contracts import Context
 from lessen.core.data import Inputs, call
 from lessen.core.errors import PlanError
+from lessen.operations.parts.walk import Walk, Walker
 from lessen.operations.quantize.units import Unit, clamped
-from lessen.operations.walk import Walk, Walker
 from lessen.surgery.calls import floating
 from lessen.surgery.modules import get_module
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lessen.operations.pattern import NM, Pattern, PerRow
+from lessen.operations.parts.pattern import NM, Pattern, PerRow
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,7 +14,7 @@ from torch import Tensor
 from lessen.core import Card, settings
 from lessen.functional.optimal_brain import cheapest_first, first_of, removal_order
 from lessen.functional.quadratic import on_support
-from lessen.operations.pattern import NM, Anywhere, Pattern, PerRow
+from lessen.operations.parts.pattern import NM, Anywhere, Pattern, PerRow
 from lessen.operations.second_order.choice import Choice
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from torch import Tensor
 
 from lessen.core import Card
-from lessen.operations.pattern import Pattern
+from lessen.operations.parts.pattern import Pattern
 from lessen.operations.second_order.choice import Choice
 
 

@@ -17,9 +17,10 @@ from lessen.core import Card, Context, Where, settings
 from lessen.core.errors import PlanError
 from lessen.functional.quadratic import damped, on_support, quadratic_error
 from lessen.functional.shapes import wide
-from lessen.operations.allocation import Allocation, Uniform
-from lessen.operations.hessian import Gram, InputsOfLayers, layers_of, rows_of
-from lessen.operations.pattern import Pattern
+from lessen.operations.parts.allocation import Allocation, Uniform
+from lessen.operations.parts.hessian import Gram, InputsOfLayers, layers_of, rows_of
+from lessen.operations.parts.pattern import Pattern
+from lessen.operations.parts.values import write_value
 from lessen.operations.prune_weights import PrunedWeights, check_share, fitting, masks_of
 from lessen.operations.prune_weights.scoring import without_pruned
 from lessen.operations.second_order.choice import Choice, kept_of, split_count
@@ -27,7 +28,6 @@ from lessen.operations.second_order.method import ReconstructionMethod
 from lessen.operations.second_order.plan import Reconstructed
 from lessen.operations.second_order.smallest import Smallest
 from lessen.operations.second_order.sparse_gpt import SparseGpt
-from lessen.operations.values import write_value
 from lessen.surgery.copying import copy_network
 from lessen.surgery.masks import mask_of, mask_parameter
 from lessen.surgery.parametrised import Owners, stored

@@ -8,8 +8,8 @@ from pydantic import Field
 from torch import nn
 
 from lessen.core import settings
+from lessen.operations.parts.values import Values, put_values
 from lessen.operations.prune_weights import PrunedWeights
-from lessen.operations.values import Values, put_values
 
 
 @settings

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lessen.core import Card, settings
-from lessen.operations.pattern import Anywhere, Pattern
+from lessen.operations.parts.pattern import Anywhere, Pattern
 from lessen.operations.second_order.choice import Choice
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lessen.core import Card, settings
 from lessen.functional.column_pruning import prune_columns
-from lessen.operations.pattern import Anywhere, Pattern
+from lessen.operations.parts.pattern import Anywhere, Pattern
 from lessen.operations.second_order.choice import Choice
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lessen.core import Card, settings
-from lessen.operations.pattern import Pattern, PerRow
+from lessen.operations.parts.pattern import Pattern, PerRow
 from lessen.operations.second_order.choice import Choice
 
 

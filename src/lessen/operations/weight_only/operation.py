@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from lessen.core import Card, Context, Where, check_where, matches, settings
 from lessen.core.errors import PlanError, did_you_mean
-from lessen.operations.hessian import InputsOfLayers, layers_of, rows_of
-from lessen.operations.layer_bits import LayerBits, bits_by_name
+from lessen.operations.parts.hessian import InputsOfLayers, layers_of, rows_of
+from lessen.operations.parts.layer_bits import LayerBits, bits_by_name
 from lessen.operations.prune_weights.candidates import other_matrices, prunable
 from lessen.operations.weight_only.awq import Awq
 from lessen.operations.weight_only.gptq import Gptq

@@ -1,0 +1,1 @@
+"""The axes that objectives are made of: distances, divergences, kernels, normalizers, transforms, pairings."""

@@ -1,0 +1,1 @@
+"""Objectives on relations between examples."""

@@ -1,0 +1,1 @@
+"""Objectives on labels, and any function of one's own."""

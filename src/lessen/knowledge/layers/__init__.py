@@ -1,0 +1,1 @@
+"""Objectives on relations between layers, and on which layers are paired."""

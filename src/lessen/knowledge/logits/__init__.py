@@ -1,0 +1,1 @@
+"""Objectives on outputs: logits and soft targets."""

@@ -1,0 +1,1 @@
+"""Objectives on sequences of tokens."""

@@ -1,0 +1,1 @@
+"""What several operations share: scores, allocations, patterns, second derivatives, passes that wait."""
