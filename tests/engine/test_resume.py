@@ -21,6 +21,7 @@ from lessen.core.errors import RunError
 from lessen.core.files import read_lines, read_tensors, write_tensors
 from lessen.engine import Course, Stopped, run
 from lessen.engine import checkpoint as checkpoints
+from lessen.engine.checkpoint import Checkpoints, Saved
 from lessen.engine.training import Training
 from lessen.graph import Fit
 from lessen.knowledge import CrossEntropy
@@ -236,3 +237,30 @@ def test_a_checkpoint_is_tensors_and_json(tmp_path: Path) -> None:
         with safe_open(path, framework="pt") as file:
             assert set(file.metadata()) == {"about", "lessen.sha256"}
             assert any(name.startswith("optimizer/student/0/momentum_buffer") for name in file.keys())  # noqa: SIM118
+
+
+@pytest.mark.parametrize(
+    ("now", "same"),
+    [
+        ("lessen.SGD", True),
+        ("lessen.elsewhere.SGD", True),
+        ("lessen.Adam", False),
+        ("lessens.graph.SGD", False),
+        ("SGD", False),
+    ],
+)
+def test_classes_of_lessen_may_have_moved_since(now: str, same: bool, tmp_path: Path) -> None:
+    """Earlier versions told the modules of classes as well; they may lie elsewhere now."""
+    before = Checkpoints(tmp_path / "checkpoints", {"fit": {"class": "lessen.graph.optimizer.SGD"}})
+    before.begin()
+    before.write(0, 3, Saved({"x": torch.ones(1)}, {}))
+    after = Checkpoints(tmp_path / "checkpoints", {"fit": {"class": now}})
+    if same:
+        assert after.newest() is not None
+    else:
+        with pytest.raises(RunError, match="before and now"):
+            after.newest()
+    # What is told next to the checkpoint is not believed if the checkpoint says otherwise.
+    after.begin()
+    with pytest.raises(RunError, match="belongs to a run with other"):
+        Checkpoints(tmp_path / "checkpoints", {"fit": {"class": f"lessen.x.{now.split('.')[-1]}"}}).newest()

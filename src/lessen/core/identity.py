@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 import sys
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
@@ -68,8 +69,20 @@ def differences(one: Any, two: Any, path: str = "") -> Iterator[str]:
     elif isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
         for number, (mine, other) in enumerate(zip(one, two, strict=True)):
             yield from differences(mine, other, f"{path}.{number}" if path else str(number))
-    elif one != two:
+    elif _without_module(one) != _without_module(two):
         yield f"{path}: {_short(one)} and {_short(two)}"
+
+
+def _without_module(value: Any) -> Any:
+    """The name of something of lessen without its module, which earlier versions told as well.
+
+    >>> _without_module("lessen.graph.optimizer.SGD")
+    'lessen.SGD'
+    """
+    return _OWN.sub("lessen.", value) if isinstance(value, str) else value
+
+
+_OWN = re.compile(r"^lessen\.(?:[a-z_0-9]+\.)+(?=\w+(?:\.|$))")
 
 
 def _short(value: Any) -> str:
@@ -238,4 +251,7 @@ def _code(code: types.CodeType) -> str:
 def _name(value: Callable[..., Any] | type | types.ModuleType) -> str:
     if isinstance(value, types.ModuleType):
         return value.__name__
-    return f"{getattr(value, '__module__', None) or 'builtins'}.{getattr(value, '__qualname__', repr(type(value)))}"
+    module = getattr(value, "__module__", None) or "builtins"
+    if module.partition(".")[0] == "lessen":
+        module = "lessen"  # modules of lessen may be moved; what they hold stays the same
+    return f"{module}.{getattr(value, '__qualname__', repr(type(value)))}"

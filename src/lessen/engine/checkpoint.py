@@ -50,7 +50,7 @@ class Checkpoints:
         self.folder, self.told, self._keep = folder, told, keep
         self._needs: dict[str, set[str]] = {}
         self._identity = folder.parent / "identity.json"
-        self.fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        self.fingerprint = _digest(told)
 
     def begin(self) -> None:
         """Write what the run is.
@@ -130,12 +130,20 @@ class Checkpoints:
             raise RunError(f"{path} is not a checkpoint of lessen. Move it away, or choose another folder.")
         if about.get("version") != _VERSION:
             raise RunError(f"{path} was written by another version of lessen, which this one cannot continue.")
-        if about.get("fingerprint") != self.fingerprint:
+        if about.get("fingerprint") != self.fingerprint and not self._is_same(about.get("fingerprint")):
             raise RunError(
                 f"{path} belongs to a run with other stages, settings, data or seed{self._what_differs()}. Resume with "
                 "the same ones, or choose another folder."
             )
         return Saved(tensors, about)
+
+    def _is_same(self, fingerprint: Any) -> bool:
+        """Whether a run that was told in other words is the same: earlier versions told where a class lies, too."""
+        try:
+            before = read_json(self._identity)
+        except RunError:
+            return False
+        return _digest(before) == fingerprint and not any(differences(before, json.loads(json.dumps(self.told))))
 
     def _what_differs(self, most: int = 3) -> str:
         """The first differences as text, where the file that tells them can be read."""
@@ -154,6 +162,10 @@ class Checkpoints:
             raise RunError(
                 f"The checkpoint cannot be read: {error} Or move it away, and resume: the training then begins again."
             ) from error
+
+
+def _digest(told: Any) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _named_in(about: Mapping[str, Any]) -> set[str]:
