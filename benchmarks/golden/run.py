@@ -22,7 +22,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-COMPARED = ("weights.safetensors", "plan.json", "*.onnx", "*.xml", "*.bin", "log.jsonl", "run.lessen")
+COMPARED = ("weights.safetensors", "plan.json", "*.onnx", "*.xml", "*.bin", "log.jsonl", "packed.safetensors")
 CLOCK = {"seconds", "time", "at", "written", "examples_per_second", "speed", "took"}
 
 
@@ -34,8 +34,11 @@ def without_clock(value: Any) -> Any:
 
 
 def digest(path: Path) -> str:
-    """Of the content; of a log, of its rows without times."""
+    """Of the content; of a log, of its rows without times; of tensors, without the order of what describes them."""
     content = path.read_bytes()
+    if path.suffix == ".safetensors":
+        length = int.from_bytes(content[:8], "little")
+        content = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True).encode() + content[8 + length :]
     if path.suffix == ".jsonl":
         content = json.dumps([without_clock(json.loads(line)) for line in content.splitlines()]).encode()
     return hashlib.sha256(content).hexdigest()[:16]
@@ -51,7 +54,7 @@ def outcome(recipe: Path, source: Path, folder: Path) -> dict[str, str]:
     )
     if done.returncode:
         return {"failed": done.stderr.strip()[-400:]}
-    packed = [*command, "pack", str(run), "--out", str(run / "run.lessen")]
+    packed = [*command, "pack", str(run), "--out", str(run / "packed.safetensors")]
     done = subprocess.run(packed, env=environment, capture_output=True, text=True, check=False)
     found = {} if done.returncode == 0 else {"pack": done.stderr.strip()[-400:]}
     files = sorted(file for pattern in COMPARED for file in run.rglob(pattern))
