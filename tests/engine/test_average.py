@@ -25,7 +25,7 @@ from lessen.graph import (
 )
 from lessen.knowledge import Hint, WidthBridge
 from lessen.schemes import Supervised, at
-from lessen.surgery.masks import masked_parameters
+from lessen.surgery.forms.mask import masked_parameters
 from lessen.testing.schemes import SchemeLaws, same, states
 from lessen.testing.tasks import clusters, perceptron
 

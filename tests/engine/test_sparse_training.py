@@ -42,7 +42,7 @@ from lessen.pipeline.steps import Course as PipelineCourse
 from lessen.pipeline.steps import cast_for, restore, with_masks
 from lessen.schemes import supervised
 from lessen.sparsify.gradual import cubic, updates_due
-from lessen.surgery.masks import masked_parameters
+from lessen.surgery.forms.mask import masked_parameters
 from lessen.testing.tasks import clusters, perceptron
 
 MOVERS: dict[str, Sparsify] = {

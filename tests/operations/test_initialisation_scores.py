@@ -24,7 +24,7 @@ from lessen.operations import (
 )
 from lessen.operations.parts.packed import unpack
 from lessen.operations.prune_weights import NetworkScore, candidates
-from lessen.surgery.masks import masked_parameters
+from lessen.surgery.forms.mask import masked_parameters
 from lessen.testing import EXAMPLES
 
 CLASSES = [Chance(), ConnectionSensitivity(), GradientFlow(), Shuffled(), SynapticFlow()]

@@ -13,7 +13,7 @@ from lessen.core import Batch, Context, decode, encode
 from lessen.core.errors import LessenError, PlanError
 from lessen.operations import LayerBits, Mixed, Nearest, Quantize, QuantizeWeights
 from lessen.recipe import Recipe, read_recipe, schema, shipped
-from lessen.surgery.codes import codes_of
+from lessen.surgery.forms.codes import codes_of
 from lessen.testing import EXAMPLES
 
 EXAMPLE = EXAMPLES["convolutions"]

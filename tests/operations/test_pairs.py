@@ -21,7 +21,7 @@ from lessen.operations import Factorized, LowRank, PruneChannels, PrunedWeights,
 from lessen.operations.quantize import is_quantized
 from lessen.surgery.attention import OpenAttention
 from lessen.surgery.copying import copy_network
-from lessen.surgery.masks import bake_masks, mask_of
+from lessen.surgery.forms.mask import bake_masks, mask_of
 from lessen.surgery.modules import get_module
 from lessen.testing import EXAMPLES, OperationLaws
 from lessen.testing.catalogue import LAYER, LITTLE, exported, in_turn, outputs

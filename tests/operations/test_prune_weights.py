@@ -15,7 +15,7 @@ from lessen.core.errors import PlanError, SettingError
 from lessen.core.files import read_tensors, write_tensors
 from lessen.operations import Global, Magnitude, PruneWeights, Taylor
 from lessen.operations.parts.packed import pack, unpack
-from lessen.surgery.masks import bake_masks, mask_of, masked_parameters
+from lessen.surgery.forms.mask import bake_masks, mask_of, masked_parameters
 
 
 def network() -> nn.Sequential:

@@ -22,7 +22,7 @@ from lessen.operations.quantize.units import Unit, units_of
 from lessen.operations.quantize.visits import Visits
 from lessen.operations.quantize.visits import slopes as slopes_of
 from lessen.surgery.calls import trace
-from lessen.surgery.masks import mask_of
+from lessen.surgery.forms.mask import mask_of
 from lessen.surgery.taps import Tap, capture
 from lessen.testing import EXAMPLES
 from lessen.zoo import residual

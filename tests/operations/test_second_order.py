@@ -34,7 +34,7 @@ from lessen.operations.quantize import is_quantized
 from lessen.operations.second_order.choice import Choice
 from lessen.operations.second_order.method import ReconstructionMethod
 from lessen.operations.second_order.operation import relative_error
-from lessen.surgery.masks import mask_of
+from lessen.surgery.forms.mask import mask_of
 from lessen.testing import EXAMPLES
 
 METHODS: list[ReconstructionMethod] = [Smallest(), Wanda(), SparseGpt(), ExactObs(), Alps()]

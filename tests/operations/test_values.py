@@ -9,7 +9,7 @@ from torch import nn
 from lessen.core import encode, settings
 from lessen.core.errors import PlanError
 from lessen.operations.parts.values import put_values, read_value, without_values, write_value
-from lessen.surgery.masks import mask_parameter
+from lessen.surgery.forms.mask import mask_parameter
 
 
 @settings

@@ -14,7 +14,7 @@ from lessen.operations.weight_only.grid import group_grids, on_grids, rounded_st
 from lessen.operations.weight_only.hqq import hqq, norm_error
 from lessen.operations.weight_only.nearest import nearest
 from lessen.operations.weight_only.rounding import Method, Rounding, output_error
-from lessen.surgery.codes import Coded, codes_of, dequantize, plain_dequantize
+from lessen.surgery.forms.codes import Coded, codes_of, dequantize, plain_dequantize
 from lessen.testing import EXAMPLES
 
 METHODS = (Nearest(), Gptq(), Gptq(by_activation=True), Awq(), Hqq())

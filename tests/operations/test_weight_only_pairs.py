@@ -17,8 +17,8 @@ from lessen.deploy.runtimes import open_session
 from lessen.operations import Gptq, Half, LowRank, PruneChannels, PruneWeights, Quantize, QuantizeWeights
 from lessen.operations.quantize import is_quantized
 from lessen.pipeline import pack, unpack
-from lessen.surgery.codes import coded_parameters
-from lessen.surgery.short import short_parameters
+from lessen.surgery.forms.codes import coded_parameters
+from lessen.surgery.forms.half import short_parameters
 from lessen.testing import EXAMPLES, OperationLaws
 from lessen.testing.catalogue import in_turn
 

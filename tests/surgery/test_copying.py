@@ -14,7 +14,7 @@ from lessen.core import encode
 from lessen.core.errors import NetworkError
 from lessen.operations import Half
 from lessen.surgery.copying import copy_network
-from lessen.surgery.masks import mask_of, mask_parameter
+from lessen.surgery.forms.mask import mask_of, mask_parameter
 from lessen.surgery.modules import copy_structure, copy_with
 from lessen.testing import EXAMPLES
 from lessen.testing.catalogue import LITTLE, Little, exported, outputs
@@ -178,7 +178,7 @@ def test_networks_are_copied_and_parametrised_in_one_place_only() -> None:
     """A lint: `copy.deepcopy` fails on networks that remember, and shared classes break the network that came in."""
     alone = {
         "deepcopy": {"surgery/copying.py", "surgery/decay.py", "engine/keeping.py"},  # the last copies numbers
-        "register_parametrization": {"surgery/parametrised.py"},
+        "register_parametrization": {"surgery/forms/base.py"},
     }
     root = Path(lessen.__file__).parent
     found: dict[str, set[str]] = {name: set() for name in alone}

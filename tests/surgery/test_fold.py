@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lessen.core.errors import NetworkError
 from lessen.surgery.digest import digest
 from lessen.surgery.fold import fold, fold_batchnorm, foldable, folded
-from lessen.surgery.masks import mask_parameter
+from lessen.surgery.forms.mask import mask_parameter
 
 
 def used(norm: nn.Module) -> nn.Module:

@@ -29,7 +29,7 @@ from lessen.deploy.runtimes import OnnxRuntime, Program
 from lessen.measure.evaluate import evaluating
 from lessen.measure.timing import interleave
 from lessen.measure.timings import FASTEST, Timings
-from lessen.surgery.masks import bake_masks
+from lessen.surgery.forms.mask import bake_masks
 
 
 @settings

@@ -1,9 +1,9 @@
 """Constants of an ONNX graph: what is known before it runs, and what of it is carried out when the file is written.
 
 A tensor that is stored small (codes of a few bits, halves) is made a weight by an operator of our own domain, `DOMAIN`.
-No optimiser knows how to compute such an operator, so none can fold it back to 32 bits. The operators are replaced by
-the stored form at the very end (`low_bit`, `short`). There is one rule, and it is here: a constant is carried out only
-if its numbers take no more bits than those it is made from.
+No optimiser knows how to compute such an operator, so none can fold it back to 32 bits. The twin of each stored form
+(`lessen.deploy.forms`) replaces its operators by what is stored at the very end. There is one rule, and it is here: a
+constant is carried out only if its numbers take no more bits than those it is made from.
 
 ONNX Runtime itself carries out what is left when it loads a file. The file is small then, and the memory is not.
 """

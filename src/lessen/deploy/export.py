@@ -24,12 +24,12 @@ from lessen.core.usable import check_precision, usable
 from lessen.deploy import attention
 from lessen.deploy.axes import Trial, axes_of, say_fixed, trials
 from lessen.deploy.compact import compact
+from lessen.deploy.forms.two_bits import store_two_bits
 from lessen.deploy.quiet import exporting
 from lessen.deploy.runtimes import TARGET, trust_pt2
-from lessen.deploy.two_bits import store_two_bits
 from lessen.operations.quantize.network import target_of
 from lessen.surgery.copying import copy_network
-from lessen.surgery.masks import bake_masks
+from lessen.surgery.forms.mask import bake_masks
 from lessen.surgery.returns import give_parts
 from lessen.surgery.tracing import TERMS, SizesError, terms_limited
 

@@ -17,9 +17,10 @@ from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
 
 from lessen.core.errors import ExportError
-from lessen.deploy import attention, low_bit, pairs, pools, short, sizes
+from lessen.deploy import attention, pools, sizes
 from lessen.deploy.axes import Axes, axes_of
 from lessen.deploy.constants import Constants
+from lessen.deploy.forms import codes, grid, half
 from lessen.deploy.integers import store_integers
 from lessen.deploy.lowered import exported_as_lowered, lowered, translated
 from lessen.deploy.pads import absorb_pads
@@ -52,13 +53,13 @@ def onnx_model(exported: torch.export.ExportedProgram, *, optimize: bool) -> Any
 
 def own_translations() -> dict[Any, Any]:
     """What lessen's own operators are in ONNX, and those of PyTorch that lessen writes in another way."""
-    written = [each.translations() for each in (pairs, low_bit, short, attention, pools, sizes)]
+    written = [each.translations() for each in (grid, codes, half, attention, pools, sizes)]
     return {operator: translation for each in written for operator, translation in each.items()}
 
 
 def own_decompositions() -> dict[Any, Any]:
     """What lessen's own operators are in PyTorch's."""
-    return decompositions() | low_bit.decompositions() | short.decompositions()
+    return decompositions() | codes.decompositions() | half.decompositions()
 
 
 def _written(exported: torch.export.ExportedProgram, own: dict[Any, Any], *, optimize: bool) -> Any:
@@ -77,12 +78,12 @@ def _written(exported: torch.export.ExportedProgram, own: dict[Any, Any], *, opt
         if optimize:
             simplify(model)
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-        constants = Constants(model, low_bit.stored() | short.stored())
+        constants = Constants(model, codes.stored() | half.stored())
         if optimize:
             choose_rows(constants)
         store_integers(constants)
-        low_bit.store_low_bits(constants)
-        short.store_short(constants)
+        codes.store_low_bits(constants)
+        half.store_short(constants)
         # What only tells where nodes come from goes too (stack traces, shapes): small networks are mostly that.
         Sequential(
             passes.RemoveUnusedNodesPass(),

@@ -17,7 +17,7 @@ from lessen.engine.trail import Trail
 from lessen.engine.training import Training
 from lessen.graph.node import Network, Snapshot
 from lessen.graph.units import NetworkUnit
-from lessen.surgery.masks import Mask, mask_of, mask_parameter, masked_parameters
+from lessen.surgery.forms.mask import Mask, mask_of, mask_parameter, masked_parameters
 from lessen.surgery.modules import get_module
 
 

@@ -16,11 +16,11 @@ from lessen.core import Card, Context, Where, check_where, matches, settings
 from lessen.core.errors import NetworkError, PlanError, did_you_mean
 from lessen.operations.quantize.grids import Grid, WeightGrid
 from lessen.operations.quantize.network import computes_in_integers
-from lessen.surgery.codes import codes_of
+from lessen.surgery.forms.base import Owners, is_list, parametrised, stored
+from lessen.surgery.forms.codes import codes_of
+from lessen.surgery.forms.half import short_of, shorten_parameter
 from lessen.surgery.modules import get_module
-from lessen.surgery.parametrised import Owners, is_list, parametrised, stored
 from lessen.surgery.plain import plain, plain_copy
-from lessen.surgery.short import short_of, shorten_parameter
 
 
 @settings

@@ -13,7 +13,7 @@ from torch import nn
 from lessen.core import Card, Context, Where, check_where, matches, settings
 from lessen.core.errors import PlanError, did_you_mean
 from lessen.core.seeds import derive, seeded
-from lessen.surgery.masks import bake_masks
+from lessen.surgery.forms.mask import bake_masks
 from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain, plain_copy
 

@@ -22,11 +22,11 @@ from lessen.operations.quantize.network import GRIDS, computes_in_integers, limi
 from lessen.operations.quantize.stepped import positive
 from lessen.operations.quantize.target import stored_bits
 from lessen.surgery.attention import OpenAttention
-from lessen.surgery.codes import coded_parameters, codes_of, file_bits
-from lessen.surgery.masks import mask_of
+from lessen.surgery.forms.base import is_list, parametrised, stored
+from lessen.surgery.forms.codes import coded_parameters, codes_of, file_bits
+from lessen.surgery.forms.half import short_of, short_parameters
+from lessen.surgery.forms.mask import mask_of
 from lessen.surgery.packing import Behind, Grid, Known
-from lessen.surgery.parametrised import is_list, parametrised, stored
-from lessen.surgery.short import short_of, short_parameters
 
 _SHORT = 16
 """Bits of a parameter that is seen in half precision."""

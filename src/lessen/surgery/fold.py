@@ -19,9 +19,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from lessen.core.data import Inputs
 from lessen.core.errors import NetworkError
 from lessen.surgery.calls import Call, trace
-from lessen.surgery.masks import Mask
+from lessen.surgery.forms.base import Owners, parametrised, stored
+from lessen.surgery.forms.mask import Mask
 from lessen.surgery.modules import get_module, set_modules
-from lessen.surgery.parametrised import Owners, parametrised, stored
 from lessen.surgery.plain import plain_copy
 from lessen.surgery.proof import Proof, those_that_hold
 

@@ -23,7 +23,7 @@ from lessen.core.data import Inputs
 from lessen.core.errors import NetworkError
 from lessen.core.usable import check_precision, usable
 from lessen.surgery.copying import copy_network
-from lessen.surgery.parametrised import Form, is_list, parametrised, unparametrise
+from lessen.surgery.forms.base import Form, is_list, parametrised, unparametrise
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from lessen.core.errors import NetworkError, PlanError, did_you_mean
 from lessen.core.seeds import seeded
 from lessen.operations.low_rank.factorization import Channel, Scheme, factorized, matrix_of, rank_for_energy
 from lessen.operations.parts.probe import irreplaceable
+from lessen.surgery.forms.base import Owners, parametrised
 from lessen.surgery.modules import get_module, set_modules
-from lessen.surgery.parametrised import Owners, parametrised
 from lessen.surgery.plain import plain, plain_copy
 
 Share = Annotated[float, Field(gt=0, le=1)]

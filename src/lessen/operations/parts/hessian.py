@@ -32,8 +32,8 @@ from lessen.operations.parts.walk import Walk, Walker
 from lessen.surgery.attention import open_attention
 from lessen.surgery.calls import Place
 from lessen.surgery.copying import copy_network
-from lessen.surgery.masks import bake_masks
-from lessen.surgery.parametrised import Owners, stored
+from lessen.surgery.forms.base import Owners, stored
+from lessen.surgery.forms.mask import bake_masks
 
 _CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 _ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core.errors import NetworkError, PlanError
+from lessen.surgery.forms.base import forms_of
 from lessen.surgery.modules import get_module
-from lessen.surgery.parametrised import forms_of
 
 Values = dict[str, str]
 """Text by the name of the tensor; see `write_value`."""

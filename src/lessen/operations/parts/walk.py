@@ -26,8 +26,8 @@ from lessen.core import Inputs
 from lessen.core.data import call
 from lessen.operations.parts.pausing import Pausable, ThreadWatch
 from lessen.surgery.calls import Place
+from lessen.surgery.forms.base import stored
 from lessen.surgery.modules import get_module
-from lessen.surgery.parametrised import stored
 
 W = TypeVar("W", bound="Walker")
 

@@ -12,8 +12,8 @@ from lessen.core import Where, check_where, matches
 from lessen.core.errors import PlanError, did_you_mean
 from lessen.operations.parts.pattern import Pattern
 from lessen.surgery.attention import OpenAttention
-from lessen.surgery.codes import codes_of
-from lessen.surgery.parametrised import Owners, is_list, stored
+from lessen.surgery.forms.base import Owners, is_list, stored
+from lessen.surgery.forms.codes import codes_of
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _KINDS: dict[type[nn.Module], str] = {

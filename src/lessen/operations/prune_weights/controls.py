@@ -17,7 +17,7 @@ from lessen.operations.parts.allocation import Allocation
 from lessen.operations.parts.scores import Magnitude, Score
 from lessen.operations.prune_weights.candidates import Weights
 from lessen.operations.prune_weights.scoring import NetworkScore, weight_scores
-from lessen.surgery.masks import mask_of
+from lessen.surgery.forms.mask import mask_of
 
 
 @settings

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from lessen.core import settings
 from lessen.core.errors import NetworkError, PlanError
 from lessen.operations.parts.packed import pack, unpack
-from lessen.surgery.masks import mask_of, mask_parameter, masked_parameters
+from lessen.surgery.forms.base import Owners, stored
+from lessen.surgery.forms.mask import mask_of, mask_parameter, masked_parameters
 from lessen.surgery.modules import get_module
-from lessen.surgery.parametrised import Owners, stored
 from lessen.surgery.plain import plain_copy
 
 

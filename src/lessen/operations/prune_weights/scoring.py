@@ -14,8 +14,8 @@ from lessen.operations.parts.allocation import Allocation
 from lessen.operations.parts.gradients import gradients
 from lessen.operations.parts.scores import Score
 from lessen.operations.prune_weights.candidates import Weights
-from lessen.surgery.masks import mask_of
-from lessen.surgery.parametrised import stored
+from lessen.surgery.forms.base import stored
+from lessen.surgery.forms.mask import mask_of
 
 
 @runtime_checkable

@@ -18,8 +18,8 @@ from lessen.operations.quantize.learned import Learned
 from lessen.operations.quantize.network import is_quantized, with_grids
 from lessen.operations.quantize.tables import code_tables
 from lessen.operations.quantize.target import row, said, stored_bits
-from lessen.surgery.codes import file_bits
 from lessen.surgery.fold import Pair, fold
+from lessen.surgery.forms.codes import file_bits
 from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain_copy
 

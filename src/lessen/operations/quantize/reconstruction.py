@@ -32,7 +32,7 @@ from lessen.operations.quantize.units import Unit, clamped, free_layers, units_o
 from lessen.operations.quantize.visits import Visits, slopes
 from lessen.surgery.calls import Trace, floating
 from lessen.surgery.copying import copy_network
-from lessen.surgery.masks import mask_of
+from lessen.surgery.forms.mask import mask_of
 from lessen.surgery.modules import get_module
 
 _CHUNK = 64

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from lessen.core.errors import PlanError
 from lessen.operations.weight_only.grid import group_grids, on_grids, rounded_step
-from lessen.surgery.codes import MULTIPLES, Coded, code_parameter
+from lessen.surgery.forms.base import Owners, parametrised, stored
+from lessen.surgery.forms.codes import MULTIPLES, Coded, code_parameter
 from lessen.surgery.modules import get_module
-from lessen.surgery.parametrised import Owners, parametrised, stored
 
 
 def find_tables(model: nn.Module, means: Callable[[str, nn.Module], bool]) -> tuple[list[str], dict[str, str]]:

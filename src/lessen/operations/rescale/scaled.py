@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessen.core.errors import NetworkError
-from lessen.surgery.short import float16
+from lessen.surgery.forms.half import float16
 
 
 class ScaledLinear(nn.Linear):

@@ -29,8 +29,8 @@ from lessen.operations.second_order.plan import Reconstructed
 from lessen.operations.second_order.smallest import Smallest
 from lessen.operations.second_order.sparse_gpt import SparseGpt
 from lessen.surgery.copying import copy_network
-from lessen.surgery.masks import mask_of, mask_parameter
-from lessen.surgery.parametrised import Owners, stored
+from lessen.surgery.forms.base import Owners, stored
+from lessen.surgery.forms.mask import mask_of, mask_parameter
 from lessen.surgery.plain import plain
 
 

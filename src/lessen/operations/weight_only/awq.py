@@ -18,7 +18,7 @@ from torch import Tensor
 from lessen.core import Card, settings
 from lessen.operations.weight_only.nearest import nearest
 from lessen.operations.weight_only.rounding import Rounding, output_error
-from lessen.surgery.codes import Coded
+from lessen.surgery.forms.codes import Coded
 
 
 def column_scales(gram_II: Tensor, alpha: float) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from lessen.core import Card, settings
 from lessen.operations.weight_only.grid import group_grids, nearest_codes
 from lessen.operations.weight_only.rounding import Rounding
-from lessen.surgery.codes import Coded
+from lessen.surgery.forms.codes import Coded
 
 _BLOCK = 128
 """Columns behind are brought up to date after so many: the same numbers, in fewer passes over the weight."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lessen.surgery.codes import Coded, spread
+from lessen.surgery.forms.codes import Coded, spread
 
 _SMALLEST = 2.0**-14
 """The smallest number that float16 holds with all its digits; smaller steps keep theirs."""

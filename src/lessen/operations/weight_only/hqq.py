@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from lessen.core import Card, settings
 from lessen.operations.weight_only.grid import group_grids, on_grids, rounded_step
 from lessen.operations.weight_only.rounding import Rounding
-from lessen.surgery.codes import Coded, spread
+from lessen.surgery.forms.codes import Coded, spread
 
 
 def norm_error(weight_OI: Tensor, coded: Coded, *, power: float) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from lessen.core import Card, settings
 from lessen.operations.weight_only.grid import group_grids, on_grids
 from lessen.operations.weight_only.rounding import Rounding
-from lessen.surgery.codes import Coded
+from lessen.surgery.forms.codes import Coded
 
 
 def nearest(weight_OI: Tensor, *, bits: int, group: int, symmetric: bool) -> Coded:

@@ -26,10 +26,10 @@ from lessen.operations.weight_only.hqq import Hqq
 from lessen.operations.weight_only.nearest import Nearest, nearest
 from lessen.operations.weight_only.plan import QuantizedWeights, values_of
 from lessen.operations.weight_only.rounding import Rounding
-from lessen.surgery.codes import Coded, codes_of
 from lessen.surgery.copying import copy_network
-from lessen.surgery.masks import mask_of
-from lessen.surgery.parametrised import Owners, stored
+from lessen.surgery.forms.base import Owners, stored
+from lessen.surgery.forms.codes import Coded, codes_of
+from lessen.surgery.forms.mask import mask_of
 from lessen.surgery.plain import plain
 
 FULL = 32

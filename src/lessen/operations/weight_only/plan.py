@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from lessen.core import settings
 from lessen.core.errors import NetworkError, PlanError
 from lessen.operations.parts.values import read_value, write_value
-from lessen.surgery.codes import Coded, code_parameter, file_bits
+from lessen.surgery.forms.base import Owners
+from lessen.surgery.forms.codes import Coded, code_parameter, file_bits
 from lessen.surgery.modules import get_module
-from lessen.surgery.parametrised import Owners
 from lessen.surgery.plain import plain_copy
 
 

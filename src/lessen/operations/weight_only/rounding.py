@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from torch import Tensor
 
 from lessen.core import Card
-from lessen.surgery.codes import Coded
+from lessen.surgery.forms.codes import Coded
 
 
 @dataclass(frozen=True, kw_only=True)

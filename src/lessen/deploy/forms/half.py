@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 
 from lessen.deploy.constants import DOMAIN, Array, Constants, Stored, own_operator, replace
-from lessen.surgery import short
+from lessen.surgery.forms import half
 
 BITS = 16
 _KINDS = {"Float16": ir.DataType.FLOAT16, "BFloat16": ir.DataType.BFLOAT16}
@@ -36,7 +36,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 def decompositions() -> dict[Any, Any]:
     """Our operators in PyTorch's own, so that a program runs where lessen is not installed."""
     ours: Any = torch.ops.lessen
-    return {ours.float16.default: short.plain_float16, ours.bfloat16.default: short.plain_bfloat16}
+    return {ours.float16.default: half.plain_float16, ours.bfloat16.default: half.plain_bfloat16}
 
 
 def stored() -> dict[str, Stored]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lessen.deploy.export import export_onnx, export_openvino, export_pt2
+from lessen.deploy.forms.codes import packed
 from lessen.deploy.kernels import read_kernels
-from lessen.deploy.low_bit import packed
 from lessen.deploy.runtimes import OnnxRuntime, OpenVino, open_session
 from lessen.operations import Awq, BFloat16, Float16, Half, Nearest, QuantizeWeights
 from lessen.testing import EXAMPLES, Example
@@ -55,7 +55,7 @@ def test_products_run_in_kernels_for_few_bits(bits: int, group: int | None, tmp_
 
 def test_codes_in_the_wrong_order_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted error: the first code in the highest bits."""
-    import lessen.deploy.low_bit as module
+    import lessen.deploy.forms.codes as module
 
     model = QuantizeWeights(group=16).plan(WIDE.build(), WIDE.context()).apply(WIDE.build())
     monkeypatch.setattr(

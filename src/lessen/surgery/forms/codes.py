@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core.errors import NetworkError
-from lessen.surgery.masks import bake_mask, mask_of
-from lessen.surgery.parametrised import Form, Owners, forms_of, parametrise, parametrised, stored
+from lessen.surgery.forms.base import Form, Owners, forms_of, parametrise, parametrised, stored
+from lessen.surgery.forms.mask import bake_mask, mask_of
 
 
 # A namespace of its own: operators of `lessen` work number by number and keep axes, this one does not.

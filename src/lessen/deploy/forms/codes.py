@@ -19,9 +19,9 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from lessen.deploy import short
 from lessen.deploy.constants import DOMAIN, MICROSOFT, Array, Constants, Stored, attribute, own_operator, replace
-from lessen.surgery import codes as surgery_codes
+from lessen.deploy.forms import half
+from lessen.surgery.forms import codes as surgery_codes
 
 _BLOCKS = (16, 128)
 """The smallest block of MatMulNBits, and the one that is written where a row has one step."""
@@ -101,7 +101,7 @@ def store_low_bits(constants: Constants) -> None:
 
 def _halves(constants: Constants, value: ir.Value, steps: Array) -> np.dtype[Any] | None:
     """The 16 bits that hold the steps without a loss, or None. Steps are chosen so; training moves them."""
-    found = short.halves(constants, value)
+    found = half.halves(constants, value)
     exact = found is None and bool((steps.astype(np.float16).astype(steps.dtype) == steps).all())
     return np.dtype(np.float16) if exact else found
 

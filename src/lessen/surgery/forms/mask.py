@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lessen.surgery.parametrised import Form, forms_of, parametrise, parametrised, remove_form
+from lessen.surgery.forms.base import Form, forms_of, parametrise, parametrised, remove_form
 
 
 class Mask(Form):

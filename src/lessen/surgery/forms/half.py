@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lessen.surgery.parametrised import Form, forms_of, parametrise, parametrised, stored
+from lessen.surgery.forms.base import Form, forms_of, parametrise, parametrised, stored
 
 
 # A namespace of its own for each of the two: an exporter then knows which it meets.

@@ -1,7 +1,7 @@
 """Codes of 2 bits in an OpenVINO model: stored in 2 bits, and widened once, when the model is loaded.
 
 ONNX has no codes of 2 bits before version 25, so our files hold them packed, four in a byte, with shifts that take them
-apart (`low_bit`). OpenVINO would shift them again in every run. It has constants of 2 bits of its own.
+apart (`codes`). OpenVINO would shift them again in every run. It has constants of 2 bits of its own.
 """
 
 from __future__ import annotations
