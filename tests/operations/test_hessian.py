@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lessen.core import Batch, Inputs
 from lessen.core.errors import PlanError
 from lessen.operations import PruneWeights
-from lessen.operations import hessian as module
+from lessen.operations.parts import hessian as module
 from lessen.operations.parts.hessian import Gram, gram_of, layers_of, rows_of
 from lessen.testing import EXAMPLES
 
