@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from lessen.core import Batch, Clock, Context, Inputs, Times
 from lessen.core.errors import PlanError, SettingError
 from lessen.operations import Global, Knapsack, PruneChannels, Taylor
-from lessen.operations.search import knapsack
 from lessen.operations.prune_channels.cost import alike
 from lessen.operations.prune_channels.judge import RATES, Judge, adapted_loss, trained_loss
 from lessen.operations.prune_channels.refit import QUICK_EXAMPLES, quickly
+from lessen.operations.search import knapsack
 from lessen.operations.search.knapsack import Problem, allocate, losses_for, options_for
 from lessen.surgery.coupling import analyse
 from lessen.testing import EXAMPLES

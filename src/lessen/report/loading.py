@@ -11,6 +11,9 @@ from lessen.report.parts import nothing
 from lessen.report.run import Run
 from lessen.report.verdict import Verdict
 
+_EXACT = """# As the file was verified: without these, some processors round numbers more coarsely.
+exact = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}"""
+
 
 def loading(run: Run, verdict: Verdict, found: Sequence[Entry]) -> Html:
     """How to load the network in PyTorch, and the shipped file in its runtime."""
@@ -78,7 +81,7 @@ def _snippet(path: str, names: Sequence[str]) -> str | None:
         return (f"import onnxruntime\n\nsession = onnxruntime.InferenceSession({path!r})\n{told}"
                 f"outputs = session.run(None, {feed})  # a list, one array for each output")  # fmt: skip
     if path.endswith(".xml"):
-        return (f"import openvino\n\nnetwork = openvino.compile_model({path!r}, 'CPU')\n{told}"
+        return (f"import openvino\n\n{_EXACT}\nnetwork = openvino.compile_model({path!r}, 'CPU', exact)\n{told}"
                 f"outputs = list(network({given}).values())  # one array for each output")  # fmt: skip
     if path.endswith(".pt2"):
         called = "outputs = network(inputs)  # called as the original is"
