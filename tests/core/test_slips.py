@@ -99,7 +99,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "a node without a module": (lambda: Network("s"), "Network: module is missing. Network: learns is missing"),
     "an edge": (lambda: Edge("a", "b", wieght=2.0), "Edge has no setting 'wieght': did you mean 'weight'"),
     "a stage": (lambda: Stage(name="a", graf=None), "Stage has no setting 'graf': did you mean 'graph'"),
-    "a graph": (lambda: Graph([], [], None, 1), r"Graph has 3 settings \(nodes, edges, on_policy\), but 4 values were"),
+    "a graph": (lambda: Graph([], [], 1), r"Graph has 2 settings \(nodes, edges\), but 3 values were"),
     "too many arguments": (lambda: engine.run([], clusters(), "runs/x"), "run takes 2 arguments by position"),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ from lessen.core import ArrayExamples, Batch, Data
 from lessen.core.errors import DataError, RunError
 from lessen.engine import run, written_by
 from lessen.graph import Edge, Fit, Graph, Labels, Network, OnPolicy, Stage, Writing
-from lessen.graph.on_policy import rewrite
+from lessen.graph.nodes.on_policy import rewrite
 from lessen.knowledge import CrossEntropy, JensenShannon, OverTokens, SoftTargets
 from lessen.optim.optimizer import Adam
 from lessen.zoo import language_model
@@ -110,7 +110,7 @@ def learned(edge: Edge, examples: ArrayExamples, on_policy: OnPolicy | None = No
     network = student()
     nodes = [Labels(), Network(name="teacher", module=Bigram(), learns=False)]
     nodes += [Network(name="student", module=network, learns=True)]
-    graph = Graph(nodes=nodes, edges=[edge], on_policy=on_policy)
+    graph = Graph(nodes=nodes if on_policy is None else [*nodes, on_policy], edges=[edge])
     fit = Fit(batch=64, optimizer=Adam(rate=0.01), keep_best=False)
     data = Data(train=examples, validation=examples, test=examples, name="words")
     run([Stage(name="words", graph=graph, steps=100, fit=fit)], data, progress=False, device="cpu")

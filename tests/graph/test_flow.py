@@ -33,7 +33,7 @@ from lessen.graph import (
     Window,
 )
 from lessen.graph.ready import cut
-from lessen.graph.snapshot import follow
+from lessen.graph.when import follow
 from lessen.knowledge import CrossEntropy, Hint, SoftTargets
 from lessen.surgery.taps import Tap
 from lessen.testing.tasks import clusters, perceptron

@@ -1,5 +1,6 @@
 """Sequences that a node writes: which, with what, and what the edges see of them."""
 
+import dataclasses
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from lessen.engine import Course, run
 from lessen.graph import Cache, Edge, Fit, Flow, Graph, Labels, Network, OnPolicy, Stage, Writing, validate
 from lessen.graph import __all__ as names
 from lessen.graph.draw import draw
-from lessen.graph.on_policy import rewrite
+from lessen.graph.nodes.on_policy import rewrite
 from lessen.knowledge import CrossEntropy, OverTokens, ReverseKL, SoftTargets
 from lessen.schemes import Offline
 from lessen.zoo import language_model
@@ -51,7 +52,7 @@ def graph(student: nn.Module, teacher: nn.Module, on_policy: OnPolicy | None, **
         Edge(source="teacher", target="student", objective=soft),
         Edge(source="labels", target="student", objective=OverTokens(objective=CrossEntropy())),
     ]
-    return Graph(nodes=nodes, edges=edges, on_policy=on_policy)
+    return Graph(nodes=nodes if on_policy is None else [*nodes, on_policy], edges=edges)
 
 
 def stage(*given: Any, epochs: int = 2, **fit: Any) -> Stage:
@@ -240,9 +241,9 @@ def test_the_scheme_hands_it_on() -> None:
     soft = OverTokens()
     scheme = Offline(knowledge=(soft,), labels=0.0, on_policy=OnPolicy(of="student"))
     (made,) = scheme.stages(cast)
-    assert made.graph.on_policy == OnPolicy(of="student")
+    assert made.graph.nodes[-1] == OnPolicy(of="student")
     validate(made, BATCH)
-    assert draw([made])[0]["on_policy"]["OnPolicy"]["share"] == 0.5
+    assert draw([made])[0]["nodes"][-1]["share"] == 0.5
 
 
 def test_what_cannot_be_written_is_found_before_the_first_step() -> None:
@@ -259,3 +260,11 @@ def test_words_that_make_no_sense() -> None:
     made = Stage(name="s", graph=graph(model(1), model(2), OnPolicy(of="student"), cache=Cache()), epochs=1)
     with pytest.raises(GraphError, match="cached, but with on_policy"):
         validate(made, BATCH)
+
+
+@pytest.mark.parametrize("end", ["source", "target"])
+def test_what_makes_the_batch_has_no_value(end: str) -> None:
+    made = graph(model(1), model(2), OnPolicy(of="student"))
+    edges = [*made.edges, dataclasses.replace(made.edges[0], **{end: "on_policy"})]
+    with pytest.raises(GraphError, match="'on_policy', which makes a part of the batch and has no value"):
+        validate(Stage(name="s", graph=Graph(nodes=made.nodes, edges=edges), epochs=1), BATCH)

@@ -356,7 +356,7 @@ def stage_of(pairing: Pairing, *, silent: bool = False) -> tuple[Stage, list[nn.
         edges += [Edge(source="labels", target=target, **taught) for target in targets]
     if silent:
         edges = [dataclasses.replace(e, weight=0.0) if is_tried(pairing, e) else e for e in edges]
-    graph = Graph(nodes=nodes, edges=edges, on_policy=stage.graph.on_policy)
+    graph = Graph(nodes=nodes, edges=edges)
     return dataclasses.replace(stage, graph=graph), learners
 
 

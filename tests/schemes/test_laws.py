@@ -21,7 +21,7 @@ from lessen.graph import (
     flow,
     ready,
 )
-from lessen.graph.units import NetworkUnit
+from lessen.graph.nodes.network import NetworkUnit
 from lessen.knowledge import Hint, SoftTargets
 from lessen.schemes import AssistantChain, Mutual, Offline, SelfBranches, SelfSnapshot, SeveralTeachers, Supervised, at
 from lessen.testing.schemes import SchemeLaws, first_batch, leaks, same, transfer_loss

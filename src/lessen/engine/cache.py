@@ -26,12 +26,11 @@ from lessen.core.identity import identity
 from lessen.engine.cached import DTYPES, About, Entry, Reader, check_files, checksum, keep_top, tap_name
 from lessen.engine.home import Home
 from lessen.graph.cache import Cache, Stored
-from lessen.graph.node import Network
-from lessen.graph.units import NetworkUnit, Now
+from lessen.graph.nodes.unit import Now, Unit
 from lessen.surgery.taps import Tap
 
 
-def use_cache(unit: NetworkUnit, examples: Examples, home: Home, *, folder: Path | None) -> None:
+def use_cache(unit: Unit, examples: Examples, home: Home, *, folder: Path | None) -> None:
     """Let a frozen node be read from its cache, which is filled first where it is not complete.
 
     Args:
@@ -44,9 +43,8 @@ def use_cache(unit: NetworkUnit, examples: Examples, home: Home, *, folder: Path
         RunError: the folder holds the cache of another teacher, view or data, or the disk is full.
         SettingError: there is no folder, or `top_k` is asked of something that is neither (N, C) nor (N, L, C).
     """
-    assert isinstance(unit.node, Network)
-    assert unit.node.cache is not None
-    cache = unit.node.cache
+    cache = unit.cache
+    assert cache is not None
     if cache.folder is None and folder is None:
         raise SettingError(f"The cache of {unit.name!r} has no folder, and neither has the run. Give one of them.")
     where = cache.folder if cache.folder is not None else Path(folder or ".") / "cache" / unit.name
@@ -73,11 +71,11 @@ def use_cache(unit: NetworkUnit, examples: Examples, home: Home, *, folder: Path
     unit.cached = reader
 
 
-def _identity(unit: NetworkUnit, cache: Cache) -> str:
+def _identity(unit: Unit, cache: Cache) -> str:
     """What tells a teacher from all others: its class, settings and weights, or the word that was given for it."""
     if cache.key is not None:
         return f"key {cache.key}"
-    if not unit.module.state_dict():
+    if unit.module is None or not unit.module.state_dict():
         raise SettingError(
             f"The cache of {unit.name!r} cannot tell this teacher from another one: it has no weights. Give it a name, "
             "Cache(key=...), and a new name whenever its outputs change."
@@ -85,7 +83,7 @@ def _identity(unit: NetworkUnit, cache: Cache) -> str:
     return identity(unit.module)
 
 
-def _now(unit: NetworkUnit, batch: Batch, home: Home) -> dict[Tap, Any]:
+def _now(unit: Unit, batch: Batch, home: Home) -> dict[Tap, Any]:
     """What the node gives for a batch, computed and not read."""
     now = Now(batch=batch.to(home.device), training=True)
     unit.compute(now)
@@ -94,9 +92,7 @@ def _now(unit: NetworkUnit, batch: Batch, home: Home) -> dict[Tap, Any]:
     return found
 
 
-def _complete(
-    unit: NetworkUnit, examples: Examples, home: Home, *, cache: Cache, where: Path, key: dict[str, Any]
-) -> None:
+def _complete(unit: Unit, examples: Examples, home: Home, *, cache: Cache, where: Path, key: dict[str, Any]) -> None:
     about = About.read(where, key) if (where / "cache.json").exists() else About(key=key, taps={})
     missing = [tap for tap in unit.taps if tap_name(tap) not in about.taps]
     for tap in unit.taps:
@@ -122,7 +118,7 @@ def _complete(
 
 
 def _fill(
-    unit: NetworkUnit, examples: Examples, home: Home, *, cache: Cache, folder: Path, taps: list[Tap]
+    unit: Unit, examples: Examples, home: Home, *, cache: Cache, folder: Path, taps: list[Tap]
 ) -> dict[Tap, Entry]:
     count = len(examples)
     made: dict[Tap, Entry] = {}
@@ -165,7 +161,7 @@ def _fill(
     return made
 
 
-def _entry(unit: NetworkUnit, tap: Tap, value: Any, cache: Cache) -> Entry:
+def _entry(unit: Unit, tap: Tap, value: Any, cache: Cache) -> Entry:
     if not isinstance(value, Tensor):
         raise GraphError(
             f"The tap {str(tap)!r} of {unit.name!r} gives a {type(value).__name__}; only tensors are cached."

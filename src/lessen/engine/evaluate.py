@@ -15,7 +15,7 @@ from lessen.core.data import Data, batches
 from lessen.core.errors import DataError, ShapeError
 from lessen.core.task import Rows, Task, joined, rank
 from lessen.graph.flow import Flow
-from lessen.graph.units import BranchUnit, NetworkUnit, Now
+from lessen.graph.nodes.unit import Now
 from lessen.surgery.taps import Tap
 
 Figures = dict[str, dict[str, float]]
@@ -29,8 +29,8 @@ def evaluate(flow: Flow, data: Data, device: torch.device, *, size: int = 256) -
     arrives at the node at the end of the stage.
     """
     flow.set_mode(training=False)
-    learners = [n for n, u in flow.units.items() if isinstance(u, NetworkUnit | BranchUnit) and u.learns]
-    wanted = {of for n in learners if isinstance(u := flow.units[n], BranchUnit) for of in [u.of]} | set(learners)
+    learners = [name for name, unit in flow.units.items() if unit.learns]
+    wanted = flow.needed(learners)
     rows: dict[str, list[Rows]] = {name: [] for name in learners if data.task is not None and data.task.metrics}
     losses = dict.fromkeys(learners, 0.0)
     broken: set[str] = set()

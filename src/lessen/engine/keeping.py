@@ -15,8 +15,6 @@ from lessen.engine.log import Place
 from lessen.engine.states import put_back, state_of_optimizer
 from lessen.engine.trail import Trail
 from lessen.engine.training import Training
-from lessen.graph.node import Network, Snapshot
-from lessen.graph.units import NetworkUnit
 from lessen.surgery.forms.mask import Mask, mask_of, mask_parameter, masked_parameters
 from lessen.surgery.modules import get_module
 
@@ -56,8 +54,8 @@ def save(training: Training, learned: list[nn.Module], checkpoints: Checkpoints)
 def numbers_of(training: Training, learned: list[nn.Module]) -> dict[str, int]:
     """The numbers of the networks that learn in a stage, by the names of their nodes."""
     places = {id(module): number for number, module in enumerate(learned)}
-    nodes = [node for node in training.stage.graph.nodes if isinstance(node, Network) and node.learns]
-    return {node.name: places[id(node.module)] for node in nodes}
+    nodes = [node for node in training.stage.graph.nodes if node.network is not None and node.can_learn()]
+    return {node.name: places[id(node.network)] for node in nodes}
 
 
 def standing(training: Training, learned: list[nn.Module]) -> Saved:
@@ -180,7 +178,7 @@ def _modules(training: Training) -> dict[str, nn.Module]:
             if not name.startswith("network:"):
                 found[f"part/{owner.name}/{name}"] = part
     for name, unit in training.flow.units.items():
-        if isinstance(unit, NetworkUnit) and isinstance(unit.node, Snapshot):
+        if unit.follows and unit.module is not None:
             found[f"snapshot/{name}"] = unit.module
     return found
 

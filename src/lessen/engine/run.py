@@ -29,9 +29,7 @@ from lessen.engine.track import Tracking, stage_labels
 from lessen.engine.training import Training
 from lessen.graph.check import check
 from lessen.graph.draw import draw
-from lessen.graph.node import Branch, Network
 from lessen.graph.stage import Stage
-from lessen.graph.units import NetworkUnit
 from lessen.measure.task import task_or_none
 from lessen.report.outcome import flat
 
@@ -285,7 +283,7 @@ class Course:
                 losses=row["loss"],
                 edges=row["edges"],
                 rates=row["rate"],
-                networks={n: u.module for n, u in training.flow.units.items() if isinstance(u, NetworkUnit)},
+                networks={n: u.network for n, u in training.flow.units.items() if u.network is not None},
             )
         )
         training.flow.set_mode(training=True)
@@ -345,8 +343,8 @@ def _with_task(data: Data, stages: Sequence[Stage]) -> Data:
     if data.task is not None:
         return data
     for node in (node for stage in stages for node in stage.graph.nodes):
-        if isinstance(node, Network) and node.learns:
-            return task_or_none(data, node.module)
+        if node.network is not None and node.can_learn():
+            return task_or_none(data, node.network)
     return data
 
 
@@ -361,10 +359,8 @@ def _learners(stages: Sequence[Stage]) -> list[nn.Module]:
     found: dict[int, nn.Module] = {}
     for stage in stages:
         for node in stage.graph.nodes:
-            if isinstance(node, Network) and node.learns:
-                found[id(node.module)] = node.module
-            parts = (node.head, node.combine) if isinstance(node, Branch) else (getattr(node, "combine", None),)
-            found |= {id(part): part for part in parts if isinstance(part, nn.Module)}
+            frozen = None if node.can_learn() else node.network
+            found |= {id(part): part for part in node.parts if part is not frozen}
         for edge in stage.graph.edges:
             for part in (edge.bridge, edge.objective, edge.gate):
                 if isinstance(part, nn.Module):

@@ -27,10 +27,8 @@ from lessen.engine.log import Log, Place
 from lessen.engine.synchronise import release, synchronise
 from lessen.graph.flow import Flow, Owner, Passed
 from lessen.graph.followed import followed
-from lessen.graph.node import Network, Snapshot
 from lessen.graph.stage import Stage, sparsified
 from lessen.graph.teacher_file import ByIndex
-from lessen.graph.units import BranchUnit, NetworkUnit
 from lessen.sparsify.contract import Sparsifier
 
 LARGEST = 1e36
@@ -64,8 +62,9 @@ class Training:
         self.stage, self.number, self.data, self.seed = stage, number, data, seed
         self.home = Home(device=device, precision=stage.fit.precision)
         for node in stage.graph.nodes:
-            if isinstance(node, Network) and isinstance(node.module, ByIndex):
-                node.module.check(data)
+            network: object = node.network
+            if isinstance(network, ByIndex):
+                network.check(data)
         self.examples: Examples = data.train
         self._plan_batches()
         self.stage = stage = followed(stage, self.steps, epoch_steps=self.epoch_steps)
@@ -90,7 +89,7 @@ class Training:
             if stage.fit.channels_last:
                 self._lay_out(torch.channels_last)
             for unit in self.flow.units.values():
-                if isinstance(unit, NetworkUnit) and isinstance(unit.node, Network) and unit.node.cache is not None:
+                if unit.cache is not None:
                     use_cache(unit, data.train, self.home, folder=folder)
             alone = self.home.processes == 1
             self._synchronised = synchronise(self.flow.learning) if stage.fit.sync_batchnorm and not alone else []
@@ -107,11 +106,7 @@ class Training:
             name: [float(group["lr"]) for group in optimizer.param_groups]
             for name, optimizer in self.optimizers.items()
         }
-        self.snapshots = [
-            (unit.node.when, unit.module, unit.original)
-            for unit in self.flow.units.values()
-            if isinstance(unit, NetworkUnit) and isinstance(unit.node, Snapshot)
-        ]
+        self.followers = [unit for unit in self.flow.units.values() if unit.follows]
         self.averages = self._average()
         self.log = Log(self.flow, number, self.home, log)
         self.step = 0
@@ -251,8 +246,8 @@ class Training:
     def _move(self, progress: float) -> dict[str, float]:
         scaler, clip = self.home.accelerator.scaler, self.stage.fit.clip
         rates = {}
-        for when, copy, original in self.snapshots:
-            when.before_step(copy, original)
+        for unit in self.followers:
+            unit.before_step()
         for name, optimizer in self.optimizers.items():
             owner = self.flow.owners[name]
             factor = self._factor(owner, progress) * SLOWER**self.restarts
@@ -277,8 +272,8 @@ class Training:
             scaler.update()
         for name, sparsifier in self.sparsifiers.items():
             sparsifier.after_step((self.step + 1) / self.steps, rates.get(name, 0.0))
-        for when, copy, original in self.snapshots:
-            when.after_step(copy, original)
+        for unit in self.followers:
+            unit.after_step()
         if self.averages is not None:
             self.averages.after_step(self.step)
         return rates
@@ -345,12 +340,12 @@ class Training:
             look = self.step % every == 0 or self.step >= self.steps
         else:
             look = ended and ((epoch + 1) % fit.validate_every == 0 or self.step >= self.steps)
-        snapshots = self.snapshots if ended else []
-        if look or snapshots:
+        followers = self.followers if ended else []
+        if look or followers:
             self.log.flush()
             self.check_weights()
-        for when, copy, original in snapshots:
-            when.after_epoch(copy, original)
+        for unit in followers:
+            unit.after_epoch()
         if not look:
             return None
         self.home.share(self._buffers())
@@ -383,7 +378,7 @@ class Training:
 
     def _buffers(self) -> list[Tensor]:
         """What moves with the batches of each process by itself: running statistics, and what follows them."""
-        modules = [*self.flow.learning, *(copy for _, copy, _ in self.snapshots)]
+        modules = [*self.flow.learning, *(unit.module for unit in self.followers if unit.module is not None)]
         averages = [] if self.averages is None else self.averages.buffers
         return [*{id(value): value for module in modules for value in module.buffers()}.values(), *averages]
 
@@ -449,11 +444,12 @@ class Training:
         """The learning networks by node, each with the heads of its branches and with what makes it sparse."""
         found: dict[str, dict[str, nn.Module]] = {}
         for name, unit in self.flow.units.items():
-            if isinstance(unit, NetworkUnit) and unit.learns:
-                found[name] = {"network": unit.module}
+            if unit.learns and unit.network is not None:
+                found[name] = {"network": unit.network}
         for name, unit in self.flow.units.items():
-            if isinstance(unit, BranchUnit) and (root := self.flow.root(name)) in found:
-                found[root][f"head:{name}"] = unit.module
+            own = unit.module if unit.learns and unit.network is None else None
+            if own is not None and (root := self.flow.root(name)) in found:
+                found[root][f"{unit.kind}:{name}"] = own
         for name, sparsifier in self.sparsifiers.items():
             found[name]["sparsity"] = sparsifier
         return found

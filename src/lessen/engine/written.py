@@ -20,7 +20,7 @@ from lessen.core.data import ArrayExamples, Examples, Inputs, batches, examples_
 from lessen.core.errors import DataError, RunError
 from lessen.core.files import write_tensors
 from lessen.core.settings import encode
-from lessen.graph.on_policy import Writing, rewrite
+from lessen.graph.nodes.on_policy import Writing, rewrite
 from lessen.surgery.digest import digest
 
 _FILE = "sequences.safetensors"

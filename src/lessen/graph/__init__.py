@@ -3,16 +3,15 @@
 from lessen.graph.cache import Cache, Stored
 from lessen.graph.combine import Combine, Sum
 from lessen.graph.edge import Edge, edge_names
-from lessen.graph.ensemble import LearnedGate, Mean, Weighted
 from lessen.graph.flow import Flow, validate
 from lessen.graph.gate import Correct, CutOff, Linear, Through
 from lessen.graph.head import LinearHead
-from lessen.graph.node import Branch, Ensemble, Labels, Network, Snapshot
-from lessen.graph.on_policy import OnPolicy, Writing
+from lessen.graph.members import LearnedGate, Mean, Weighted
+from lessen.graph.nodes import Branch, Ensemble, Labels, Network, Node, OnPolicy, Snapshot, Writing
 from lessen.graph.remote import Remote
-from lessen.graph.snapshot import LastEpoch, LastStep, MovingAverage
 from lessen.graph.stage import Fit, Graph, Precision, Stage
 from lessen.graph.teacher_file import ByIndex, TeacherFile
+from lessen.graph.when import LastEpoch, LastStep, MovingAverage
 from lessen.optim.average import Average
 from lessen.optim.optimizer import SGD, Adam, AdamW
 from lessen.optim.rules import LayerRates, NoDecay, ParameterRule, Rule
@@ -58,6 +57,7 @@ __all__ = [
     "MovingAverage",
     "Network",
     "NoDecay",
+    "Node",
     "OnPolicy",
     "ParameterRule",
     "Per",

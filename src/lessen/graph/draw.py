@@ -6,11 +6,8 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from lessen.core.errors import SettingError
-from lessen.core.settings import encode
-from lessen.graph.check import learns
 from lessen.graph.edge import edge_names
-from lessen.graph.node import Branch, Ensemble, Node, Snapshot
+from lessen.graph.nodes.node import Node
 from lessen.graph.stage import Stage
 
 
@@ -36,28 +33,13 @@ def draw(stages: Sequence[Stage]) -> list[dict[str, Any]]:
                 }
                 for name, edge in zip(edge_names(stage.graph.edges), stage.graph.edges, strict=True)
             ],
-            **({} if stage.graph.on_policy is None else {"on_policy": _settings(stage.graph.on_policy)}),
         }
         for number, stage in enumerate(stages)
     ]
 
 
 def _node(node: Node) -> dict[str, Any]:
-    about: dict[str, Any] = {"name": node.name, "kind": type(node).__name__, "learns": learns(node)}
-    if isinstance(node, Snapshot):
-        about |= {"of": [node.of], "when": _short(node.when)}
-    if isinstance(node, Ensemble):
-        about |= {"of": list(node.of), "combine": _short(node.combine)}
-    if isinstance(node, Branch):
-        about |= {"of": [node.of], "tap": str(node.tap), "head": _short(node.head)}
-    return about
-
-
-def _settings(value: Any) -> Any:
-    try:
-        return encode(value)
-    except SettingError:
-        return type(value).__qualname__
+    return {"name": node.name, "kind": type(node).__name__, "learns": node.can_learn(), **node.drawn(_short)}
 
 
 def _short(value: object) -> str:

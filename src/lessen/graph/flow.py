@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from lessen.core.data import Batch, TaskFacts, View
 from lessen.core.errors import DataError, GraphError, LessenError, SettingError
 from lessen.core.seeds import seeded
-from lessen.graph.check import check, learns, named, works
+from lessen.graph.check import check, named, works
 from lessen.graph.edge import edge_names
 from lessen.graph.gate import Through
-from lessen.graph.node import Branch, Ensemble, Labels, Network
+from lessen.graph.nodes.node import WHOLE
+from lessen.graph.nodes.unit import Making, Now, Unit, Views, seed_draws
 from lessen.graph.ready import Ready
 from lessen.graph.stage import Stage
-from lessen.graph.units import WHOLE, BranchUnit, EnsembleUnit, LabelsUnit, NetworkUnit, Now, Unit, Views, seed_draws
 from lessen.optim.optimizer import Optimizer
 from lessen.optim.schedule import Schedule
 from lessen.optim.torch_optimizer import check_step
@@ -140,10 +140,9 @@ class Flow(nn.Module):
         self.edges = list(stage.graph.edges)
         self._active = [number for number, edge in enumerate(self.edges) if works(edge)]
         self.views = Views(augment)
-        self._writer = self._nodes.get(stage.graph.on_policy.of) if stage.graph.on_policy is not None else None
-        self.units: dict[str, Unit] = {}
-        for name in self._needed(self._active):
-            self._add_unit(name)
+        ends = [end for number in self._active for end in (self.edges[number].source, self.edges[number].target)]
+        self.units: dict[str, Unit] = {name: self._unit(name) for name in self.needed(ends)}
+        self._writers = [self._unit(name) for name, node in self._nodes.items() if node.writes]
         self.learning = nn.ModuleList()
         self.owners: dict[str, Owner] = {}
         self._ready: dict[int, Ready] = {}
@@ -151,10 +150,8 @@ class Flow(nn.Module):
         self._parameters_of: dict[str, list[nn.Parameter]] = {}
         try:
             if device is not None:
-                for unit in self.units.values():
+                for unit in [*self.units.values(), *self._writers]:
                     unit.to(device)
-                if isinstance(self._writer, Network):
-                    self._writer.module.to(device)
             else:
                 device = _device_of(self.units.values())
             with self._undisturbed():
@@ -166,21 +163,18 @@ class Flow(nn.Module):
 
     # Making ready
 
-    def _needed(self, edges: Iterable[int]) -> list[str]:
-        """The nodes that these edges are between, each after those that it is made of."""
+    def needed(self, names: Iterable[str]) -> list[str]:
+        """These nodes and all that they are made of, each after those that it is made of."""
         order: list[str] = []
 
         def need(name: str) -> None:
-            if name in order:
-                return
-            node = self._nodes[name]
-            for other in [node.of] if isinstance(node, Branch) else node.of if isinstance(node, Ensemble) else ():
-                need(other)
-            order.append(name)
+            if name not in order:
+                for other in self._nodes[name].made_of:
+                    need(other)
+                order.append(name)
 
-        for number in edges:
-            need(self.edges[number].source)
-            need(self.edges[number].target)
+        for name in names:
+            need(name)
         return order
 
     def _taps_in(self, name: str) -> list[Tap]:
@@ -195,30 +189,17 @@ class Flow(nn.Module):
             if not isinstance(edge.gate, Schedule) and name in {edge.source, edge.target}:
                 taps[WHOLE] = None
         for node in self._nodes.values():
-            if isinstance(node, Branch) and node.of == name:
-                taps |= dict.fromkeys([node.tap] if isinstance(node.head, nn.Module) else [node.tap, WHOLE])
-            if isinstance(node, Ensemble) and name in node.of:
-                taps[WHOLE] = None
+            taps |= dict.fromkeys(node.taps_in(name))
         return list(taps)
 
-    def _add_unit(self, name: str) -> None:
-        node, taps = self._nodes[name], self._taps_in(name)
-        if isinstance(node, Labels):
-            self.units[name] = LabelsUnit(node)
-        elif isinstance(node, Branch):
-            self.units[name] = BranchUnit(node, taps)
-        elif isinstance(node, Ensemble):
-            self.units[name] = EnsembleUnit(node)
-        else:
-            of = self._nodes[node.of] if not isinstance(node, Network) else node
-            assert isinstance(of, Network)
-            self.units[name] = NetworkUnit(node, of, taps, self.views, self.task.output)
+    def _unit(self, name: str) -> Unit:
+        return self._nodes[name].unit(Making(self._nodes, self._taps_in(name), self.views, self.task.output))
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
         """Run in eval mode without gradient, and put modes, buffers and the random state back."""
         parts: list[object] = [*self.learning, *(unit.module for unit in self.units.values())]
-        parts += [node.head for node in self._nodes.values() if isinstance(node, Branch)]
+        parts += [part for node in self._nodes.values() if node.has_head for part in node.parts]
         parts += [part for edge in self.edges for part in (edge.bridge, edge.objective, edge.gate)]
         modules = [part for part in parts if isinstance(part, nn.Module)]
         modes = [(part, part.training) for module in modules for part in module.modules()]
@@ -236,8 +217,10 @@ class Flow(nn.Module):
                     buffer.copy_(value)
 
     def _dry(self, batch: Batch, device: torch.device) -> None:
-        now = Now(batch=batch, training=False)
-        self._write(now)
+        now = Now(batch=batch, training=True)
+        for unit in self._writers:
+            unit.write(now)
+        now.training = False
         for unit in self.units.values():
             unit.make_ready(now, device, self.seed)
         for number in self._active:
@@ -248,7 +231,7 @@ class Flow(nn.Module):
         """Say which optimizer moves what: each learning thing belongs to exactly one node."""
         parts: dict[str, dict[str, nn.Module]] = {}
         for name, unit in self.units.items():
-            if unit.module is not None and learns(self._nodes[name]):
+            if unit.module is not None and self._nodes[name].can_learn():
                 parts.setdefault(self.root(name), {})[f"{unit.kind}:{name}"] = unit.module
                 if isinstance(combine := unit.combine, nn.Module):
                     parts[self.root(name)][f"combine:{name}"] = combine
@@ -266,35 +249,26 @@ class Flow(nn.Module):
                         taken.add(id(parameter))
                         moved[path] = parameter
             node = self._nodes[name]
-            own = node.optimizer if isinstance(node, Network | Branch) else None
-            schedule = node.schedule if isinstance(node, Network) else None
-            self.owners[name] = Owner(name, mine, own or fit.optimizer, schedule or fit.schedule, moved)
+            self.owners[name] = Owner(name, mine, node.optimizer or fit.optimizer, node.schedule or fit.schedule, moved)
         if not taken:
             raise GraphError(f"No node learns in stage {self.stage.name!r}: no weight has requires_grad set.")
         for ready in self._ready.values():
             self._parameters_of[ready.target] = self._movable(ready.target)
 
     def _movable(self, name: str) -> list[nn.Parameter]:
-        node = self._nodes[name]
-        roots = [self.root(name)]
-        if isinstance(node, Ensemble) and node.to_members:
-            roots += [self.root(member) for member in node.of]
+        roots = [self.root(name), *(self.root(member) for member in self._nodes[name].learns_with)]
         return [p for root in dict.fromkeys(roots) if root in self.owners for p in self.owners[root].parameters]
 
     def root(self, name: str) -> str:
         """The node whose optimizer moves what learns at a node."""
-        node = self._nodes[name]
-        if isinstance(node, Branch):
-            of = self._nodes[node.of]
-            return of.name if isinstance(of, Network) and of.learns else name
-        return name
+        return self._nodes[name].moved_by(self._nodes)
 
     def teaches_output(self, name: str) -> bool:
         """Whether an edge that counts arrives at the output of a node, or of an ensemble that it belongs to."""
         active = [self.edges[number] for number in self._active]
         whole = [edge.target for edge in active if WHOLE in each_tap(edge.taps()[1])]
         nodes = [self._nodes[target] for target in whole]
-        return name in whole or any(isinstance(node, Ensemble) and name in node.of for node in nodes)
+        return name in whole or any(name in node.members for node in nodes)
 
     # Running
 
@@ -303,8 +277,7 @@ class Flow(nn.Module):
         for part in self.learning:
             part.train(training)
         for unit in self.units.values():
-            if isinstance(unit, NetworkUnit) and not unit.learns:
-                unit.module.eval()
+            unit.set_mode()
 
     def forward(
         self, batch: Batch, progress: float, *, training: bool = True, draw: int = 0, view_seed: int = 0
@@ -320,9 +293,8 @@ class Flow(nn.Module):
             view_seed: A seed for random views, the same for the whole pass over the data.
         """
         now = Now(batch=batch, training=training, draw=draw, view_seed=view_seed)
-        # Without labels nothing else than what is written says which tokens count.
-        if self._writer is not None and (training or batch.labels is None):
-            self._write(now)
+        for unit in self._writers:
+            unit.write(now)
         factors = {
             number: factor
             for number, ready in self._ready.items()
@@ -370,25 +342,17 @@ class Flow(nn.Module):
         A teacher whose edges are closed costs nothing. A network that learns is always computed: it has buffers that
         move with every batch.
         """
-        needed = self.units if len(numbers) == len(self._ready) else self._needed(numbers)
-        units = [u for name, u in self.units.items() if name in needed or (isinstance(u, NetworkUnit) and u.learns)]
-        first = next((unit for unit in units if not isinstance(unit, LabelsUnit)), None)
+        ends = [end for number in numbers for end in (self.edges[number].source, self.edges[number].target)]
+        needed = self.units if len(numbers) == len(self._ready) else self.needed(ends)
+        units = [unit for name, unit in self.units.items() if name in needed or unit.always]
+        first = next((unit for unit in units if unit.draws), None)
         plan = self._plans[numbers] = Plan(
             units,
             [(number, self._ready[number]) for number in numbers],
             list(dict.fromkeys(self._ready[number].target for number in numbers)),
-            seeded=not (isinstance(first, NetworkUnit) and first.learns),
+            seeded=first is None or not first.seeds,
         )
         return plan
-
-    def _write(self, now: Now) -> None:
-        """Let a node write some of the sequences, where the graph asks for it."""
-        on_policy, writer = self.stage.graph.on_policy, self._writer
-        if on_policy is None or not isinstance(writer, Network):
-            return
-        now.batch, written_N = on_policy.rewrite(writer.module, now.batch, seed=now.view_seed)
-        if writer.learns:
-            now.written = written_N
 
     def gate_at(self, number: int, progress: float) -> float:
         """How far the gate of an edge is open to all examples; 1 for a gate that looks at each."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from lessen.graph.node import Network
 from lessen.graph.stage import Stage
 from lessen.optim.schedule import Schedule
 
@@ -23,9 +22,7 @@ def followed(stage: Stage, steps: int, *, epoch_steps: int) -> Stage:
 
     graph = stage.graph
     nodes = [
-        replace(node, schedule=known(node.schedule))
-        if isinstance(node, Network) and hasattr(node.schedule, "over")
-        else node
+        replace(node, schedule=known(node.schedule)) if hasattr(node.schedule, "over") else node  # type: ignore[type-var]
         for node in graph.nodes
     ]
     edges = [

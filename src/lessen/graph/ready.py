@@ -17,7 +17,8 @@ from lessen.core.seeds import seeded
 from lessen.graph.edge import Edge
 from lessen.graph.explain import check_loss, explained, shape_of, shown
 from lessen.graph.gate import ExampleGate, Through
-from lessen.graph.units import WHOLE, Now
+from lessen.graph.nodes.node import WHOLE
+from lessen.graph.nodes.unit import Now
 from lessen.optim.schedule import Schedule
 from lessen.surgery.taps import Tap, Taps, reader
 from lessen.surgery.values import map_values

@@ -12,8 +12,7 @@ from torch import nn
 
 from lessen.core.settings import named_fields, settings
 from lessen.graph.edge import Edge
-from lessen.graph.node import Network, Node
-from lessen.graph.on_policy import OnPolicy
+from lessen.graph.nodes.node import Node
 from lessen.optim.average import Average
 from lessen.optim.optimizer import SGD, Optimizer
 from lessen.optim.schedule import Cosine, Schedule
@@ -101,12 +100,10 @@ class Graph:
     Args:
         nodes: The nodes that teach and learn.
         edges: Who teaches whom.
-        on_policy: Which node generates part of the sequences of a training batch; None: all come from the data.
     """
 
     nodes: Sequence[Node]
     edges: Sequence[Edge]
-    on_policy: OnPolicy | None = None
 
 
 @named_fields
@@ -132,8 +129,9 @@ def sparsified(stage: Stage) -> dict[str, tuple[Sparsify, nn.Module]]:
     """How each learning network becomes sparse, and the network, by the name of its node; a module once."""
     found: dict[str, tuple[Sparsify, nn.Module]] = {}
     for node in stage.graph.nodes:
-        if isinstance(node, Network) and node.learns:
+        network = node.network
+        if network is not None and node.can_learn():
             how = node.sparsify or stage.fit.sparsify
-            if how is not None and all(node.module is not module for _, module in found.values()):
-                found[node.name] = (how, node.module)
+            if how is not None and all(network is not module for _, module in found.values()):
+                found[node.name] = (how, network)
     return found

@@ -21,7 +21,7 @@ from lessen.deploy import FileClock, StepNetwork, deploy_steps
 from lessen.engine import run as train_stages
 from lessen.engine.home import Alone, Home
 from lessen.engine.track import Tracking
-from lessen.graph import Network, Stage
+from lessen.graph import Stage
 from lessen.measure import KeptOutputs, measure, pinned_threads
 from lessen.operations.prune_weights import masks_of
 from lessen.pipeline.folder import Kept, RunFolder, State
@@ -201,7 +201,7 @@ class Walk:
             track=self.tracking,
             on_step=self.job.on_step,
         )
-        for network in (node.module for stage in stages for node in stage.graph.nodes if isinstance(node, Network)):
+        for network in (node.network for stage in stages for node in stage.graph.nodes if node.network is not None):
             network.cpu()  # everything but training is done there
         return history.warnings
 

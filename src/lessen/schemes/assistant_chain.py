@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from lessen.core.card import Card
 from lessen.core.settings import settings
 from lessen.graph import Fit, Labels, Network, Stage
-from lessen.graph.node import Node
+from lessen.graph.nodes.node import Node
 from lessen.knowledge import SoftTargets, TaskLoss
 from lessen.schemes.at import LabelsObjective, Lesson, lesson
 from lessen.schemes.offline import labels_edge

@@ -12,7 +12,7 @@ from lessen.core.contracts import Objective
 from lessen.core.data import View
 from lessen.core.settings import settings
 from lessen.graph import Cache, Edge, Fit, Labels, Network, OnPolicy, Stage
-from lessen.graph.node import Node
+from lessen.graph.nodes.node import Node
 from lessen.knowledge import SoftTargets, TaskLoss
 from lessen.schemes.at import LabelsObjective, Lesson, lesson
 from lessen.schemes.scheme import Cast, role, stage

@@ -10,7 +10,7 @@ from torch import nn
 from lessen.core.card import Card
 from lessen.core.errors import SettingError, did_you_mean
 from lessen.graph import Edge, Fit, Graph, OnPolicy, Stage
-from lessen.graph.node import Node
+from lessen.graph.nodes.node import Node
 
 Cast = Mapping[str, Any]
 """Who plays: "teacher" and "student" are networks, "teachers", "students" and "assistants" are lists of them."""
@@ -66,7 +66,7 @@ def stage(
     on_policy: OnPolicy | None = None,
 ) -> Stage:
     """A stage that runs for `steps`, or where these are None for `epochs`."""
-    graph = Graph(nodes=nodes, edges=edges, on_policy=on_policy)
+    graph = Graph(nodes=nodes if on_policy is None else [*nodes, on_policy], edges=edges)
     return Stage(name=name, graph=graph, epochs=None if steps is not None else epochs, steps=steps, fit=fit)
 
 

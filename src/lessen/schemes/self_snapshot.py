@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from lessen.core.card import Card
 from lessen.core.settings import settings
 from lessen.graph import Fit, Labels, LastEpoch, LinearWarmup, Network, Schedule, Snapshot, Stage
-from lessen.graph.node import Node
-from lessen.graph.snapshot import When
+from lessen.graph.nodes.node import Node
+from lessen.graph.when import When
 from lessen.knowledge import SoftTargets, TaskLoss
 from lessen.schemes.at import LabelsObjective, Lesson, lesson
 from lessen.schemes.offline import labels_edge

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from lessen.core.card import Card
 from lessen.core.settings import settings
 from lessen.graph import Cache, Edge, Ensemble, Fit, Labels, Network, Stage
-from lessen.graph.ensemble import Members
-from lessen.graph.node import Node
+from lessen.graph.members import Members
+from lessen.graph.nodes.node import Node
 from lessen.knowledge import SoftTargets, TaskLoss
 from lessen.schemes.at import LabelsObjective, Lesson, lesson
 from lessen.schemes.offline import labels_edge

@@ -13,7 +13,7 @@ from pydantic import Field
 from lessen.core.card import Card
 from lessen.core.settings import settings
 from lessen.graph import Cache, Fit, Labels, Network, Stage
-from lessen.graph.node import Node
+from lessen.graph.nodes.node import Node
 from lessen.knowledge import SoftTargets, TaskLoss
 from lessen.schemes.at import At, LabelsObjective, Lesson, lesson
 from lessen.schemes.offline import labels_edge

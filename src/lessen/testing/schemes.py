@@ -21,7 +21,7 @@ from lessen import graph, knowledge, schemes
 from lessen.core import Batch, Data, TaskFacts, decode, encode
 from lessen.core.errors import SettingError
 from lessen.engine import Course, run
-from lessen.graph import Branch, Ensemble, Flow, Graph, Labels, Network, Snapshot, Stage, validate
+from lessen.graph import Flow, Graph, Stage, validate
 from lessen.schemes import Scheme
 from lessen.surgery.digest import digest
 from lessen.testing.tasks import clusters, perceptron
@@ -85,7 +85,7 @@ class SchemeLaws:
     def test_frozen_nodes_move_neither_weights_nor_buffers(self, scheme: Scheme) -> None:
         cast = self.cast()
         for stage in scheme.stages(cast):
-            frozen = [n.module for n in stage.graph.nodes if isinstance(n, Network) and not n.learns]
+            frozen = [n.network for n in stage.graph.nodes if n.network is not None and not n.can_learn()]
             before = [digest(module) for module in frozen]
             with modes_while_called(frozen) as training:
                 run([stage], self.data(), device="cpu", progress=False)
@@ -146,7 +146,7 @@ class SchemeLaws:
         """Train on what the labels teach alone, where all other edges have weight 0 or are taken out."""
         cast = self.cast()
         for stage in scheme.stages(cast):
-            labels = {node.name for node in stage.graph.nodes if isinstance(node, Labels)}
+            labels = {node.name for node in stage.graph.nodes if not node.has_output and not node.writes}
             edges = [
                 edge if edge.source in labels else dataclasses.replace(edge, weight=0.0)
                 for edge in stage.graph.edges
@@ -196,14 +196,8 @@ def leaks(stage: Stage, batch: Batch, *, task: TaskFacts | None = None) -> list[
 def weights(nodes: Mapping[str, Any], name: str) -> set[nn.Parameter]:
     """All weights that a node's output is made with."""
     node = nodes[name]
-    if isinstance(node, Network):
-        return set(node.module.parameters())
-    if isinstance(node, Branch):
-        head = set(node.head.parameters()) if isinstance(node.head, nn.Module) else set()
-        return head | weights(nodes, node.of)
-    if isinstance(node, Ensemble):
-        return set().union(*(weights(nodes, member) for member in node.of))
-    return set()
+    own = {parameter for part in node.parts for parameter in part.parameters()}
+    return own.union(*(weights(nodes, other) for other in node.made_of))
 
 
 def transfer_loss(stage: Stage, batch: Batch, *, task: TaskFacts | None = None) -> float:
@@ -219,8 +213,9 @@ def transfer_loss(stage: Stage, batch: Batch, *, task: TaskFacts | None = None) 
     between = [
         float(loss.abs())
         for number, loss in losses.items()
-        if isinstance(kinds[flow.edges[number].source], Network | Snapshot | Ensemble)
-        and isinstance(kinds[flow.edges[number].target], Network)
+        if kinds[flow.edges[number].source].has_output
+        and not kinds[flow.edges[number].source].has_head
+        and kinds[flow.edges[number].target].network is not None
         and flow.edges[number].bridge is None
     ]
     return max(between, default=0.0)

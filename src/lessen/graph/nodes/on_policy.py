@@ -1,4 +1,4 @@
-"""Sequences that a network of the graph has just generated, instead of those of the data.
+"""A node that makes a part of the batch: sequences that a network of the graph has just generated.
 
 The student generates: Agarwal et al., On-policy distillation of language models (GKD), ICLR 2024, arXiv:2306.13649,
 algorithm 1. The teacher generates: Kim & Rush, Sequence-level knowledge distillation, EMNLP 2016, arXiv:1606.07947.
@@ -8,19 +8,21 @@ Shapes: N sequences, L positions. Labels are aligned with tokens; -100 where a t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from lessen.core.data import IGNORED, Batch, Inputs, call, map_inputs
-from lessen.core.errors import DataError
+from lessen.core.errors import DataError, GraphError
 from lessen.core.seeds import derive, uniforms
-from lessen.core.settings import settings
+from lessen.core.settings import encode, settings
 from lessen.functional.writing import continue_sequences
+from lessen.graph.nodes.node import Node, find, is_network
+from lessen.graph.nodes.unit import Making, Now, Unit
 from lessen.surgery.taps import tensor_of
 
 
@@ -42,8 +44,8 @@ class Writing:
 
 
 @settings
-class OnPolicy:
-    """A node generates part of the sequences of a training batch, from their prompts, before anything is computed.
+class OnPolicy(Node):
+    """A network of the graph generates part of the sequences of a training batch from their prompts, before all else.
 
     All nodes and edges see the generated sequences; their labels are the generated tokens. Only the `Labels` node
     ignores the tokens that a learning network generated: they do not count there. The choice of sequences, and the
@@ -53,11 +55,32 @@ class OnPolicy:
         of: The network node that generates, in eval mode and without gradient: the student, or a teacher.
         share: The probability that a sequence is generated.
         writing: How.
+        name: Of this node, in drawings and errors.
     """
 
     of: str
     share: Annotated[float, Field(ge=0, le=1)] = 0.5
     writing: Writing = Writing()
+    name: str = "on_policy"
+
+    has_layers: ClassVar[bool] = False
+    has_output: ClassVar[bool] = False
+    writes: ClassVar[bool] = True
+
+    def check(self, nodes: Mapping[str, Node]) -> None:
+        find(self.of, nodes, f"the node {self.name!r}", is_network, "a network")
+        for node in nodes.values():
+            if node.cache is not None:
+                raise GraphError(
+                    f"The node {node.name!r} is cached, but with {self.name} it sees newly generated sequences. Leave "
+                    "the cache out."
+                )
+
+    def unit(self, making: Making) -> Unit:
+        return OnPolicyUnit(self, making.nodes[self.of])
+
+    def drawn(self, short: Any) -> dict[str, Any]:
+        return {"of": [self.of], "share": self.share, "writing": encode(self.writing)}
 
     def rewrite(self, network: nn.Module, batch: Batch, *, seed: int) -> tuple[Batch, Tensor]:
         """The batch with some generated sequences, and which they are, shape (N,), bool.
@@ -73,6 +96,30 @@ class OnPolicy:
         drawn_N = uniforms(batch.index, 1, seed=derive(seed, "on policy"))[:, 0]
         chosen_N = (drawn_N < self.share).to(batch.index.device)
         return rewrite(network, batch, chosen_N.nonzero()[:, 0], self.writing, seed=seed), chosen_N
+
+
+class OnPolicyUnit(Unit):
+    """Writes some of the sequences of a batch."""
+
+    kind = "writer"
+    draws = False
+
+    def __init__(self, node: OnPolicy, of: Node) -> None:
+        assert of.network is not None
+        self.name, self.node = node.name, node
+        self.module, self._of_learner = of.network, of.can_learn()
+
+    def write(self, now: Now) -> None:
+        # Without labels nothing else than what is written says which tokens count.
+        if not now.training and now.batch.labels is not None:
+            return
+        assert self.module is not None
+        now.batch, written_N = self.node.rewrite(self.module, now.batch, seed=now.view_seed)
+        if self._of_learner:
+            now.written = written_N
+
+    def compute(self, now: Now) -> None:
+        """It has no value of its own."""
 
 
 def rewrite(network: nn.Module, batch: Batch, rows: Tensor, writing: Writing, *, seed: int) -> Batch:

@@ -1,0 +1,26 @@
+"""The kinds of nodes, one file for each: settings, what computes it, checks, drawing."""
+
+from lessen.graph.nodes.branch import Branch
+from lessen.graph.nodes.ensemble import Ensemble
+from lessen.graph.nodes.labels import Labels
+from lessen.graph.nodes.network import Network
+from lessen.graph.nodes.node import WHOLE, Node
+from lessen.graph.nodes.on_policy import OnPolicy, Writing
+from lessen.graph.nodes.snapshot import Snapshot
+from lessen.graph.nodes.unit import Making, Now, Recorded, Unit
+
+__all__ = [
+    "WHOLE",
+    "Branch",
+    "Ensemble",
+    "Labels",
+    "Making",
+    "Network",
+    "Node",
+    "Now",
+    "OnPolicy",
+    "Recorded",
+    "Snapshot",
+    "Unit",
+    "Writing",
+]
