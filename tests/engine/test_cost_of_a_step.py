@@ -98,7 +98,7 @@ def test_a_snapshot_is_never_taken_of_weights_that_are_not_finite() -> None:
         nodes[1].module.weight.fill_(float("inf"))  # type: ignore[attr-defined]
     with pytest.raises(DataError, match="step 3"):
         next(steps)
-    assert all(value.isfinite().all() for value in training.snapshots[0][1].state_dict().values())
+    assert all(value.isfinite().all() for value in training.followers[0].module.state_dict().values())
 
 
 @pytest.mark.parametrize("optimizer", [SGD(), Adam()])
