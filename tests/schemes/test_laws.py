@@ -104,7 +104,7 @@ def test_an_edge_of_weight_0_that_does_something_is_found(monkeypatch: pytest.Mo
 
 
 def test_runs_that_share_their_random_numbers_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in ("units", "flow"):
+    for place in ("nodes.network", "flow"):
         monkeypatch.setattr(f"lessen.graph.{place}.seed_draws", lambda *_: torch.rand(1))
     with pytest.raises(AssertionError):
         Tried().test_interleaved_runs_equal_runs_in_sequence(Supervised(**SHORT))
