@@ -407,7 +407,7 @@ def last(steps: Iterator[Training]) -> State:
     found: State = {}
     for training in steps:
         found = {name: value.clone() for name, value in training.flow.state_dict().items()}
-        for number, (_, snapshot, _) in enumerate(training.snapshots):
+        for number, snapshot in enumerate(unit.module for unit in training.followers):
             found |= {f"snapshot{number}.{name}": value.clone() for name, value in snapshot.state_dict().items()}
     return found
 
