@@ -20,7 +20,7 @@ from lessen.operations import Quantize, QuantizeWeights
 from lessen.operations.parts.walk import Walk
 from lessen.operations.quantize.rounding import Brecq, QDrop
 from lessen.surgery.fold import foldable
-from lessen.surgery.forms.base import owners
+from lessen.surgery.forms.places import owners
 from lessen.surgery.modules import set_module
 from lessen.testing.catalogue import exported
 from lessen.zoo import residual

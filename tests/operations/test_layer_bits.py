@@ -13,7 +13,8 @@ from lessen.core import Batch, Context, decode, encode
 from lessen.core.errors import LessenError, PlanError
 from lessen.operations import LayerBits, Mixed, Nearest, Quantize, QuantizeWeights
 from lessen.recipe import Recipe, read_recipe, schema, shipped
-from lessen.surgery.forms.codes import codes_of
+from lessen.surgery.forms.codes import Codes
+from lessen.surgery.forms.registering import form_of
 from lessen.testing import EXAMPLES
 
 EXAMPLE = EXAMPLES["convolutions"]
@@ -68,7 +69,7 @@ def test_weights_alone_have_bits_by_name() -> None:
     weights = QuantizeWeights(bits=2, group=None, method=Nearest(), layer_bits=(LayerBits(where="head", bits=8),))
     plan = weights.plan(EXAMPLE.build(), EXAMPLE.context())
     small = plan.apply(EXAMPLE.build())
-    assert {name: codes_of(small.get_submodule(name), "weight").bits for name in ("inner", "head")} == {
+    assert {name: form_of(small.get_submodule(name), "weight", Codes).bits for name in ("inner", "head")} == {
         "inner": 2,
         "head": 8,
     }
@@ -139,7 +140,7 @@ def test_embeddings_are_stored_in_a_byte_for_each_number() -> None:
     assert plan.tables == {"table": 8, "places": 8}
     assert {"table", "places"} <= {row["module"] for row in plan.describe() if row["after"].startswith("8-bit table")}
     small, table = plan.apply(build()), build().table.weight.detach()
-    codes = codes_of(small.table, "weight")
+    codes = form_of(small.table, "weight", Codes)
     assert codes is not None
     assert codes.codes.dtype == torch.uint8
     assert codes.codes.shape == (300, 16)
@@ -174,4 +175,4 @@ def test_embeddings_that_cannot_be_coded_are_named() -> None:
     plan = Quantize().plan(before, CONTEXT)
     assert plan.tables == {"places": 8}
     assert "already stored in another form" in plan.left["table"]
-    assert codes_of(plan.apply(before).table, "weight").bits == 4
+    assert form_of(plan.apply(before).table, "weight", Codes).bits == 4

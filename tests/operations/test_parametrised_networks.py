@@ -11,8 +11,8 @@ from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, 
 
 from lessen.core import decode, encode
 from lessen.core.errors import NetworkError
-from lessen.surgery.forms.base import parametrised
 from lessen.surgery.forms.mask import mask_parameter
+from lessen.surgery.forms.registering import parametrised
 from lessen.surgery.plain import folded_rows, foreign, plain
 from lessen.testing import Example, OperationLaws
 from lessen.testing.catalogue import LITTLE, Little, exported, outputs

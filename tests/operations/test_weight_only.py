@@ -14,7 +14,8 @@ from lessen.operations.weight_only.grid import group_grids, on_grids, rounded_st
 from lessen.operations.weight_only.hqq import hqq, norm_error
 from lessen.operations.weight_only.nearest import nearest
 from lessen.operations.weight_only.rounding import Method, Rounding, output_error
-from lessen.surgery.forms.codes import Coded, codes_of, dequantize, plain_dequantize
+from lessen.surgery.forms.codes import Coded, Codes, dequantize, plain_dequantize
+from lessen.surgery.forms.registering import form_of
 from lessen.testing import EXAMPLES
 
 METHODS = (Nearest(), Gptq(), Gptq(by_activation=True), Awq(), Hqq())
@@ -228,7 +229,7 @@ def test_every_method_keeps_the_contract(method: Method) -> None:
     example = EXAMPLES["perceptron"]
     plan = QuantizeWeights(bits=3, group=8, method=method).plan(example.build(), example.context())
     made = plan.apply(example.build())
-    codes = codes_of(made.again, "weight")  # type: ignore[arg-type]
+    codes = form_of(made.again, "weight", Codes)  # type: ignore[arg-type]
     assert codes is not None
     assert codes.codes.dtype == torch.uint8
     assert int(codes.codes.max()) < 8

@@ -17,8 +17,10 @@ from lessen.deploy.runtimes import open_session
 from lessen.operations import Gptq, Half, LowRank, PruneChannels, PruneWeights, Quantize, QuantizeWeights
 from lessen.operations.quantize import is_quantized
 from lessen.pipeline import pack, unpack
-from lessen.surgery.forms.codes import coded_parameters
-from lessen.surgery.forms.half import short_parameters
+from lessen.surgery.forms.codes import Codes
+from lessen.surgery.forms.half import Short
+from lessen.surgery.forms.places import places
+from lessen.surgery.forms.registering import form_of
 from lessen.testing import EXAMPLES, OperationLaws
 from lessen.testing.catalogue import in_turn
 
@@ -43,13 +45,14 @@ PAIRS = [
 def still_there(name: str, model: nn.Module) -> None:
     """What the operation with this name did is found in the network."""
     if name in {"codes", "gptq"}:
-        found = list(coded_parameters(model))
+        found = [form_of(module, last, Codes) for _, module, last in places(model)]
+        found = [codes for codes in found if codes is not None]
         assert found
-        assert all(int(codes.codes.max()) < 16 for *_, codes in found)
+        assert all(int(codes.codes.max()) < 16 for codes in found)
     elif name == "half":
-        found_short = list(short_parameters(model))
+        found_short = [(module, last) for _, module, last in places(model) if form_of(module, last, Short) is not None]
         assert found_short
-        for _, module, last, _ in found_short:
+        for module, last in found_short:
             weight = getattr(module, last).detach()
             assert torch.equal(weight.half().float(), weight) or weight.dim() > 1  # codes of halved steps are products
     elif name == "int8":

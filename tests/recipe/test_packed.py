@@ -16,11 +16,12 @@ from lessen.core.errors import LessenError, PlanError, RecipeError, RunError, We
 from lessen.core.files import write_json, write_tensors
 from lessen.operations import Half, LowRank, PruneChannels, PruneWeights, Quantize, QuantizeDynamic, QuantizeWeights
 from lessen.operations.quantize import LearnedStep
-from lessen.operations.stored import masks
 from lessen.pipeline import RunFolder, pack, unpack
 from lessen.pipeline.folder import Kept, State, as_recipe
 from lessen.pipeline.plans import encode_plans
 from lessen.recipe import as_data, read_recipe
+from lessen.surgery.forms.places import places
+from lessen.surgery.forms.registering import kept_weights
 from lessen.surgery.packing import read_container
 from lessen.testing import EXAMPLES, Example
 from lessen.testing.networks import Perceptron
@@ -53,6 +54,13 @@ def outputs(model: nn.Module, example: Example) -> torch.Tensor:
     return made
 
 
+def masks(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The mask of each masked parameter, under every name."""
+    named = places(model, by_every_name=True)
+    found = {f"{path}.{last}": kept_weights(module, last) for path, module, last in named}
+    return {name: kept for name, kept in found.items() if kept is not None}
+
+
 def operated(example: Example, names: tuple[str, ...]) -> tuple[nn.Module, list[Any]]:
     """The network after these operations and a step of training."""
     model, plans = example.build(), []
@@ -76,7 +84,7 @@ def test_the_network_comes_back_bit_for_bit(names: tuple[str, ...], network: str
     pack(model, tmp_path / "x.safetensors", plans=plans)
     again = unpack(tmp_path / "x.safetensors", example.build(seed=1))
     assert torch.equal(outputs(again, example), outputs(model, example))
-    before, after = dict(masks(model)), dict(masks(again))
+    before, after = masks(model), masks(again)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -164,7 +172,7 @@ def test_a_run_is_packed_and_loaded_by_the_file_alone(tmp_path: Path) -> None:
     assert made.bytes == made.path.stat().st_size < (run / "weights.safetensors").stat().st_size / 3
     one, other = lessen.load(made.path), lessen.load(run)
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
-    assert all(torch.equal(mask, dict(masks(other))[name]) for name, mask in masks(one))
+    assert all(torch.equal(mask, masks(other)[name]) for name, mask in masks(one).items())
     with pytest.raises(RunError, match="already exists"):
         lessen.pack(run, out=made.path)
     assert lessen.pack(run).bytes == made.bytes  # its own file may be written again

@@ -29,7 +29,7 @@ from lessen.deploy.runtimes import OnnxRuntime, Program
 from lessen.measure.evaluate import evaluating
 from lessen.measure.timing import interleave
 from lessen.measure.timings import FASTEST, Timings
-from lessen.surgery.forms.mask import bake_masks
+from lessen.surgery.forms.places import bake
 
 
 @settings
@@ -160,7 +160,7 @@ def _put(written: Any, network: nn.Module) -> bool:
     """Write the tensors of a network over those of the same names in a file; False where names differ."""
     from onnx import numpy_helper
 
-    state: dict[str, Tensor] = bake_masks(network).state_dict()
+    state: dict[str, Tensor] = bake(network).state_dict()
     held = {each.name: each for each in written.graph.initializer}
     needed = {name for name, value in state.items() if value.is_floating_point()}
     if not needed <= held.keys():

@@ -29,7 +29,7 @@ from lessen.deploy.quiet import exporting
 from lessen.deploy.runtimes import TARGET, trust_pt2
 from lessen.operations.quantize.network import target_of
 from lessen.surgery.copying import copy_network
-from lessen.surgery.forms.mask import bake_masks
+from lessen.surgery.forms.places import bake
 from lessen.surgery.returns import give_parts
 from lessen.surgery.tracing import TERMS, SizesError, terms_limited
 
@@ -151,7 +151,7 @@ def trace(model: nn.Module, inputs: Inputs, *, free: bool = True) -> torch.expor
     """
     model = usable(model)
     check_precision(model, inputs)
-    own = give_parts(bake_masks(copy_network(model).eval().cpu()))
+    own = give_parts(bake(copy_network(model).eval().cpu()))
     # One example would be taken for the constant 1.
     two = map_inputs(inputs, lambda value: (value if value.shape[0] > 1 else torch.cat([value, value])).cpu())
     args: tuple[Tensor, ...] = () if isinstance(two, dict) else (two,) if isinstance(two, Tensor) else two

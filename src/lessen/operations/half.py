@@ -14,11 +14,9 @@ from torch import Tensor, nn
 
 from lessen.core import Card, Context, Where, check_where, matches, settings
 from lessen.core.errors import NetworkError, PlanError, did_you_mean
-from lessen.operations.quantize.grids import Grid, WeightGrid
-from lessen.operations.quantize.network import computes_in_integers
-from lessen.surgery.forms.base import Owners, is_list, parametrised, stored
-from lessen.surgery.forms.codes import codes_of
-from lessen.surgery.forms.half import short_of, shorten_parameter
+from lessen.surgery.forms.half import Short, shorten_parameter
+from lessen.surgery.forms.places import Forms, Owners
+from lessen.surgery.forms.registering import is_list, parametrised, refusal, stored
 from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain, plain_copy
 
@@ -57,7 +55,7 @@ class Halved:
         """A copy of the network that sees these parameters in 16 bits.
 
         Raises:
-            PlanError: a parameter is missing.
+            PlanError: a parameter is missing, or stored in a form that cannot be rounded.
         """
         network = plain_copy(model)
         owners = Owners(network)
@@ -69,8 +67,11 @@ class Halved:
                 raise PlanError(f"The plan does not belong to this network. {error}") from error
             if not isinstance(getattr(module, last, None), Tensor):
                 raise PlanError(f"The plan does not belong to this network: it has no parameter {name!r}.")
-            for _, owner, its_name in owners.of(stored(module, last)):
-                shorten_parameter(owner, its_name, brain=self.kind.brain)
+            try:
+                for _, owner, its_name in owners.of(stored(module, last)):
+                    shorten_parameter(owner, its_name, brain=self.kind.brain)
+            except NetworkError as error:
+                raise PlanError(f"The plan does not belong to this network: {error}") from error
         return network
 
     def describe(self) -> list[dict[str, Any]]:
@@ -131,6 +132,7 @@ class Half:
         chosen: list[str] = []
         left: dict[str, str] = {}
         seen: set[int] = set()
+        forms = Forms(model)
         for path, module in model.named_modules():
             if is_list(module) or not matches(self.where, path, module):
                 continue
@@ -141,7 +143,7 @@ class Half:
                 if tensor is None or id(stored(module, last)) in seen:
                     continue
                 seen.add(id(stored(module, last)))
-                reason = self._unfit(module, last, tensor) or self._of_whole_numbers(model, path, module, last)
+                reason = refusal(forms.at(path, last), Short) or _unfit(tensor)
                 if reason:
                     left[name] = reason
                     continue
@@ -155,19 +157,9 @@ class Half:
             )
         return Halved(kind=self.kind, parameters=tuple(chosen), left=left)
 
-    def _unfit(self, module: nn.Module, last: str, tensor: Tensor) -> str:
-        if codes_of(module, last) is not None:
-            return "it is stored in codes, whose steps have 16 bits"
-        if short_of(module, last) is not None:
-            return "it has 16 bits already"
-        if not tensor.is_floating_point() or tensor.element_size() <= 2:
-            return f"its type is {tensor.dtype}"
-        return ""
 
-    def _of_whole_numbers(self, model: nn.Module, path: str, module: nn.Module, last: str) -> str:
-        """Why a parameter of a quantized network needs all its digits, or nothing."""
-        if isinstance(module, Grid | WeightGrid):
-            return "it is the step of a grid, which kernels read in 32 bits"
-        if last == "bias" and computes_in_integers(model, path):
-            return "it is added as a 32-bit integer"
-        return ""
+def _unfit(tensor: Tensor) -> str:
+    """Why a parameter cannot be rounded to 16 bits, or nothing."""
+    if not tensor.is_floating_point() or tensor.element_size() <= 2:
+        return f"its type is {tensor.dtype}"
+    return ""

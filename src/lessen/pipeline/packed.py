@@ -18,11 +18,11 @@ from lessen.core.bounds import ROOM
 from lessen.core.contracts import Plan
 from lessen.core.errors import RunError, WeightsError
 from lessen.operations.parts.values import without_masks
-from lessen.operations.stored import put_masks, stored_state
 from lessen.pipeline.folder import RunFolder
 from lessen.pipeline.load import load
 from lessen.pipeline.plans import decode_plans, encode_plans, follow, read_plans
 from lessen.surgery.copying import copy_network
+from lessen.surgery.forms.stored import put_kept, stored_state
 from lessen.surgery.packing import read_container, write_container
 from lessen.zoo.weights import check_tensors
 
@@ -114,7 +114,7 @@ def unpack(path: str | Path, network: nn.Module) -> nn.Module:
     check_tensors(made, expected, source=str(path))
     tensors = contents.unpack()
     made.load_state_dict({name: tensor for name, (tensor, _) in tensors.items()}, strict=True)
-    put_masks(made, {name: kept for name, (_, kept) in tensors.items() if kept is not None})
+    put_kept(made, {name: kept for name, (_, kept) in tensors.items() if kept is not None})
     return made.eval()
 
 

@@ -17,12 +17,12 @@ from lessen.core.seeds import derive
 from lessen.core.settings import encode, made_of
 from lessen.knowledge import CrossEntropy, Regression, TaskLoss
 from lessen.operations.prune_weights import PrunedWeights, masks_of
-from lessen.operations.stored import said_anew
 from lessen.pipeline.folder import Kept
 from lessen.pipeline.networks import carry_frozen, freeze
 from lessen.pipeline.plans import decode_plans, follow
 from lessen.schemes import Scheme
 from lessen.surgery.copying import copy_network
+from lessen.surgery.forms.stored import said_anew
 from lessen.surgery.plain import folded_rows, pytorch_masks
 from lessen.zoo import load_tensors
 

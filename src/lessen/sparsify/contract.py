@@ -19,8 +19,9 @@ from lessen.core.where import Where
 from lessen.operations.prune_weights import Weights, candidates
 from lessen.optim.optimizer import SGD, Optimizer
 from lessen.optim.schedule import Constant, Schedule
-from lessen.surgery.forms.base import Owners, stored
 from lessen.surgery.forms.mask import Mask, close_mask, mask_of, mask_parameter
+from lessen.surgery.forms.places import Owners
+from lessen.surgery.forms.registering import stored
 
 
 @runtime_checkable

@@ -19,7 +19,7 @@ from lessen.functional.shapes import wide
 from lessen.operations.parts.allocation import Allocation, Uniform, top
 from lessen.operations.parts.scores import Magnitude, Score
 from lessen.sparsify.contract import MaskMover, Sparsifier, some_weights
-from lessen.surgery.forms.base import stored
+from lessen.surgery.forms.registering import stored
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]

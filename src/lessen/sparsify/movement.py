@@ -26,7 +26,7 @@ from lessen.operations.parts.allocation import Allocation, Uniform, top
 from lessen.optim.optimizer import SGD, Optimizer
 from lessen.sparsify.contract import MaskMover, Sparsifier, some_weights
 from lessen.sparsify.gradual import Count, Share, counts_of, cubic, updates_due
-from lessen.surgery.forms.base import stored
+from lessen.surgery.forms.registering import stored
 
 
 @settings

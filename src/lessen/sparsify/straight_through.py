@@ -24,8 +24,8 @@ from lessen.core.where import Where
 from lessen.operations.parts.pattern import NM, Pattern, pattern_mask
 from lessen.operations.prune_weights import Weights, check_share, fitting
 from lessen.sparsify.contract import MaskMover, Sparsifier
-from lessen.surgery.forms.base import stored
 from lessen.surgery.forms.mask import Mask
+from lessen.surgery.forms.registering import stored
 
 
 @settings

@@ -19,8 +19,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from lessen.core.data import Inputs
 from lessen.core.errors import NetworkError
 from lessen.surgery.calls import Call, trace
-from lessen.surgery.forms.base import Owners, parametrised, stored
-from lessen.surgery.forms.mask import Mask
+from lessen.surgery.forms.places import Owners
+from lessen.surgery.forms.registering import forms_of, parametrised, stored
 from lessen.surgery.modules import get_module, set_modules
 from lessen.surgery.plain import plain_copy
 from lessen.surgery.proof import Proof, those_that_hold
@@ -129,7 +129,7 @@ def _fits(model: nn.Module, owners: Owners, one: Call, after: Call) -> bool:
     layer, norm = get_module(model, one.path), get_module(model, after.path)
     return (
         isinstance(layer, _ConvNd | nn.Linear)
-        and _at_most_masked(layer)
+        and _may_be_scaled(layer)
         and len(owners.of(stored(layer, "weight"))) == 1
         and isinstance(norm, _BatchNorm)
         and norm.running_mean is not None
@@ -139,9 +139,10 @@ def _fits(model: nn.Module, owners: Owners, one: Call, after: Call) -> bool:
     )
 
 
-def _at_most_masked(layer: nn.Module) -> bool:
+def _may_be_scaled(layer: nn.Module) -> bool:
+    """Whether the bias is plain, and the weight's rows may be scaled where they are stored."""
     return all(
-        name == "weight" and all(isinstance(form, Mask) for form in forms)
+        name == "weight" and len(forms_of(layer, name)) == len(forms) and all(form.linear for form in forms)
         for name, forms in parametrised(layer).items()
     )
 

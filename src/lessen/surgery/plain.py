@@ -23,7 +23,7 @@ from lessen.core.data import Inputs
 from lessen.core.errors import NetworkError
 from lessen.core.usable import check_precision, usable
 from lessen.surgery.copying import copy_network
-from lessen.surgery.forms.base import Form, is_list, parametrised, unparametrise
+from lessen.surgery.forms.registering import forms_of, is_list, parametrised, unparametrise
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def foreign(model: nn.Module) -> Iterator[Foreign]:
         if is_list(module):
             continue
         for name, forms in parametrised(module).items():
-            if not all(isinstance(form, Form) for form in forms):
+            if len(forms_of(module, name)) < len(forms):
                 kinds = ", ".join(type(form).__name__.lstrip("_") for form in forms)
                 yield Foreign(path, module, name, kinds)
         for hook in module._forward_pre_hooks.values():
@@ -127,7 +127,7 @@ def _fold(each: Foreign, times: Counter[int]) -> None:
             prune.remove(module, name)
         return
     forms = parametrised(module)[name]
-    if any(isinstance(form, Form) for form in forms):
+    if forms_of(module, name):
         raise NetworkError(
             f"{each.full} is computed by {each.kind} on top of what lessen stores. Add a parametrisation before the "
             "first operation, not after."

@@ -16,7 +16,8 @@ from lessen.core.errors import NetworkError, PlanError, did_you_mean
 from lessen.core.seeds import seeded
 from lessen.operations.low_rank.factorization import Channel, Scheme, factorized, matrix_of, rank_for_energy
 from lessen.operations.parts.probe import irreplaceable
-from lessen.surgery.forms.base import Owners, parametrised
+from lessen.surgery.forms.places import Owners
+from lessen.surgery.forms.registering import parametrised
 from lessen.surgery.modules import get_module, set_modules
 from lessen.surgery.plain import plain, plain_copy
 

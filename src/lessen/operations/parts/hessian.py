@@ -32,8 +32,8 @@ from lessen.operations.parts.walk import Walk, Walker
 from lessen.surgery.attention import open_attention
 from lessen.surgery.calls import Place
 from lessen.surgery.copying import copy_network
-from lessen.surgery.forms.base import Owners, stored
-from lessen.surgery.forms.mask import bake_masks
+from lessen.surgery.forms.places import Owners, bake
+from lessen.surgery.forms.registering import stored
 
 _CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 _ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -158,7 +158,7 @@ class InputsOfLayers(Walk["_Look"]):
             path, _, last = name.rpartition(".")
             tensor = stored(self._model.get_submodule(path), last)
             self.weights |= {owner_path: name for owner_path, _, its in places.of(tensor) if its == last}
-        self._runs = open_attention(bake_masks(copy_network(self._model)).to(self._device)).eval()
+        self._runs = open_attention(bake(copy_network(self._model)).to(self._device)).eval()
         return self._runs
 
     def watch(self, model: nn.Module, inputs: Inputs) -> _Look:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core.errors import NetworkError, PlanError
-from lessen.surgery.forms.base import forms_of
+from lessen.surgery.forms.registering import parametrised
 from lessen.surgery.modules import get_module
 
 Values = dict[str, str]
@@ -94,7 +94,7 @@ def put_values(network: nn.Module, values: Mapping[str, str] | None) -> None:
                     f"The plan does not belong to this network: {name} should be {tuple(found.shape)}, found {here}."
                 )
             new = found.to(tensor.device, tensor.dtype)
-            if forms_of(module, last):
+            if last in parametrised(module):
                 setattr(module, last, new)
             else:
                 tensor.copy_(new)

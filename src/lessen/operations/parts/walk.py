@@ -26,7 +26,7 @@ from lessen.core import Inputs
 from lessen.core.data import call
 from lessen.operations.parts.pausing import Pausable, ThreadWatch
 from lessen.surgery.calls import Place
-from lessen.surgery.forms.base import stored
+from lessen.surgery.forms.registering import stored
 from lessen.surgery.modules import get_module
 
 W = TypeVar("W", bound="Walker")

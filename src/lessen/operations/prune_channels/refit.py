@@ -33,7 +33,7 @@ from lessen.operations.prune_channels.means import Reader, readers_of
 from lessen.operations.prune_channels.plan import PrunedChannels
 from lessen.surgery.calls import trace
 from lessen.surgery.copying import copy_network
-from lessen.surgery.forms.base import Owners
+from lessen.surgery.forms.places import Owners
 from lessen.surgery.modules import get_module
 from lessen.surgery.taps import Tap, capture
 

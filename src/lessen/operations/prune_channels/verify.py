@@ -23,7 +23,7 @@ from lessen.core.seeds import derive
 from lessen.core.tree import parts
 from lessen.operations.prune_channels.masked import masked
 from lessen.operations.prune_channels.plan import PrunedChannels
-from lessen.operations.quantize.grids import Grids
+from lessen.surgery.forms.places import holders
 from lessen.surgery.modules import copy_with
 
 TOLERANCE = 1e-8
@@ -268,9 +268,8 @@ def _still(model: nn.Module) -> nn.Module:
 
     The grid is that of what is left, so what is removed would decide by chance whether outputs are the same.
     """
-    for part in model.modules():
-        if isinstance(part, Grids):
-            part.dynamic = False
+    for holder in holders(model):
+        holder.make_still()
     return model.cpu().eval()
 
 

@@ -12,8 +12,9 @@ from lessen.core import Where, check_where, matches
 from lessen.core.errors import PlanError, did_you_mean
 from lessen.operations.parts.pattern import Pattern
 from lessen.surgery.attention import OpenAttention
-from lessen.surgery.forms.base import Owners, is_list, stored
-from lessen.surgery.forms.codes import codes_of
+from lessen.surgery.forms.mask import Mask
+from lessen.surgery.forms.places import Forms, Owners
+from lessen.surgery.forms.registering import is_list, refusal, stored
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _KINDS: dict[type[nn.Module], str] = {
@@ -41,7 +42,7 @@ def candidates(model: nn.Module, where: Where, exclude: Where) -> tuple[Weights,
     chosen: Weights = {}
     left: dict[str, str] = {}
     seen: set[int] = set()
-    owners = Owners(model)
+    owners, forms = Owners(model), Forms(model)
     for path, module in model.named_modules():
         if not matches(where, path, module) or (exclude is not None and matches(exclude, path, module)):
             continue
@@ -57,8 +58,8 @@ def candidates(model: nn.Module, where: Where, exclude: Where) -> tuple[Weights,
         seen.add(id(tensor))
         name = f"{path}.{last}" if path else last
         other = [(at, owner) for at, owner, its in owners.of(tensor) if prunable(owner) != its]
-        if codes_of(module, last) is not None:
-            left[name] = "its weights are stored as integer codes; prune first"
+        if why := refusal(forms.at(path, last), Mask):
+            left[name] = why
         elif other:
             at, owner = other[0]
             left[name] = f"tied to {at}, a {type(owner).__name__}, which does not only multiply by it"

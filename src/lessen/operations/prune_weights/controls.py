@@ -17,7 +17,7 @@ from lessen.operations.parts.allocation import Allocation
 from lessen.operations.parts.scores import Magnitude, Score
 from lessen.operations.prune_weights.candidates import Weights
 from lessen.operations.prune_weights.scoring import NetworkScore, weight_scores
-from lessen.surgery.forms.mask import mask_of
+from lessen.surgery.forms.registering import kept_weights
 
 
 @settings
@@ -71,8 +71,8 @@ class Chance:
 
 
 def _shuffled(score: Tensor, name: str, seed: int, module: nn.Module, last: str) -> Tensor:
-    mask = mask_of(module, last)
-    alive = torch.arange(score.numel()) if mask is None else mask.kept.flatten().cpu().nonzero().view(-1)
+    kept = kept_weights(module, last)
+    alive = torch.arange(score.numel()) if kept is None else kept.flatten().cpu().nonzero().view(-1)
     order = alive[torch.randperm(len(alive), generator=generator(seed, "shuffle", name))]
     flat = score.flatten().clone()
     flat[alive.to(flat.device)] = score.flatten()[order.to(flat.device)]

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from lessen.core import settings
 from lessen.core.errors import NetworkError, PlanError
 from lessen.operations.parts.packed import pack, unpack
-from lessen.surgery.forms.base import Owners, stored
 from lessen.surgery.forms.mask import mask_of, mask_parameter, masked_parameters
+from lessen.surgery.forms.places import Owners
+from lessen.surgery.forms.registering import stored
 from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain_copy
 
@@ -62,8 +63,11 @@ class PrunedWeights:
                 found = tuple(tensor.shape) if isinstance(tensor, Tensor) else "no such parameter"
                 raise PlanError(f"The plan does not belong to this network: {name} should be {shape}, found {found}.")
             mask = unpack(text, shape)
-            for _, owner, its_name in owners.of(stored(module, last)):
-                mask_parameter(owner, its_name, mask)
+            try:
+                for _, owner, its_name in owners.of(stored(module, last)):
+                    mask_parameter(owner, its_name, mask)
+            except NetworkError as error:
+                raise PlanError(f"The plan does not belong to this network: {error}") from error
         return network
 
     def describe(self) -> list[dict[str, Any]]:

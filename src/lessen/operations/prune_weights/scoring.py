@@ -14,8 +14,7 @@ from lessen.operations.parts.allocation import Allocation
 from lessen.operations.parts.gradients import gradients
 from lessen.operations.parts.scores import Score
 from lessen.operations.prune_weights.candidates import Weights
-from lessen.surgery.forms.base import stored
-from lessen.surgery.forms.mask import mask_of
+from lessen.surgery.forms.registering import kept_weights, stored
 
 
 @runtime_checkable
@@ -58,8 +57,8 @@ def weight_scores(
 
 def without_pruned(score: Tensor, module: nn.Module, last: str) -> Tensor:
     """The score with what is already pruned below everything."""
-    mask = mask_of(module, last)
-    return score if mask is None else score.masked_fill(~mask.kept.to(score.device), -math.inf)
+    kept = kept_weights(module, last)
+    return score if kept is None else score.masked_fill(~kept.to(score.device), -math.inf)
 
 
 def _of_each(score: Score, model: nn.Module, chosen: Weights, context: Context) -> dict[str, Tensor]:

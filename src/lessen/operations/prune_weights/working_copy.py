@@ -14,8 +14,8 @@ from lessen.core.data import call
 from lessen.core.errors import PlanError
 from lessen.operations.prune_weights.candidates import Weights
 from lessen.surgery.copying import copy_network
-from lessen.surgery.forms.base import stored
 from lessen.surgery.forms.mask import bake_masks
+from lessen.surgery.forms.registering import stored
 
 ADVICE = "Give them, or use Magnitude()."
 

@@ -5,7 +5,7 @@ Shapes: O output channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lessen.operations.quantize.fake import fake_quantize
+from lessen.operations.quantize.held import forms_of_layer
 from lessen.operations.quantize.stepped import (
     positive,
     quantize_by_clip,
@@ -22,6 +23,8 @@ from lessen.operations.quantize.stepped import (
     zero_of,
 )
 from lessen.surgery.decay import OwnDecay
+from lessen.surgery.forms.base import Form, Holder
+from lessen.surgery.forms.grid import Exact
 
 
 class Grid(nn.Module):
@@ -163,7 +166,7 @@ class WeightGrid(nn.Module):
         return f"channels={len(self.step)}, limit={self.limit}"
 
 
-class Grids(nn.Module):
+class Grids(Holder):
     """All grids of a network, and which layers have their weights rounded.
 
     Args:
@@ -190,7 +193,7 @@ class Grids(nn.Module):
         self.limits = dict(limits)
         self.same = dict(same or {})
         for site, found in edges.items():
-            self.add_module(_spelt(site), found if isinstance(found, Grid) else Grid(*found, levels=levels))
+            self.add_module(_spelt(site), Grid(*found, levels=levels) if isinstance(found, tuple) else found)
         for path, grid in (weights or {}).items():
             self.add_module(weight_grid_name(path), grid)
 
@@ -198,10 +201,25 @@ class Grids(nn.Module):
         """The value: a network that is a sequence of modules calls them all, this one too."""
         return value
 
+    def held(self, path: str, module: nn.Module, name: str) -> Iterator[Form]:
+        """The rounding of the weights of a layer, and the bias that kernels add in integers."""
+        limit = self.limit(path)
+        if limit is not None:
+            yield from forms_of_layer(module, name, limit=limit, own=self.of_weights(path), dynamic=self.dynamic)
+
+    def own(self, module: nn.Module, name: str) -> Iterator[Form]:
+        """The numbers of a grid take no other form."""
+        bits = 8 * getattr(module, name).element_size()
+        yield Exact(bits=bits, why="it is the step of a grid, which kernels read in 32 bits")
+
+    def make_still(self) -> None:
+        """Do not round what layers are given to a grid that is found in it: that depends on the whole batch."""
+        self.dynamic = False
+
     def at(self, site: str) -> Grid | None:
         """The grid of a site, if it has one."""
-        found = self._modules.get(_spelt(self.same.get(site, site)))
-        return found if isinstance(found, Grid) else None
+        found: Grid | None = self._modules.get(_spelt(self.same.get(site, site)))  # type: ignore[assignment]
+        return found
 
     def limit(self, path: str) -> int | None:
         """The largest code of the weights of a layer, or of the module that replaces it."""
@@ -213,8 +231,8 @@ class Grids(nn.Module):
 
     def of_weights(self, path: str) -> WeightGrid | None:
         """The grid of the weights of exactly this layer, if it has one of its own."""
-        found = self._modules.get(weight_grid_name(path))
-        return found if isinstance(found, WeightGrid) else None
+        found: WeightGrid | None = self._modules.get(weight_grid_name(path))  # type: ignore[assignment]
+        return found
 
 
 def weight_grid_name(path: str) -> str:

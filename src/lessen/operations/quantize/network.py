@@ -28,6 +28,7 @@ from lessen.operations.quantize.found import quantize_dynamically
 from lessen.operations.quantize.grids import Grid, Grids
 from lessen.operations.quantize.target import SAFE, adds_no_pairs
 from lessen.surgery.calls import Place, floating
+from lessen.surgery.forms.places import holder_of
 from lessen.surgery.modules import get_module
 
 GRIDS = "grids"
@@ -105,46 +106,29 @@ def with_grids(model: N, grids: Grids) -> N:
 
 def is_quantized(model: nn.Module) -> bool:
     """Whether a network, or a part of it, was made by `with_grids`."""
-    return any(isinstance(getattr(part, GRIDS, None), Grids) for part in model.modules())
+    return any(holder_of(part, Grids) is not None for part in model.modules())
 
 
 def target_of(model: nn.Module) -> Literal["any", "vnni"] | None:
     """Which processors a quantized network computes right on (see `target`); None for one that is not quantized."""
-    parts = [part for part in model.modules() if isinstance(getattr(part, GRIDS, None), Grids)]
+    parts = [(part, grids) for part in model.modules() if (grids := holder_of(part, Grids)) is not None]
     if not parts:
         return None
-    wide = (
-        (part, path)
-        for part in parts
-        for path, limit in part.get_submodule(GRIDS).limits.items()  # type: ignore[union-attr, operator]
-        if limit >= 2 ** (SAFE - 1)
-    )
+    wide = ((part, path) for part, grids in parts for path, limit in grids.limits.items() if limit >= 2 ** (SAFE - 1))
     return "any" if all(adds_no_pairs(get_module(part, path)) for part, path in wide) else "vnni"
-
-
-def computes_in_integers(model: nn.Module, path: str) -> bool:
-    """Whether a layer multiplies integers and adds its bias as one, in a network made by `with_grids`."""
-    grids, inner = _grids_over(model, path)
-    return grids is not None and not grids.dynamic and grids.limit(inner) is not None
 
 
 def limit_at(model: nn.Module, path: str) -> int | None:
     """The largest code of the weight of a layer, in a network made by `with_grids`; None where it is not rounded."""
-    grids, inner = _grids_over(model, path)
-    return None if grids is None else grids.limit(inner)
-
-
-def _grids_over(model: nn.Module, path: str) -> tuple[Grids | None, str]:
-    """The grids of the network that a layer is in, and the path of the layer in it."""
     names = path.split(".") if path else []
     for count in range(len(names) + 1):
         try:
-            grids = getattr(model.get_submodule(".".join(names[:count])), GRIDS, None)
+            grids = holder_of(model.get_submodule(".".join(names[:count])), Grids)
         except AttributeError:
             break
-        if isinstance(grids, Grids):
-            return grids, ".".join(names[count:])
-    return None, path
+        if grids is not None:
+            return grids.limit(".".join(names[count:]))
+    return None
 
 
 def with_weight(
@@ -162,11 +146,6 @@ def _with_found_grid(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tup
     if "input" in kwargs:
         return args, {**kwargs, "input": quantize_dynamically(kwargs["input"])}
     return (quantize_dynamically(args[0]), *args[1:]), kwargs
-
-
-def recurrent_weights(module: nn.LSTM) -> list[str]:
-    """The names of the weights of an LSTM that are rounded, a step for each row: of all layers and directions."""
-    return [name for name in module._flat_weights_names if name.startswith(("weight_ih_", "weight_hh_"))]
 
 
 def _rounded_lstm(args: tuple[Any, ...], limit: int) -> tuple[Any, ...]:

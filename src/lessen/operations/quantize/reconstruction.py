@@ -32,7 +32,7 @@ from lessen.operations.quantize.units import Unit, clamped, free_layers, units_o
 from lessen.operations.quantize.visits import Visits, slopes
 from lessen.surgery.calls import Trace, floating
 from lessen.surgery.copying import copy_network
-from lessen.surgery.forms.mask import mask_of
+from lessen.surgery.forms.registering import kept_weights
 from lessen.surgery.modules import get_module
 
 _CHUNK = 64
@@ -105,8 +105,8 @@ class SoftWeight(nn.Module):
         weight = layer.weight.detach()  # type: ignore[operator]
         axis = 1 if isinstance(layer, _ConvTransposeNd) else 0
         self.limit, self.size = grid.limit, along(positive(grid.step.detach()), weight, axis)
-        mask = mask_of(layer, "weight")
-        self.kept = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask.kept
+        kept = kept_weights(layer, "weight")
+        self.kept = torch.ones_like(weight, dtype=torch.bool) if kept is None else kept
         self.below = (weight / self.size).floor()
         self.v = nn.Parameter(soft_inverse((weight / self.size - self.below).clamp(0, 1)))
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from lessen.core.errors import PlanError
 from lessen.operations.weight_only.grid import group_grids, on_grids, rounded_step
-from lessen.surgery.forms.base import Owners, parametrised, stored
 from lessen.surgery.forms.codes import MULTIPLES, Coded, code_parameter
+from lessen.surgery.forms.places import Owners
+from lessen.surgery.forms.registering import parametrised, stored
 from lessen.surgery.modules import get_module
 
 

@@ -16,7 +16,8 @@ from lessen.operations.quantize.network import GRIDS
 from lessen.operations.quantize.observing import own_parameters
 from lessen.operations.quantize.rounding import Learning
 from lessen.surgery.calls import Call, Trace
-from lessen.surgery.forms.base import Owners, stored
+from lessen.surgery.forms.places import Owners
+from lessen.surgery.forms.registering import stored
 from lessen.surgery.modules import get_module
 
 _CLIPS = {"relu": (0.0, None), "relu6": (0.0, 6.0)}

@@ -25,7 +25,8 @@ from lessen.operations.rescale.scaled import give_scale
 from lessen.surgery.calls import Call, Trace
 from lessen.surgery.copying import copy_network
 from lessen.surgery.fold import Pair, fold
-from lessen.surgery.forms.base import Owners, parametrised, stored
+from lessen.surgery.forms.places import Owners
+from lessen.surgery.forms.registering import parametrised, stored
 from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain_copy
 from lessen.surgery.proof import Proof, those_that_hold

@@ -29,8 +29,9 @@ from lessen.operations.second_order.plan import Reconstructed
 from lessen.operations.second_order.smallest import Smallest
 from lessen.operations.second_order.sparse_gpt import SparseGpt
 from lessen.surgery.copying import copy_network
-from lessen.surgery.forms.base import Owners, stored
-from lessen.surgery.forms.mask import mask_of, mask_parameter
+from lessen.surgery.forms.mask import mask_parameter
+from lessen.surgery.forms.places import Owners
+from lessen.surgery.forms.registering import kept_weights, stored
 from lessen.surgery.plain import plain
 
 
@@ -112,9 +113,8 @@ class PruneByReconstruction:
                 gram = inputs.gram(layer)
                 path, _, last = name.rpartition(".")
                 module = own.get_submodule(path)
-                mask = mask_of(module, last)
                 weight = getattr(module, last).detach().to(context.device)
-                kept, found = how.solve(weight, gram, pattern, counts[name], None if mask is None else mask.kept)
+                kept, found = how.solve(weight, gram, pattern, counts[name], kept_weights(module, last))
                 errors[name] = relative_error(weight, found, gram)
                 for _, owner, its in owners.of(stored(module, last)):
                     mask_parameter(owner, its, kept)

@@ -27,9 +27,9 @@ from lessen.operations.weight_only.nearest import Nearest, nearest
 from lessen.operations.weight_only.plan import QuantizedWeights, values_of
 from lessen.operations.weight_only.rounding import Rounding
 from lessen.surgery.copying import copy_network
-from lessen.surgery.forms.base import Owners, stored
-from lessen.surgery.forms.codes import Coded, codes_of
-from lessen.surgery.forms.mask import mask_of
+from lessen.surgery.forms.codes import Coded, Codes
+from lessen.surgery.forms.places import Forms, Owners
+from lessen.surgery.forms.registering import kept_weights, refusal, stored
 from lessen.surgery.plain import plain
 
 FULL = 32
@@ -127,8 +127,8 @@ class QuantizeWeights:
         """The codes of one weight; of blocks of rows that see inputs of their own each by itself."""
         weight = getattr(module, last).detach()
         weight_GRI = rows_of(weight, 1 if grams is None else len(grams)).double().cpu()
-        mask = mask_of(module, last)
-        kept_GRI = None if mask is None else rows_of(mask.kept, len(weight_GRI)).cpu()
+        kept = kept_weights(module, last)
+        kept_GRI = None if kept is None else rows_of(kept, len(weight_GRI)).cpu()
         group = min(self.group or weight_GRI.shape[2], weight_GRI.shape[2])
         about: dict[str, Any] = {"bits": int(self.bits), "group": group, "symmetric": self.symmetric}
         if self.method.needs_inputs and grams is None:
@@ -154,7 +154,7 @@ class QuantizeWeights:
         chosen: _Weights = {}
         left: dict[str, str] = {}
         seen: set[int] = set()
-        owners = Owners(model)
+        owners, forms = Owners(model), Forms(model)
         for path, module in model.named_modules():
             excluded = self.exclude is not None and matches(self.exclude, path, module)
             if excluded or not matches(self.where, path, module):
@@ -170,8 +170,8 @@ class QuantizeWeights:
                 continue
             seen.add(id(tensor))
             other = [at for at, owner, its in owners.of(tensor) if self._weight(owner) != its]
-            if codes_of(module, last) is not None:
-                left[name] = "it is already stored as integer codes"
+            if why := refusal(forms.at(path, last), Codes):
+                left[name] = why
             elif other:
                 left[name] = f"tied to {other[0]}, which does not only multiply by it"
             elif not tensor.is_floating_point() or tensor.ndim < 2:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from lessen.core import settings
 from lessen.core.errors import NetworkError, PlanError
 from lessen.operations.parts.values import read_value, write_value
-from lessen.surgery.forms.base import Owners
 from lessen.surgery.forms.codes import Coded, code_parameter, file_bits
+from lessen.surgery.forms.places import Owners
 from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain_copy
 
@@ -62,7 +62,10 @@ class QuantizedWeights:
             coded = _empty(shape, group, scaled=name in self.scaled, like=tensor)
             if values:
                 coded = self._coded(name, coded)
-            code_parameter(owners, module, last, coded, bits=self.widths.get(name, self.bits))
+            try:
+                code_parameter(owners, module, last, coded, bits=self.widths.get(name, self.bits))
+            except NetworkError as error:
+                raise PlanError(f"The plan does not belong to this network: {error}") from error
         return network
 
     def _coded(self, name: str, empty: Coded) -> Coded:

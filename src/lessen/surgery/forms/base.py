@@ -1,164 +1,132 @@
-"""Parameters that are computed whenever they are read: the one place that starts and ends this.
+"""The contract of stored forms: what lessen stores in the place of a parameter.
 
-PyTorch gives a parametrised module a class of its own, with a property for each computed tensor. A copy of the module
-shares that class. If a second tensor of the copy were registered there, or one were removed, the original network would
-change too. Every function here therefore first gives the module a class that nothing else has.
+A form is a parametrisation of PyTorch: whoever reads `module.weight` gets the weight, so layers, attention and taps
+stay what they were. `Form` is the contract. Each form is one file in this package, and one twin in
+`lessen.deploy.forms` where files that run store it. Everything else asks the form, and knows none of them by its class.
 
-A `Form` is how lessen itself stores a parameter (masked, in codes, in 16 bits). Anything else that computes a parameter
-belongs to the user's network; `lessen.surgery.plain` folds it.
+A form whose owner is further out, as the grids of a quantized network, is held by a `Holder` and found by
+`lessen.surgery.forms.places.Forms`. Anything that computes a parameter and is no `Form` belongs to the user's network;
+`lessen.surgery.plain` folds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from lessen.core.errors import NetworkError
-
-Place = tuple[str, nn.Module, str]
-"""The path of a module, the module, and the name of a parameter there."""
+from lessen.surgery.packing import Known
 
 
 class Form(nn.Module):
-    """How lessen stores a parameter: `forward` makes what is read from what is stored, `right_inverse` the reverse."""
+    """How a parameter is stored. Subclasses define `forward`; every other part has a default.
 
+    `parametrise` or `places.store` registers a form, `remove_form` or `bake_form` takes it away. A form may have
+    buffers, and parameters that learn with what is stored. In a state they are called `weight.codes` for a buffer
+    `codes` of the form of `weight`, if they are persistent.
 
-def parametrise(module: nn.Module, name: str, form: Form, *, unsafe: bool = False) -> None:
-    """Compute a parameter of a module from what is stored, in place; copies of the module are not affected.
-
-    Args:
-        module: The owner.
-        name: The parameter, as "weight".
-        form: The computation. Further ones are applied after those already there.
-        unsafe: Whether what is stored may have another shape than what is read.
-    """
-    if parametrize.is_parametrized(module):
-        module.__class__ = _twin(type(module))
-    parametrize.register_parametrization(module, name, form, unsafe=unsafe)
-
-
-def remove_form(module: nn.Module, name: str, form: Form) -> None:
-    """Take one form from a parameter, in place. If it was the last, what is stored becomes the plain parameter."""
-    forms = forms_of(module, name)
-    del forms[next(place for place, each in enumerate(forms) if each is form)]
-    if not len(forms):
-        unparametrise(module, name, forms.original)
-
-
-def unparametrise(module: nn.Module, name: str, plain: Tensor) -> None:
-    """Make a computed parameter or buffer an ordinary one again, in place; copies of the module are not affected.
-
-    Args:
-        module: The owner.
-        name: The parameter, as "weight".
-        plain: The tensor that takes its place; a `nn.Parameter` becomes a parameter, any other tensor a buffer.
-    """
-    lists: Any = module._modules["parametrizations"]
-    del lists[name]
-    module.__class__ = _twin(type(module), without=name)
-    if not len(lists):
-        del module._modules["parametrizations"]
-    if isinstance(plain, nn.Parameter):
-        module.register_parameter(name, plain)
-    else:
-        module.register_buffer(name, plain)
-
-
-def parametrised(module: nn.Module) -> dict[str, Any]:
-    """The computed parameters of a module: the `ParametrizationList` of each, by its name."""
-    found: Any = module._modules.get("parametrizations") if parametrize.is_parametrized(module) else None
-    return {} if found is None else dict(found.items())
-
-
-def forms_of(module: nn.Module, name: str) -> Any:
-    """What computes a parameter, in order; empty for a plain one."""
-    return parametrised(module).get(name, ())
-
-
-def is_list(module: nn.Module) -> bool:
-    """Whether a module only holds what computes a parameter of another one; a walk over layers skips it."""
-    return isinstance(module, parametrize.ParametrizationList)
-
-
-def stored(module: nn.Module, name: str) -> Tensor:
-    """The parameter as the optimizer sees it, behind whatever computes from it.
-
-    Raises:
-        NetworkError: it is computed from several tensors.
-    """
-    forms = forms_of(module, name)
-    tensor: Tensor | None = getattr(forms, "original", None) if forms else getattr(module, name)
-    if tensor is None:
-        kinds = ", ".join(type(form).__name__ for form in forms)
-        raise NetworkError(
-            f"{name} of a {type(module).__name__} is computed from several tensors ({kinds}). "
-            "Fold it first: lessen.surgery.plain.plain(network)."
-        )
-    return tensor
-
-
-class Owners:
-    """Where each stored parameter of a network is used, found in one walk.
-
-    It holds as long as no module or parameter is replaced; forms may come and go.
+    Attributes:
+        words: How a parameter is stored, for people; behind "it is stored".
+        ending: What follows the parameter's name in a state for what is stored: "" for `weight`, ".steps" for
+            `weight.steps`. If there are several forms, the first of them decides.
+        of_weights: Whether what is stored is a weight for each weight, in its shape. If not, masks that are there are
+            baked before the form is registered, and by default no other form may follow.
+        linear: Whether each number that is read is a fixed multiple of the one that is stored: rows may be scaled.
+        learns: Whether training moves what is stored.
+        baked: Whether the form is removed before the network is traced, and what it makes becomes the parameter.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._places: dict[int, list[Place]] = {}
-        self._alive: list[Tensor] = []  # an id is only an identity while the tensor lives
-        for place in _places(model):
-            _, module, name = place
-            forms = forms_of(module, name)
-            tensor = getattr(forms, "original", None) if forms else module._parameters[name]
-            if tensor is not None:
-                self._alive.append(tensor)
-                self._places.setdefault(id(tensor), []).append(place)
+    words: ClassVar[str] = "in a form of its own"
+    ending: ClassVar[str] = ""
+    of_weights: ClassVar[bool] = True
+    linear: ClassVar[bool] = False
+    learns: ClassVar[bool] = True
+    baked: ClassVar[bool] = False
 
-    def of(self, tensor: Tensor) -> list[Place]:
-        """Every place of a stored parameter."""
-        return self._places.get(id(tensor), [])
+    def forward(self, stored: Tensor) -> Tensor:
+        """What is read, made from what is stored (or from what the form before makes of that)."""
+        raise NotImplementedError
+
+    def right_inverse(self, value: Tensor) -> Tensor:
+        """What is stored when somebody assigns to the parameter. PyTorch calls it with what is stored as well.
+
+        Raises:
+            NetworkError: the form cannot store this value.
+        """
+        return value
+
+    def keeps(self) -> Tensor | None:
+        """Where a weight may differ from zero: boolean, in the parameter's shape; None if anywhere."""
+        return None
+
+    def put_kept(self, kept: Tensor) -> None:
+        """Take over what `keeps` gave when the network was packed."""
+
+    def settle(self, stored: Tensor) -> None:
+        """Bring what is stored to what it will be in a state, in place; called before every state."""
+
+    def bake(self, stored: Tensor) -> Tensor:
+        """The plain parameter that gives what the form gives."""
+        return self.forward(stored)
+
+    def file_bits(self, bits: int) -> int:
+        """The bits of a number of the parameter in a file that runs, given those that it would take without the form.
+
+        The twin in `lessen.deploy.forms` writes the parameter so.
+        """
+        return bits
+
+    def simpler(self, stored: Tensor) -> tuple[Tensor, Known]:
+        """What a packed file may store instead, which the network cannot tell apart; and what is known of it."""
+        return stored, Known(kept=self.keeps())
+
+    def known(self, name: str) -> dict[str, Known]:
+        """What packing may know of the form's own tensors, by their names in the state; `name` is the parameter's."""
+        return {}
+
+    def same(self, other: Form) -> bool:
+        """Whether another form stores what this one does; asked of forms that are held by holders."""
+        return self is other
+
+    @classmethod
+    def refused(cls, there: Form) -> str:
+        """Why a parameter cannot also be stored so, given a form that is there; "" if it can."""
+        return there.under_form()
+
+    def under_form(self) -> str:
+        """Why a parameter in this form cannot take a further form, or "". Asked for all but masks and 16 bits."""
+        return "" if self.of_weights else f"it is already stored {self.words}"
+
+    def under_mask(self) -> str:
+        """Why a parameter in this form cannot be masked, or ""."""
+        return "" if self.of_weights else f"its weights are stored {self.words}; prune first"
+
+    def under_half(self) -> str:
+        """Why a parameter in this form cannot be stored in 16 bits, or ""."""
+        return "" if self.of_weights else f"it is stored {self.words}"
+
+    def under_reset(self) -> str:
+        """Why a parameter in this form cannot be initialised again, or ""."""
+        return "" if self.of_weights else f"it is stored {self.words}, which cannot be drawn"
 
 
-def owners(model: nn.Module, tensor: Tensor) -> list[Place]:
-    """Every place of one stored parameter. It walks over the whole network: for many parameters make `Owners` once."""
-    return Owners(model).of(tensor)
+class Holder(nn.Module):
+    """A child of a network that holds forms of the network's parameters, as the grids of a quantized network do."""
 
+    def held(self, path: str, module: nn.Module, name: str) -> Iterator[Form]:
+        """The forms of a parameter of the network, in the order in which they apply.
 
-def _places(model: nn.Module) -> Iterator[Place]:
-    for path, module in model.named_modules():
-        if not is_list(module):
-            for name in [*module._parameters, *parametrised(module)]:
-                yield path, module, name
+        Args:
+            path: Of the module, in the network that the holder is a child of.
+            module: The owner of the parameter.
+            name: Of the parameter, as "weight".
+        """
+        yield from ()
 
+    def own(self, module: nn.Module, name: str) -> Iterator[Form]:
+        """The same for a parameter of the holder itself, or of a module in it."""
+        yield from ()
 
-def _twin(kind: type, *, without: str = "") -> type:
-    """A class of its own that does what `kind` does, without the property of one tensor.
-
-    Classes above PyTorch's, as that of a quantized network, are made again on top of the new one.
-    """
-    if not any(_is_injected(base) for base in kind.__mro__):
-        return kind
-    bases = tuple(_twin(base, without=without) for base in kind.__bases__)
-    names = {
-        name: value
-        for name, value in vars(kind).items()
-        if name not in {"__dict__", "__weakref__"} and not (name == without and _computes(value))
-    }
-    if _is_pytorchs(kind) and not any(map(_computes, names.values())):
-        return bases[0]
-    return type(kind)(kind.__name__, bases, names)
-
-
-def _is_injected(kind: type) -> bool:
-    return _is_pytorchs(kind) or any(map(_computes, vars(kind).values()))
-
-
-def _is_pytorchs(kind: type) -> bool:
-    return getattr(vars(kind).get("__getstate__"), "__module__", None) == parametrize.__name__
-
-
-def _computes(value: Any) -> bool:
-    return isinstance(value, property) and getattr(value.fget, "__module__", None) == parametrize.__name__
+    def make_still(self) -> None:
+        """Let what the network gives for an example depend on that example alone, in place; for proofs."""

@@ -12,16 +12,16 @@ Shapes: O rows (all axes but the inputs'), I inputs of a row, G groups of a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lessen.core.errors import NetworkError
-from lessen.surgery.forms.base import Form, Owners, forms_of, parametrise, parametrised, stored
-from lessen.surgery.forms.mask import bake_mask, mask_of
+from lessen.surgery.forms.base import Form
+from lessen.surgery.forms.places import Owners, store
+from lessen.surgery.packing import Behind, Known
 
 
 # A namespace of its own: operators of `lessen` work number by number and keep axes, this one does not.
@@ -122,6 +122,10 @@ class Codes(Form):
         shape: Of the weight.
     """
 
+    words: ClassVar[str] = "as integer codes"
+    ending: ClassVar[str] = ".steps"
+    of_weights: ClassVar[bool] = False
+
     codes: Tensor
     zeros: Tensor
     columns: Tensor | None
@@ -152,64 +156,34 @@ class Codes(Form):
             )
         return tensor
 
+    def file_bits(self, bits: int) -> int:
+        """The bits of a code in a file."""
+        return min(bits, file_bits(self.bits))
+
+    def known(self, name: str) -> dict[str, Known]:
+        """Codes of zero are the most frequent ones."""
+        return {f"{name}.codes": Known(behind=Behind(name=f"{name}.zeros", group=self.group))}
+
+    def under_half(self) -> str:
+        """Why a parameter in codes cannot be stored in 16 bits."""
+        return "it is stored in codes, whose steps have 16 bits"
+
     def extra_repr(self) -> str:
         return f"bits={self.bits}, group={self.group}, shape={self.shape}"
 
 
-def code_parameter(places: Owners, module: nn.Module, name: str, coded: Coded, *, bits: int) -> None:
-    """Store a parameter as codes wherever it stands in a network, in place. A mask on it goes: its zeros are codes.
+def code_parameter(where: Owners, module: nn.Module, name: str, coded: Coded, *, bits: int) -> None:
+    """Store a parameter as codes wherever it occurs in a network, in place. A mask on it goes: its zeros are codes.
 
     Args:
-        places: Of the parameters of the network.
+        where: The places of the parameters of the network.
         module: An owner of the parameter.
         name: The parameter, as "weight".
         coded: The codes; their rows are those of the parameter with all axes but the first flattened.
         bits: Of a code.
+
+    Raises:
+        NetworkError: the parameter is stored in a form that cannot become codes.
     """
-    here = places.of(stored(module, name))
-    for _, owner, its_name in here:
-        if mask_of(owner, its_name) is not None:
-            bake_mask(owner, its_name)
-    parameter = stored(module, name)
-    made = Codes(coded, bits=bits, shape=tuple(parameter.shape))
-    parameter.data = coded.steps.to(parameter.device, parameter.dtype)
-    for _, owner, its_name in here:
-        parametrise(owner, its_name, made, unsafe=True)
-        if _write_short not in owner._state_dict_hooks.values():
-            owner.register_state_dict_post_hook(_write_short)
-            owner.register_load_state_dict_pre_hook(_read_short)
-
-
-def codes_of(module: nn.Module, name: str) -> Codes | None:
-    """The codes of a parameter, or None."""
-    return next((form for form in forms_of(module, name) if isinstance(form, Codes)), None)
-
-
-def coded_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Codes]]:
-    """Every coded parameter: the path of its module, the module, the parameter's name, its codes; tied ones each."""
-    for path, module in model.named_modules(remove_duplicate=False):
-        for name in parametrised(module):
-            codes = codes_of(module, name)
-            if codes is not None:
-                yield path, module, name, codes
-
-
-def _names(module: nn.Module, prefix: str) -> Iterator[tuple[str, str]]:
-    for name, forms in parametrised(module).items():
-        for place, step in enumerate(forms):
-            if isinstance(step, Codes):
-                yield f"{prefix}parametrizations.{name}.original", f"{prefix}{name}.steps"
-                for kind in step._buffers:
-                    yield f"{prefix}parametrizations.{name}.{place}.{kind}", f"{prefix}{name}.{kind}"
-
-
-def _write_short(module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: Any) -> None:
-    for long, short in _names(module, prefix):
-        if long in state:
-            state[short] = state.pop(long)
-
-
-def _read_short(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-    for long, short in _names(module, prefix):
-        if short in state:
-            state[long] = state.pop(short)
+    shape = tuple(getattr(module, name).shape)
+    store(where, module, name, Codes(coded, bits=bits, shape=shape), coded.steps)

@@ -7,13 +7,14 @@ the gradient passes straight through the rounding. In a state it keeps its plain
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from lessen.surgery.forms.base import Form, forms_of, parametrise, parametrised, stored
+from lessen.surgery.forms.base import Form
+from lessen.surgery.forms.registering import check_refusal, parametrise, stored
+from lessen.surgery.packing import Known
 
 
 # A namespace of its own for each of the two: an exporter then knows which it meets.
@@ -47,6 +48,8 @@ def plain_bfloat16(x: Tensor) -> Tensor:
     return x.bfloat16().to(x.dtype)
 
 
+_BITS = 16
+
 for _rounding in (float16, bfloat16):
     _rounding.register_fake(torch.empty_like)
     _rounding.register_autograd(lambda ctx, gradient: gradient)
@@ -58,6 +61,8 @@ class Short(Form):
     Args:
         brain: Whether to bfloat16 (8 bits of exponent, 7 of fraction) and not float16 (5 and 10).
     """
+
+    words: ClassVar[str] = "in 16 bits"
 
     def __init__(self, *, brain: bool) -> None:
         super().__init__()
@@ -71,49 +76,36 @@ class Short(Form):
         """What is stored when somebody assigns to the parameter: the assigned values, rounded."""
         return self.forward(tensor)
 
+    def file_bits(self, bits: int) -> int:
+        """16 bits, or fewer if something else stores it so."""
+        return min(bits, _BITS)
+
+    def simpler(self, stored: Tensor) -> tuple[Tensor, Known]:
+        """The rounded tensor."""
+        return self.forward(stored), Known()
+
+    @classmethod
+    def refused(cls, there: Form) -> str:
+        """Why a parameter cannot be stored in 16 bits."""
+        return there.under_half()
+
+    def under_half(self) -> str:
+        """Why a parameter in 16 bits cannot be stored in 16 bits again."""
+        return "it has 16 bits already"
+
     def extra_repr(self) -> str:
         return "bfloat16" if self.brain else "float16"
 
 
 def shorten_parameter(module: nn.Module, name: str, *, brain: bool) -> None:
-    """Let a parameter of a module be seen in 16 bits, in place; it is also rounded where it is stored."""
+    """Let a parameter of a module be seen in 16 bits, in place; it is also rounded where it is stored.
+
+    Raises:
+        NetworkError: the parameter is stored in a form that cannot be rounded, or has 16 bits already.
+    """
+    check_refusal(module, name, Short)
     short = Short(brain=brain)
     parametrise(module, name, short)
     with torch.no_grad():
         tensor = stored(module, name)
         tensor.copy_(short(tensor))
-    if _write_plain not in module._state_dict_hooks.values():
-        module.register_state_dict_post_hook(_write_plain)
-        module.register_load_state_dict_pre_hook(_read_plain)
-
-
-def short_of(module: nn.Module, name: str) -> Short | None:
-    """The rounding of a parameter, or None."""
-    return next((form for form in forms_of(module, name) if isinstance(form, Short)), None)
-
-
-def short_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Short]]:
-    """Every short parameter: the path of its module, the module, the parameter's name, the rounding; tied ones each."""
-    for path, module in model.named_modules(remove_duplicate=False):
-        for name in parametrised(module):
-            short = short_of(module, name)
-            if short is not None:
-                yield path, module, name, short
-
-
-def _names(module: nn.Module, prefix: str) -> Iterator[tuple[str, str]]:
-    for name in parametrised(module):
-        if short_of(module, name) is not None:
-            yield f"{prefix}parametrizations.{name}.original", f"{prefix}{name}"
-
-
-def _write_plain(module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: Any) -> None:
-    for long, plain in _names(module, prefix):
-        if long in state:
-            state[plain] = state.pop(long)
-
-
-def _read_plain(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-    for long, plain in _names(module, prefix):
-        if plain in state:
-            state[long] = state.pop(plain)

@@ -9,12 +9,14 @@ written: the plan holds the mask, and the file also loads into a network that wa
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from lessen.surgery.forms.base import Form, forms_of, parametrise, parametrised, remove_form
+from lessen.surgery.forms.base import Form
+from lessen.surgery.forms.places import places
+from lessen.surgery.forms.registering import bake_form, check_refusal, form_of, parametrise, stored
 
 
 class Mask(Form):
@@ -27,6 +29,10 @@ class Mask(Form):
         open: Whether what is masked may come back, as while masks are learned: its value is kept where it is stored,
             and is in the state.
     """
+
+    words: ClassVar[str] = "with a mask"
+    linear: ClassVar[bool] = True
+    baked: ClassVar[bool] = True
 
     kept: Tensor
 
@@ -42,6 +48,29 @@ class Mask(Form):
         """What is stored when somebody assigns to the parameter: zeros stay zeros."""
         return tensor * self.kept
 
+    def keeps(self) -> Tensor:
+        """The mask."""
+        return self.kept
+
+    def put_kept(self, kept: Tensor) -> None:
+        """Take another mask in the place of this one."""
+        self.kept = kept.to(self.kept.device)
+
+    @torch.no_grad()
+    def settle(self, stored: Tensor) -> None:
+        """Set what is masked to exactly zero, unless it may come back; what the network computes does not change."""
+        if not self.open:
+            stored.data.masked_fill_(~self.kept, 0)
+
+    def bake(self, stored: Tensor) -> Tensor:
+        """The tensor with zeros in it."""
+        return stored.masked_fill(~self.kept, 0)
+
+    @classmethod
+    def refused(cls, there: Form) -> str:
+        """Why a parameter cannot be masked."""
+        return there.under_mask()
+
 
 def mask_parameter(module: nn.Module, name: str, kept: Tensor) -> None:
     """Mask a parameter of a module, in place. A further mask can only take more away.
@@ -50,13 +79,14 @@ def mask_parameter(module: nn.Module, name: str, kept: Tensor) -> None:
         module: The owner.
         name: The parameter, as "weight".
         kept: Boolean, the parameter's shape; True where a weight stays.
+
+    Raises:
+        NetworkError: the parameter is stored in a form that cannot be masked.
     """
     known = mask_of(module, name)
     if known is None:
+        check_refusal(module, name, Mask)
         parametrise(module, name, Mask(kept.to(getattr(module, name).device)))
-        if _write_plain not in module._state_dict_hooks.values():
-            module.register_state_dict_post_hook(_write_plain)
-            module.register_load_state_dict_pre_hook(_read_plain)
     else:
         known.kept = known.kept & kept.to(known.kept.device)
     close_mask(module, name)
@@ -67,65 +97,25 @@ def close_mask(module: nn.Module, name: str) -> None:
     mask = mask_of(module, name)
     assert mask is not None
     mask.open = False
-    _zero(module, name)
+    mask.settle(stored(module, name))
 
 
 def mask_of(module: nn.Module, name: str) -> Mask | None:
     """The mask on a parameter, or None."""
-    return next((step for step in forms_of(module, name) if isinstance(step, Mask)), None)
+    return form_of(module, name, Mask)
 
 
 def masked_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     """Every masked parameter: the path of its module, the module, and the parameter's name."""
-    for path, module in model.named_modules():
-        for name in parametrised(module):
-            if mask_of(module, name) is not None:
-                yield path, module, name
+    for path, module, name in places(model):
+        if mask_of(module, name) is not None:
+            yield path, module, name
 
 
 def bake_masks(model: nn.Module) -> nn.Module:
-    """Turn masked parameters into plain ones with zeros in them, in place, and return the network: to write files."""
+    """Turn masked parameters into plain ones with zeros in them, in place, and return the network."""
     for _, module, name in list(masked_parameters(model)):
-        bake_mask(module, name)
+        mask = mask_of(module, name)
+        assert mask is not None
+        bake_form(module, name, mask)
     return model
-
-
-def bake_mask(module: nn.Module, name: str) -> None:
-    """Turn one masked parameter of a module into a plain one with zeros in it, in place."""
-    _zero(module, name)
-    mask = mask_of(module, name)
-    assert mask is not None
-    remove_form(module, name, mask)
-
-
-def _open(module: nn.Module, name: str) -> bool:
-    mask = mask_of(module, name)
-    return mask is not None and mask.open
-
-
-@torch.no_grad()
-def _zero(module: nn.Module, name: str) -> None:
-    """Set what is masked to exactly zero where it is stored; what the network computes does not change."""
-    mask = mask_of(module, name)
-    assert mask is not None
-    forms_of(module, name).original.data.masked_fill_(~mask.kept, 0)
-
-
-def _names(module: nn.Module, prefix: str) -> Iterator[tuple[str, str, str]]:
-    for name in parametrised(module):
-        if mask_of(module, name) is not None:
-            yield name, f"{prefix}parametrizations.{name}.original", f"{prefix}{name}"
-
-
-def _write_plain(module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: Any) -> None:
-    for name, stored, plain in _names(module, prefix):
-        if not _open(module, name):
-            _zero(module, name)
-        if stored in state:  # not yet renamed by another parametrisation of the same parameter
-            state[plain] = state.pop(stored)
-
-
-def _read_plain(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-    for _, stored, plain in _names(module, prefix):
-        if plain in state:
-            state[stored] = state.pop(plain)
