@@ -24,7 +24,7 @@ from lessen.core.usable import check_precision, usable
 from lessen.deploy import attention
 from lessen.deploy.axes import Trial, axes_of, say_fixed, trials
 from lessen.deploy.compact import compact
-from lessen.deploy.forms.two_bits import store_two_bits
+from lessen.deploy.forms.base import twins
 from lessen.deploy.quiet import exporting
 from lessen.deploy.runtimes import TARGET, trust_pt2
 from lessen.operations.quantize.network import target_of
@@ -126,7 +126,8 @@ def export_openvino(onnx_file: Path | str, path: Path | str) -> Path:
         part = folder / path.name
         try:
             model = openvino.Core().read_model(for_openvino(onnx_file))
-            store_two_bits(openvino, model)
+            for twin in twins():
+                twin.for_openvino(openvino, model)
             compact(openvino, model)
             openvino.save_model(model, str(part), compress_to_fp16=False)
         except RuntimeError as error:

@@ -20,17 +20,17 @@ from lessen.core.errors import ExportError
 from lessen.deploy import attention, pools, sizes
 from lessen.deploy.axes import Axes, axes_of
 from lessen.deploy.constants import Constants
-from lessen.deploy.forms import codes, grid, half
-from lessen.deploy.integers import store_integers
+from lessen.deploy.forms.base import joined, twins
 from lessen.deploy.lowered import exported_as_lowered, lowered, translated
 from lessen.deploy.pads import absorb_pads
 from lessen.deploy.quiet import exporting
 from lessen.deploy.recurrent import KERNEL, in_standard_operators
 from lessen.deploy.rows import choose_rows
 from lessen.deploy.simplify import simplify
-from lessen.operations.quantize.operators import decompositions
 
 OPSET = 21
+_REWRITTEN = (attention, pools, sizes)
+"""Operators of PyTorch that are written in another way than the exporter does."""
 _SHARED = 2**16
 """Constants of up to so many numbers are written once where they are equal; larger ones hardly ever are."""
 
@@ -53,13 +53,12 @@ def onnx_model(exported: torch.export.ExportedProgram, *, optimize: bool) -> Any
 
 def own_translations() -> dict[Any, Any]:
     """What lessen's own operators are in ONNX, and those of PyTorch that lessen writes in another way."""
-    written = [each.translations() for each in (grid, codes, half, attention, pools, sizes)]
-    return {operator: translation for each in written for operator, translation in each.items()}
+    return joined([*(twin.translations() for twin in twins()), *(each.translations() for each in _REWRITTEN)])
 
 
 def own_decompositions() -> dict[Any, Any]:
     """What lessen's own operators are in PyTorch's."""
-    return decompositions() | codes.decompositions() | half.decompositions()
+    return joined(twin.decompositions() for twin in twins())
 
 
 def _written(exported: torch.export.ExportedProgram, own: dict[Any, Any], *, optimize: bool) -> Any:
@@ -78,12 +77,11 @@ def _written(exported: torch.export.ExportedProgram, own: dict[Any, Any], *, opt
         if optimize:
             simplify(model)
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-        constants = Constants(model, codes.stored() | half.stored())
+        constants = Constants(model, joined(twin.operators() for twin in twins()))
         if optimize:
             choose_rows(constants)
-        store_integers(constants)
-        codes.store_low_bits(constants)
-        half.store_short(constants)
+        for twin in twins():
+            twin.store(constants)
         # What only tells where nodes come from goes too (stack traces, shapes): small networks are mostly that.
         Sequential(
             passes.RemoveUnusedNodesPass(),

@@ -5,15 +5,20 @@ Frankle & Carbin, The lottery ticket hypothesis, ICLR 2019, arXiv:1803.03635.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import nn
 
 from lessen.core import Card, Context, Where, check_where, matches, settings
 from lessen.core.errors import PlanError, did_you_mean
 from lessen.core.seeds import derive, seeded
-from lessen.surgery.forms.mask import bake_masks
+from lessen.surgery.forms.base import Form
+from lessen.surgery.forms.places import places
+from lessen.surgery.forms.registering import bake_form, forms_of, is_list, parametrised
+from lessen.surgery.forms.stored import full_name
 from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain, plain_copy
 
@@ -33,7 +38,7 @@ class Reinitialized:
     left: dict[str, str] = Field(default_factory=dict)
 
     def apply(self, model: nn.Module, *, values: bool = True) -> nn.Module:
-        """A copy of the network with fresh weights; its masks hold.
+        """A copy of the network with fresh weights; its masks hold, and what was in 16 bits is again.
 
         Raises:
             NetworkError: a module is missing.
@@ -41,11 +46,16 @@ class Reinitialized:
         network = plain_copy(model)
         if not values or not self.modules:
             return network
-        fresh = bake_masks(plain_copy(model))
+        drawn = _without_forms(plain_copy(model))
         with seeded(self.seed, "reinitialize"):
             for path in self.modules:
-                _reset(get_module(fresh, path))
-        network.load_state_dict(fresh.state_dict())
+                _reset(get_module(drawn, path))
+        state = network.state_dict()
+        network.load_state_dict(state | {name: new for name, new in drawn.state_dict().items() if name in state})
+        with torch.no_grad():
+            for path, module, name in places(network):
+                if _drawn_behind(forms_of(module, name)):
+                    setattr(module, name, getattr(get_module(drawn, path), name).detach())
         return network
 
     def describe(self) -> list[dict[str, Any]]:
@@ -90,11 +100,14 @@ class Reinitialize:
         modules: list[str] = []
         left: dict[str, str] = {}
         for path, module in model.named_modules():
-            meant = matches(self.where, path, module) and not (
-                self.exclude is not None and matches(self.exclude, path, module)
+            meant = (
+                not is_list(module)
+                and matches(self.where, path, module)
+                and not (self.exclude is not None and matches(self.exclude, path, module))
             )
             if meant and _can(module):
                 modules.append(path)
+                left |= _kept(path, module)
             elif meant and next(module.parameters(recurse=False), None) is not None:
                 left[path] = f"a {type(module).__name__} cannot reset its parameters"
         if not modules and not left and self.where not in (None, ()):
@@ -103,6 +116,28 @@ class Reinitialize:
                 f"where={self.where!r} matches nothing with parameters; {did_you_mean(str(self.where), known)}"
             )
         return Reinitialized(modules=tuple(modules), seed=derive(context.seed, "reinitialize"), left=left)
+
+
+def _kept(path: str, module: nn.Module) -> dict[str, str]:
+    """The parameters of a module that cannot be drawn because of how they are stored, and why."""
+    why = {name: next((one for form in forms_of(module, name) if (one := form.under_reset())), "")
+           for name in parametrised(module)}  # fmt: skip
+    return {full_name(path, name): reason for name, reason in why.items() if reason}
+
+
+def _drawn_behind(forms: Sequence[Form]) -> bool:
+    """Whether a parameter has forms, and all of them store what is drawn."""
+    return bool(forms) and not any(form.under_reset() for form in forms)
+
+
+def _without_forms(model: nn.Module) -> nn.Module:
+    """The network with plain parameters wherever these can be drawn, in place."""
+    for _, module, name in list(places(model)):
+        forms = forms_of(module, name)
+        if _drawn_behind(forms):
+            for form in forms:
+                bake_form(module, name, form)
+    return model
 
 
 def _can(module: nn.Module) -> bool:

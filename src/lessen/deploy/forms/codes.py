@@ -21,33 +21,58 @@ import torch
 
 from lessen.deploy.constants import DOMAIN, MICROSOFT, Array, Constants, Stored, attribute, own_operator, replace
 from lessen.deploy.forms import half
+from lessen.deploy.forms.base import Twin
+from lessen.deploy.forms.two_bits import store_two_bits
 from lessen.surgery.forms import codes as surgery_codes
 
 _BLOCKS = (16, 128)
 """The smallest block of MatMulNBits, and the one that is written where a row has one step."""
 
 
-def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """How the exporter writes our operator."""
-    from onnx.defs import OpSchema
+class CodesTwin(Twin):
+    """Weights of a few bits."""
 
-    op = own_operator("Dequantize", 3, group=OpSchema.AttrType.INT)
+    def translations(self) -> dict[Any, Callable[..., Any]]:
+        """The weight of codes is an operator of our domain."""
+        from onnx.defs import OpSchema
 
-    def dequantize(codes: Any, steps: Any, zeros: Any, *, group: int, gain: float = 1.0) -> Any:
-        del gain  # of training
-        return op(codes, steps, zeros, group=group)
+        op = own_operator("Dequantize", 3, group=OpSchema.AttrType.INT)
 
-    return {torch.ops.lessen_codes.dequantize.default: dequantize}
+        def dequantize(codes: Any, steps: Any, zeros: Any, *, group: int, gain: float = 1.0) -> Any:
+            del gain  # of training
+            return op(codes, steps, zeros, group=group)
 
+        return {torch.ops.lessen_codes.dequantize.default: dequantize}
 
-def decompositions() -> dict[Any, Any]:
-    """Our operator in PyTorch's own, so that a program runs where lessen is not installed."""
-    return {torch.ops.lessen_codes.dequantize.default: surgery_codes.plain_dequantize}
+    def decompositions(self) -> dict[Any, Callable[..., Any]]:
+        """The same in PyTorch's own operators."""
+        return {torch.ops.lessen_codes.dequantize.default: surgery_codes.plain_dequantize}
 
+    def operators(self) -> dict[str, Stored]:
+        """The weight of codes."""
+        return {"Dequantize": (_value, _bits)}
 
-def stored() -> dict[str, Stored]:
-    """The operator of our domain, its values and bits."""
-    return {"Dequantize": (_value, _bits)}
+    def store(self, constants: Constants) -> None:
+        """Store codes in their bits and use the kernels for them; without codes nothing is done."""
+        for node in [node for node in constants.graph if node.domain == DOMAIN and node.op_type == "Dequantize"]:
+            codes, steps, zeros = (constants.value(value) for value in node.inputs)
+            group = attribute(node, "group")
+            if codes is None or steps is None or zeros is None:  # somebody computes them: the runtime does the rest
+                made = constants.before(
+                    node, "DequantizeLinear", list(node.inputs), name="dequantized", axis=1, block_size=group
+                )
+                replace(node, made)
+                continue
+            steps_value = node.inputs[1]
+            assert steps_value is not None
+            weight = _Weight(node, codes, steps, zeros, group, _bits(node), _halves(constants, steps_value, steps))
+            _store(constants, weight)
+            if any(each.domain == MICROSOFT for each in constants.graph):
+                constants.graph.opset_imports.setdefault(MICROSOFT, 1)
+
+    def for_openvino(self, openvino: Any, model: Any) -> None:
+        """OpenVINO has constants of 2 bits."""
+        store_two_bits(openvino, model)
 
 
 def _value(node: ir.Node, given: list[Array]) -> Array:
@@ -78,25 +103,6 @@ class _Weight:
     @property
     def name(self) -> str:
         return self.node.outputs[0].name or "weight"
-
-
-def store_low_bits(constants: Constants) -> None:
-    """Store codes in their bits and use the kernels for them, in place; without codes nothing is done."""
-    for node in [node for node in constants.graph if node.domain == DOMAIN and node.op_type == "Dequantize"]:
-        codes, steps, zeros = (constants.value(value) for value in node.inputs)
-        group = attribute(node, "group")
-        if codes is None or steps is None or zeros is None:  # somebody computes them: the runtime does the rest
-            made = constants.before(
-                node, "DequantizeLinear", list(node.inputs), name="dequantized", axis=1, block_size=group
-            )
-            replace(node, made)
-            continue
-        steps_value = node.inputs[1]
-        assert steps_value is not None
-        weight = _Weight(node, codes, steps, zeros, group, _bits(node), _halves(constants, steps_value, steps))
-        _store(constants, weight)
-        if any(each.domain == MICROSOFT for each in constants.graph):
-            constants.graph.opset_imports.setdefault(MICROSOFT, 1)
 
 
 def _halves(constants: Constants, value: ir.Value, steps: Array) -> np.dtype[Any] | None:
@@ -264,3 +270,6 @@ def packed(values: Array, bits: int) -> Array:
     parts = padded.reshape(*padded.shape[:-1], -1, each).astype(np.uint32)
     made: Array = (parts << (bits * np.arange(each, dtype=np.uint32))).sum(-1).astype(np.uint8)
     return made
+
+
+TWIN = CodesTwin()

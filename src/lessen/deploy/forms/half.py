@@ -6,56 +6,59 @@ A runtime carries out the cast when it loads the file. OpenVINO keeps it, as it 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
 import torch
 
 from lessen.deploy.constants import DOMAIN, Array, Constants, Stored, own_operator, replace
+from lessen.deploy.forms.base import Twin
 from lessen.surgery.forms import half
 
 BITS = 16
 _KINDS = {"Float16": ir.DataType.FLOAT16, "BFloat16": ir.DataType.BFLOAT16}
 
 
-def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """How the exporter writes our operators."""
-    ours: Any = torch.ops.lessen
-    float16_op, bfloat16_op = (own_operator(name, 1) for name in _KINDS)
+class HalfTwin(Twin):
+    """Parameters of 16 bits."""
 
-    def float16(x: Any) -> Any:
-        return float16_op(x)
+    order: ClassVar[int] = 2
 
-    def bfloat16(x: Any) -> Any:
-        return bfloat16_op(x)
+    def translations(self) -> dict[Any, Callable[..., Any]]:
+        """Each rounding is an operator of our domain."""
+        ours: Any = torch.ops.lessen
+        float16_op, bfloat16_op = (own_operator(name, 1) for name in _KINDS)
 
-    return {ours.float16.default: float16, ours.bfloat16.default: bfloat16}
+        def float16(x: Any) -> Any:
+            return float16_op(x)
 
+        def bfloat16(x: Any) -> Any:
+            return bfloat16_op(x)
 
-def decompositions() -> dict[Any, Any]:
-    """Our operators in PyTorch's own, so that a program runs where lessen is not installed."""
-    ours: Any = torch.ops.lessen
-    return {ours.float16.default: half.plain_float16, ours.bfloat16.default: half.plain_bfloat16}
+        return {ours.float16.default: float16, ours.bfloat16.default: bfloat16}
 
+    def decompositions(self) -> dict[Any, Callable[..., Any]]:
+        """The roundings in PyTorch's own operators."""
+        ours: Any = torch.ops.lessen
+        return {ours.float16.default: half.plain_float16, ours.bfloat16.default: half.plain_bfloat16}
 
-def stored() -> dict[str, Stored]:
-    """The operators of our domain, their values and bits."""
-    return {name: (_value, lambda node: BITS) for name in _KINDS}
+    def operators(self) -> dict[str, Stored]:
+        """The two roundings."""
+        return {name: (_value, lambda node: BITS) for name in _KINDS}
 
-
-def store_short(constants: Constants) -> None:
-    """Store what is rounded to 16 bits in them, in place."""
-    for node in [node for node in constants.graph if node.domain == DOMAIN and node.op_type in _KINDS]:
-        (given,) = node.inputs
-        assert given is not None
-        value = constants.value(given)
-        name = node.outputs[0].name or "short"
-        if value is None:
-            halves = constants.before(node, "Cast", [given], name=f"{name}_short", to=_KINDS[node.op_type].value)
-        else:
-            halves = constants.add(f"{name}_short", value.astype(_KINDS[node.op_type].numpy()))
-        replace(node, constants.before(node, "Cast", [halves], name=f"{name}_cast", to=ir.DataType.FLOAT.value))
+    def store(self, constants: Constants) -> None:
+        """Store what is rounded to 16 bits in them."""
+        for node in [node for node in constants.graph if node.domain == DOMAIN and node.op_type in _KINDS]:
+            (given,) = node.inputs
+            assert given is not None
+            value = constants.value(given)
+            name = node.outputs[0].name or "short"
+            if value is None:
+                halves = constants.before(node, "Cast", [given], name=f"{name}_short", to=_KINDS[node.op_type].value)
+            else:
+                halves = constants.add(f"{name}_short", value.astype(_KINDS[node.op_type].numpy()))
+            replace(node, constants.before(node, "Cast", [halves], name=f"{name}_cast", to=ir.DataType.FLOAT.value))
 
 
 def halves(constants: Constants, value: ir.Value) -> np.dtype[Any] | None:
@@ -67,3 +70,6 @@ def halves(constants: Constants, value: ir.Value) -> np.dtype[Any] | None:
 
 def _value(node: ir.Node, given: list[Array]) -> Array:
     return given[0].astype(_KINDS[node.op_type].numpy()).astype(np.float32)
+
+
+TWIN = HalfTwin()
