@@ -190,7 +190,9 @@ class _Teller:
     def _object(self, value: Any, path: str) -> Any:
         kind = type(value)
         if dataclasses.is_dataclass(value):
-            held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            held = {
+                field.name: getattr(value, field.name) for field in dataclasses.fields(value) if _told(field, value)
+            }
             told = {name: self.tell(item, f"{path}.{name}") for name, item in held.items()}
             return {"class": _name(kind), **told}
         held = dict(vars(value)) if hasattr(value, "__dict__") else {}
@@ -204,6 +206,11 @@ class _Teller:
             return {"class": _name(kind), **({} if " at 0x" in text or len(text) > 200 else {"is": text})}
         told = {name: self.tell(item, f"{path}.{name}") for name, item in sorted(held.items())}
         return {"class": _name(kind), **told}
+
+
+def _told(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a field is told: one that was added later is not, while it is None."""
+    return not ("added" in field.metadata and getattr(value, field.name) is None)
 
 
 _MACHINERY = frozenset(vars(nn.Module()))

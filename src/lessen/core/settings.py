@@ -119,6 +119,18 @@ def named_fields(cls: type[T]) -> type[T]:
     return made
 
 
+def added() -> Any:
+    """A field that was added to a class in use: None unless it is given, and left out of identities while it is None.
+
+    >>> @named_fields
+    ... class Node:
+    ...     name: str
+    ...     reads: str | None = added()
+    >>> Node("student").reads
+    """
+    return dataclasses.field(default=None, metadata={"added": True})
+
+
 _MADE: dict[str, list[type]] = {}
 """Every settings class, by its name without case and underscores: what "adam" or "prune_channels" means."""
 

@@ -343,7 +343,7 @@ def _with_task(data: Data, stages: Sequence[Stage]) -> Data:
     if data.task is not None:
         return data
     for node in (node for stage in stages for node in stage.graph.nodes):
-        if node.network is not None and node.can_learn():
+        if node.network is not None and node.can_learn() and node.takes_batch:
             return task_or_none(data, node.network)
     return data
 

@@ -8,6 +8,7 @@ from lessen.graph.gate import Correct, CutOff, Linear, Through
 from lessen.graph.head import LinearHead
 from lessen.graph.members import LearnedGate, Mean, Weighted
 from lessen.graph.nodes import Branch, Ensemble, Labels, Network, Node, OnPolicy, Snapshot, Writing
+from lessen.graph.nodes.reads import From, Input, Read
 from lessen.graph.remote import Remote
 from lessen.graph.stage import Fit, Graph, Precision, Stage
 from lessen.graph.teacher_file import ByIndex, TeacherFile
@@ -41,9 +42,11 @@ __all__ = [
     "Ensemble",
     "Fit",
     "Flow",
+    "From",
     "Gradual",
     "Graph",
     "GroupLasso",
+    "Input",
     "Labels",
     "LastEpoch",
     "LastStep",
@@ -62,6 +65,7 @@ __all__ = [
     "ParameterRule",
     "Per",
     "Precision",
+    "Read",
     "Remote",
     "Rule",
     "Schedule",

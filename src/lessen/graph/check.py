@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from lessen.core.errors import GraphError
 from lessen.graph.edge import Edge, edge_names
 from lessen.graph.gate import CutOff
-from lessen.graph.nodes.node import Node, find
+from lessen.graph.nodes.node import Node, find, takes_gradient
 from lessen.graph.stage import Graph, Stage, sparsified
 from lessen.surgery.taps import Tap, each_tap
 
@@ -28,6 +28,7 @@ def check(stage: Stage) -> None:
     nodes = named(stage.graph)
     for node in nodes.values():
         node.check(nodes)
+    _check_order(nodes)
     for name, edge in zip(edge_names(stage.graph.edges), stage.graph.edges, strict=True):
         _check_edge(name, edge, nodes)
     if not any(works(edge) for edge in stage.graph.edges):
@@ -83,13 +84,30 @@ def _check_edge(name: str, edge: Edge, nodes: Mapping[str, Node]) -> None:
     if not math.isfinite(edge.weight):
         raise GraphError(f"The edge {name} has the weight {edge.weight}. Give a finite number.")
     target.check_arriving(name, nodes)
-    if not target.can_learn():
+    if not takes_gradient(edge.target, nodes):
         raise GraphError(
             f"The edge {name} arrives at {edge.target!r}, which cannot learn. An edge points from the teaching node to "
             "the learning node; a network learns with learns=True."
         )
-    if edge.to_source and not source.can_learn():
+    if edge.to_source and not takes_gradient(edge.source, nodes):
         raise GraphError(f"The edge {name} sends gradient to {edge.source!r}, which cannot learn. Leave to_source out.")
+
+
+def _check_order(nodes: Mapping[str, Node]) -> None:
+    """Whether every node can be computed after those that it needs."""
+    done: set[str] = set()
+
+    def follow(name: str, way: tuple[str, ...]) -> None:
+        if name in way:
+            said = " reads ".join(repr(one) for one in (*way[way.index(name) :], name))
+            raise GraphError(f"No node of a circle can be computed first: {said}. Leave one of these reads out.")
+        if name not in done:
+            for other in nodes[name].needs(nodes):
+                follow(other, (*way, name))
+            done.add(name)
+
+    for name in nodes:
+        follow(name, ())
 
 
 def _check_sharing(nodes: Mapping[str, Node]) -> None:

@@ -22,7 +22,7 @@ from lessen.core.seeds import seeded
 from lessen.graph.check import check, named, works
 from lessen.graph.edge import edge_names
 from lessen.graph.gate import Through
-from lessen.graph.nodes.node import WHOLE
+from lessen.graph.nodes.node import WHOLE, reached
 from lessen.graph.nodes.unit import Making, Now, Unit, Views, seed_draws
 from lessen.graph.ready import Ready
 from lessen.graph.stage import Stage
@@ -169,7 +169,7 @@ class Flow(nn.Module):
 
         def need(name: str) -> None:
             if name not in order:
-                for other in self._nodes[name].made_of:
+                for other in self._nodes[name].needs(self._nodes):
                     need(other)
                 order.append(name)
 
@@ -256,7 +256,7 @@ class Flow(nn.Module):
             self._parameters_of[ready.target] = self._movable(ready.target)
 
     def _movable(self, name: str) -> list[nn.Parameter]:
-        roots = [self.root(name), *(self.root(member) for member in self._nodes[name].learns_with)]
+        roots = [self.root(other) for other in reached(name, self._nodes)]
         return [p for root in dict.fromkeys(roots) if root in self.owners for p in self.owners[root].parameters]
 
     def root(self, name: str) -> str:
@@ -343,8 +343,9 @@ class Flow(nn.Module):
         move with every batch.
         """
         ends = [end for number in numbers for end in (self.edges[number].source, self.edges[number].target)]
-        needed = self.units if len(numbers) == len(self._ready) else self.needed(ends)
-        units = [unit for name, unit in self.units.items() if name in needed or unit.always]
+        always = [name for name, unit in self.units.items() if unit.always]
+        needed = self.units if len(numbers) == len(self._ready) else self.needed([*ends, *always])
+        units = [unit for name, unit in self.units.items() if name in needed]
         first = next((unit for unit in units if unit.draws), None)
         plan = self._plans[numbers] = Plan(
             units,

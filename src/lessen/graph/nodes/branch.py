@@ -52,6 +52,10 @@ class Branch(Node):
     def made_of(self) -> Sequence[str]:
         return (self.of,)
 
+    @property
+    def learns_with(self) -> Sequence[str]:
+        return (self.of,)
+
     def can_learn(self) -> bool:
         return True
 

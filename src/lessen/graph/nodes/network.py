@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lessen.core.data import View, call
+from lessen.core.data import Inputs, View, call
 from lessen.core.errors import GraphError, LessenError, NetworkError
 from lessen.core.seeds import derive
-from lessen.core.settings import named_fields
+from lessen.core.settings import added, named_fields
 from lessen.core.tree import judged, name_of_judged, parts
 from lessen.data.transforms import as_view
 from lessen.graph.cache import Cache
 from lessen.graph.combine import Combine, Sum
-from lessen.graph.nodes.node import WHOLE, Node
+from lessen.graph.nodes.node import WHOLE, Node, takes_gradient
+from lessen.graph.nodes.reads import Read, as_reads, drawn_reads
 from lessen.graph.nodes.unit import Making, Now, Recorded, Unit, seed_draws
 from lessen.graph.teacher_file import ByIndex
 from lessen.optim.optimizer import Optimizer
@@ -40,6 +42,8 @@ class Network(Node):
         combine: What it does with several losses that arrive.
         cache: Keep what a frozen node gives on disk. None: compute it each time.
         sparsify: How its weights become sparse while it learns. None: as the stage says.
+        reads: What it is called with: `From` another node, one `Input` of several, or several of these as positional
+            arguments. None: the inputs of the batch.
     """
 
     name: str
@@ -51,6 +55,22 @@ class Network(Node):
     combine: Combine = field(default_factory=Sum)
     cache: Cache | None = None
     sparsify: Sparsify | None = None
+    reads: Read | Sequence[Read] | None = added()
+
+    @property
+    def takes_batch(self) -> bool:
+        return self.reads is None
+
+    @property
+    def made_of(self) -> Sequence[str]:
+        return [name for read in as_reads(self.reads) for name in read.nodes]
+
+    @property
+    def learns_with(self) -> Sequence[str]:
+        return [name for read in as_reads(self.reads) for name in read.moves]
+
+    def taps_in(self, name: str) -> Sequence[Tap]:
+        return [tap for read in as_reads(self.reads) for tap in read.taps_in(name)]
 
     @property
     def network(self) -> nn.Module:
@@ -68,9 +88,24 @@ class Network(Node):
             raise GraphError(
                 f"The node {self.name!r} learns, so its outputs cannot be cached. Only frozen nodes have a cache."
             )
+        reads = as_reads(self.reads)
+        for read in reads:
+            read.check(self.name, nodes)
+        if reads and self.cache is not None:
+            raise GraphError(f"The node {self.name!r} reads {reads[0]}, so it cannot be cached. Leave the cache out.")
+        if self.made_of and self.view is not None:
+            raise GraphError(
+                f"The node {self.name!r} reads {self.made_of[0]!r}, so it has no view of the batch. Give the view to "
+                f"{self.made_of[0]!r}."
+            )
 
     def unit(self, making: Making) -> Unit:
-        return NetworkUnit(self, making, self.module, view=self.view, combine=self.combine, cache=self.cache)
+        return NetworkUnit(
+            self, making, self.module, view=self.view, combine=self.combine, cache=self.cache, reads=self.reads
+        )
+
+    def drawn(self, short: Any) -> dict[str, Any]:
+        return drawn_reads(as_reads(self.reads))
 
 
 class NetworkUnit(Recorded):
@@ -83,6 +118,7 @@ class NetworkUnit(Recorded):
         view: What it sees of a batch. None: what the data says for training batches.
         combine: What it does with several losses.
         cache: How what it gives is kept.
+        reads: What it is called with; None: the inputs of the batch.
     """
 
     kind = "network"
@@ -96,12 +132,15 @@ class NetworkUnit(Recorded):
         view: View | None,
         combine: Combine | None = None,
         cache: Cache | None = None,
+        reads: Read | Sequence[Read] | None = None,
     ) -> None:
         self.name = node.name
         self.output = making.output
         # A network that learns has buffers that move with every batch.
         self.learns = self.always = self.seeds = node.can_learn()
         self.taps = making.taps
+        self.reads = as_reads(reads)
+        self.passes = any(takes_gradient(name, making.nodes) for name in node.learns_with)
         self.stream = derive(0, "stream", self.name)
         self.module = self.network = module
         self.cache = cache
@@ -109,7 +148,7 @@ class NetworkUnit(Recorded):
             self.combine = combine
         own = as_view(view)
         self.views = making.views
-        self.view = own or self.views.augment
+        self.view = None if any(read.nodes for read in self.reads) else own or self.views.augment
         self.view_key = self.views.key(self.view)
         # A random view is for training; a fixed one is what the node is able to see at all.
         self.view_outside = own if own is not None and own.draws == 0 else None
@@ -144,6 +183,9 @@ class NetworkUnit(Recorded):
         elif self.learns:
             seed_draws(now.draw + self.stream, now.batch.index.device)
             self._call(now)
+        elif self.passes:
+            with still(self.module):
+                self._call(now)
         else:
             with torch.no_grad():
                 self._call(now)
@@ -153,11 +195,20 @@ class NetworkUnit(Recorded):
             self.module.eval()
 
     def _call(self, now: Now) -> None:
-        inputs = self.views.look(self.view if now.training else self.view_outside, self.view_key, now)
+        inputs = self._inputs(now)
         if isinstance(self.module, ByIndex):
             now.values[self.name] = self._whole(self.module.answers(now.batch.index, training=now.training))
         else:
             now.values[self.name] = self.recorded(lambda: call(self.module, inputs), self._whole)
+
+    def _inputs(self, now: Now) -> Inputs:
+        def look(name: str | int | None) -> Inputs:
+            return self.views.look(self.view if now.training else self.view_outside, self.view_key, now, name)
+
+        if not self.reads:
+            return look(None)
+        given = [read.value(now, look) for read in self.reads]
+        return given[0] if len(given) == 1 else tuple(given)
 
     def _whole(self, returned: Any) -> dict[Tap, Any]:
         """The output that counts; nothing where several come, none is meant, and no edge reads the whole."""
@@ -167,3 +218,16 @@ class NetworkUnit(Recorded):
             return {WHOLE: judged(returned, self.output)}
         except NetworkError as error:
             raise NetworkError(f"The network of the node {self.name!r}: {error}") from error
+
+
+@contextmanager
+def still(module: nn.Module) -> Iterator[None]:
+    """While a frozen network passes gradient on to what it reads: its own weights get none."""
+    moved = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in moved:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in moved:
+            parameter.requires_grad_(True)

@@ -44,6 +44,7 @@ class Node:
         has_output: Whether it gives an output of a network; labels do not.
         has_head: Whether its output comes from a head of its own, and not from the network that it belongs to.
         writes: Whether it makes the batch, or a part of it, before anything is computed.
+        takes_batch: Whether its network is called with the inputs of the batch.
     """
 
     name: str
@@ -55,6 +56,10 @@ class Node:
     has_output: ClassVar[bool] = True
     has_head: ClassVar[bool] = False
     writes: ClassVar[bool] = False
+
+    @property
+    def takes_batch(self) -> bool:
+        return True
 
     @property
     def network(self) -> nn.Module | None:
@@ -84,6 +89,10 @@ class Node:
     def can_learn(self) -> bool:
         """Whether weights of the node itself move when an edge arrives."""
         return False
+
+    def needs(self, nodes: Mapping[str, Node]) -> Sequence[str]:
+        """`made_of`, for a kind that must look at other nodes to know."""
+        return self.made_of
 
     def moved_by(self, nodes: Mapping[str, Node]) -> str:
         """The name of the node whose optimizer moves what learns at this one."""
@@ -149,3 +158,22 @@ def find(
 def is_network(node: Node) -> bool:
     """Whether a node is a network that was given."""
     return node.network is not None
+
+
+def reached(name: str, nodes: Mapping[str, Node]) -> list[str]:
+    """A node, and all that gradient which arrives at it flows on to."""
+    found: list[str] = []
+
+    def follow(name: str) -> None:
+        if name not in found:
+            found.append(name)
+            for other in nodes[name].learns_with if name in nodes else ():
+                follow(other)
+
+    follow(name)
+    return [name for name in found if name in nodes]
+
+
+def takes_gradient(name: str, nodes: Mapping[str, Node]) -> bool:
+    """Whether weights move when an edge arrives at a node: its own, or those of a node that it reads."""
+    return any(nodes[other].can_learn() for other in reached(name, nodes))

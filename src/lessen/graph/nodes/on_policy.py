@@ -69,6 +69,11 @@ class OnPolicy(Node):
 
     def check(self, nodes: Mapping[str, Node]) -> None:
         find(self.of, nodes, f"the node {self.name!r}", is_network, "a network")
+        if not nodes[self.of].takes_batch:
+            raise GraphError(
+                f"The node {self.of!r} does not take the batch as it is, so {self.name!r} cannot let it generate. "
+                "Leave its reads out."
+            )
         for node in nodes.values():
             if node.cache is not None:
                 raise GraphError(

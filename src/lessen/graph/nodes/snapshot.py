@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Any
-
-from torch import nn
 
 from lessen.core.data import View
 from lessen.core.settings import named_fields
@@ -33,13 +31,14 @@ class Snapshot(Node):
     when: When = field(default_factory=LastEpoch)
     view: View | None = None
 
+    def needs(self, nodes: Mapping[str, Node]) -> Sequence[str]:
+        return nodes[self.of].made_of
+
     def check(self, nodes: Mapping[str, Node]) -> None:
         find(self.of, nodes, f"the node {self.name!r}", is_network, "a network")
 
     def unit(self, making: Making) -> Unit:
-        of = making.nodes[self.of]
-        assert of.network is not None
-        return SnapshotUnit(self, making, of.network, view=self.view or getattr(of, "view", None))
+        return SnapshotUnit(self, making, making.nodes[self.of])
 
     def drawn(self, short: Any) -> dict[str, Any]:
         return {"of": [self.of], "when": short(self.when)}
@@ -50,8 +49,11 @@ class SnapshotUnit(NetworkUnit):
 
     follows = True
 
-    def __init__(self, node: Snapshot, making: Making, original: nn.Module, *, view: View | None) -> None:
-        super().__init__(node, making, copy_network(original).requires_grad_(False), view=view)
+    def __init__(self, node: Snapshot, making: Making, of: Node) -> None:
+        original = of.network
+        assert original is not None
+        view, reads = node.view or getattr(of, "view", None), getattr(of, "reads", None)
+        super().__init__(node, making, copy_network(original).requires_grad_(False), view=view, reads=reads)
         self.when, self.original = node.when, original
 
     def before_step(self) -> None:

@@ -18,6 +18,7 @@ from lessen.data.transforms import as_view
 from lessen.graph.cache import Cache
 from lessen.graph.combine import Combine, Sum
 from lessen.graph.nodes.node import Node
+from lessen.graph.nodes.reads import input_of
 from lessen.surgery.taps import Recorder, Tap
 
 
@@ -50,12 +51,13 @@ class Views:
         except SettingError:
             return f"{type(view).__qualname__} {id(view)}"
 
-    def look(self, view: View | None, key: str, now: Now) -> Inputs:
-        """The inputs through a view, computed once for each batch."""
+    def look(self, view: View | None, key: str, now: Now, name: str | int | None = None) -> Inputs:
+        """The inputs through a view, or the one of that name, computed once for each batch."""
+        inputs = now.batch.inputs if name is None else input_of(now.batch.inputs, name)
         if view is None:
-            return now.batch.inputs
+            return inputs
+        key = key if name is None else f"{key} of {name!r}"
         if key not in now.seen:
-            inputs = now.batch.inputs
             if not isinstance(inputs, Tensor):
                 raise DataError(
                     f"A view needs inputs that are one tensor, but the data gives a "
