@@ -34,6 +34,7 @@ class Objective(Protocol):
     An objective may also have
 
     - `relational = True`: its loss depends on the whole batch;
+    - `alone = True`: it looks at the student alone; its edge has no source, and the teacher's value is None;
     - `needs = (ObjectiveInput.LABELS,)`: the teacher's side is then `(teacher taps, labels)`, and so on;
     - `during(progress) -> Objective`: it changes with the progress of the stage, from 0 to 1; a module that does
       remembers the progress and returns itself.

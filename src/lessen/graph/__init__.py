@@ -9,6 +9,7 @@ from lessen.graph.head import LinearHead
 from lessen.graph.members import LearnedGate, Mean, Weighted
 from lessen.graph.nodes import Branch, Ensemble, Labels, Network, Node, OnPolicy, Snapshot, Writing
 from lessen.graph.nodes.reads import From, Input, Read
+from lessen.graph.penalty import ActivationPenalty, ConfidencePenalty
 from lessen.graph.remote import Remote
 from lessen.graph.stage import Fit, Graph, Precision, Stage
 from lessen.graph.teacher_file import ByIndex, TeacherFile
@@ -27,6 +28,7 @@ from lessen.sparsify.straight_through import StraightThrough
 
 __all__ = [
     "SGD",
+    "ActivationPenalty",
     "Adam",
     "AdamW",
     "Average",
@@ -34,6 +36,7 @@ __all__ = [
     "ByIndex",
     "Cache",
     "Combine",
+    "ConfidencePenalty",
     "Constant",
     "Correct",
     "Cosine",

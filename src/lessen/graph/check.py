@@ -68,10 +68,13 @@ def works(edge: Edge) -> bool:
 
 
 def _check_edge(name: str, edge: Edge, nodes: Mapping[str, Node]) -> None:
-    source = find(edge.source, nodes, f"the edge {name}")
     target = find(edge.target, nodes, f"the edge {name}")
     source_tap, target_tap = edge.taps()
-    for node, tap in ((source, source_tap), (target, target_tap)):
+    ends = [(target, target_tap)]
+    _check_source(name, edge)
+    if edge.source is not None:
+        ends.insert(0, (find(edge.source, nodes, f"the edge {name}"), source_tap))
+    for node, tap in ends:
         if node.writes:
             raise GraphError(
                 f"The edge {name} names {node.name!r}, which makes a part of the batch and has no value of its own. "
@@ -89,8 +92,25 @@ def _check_edge(name: str, edge: Edge, nodes: Mapping[str, Node]) -> None:
             f"The edge {name} arrives at {edge.target!r}, which cannot learn. An edge points from the teaching node to "
             "the learning node; a network learns with learns=True."
         )
-    if edge.to_source and not takes_gradient(edge.source, nodes):
+    if edge.to_source and edge.source is not None and not takes_gradient(edge.source, nodes):
         raise GraphError(f"The edge {name} sends gradient to {edge.source!r}, which cannot learn. Leave to_source out.")
+
+
+def _check_source(name: str, edge: Edge) -> None:
+    """Whether an edge has a source where its objective compares, and none where it looks at the target alone."""
+    alone = bool(getattr(edge.objective, "alone", False))
+    objective = getattr(edge.objective, "__name__", type(edge.objective).__name__)
+    if edge.source is not None and alone:
+        raise GraphError(
+            f"The objective {objective} of the edge {name} looks at the target alone. Leave the source out."
+        )
+    if edge.source is None and not alone:
+        raise GraphError(
+            f"The edge {name} has no source, and {objective} compares the target with one. Name the source; an "
+            "objective that looks at the target alone says `alone = True`."
+        )
+    if edge.source is None and (edge.to_source or edge.bridge is not None or edge.taps()[0] != Tap()):
+        raise GraphError(f"The edge {name} has no source. Leave source_tap, bridge and to_source out.")
 
 
 def _check_order(nodes: Mapping[str, Node]) -> None:

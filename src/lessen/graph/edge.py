@@ -19,7 +19,7 @@ class Edge:
     """An objective between a tap of the source, which teaches, and a tap of the target, which learns.
 
     Args:
-        source: The name of the node that teaches.
+        source: The name of the node that teaches. None: the objective is a penalty, which looks at the target alone.
         target: The name of the node that learns.
         objective: `(target's value, source's value) -> (N,)`, or settings that build one from the shapes of the two.
         source_tap: Where to read the source; a string is the path of a module's output. `Taps` give a tuple of values.
@@ -32,7 +32,7 @@ class Edge:
         to_source: Whether gradient flows to the source too. If not, the engine cuts it.
     """
 
-    source: str
+    source: str | None = None
     target: str
     objective: Objective | LearnedObjective
     source_tap: Address = field(default_factory=Tap)
@@ -58,6 +58,8 @@ class Edge:
 def edge_names(edges: Sequence[Edge]) -> list[str]:
     """The names of edges in logs and drawings: `source->target`, the taps where they are not the output, `#2`.
 
+    An edge without a source is `->target`.
+
     >>> given = {"source": "a", "target": "b", "objective": None}
     >>> edge_names([Edge(**given, source_tap="x"), Edge(**given), Edge(**given)])
     ['a->b:x>', 'a->b', 'a->b#2']
@@ -65,7 +67,7 @@ def edge_names(edges: Sequence[Edge]) -> list[str]:
     names: list[str] = []
     for edge in edges:
         source_tap, target_tap = edge.taps()
-        name = f"{edge.source}->{edge.target}"
+        name = f"{edge.source or ''}->{edge.target}"
         if str(source_tap) or str(target_tap):
             name += f":{source_tap}>{target_tap}"
         count = sum(known == name or known.startswith(f"{name}#") for known in names)

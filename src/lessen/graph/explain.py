@@ -14,12 +14,17 @@ from lessen.core.errors import GraphError, LessenError, ShapeError
 
 @contextmanager
 def explained(name: str, target: Any, source: Any) -> Iterator[None]:
-    """Any failure inside becomes an error that names the edge and both shapes."""
+    """Any failure inside becomes an error that names the edge and both shapes; `source` is None where there is none."""
     try:
         yield
     except LessenError as error:
         raise type(error)(f"The edge {name}: {error}") from error
     except Exception as error:
+        if source is None:
+            raise ShapeError(
+                f"The edge {name} cannot be computed on its target's value of shape {shown(target)}: "
+                f"{type(error).__name__}: {error}. Choose another tap."
+            ) from error
         raise ShapeError(
             f"The edge {name} cannot be computed between its target's value of shape {shown(target)} and its source's "
             f"of shape {shown(source)}: {type(error).__name__}: {error}. Choose other taps, or give the edge a bridge."
@@ -39,9 +44,10 @@ def check_loss(name: str, loss: Any, count: int, target: Any, source: Any) -> No
             f"shape ({count},). Do not average in an objective."
         )
     if not bool(torch.isfinite(loss).all()):
+        other = "" if source is None else f" and a source's of {shown(source)}"
         raise GraphError(
             f"The objective of the edge {name} gave {loss.tolist()} on the first examples, for a target's value of "
-            f"shape {shown(target)} and a source's of {shown(source)}. A loss must be finite; look for NaN in data "
+            f"shape {shown(target)}{other}. A loss must be finite; look for NaN in data "
             "or weights."
         )
 

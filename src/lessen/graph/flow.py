@@ -20,7 +20,7 @@ from lessen.core.data import Batch, TaskFacts, View
 from lessen.core.errors import DataError, GraphError, LessenError, SettingError
 from lessen.core.seeds import seeded
 from lessen.graph.check import check, named, works
-from lessen.graph.edge import edge_names
+from lessen.graph.edge import Edge, edge_names
 from lessen.graph.gate import Through
 from lessen.graph.nodes.node import WHOLE, reached
 from lessen.graph.nodes.unit import Making, Now, Unit, Views, seed_draws
@@ -140,7 +140,7 @@ class Flow(nn.Module):
         self.edges = list(stage.graph.edges)
         self._active = [number for number, edge in enumerate(self.edges) if works(edge)]
         self.views = Views(augment)
-        ends = [end for number in self._active for end in (self.edges[number].source, self.edges[number].target)]
+        ends = _ends(self.edges[number] for number in self._active)
         self.units: dict[str, Unit] = {name: self._unit(name) for name in self.needed(ends)}
         self._writers = [self._unit(name) for name, node in self._nodes.items() if node.writes]
         self.learning = nn.ModuleList()
@@ -342,7 +342,7 @@ class Flow(nn.Module):
         A teacher whose edges are closed costs nothing. A network that learns is always computed: it has buffers that
         move with every batch.
         """
-        ends = [end for number in numbers for end in (self.edges[number].source, self.edges[number].target)]
+        ends = _ends(self.edges[number] for number in numbers)
         always = [name for name, unit in self.units.items() if unit.always]
         needed = self.units if len(numbers) == len(self._ready) else self.needed([*ends, *always])
         units = [unit for name, unit in self.units.items() if name in needed]
@@ -419,6 +419,11 @@ def validate(stage: Stage, batch: Batch, *, augment: View | None = None, task: T
                 owner.build()
     finally:
         flow.close()
+
+
+def _ends(edges: Iterable[Edge]) -> list[str]:
+    """The nodes at the ends of edges."""
+    return [end for edge in edges for end in (edge.source, edge.target) if end is not None]
 
 
 def _device_of(units: Any) -> torch.device:

@@ -3,8 +3,9 @@
 Minami et al., Knowledge Transfer Graph for Deep Collaborative Learning, ACCV 2020, arXiv:1909.04286, section 3.3.
 
 A gate is one of two things. With `at(progress)` it is one number for all examples. As a callable it gets, without
-gradient, the losses (N,), the labels (N, ...) or None, the output of the source and the output of the target, and gives
-weights of shape (N,). Either way the sum is divided by all N examples, not by those that count.
+gradient, the losses (N,), the labels (N, ...) or None, the output of the source (None where the edge has none) and the
+output of the target, and gives weights of shape (N,). Either way the sum is divided by all N examples, not by those
+that count.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ class Correct:
     tensor([1., 0.])
     """
 
-    def __call__(self, losses_N: Tensor, labels_N: Tensor | None, source_NC: Tensor, target: Any, /) -> Tensor:
+    def __call__(self, losses_N: Tensor, labels_N: Tensor | None, source_NC: Tensor | None, target: Any, /) -> Tensor:
         del target
-        if labels_N is None or labels_N.is_floating_point() or source_NC.ndim != labels_N.ndim + 1:
+        if labels_N is None or labels_N.is_floating_point() or source_NC is None or source_NC.ndim != labels_N.ndim + 1:
             raise GraphError(
                 "The gate Correct needs class indices as labels and a source that gives one score per class."
             )

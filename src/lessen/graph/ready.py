@@ -69,7 +69,7 @@ class Ready:
             open_by=edge.gate if isinstance(edge.gate, Schedule) and not isinstance(edge.gate, Through) else None,
         )
         source, target = ready._values(now)
-        if source is None:
+        if source is None and edge.source is not None:
             raise DataError(
                 f"The edge {name} needs labels, but the data has none. Use data with labels, or leave the edge out."
             )
@@ -85,7 +85,8 @@ class Ready:
                 ready.objective = edge.objective.for_task(task.task, target, source)
         elif isinstance(edge.objective, LearnedObjective):
             with explained(name, target, source), seeded(seed, "objective", name):
-                made = edge.objective.objective_for(shape_of(target), shape_of(source), task)
+                shapes = shape_of(target), None if edge.source is None else shape_of(source)
+                made = edge.objective.objective_for(*shapes, task)
             ready.objective = made.to(device).eval()
         # What the objective needs in addition to the teacher's value is missing in the data, or the shapes do not fit.
         with explained(name, target, source):
@@ -130,11 +131,16 @@ class Ready:
     def weights(self, loss_N: Tensor, now: Now) -> Tensor:
         """How much each example counts, shape (N,)."""
         assert self.gate is not None
-        source, target = now.values[self.source][WHOLE], now.values[self.target][WHOLE]
+        source, target = self._outputs(now)
         return self.gate(loss_N.detach(), now.batch.labels, cut(source), cut(target))
 
     def _values(self, now: Now) -> tuple[Any, Any]:
-        return self._read_source(now.values[self.source]), self._read_target(now.values[self.target])
+        source = None if self.source is None else self._read_source(now.values[self.source])
+        return source, self._read_target(now.values[self.target])
+
+    def _outputs(self, now: Now) -> tuple[Any, Any]:
+        """What a gate looks at."""
+        return None if self.source is None else now.values[self.source][WHOLE], now.values[self.target][WHOLE]
 
     def _objective(self, progress: float) -> Callable[[Any, Any], Tensor]:
         during = self._during
@@ -165,7 +171,7 @@ class Ready:
     def _check_gate(self, loss_N: Tensor, now: Now) -> None:
         if self.gate is None:
             return
-        outputs = now.values[self.source][WHOLE], now.values[self.target][WHOLE]
+        outputs = self._outputs(now)
         with explained(self.name, *outputs):
             weights_N = self.weights(loss_N, now)
         if not isinstance(weights_N, Tensor) or weights_N.shape != loss_N.shape:

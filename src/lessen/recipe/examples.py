@@ -97,6 +97,7 @@ def _situations(name: str, kind: str, row: str) -> Iterator[list[str]]:
         "normalizers": _normalizer,
         "control scores": _score,
         "pairings": _pairing,
+        "penalties": lambda name: _pair(name, LOGITS, "None"),
         "reconstruction methods": _reconstruction,
         "rounding of weights": _rounding,
         "scores at initialisation": _score,

@@ -94,7 +94,9 @@ def draw_graph(graph: Mapping[str, Any], *, title: str, name: str) -> Html:
 
 
 def _ends(edge: Edge) -> tuple[str, str]:
-    return str(edge.get("source")), str(edge.get("target"))
+    """Source and target; a penalty, which has no source, is drawn as a line from its target to itself."""
+    target = str(edge.get("target"))
+    return (target if edge.get("source", "") is None else str(edge.get("source"))), target
 
 
 def _height(name: str, across: Sequence[Edge], among: Sequence[Edge]) -> float:
@@ -194,5 +196,10 @@ def _arrow_head(name: str) -> Html:
 
 def _said(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Mapping[str, Any]]) -> Html:
     learning = ", ".join(str(node.get("name")) for node in nodes if node.get("learns")) or "nobody"
-    said = [f"{edge.get('source')} teaches {edge.get('target')} by {edge.get('objective')}." for edge in edges]
+    said = [
+        f"{edge.get('objective')} acts on {edge.get('target')}."
+        if edge.get("source", "") is None
+        else f"{edge.get('source')} teaches {edge.get('target')} by {edge.get('objective')}."
+        for edge in edges
+    ]
     return join(f"Learning: {learning}. ", " ".join(said))

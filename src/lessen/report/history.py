@@ -135,10 +135,11 @@ def _edges(graph: Mapping[str, Any], title: str) -> Html:
     for edge in graph.get("edges", []):
         taps = [str(edge.get(key) or "output") for key in ("source_tap", "target_tap")]
         weight = edge.get("weight")
+        source = "" if edge.get("source", "") is None else f"{edge.get('source')} "
         rows.append([
-            tag("span", f"{edge.get('source')} → {edge.get('target')}", class_="keep"),
+            tag("span", f"{source}→ {edge.get('target')}", class_="keep"),
             tag("code", str(edge.get("objective"))),
-            taps[0] if taps[0] == taps[1] else " → ".join(taps),
+            taps[1] if taps[0] == taps[1] or not source else " → ".join(taps),
             "" if weight is None else digits(float(weight)),
             *(str(edge.get(key) or "none") for key in ("schedule", "gate", "bridge")),
         ])  # fmt: skip

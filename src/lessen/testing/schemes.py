@@ -174,7 +174,7 @@ def leaks(stage: Stage, batch: Batch, *, task: TaskFacts | None = None) -> list[
     """The edges whose loss has a gradient at weights that only their source has, though it was not asked for."""
     found = []
     for number, edge in enumerate(stage.graph.edges):
-        if edge.to_source or edge.weight == 0:
+        if edge.source is None or edge.to_source or edge.weight == 0:
             continue
         nodes = {node.name: node for node in stage.graph.nodes}
         alone = dataclasses.replace(edge, schedule=None)
@@ -213,8 +213,9 @@ def transfer_loss(stage: Stage, batch: Batch, *, task: TaskFacts | None = None) 
     between = [
         float(loss.abs())
         for number, loss in losses.items()
-        if kinds[flow.edges[number].source].has_output
-        and not kinds[flow.edges[number].source].has_head
+        if (source := flow.edges[number].source) is not None
+        and kinds[source].has_output
+        and not kinds[source].has_head
         and kinds[flow.edges[number].target].network is not None
         and flow.edges[number].bridge is None
     ]
