@@ -33,6 +33,7 @@ from lessen.graph import (
     Network,
     OnPolicy,
     Precision,
+    SmallestLoss,
     Snapshot,
     Stage,
     StraightThrough,
@@ -152,7 +153,7 @@ CHANGES: dict[str, tuple[type, dict[str, Any]]] = {
             "to_source": True,
         },
     ),
-    "graph": (Graph, {"nodes": [], "edges": []}),
+    "graph": (Graph, {"nodes": [], "edges": [], "gates": {"one": SmallestLoss()}}),
     "stage": (Stage, {"name": "other", "graph": None, "epochs": 3, "steps": 3, "fit": Fit(batch=4)}),
     "fit": (
         Fit,

@@ -4,7 +4,7 @@ from lessen.graph.cache import Cache, Stored
 from lessen.graph.combine import Combine, Sum
 from lessen.graph.edge import Edge, edge_names
 from lessen.graph.flow import Flow, validate
-from lessen.graph.gate import Correct, CutOff, Linear, Through
+from lessen.graph.gate import Correct, CutOff, Linear, SetGate, SmallestLoss, SoftmaxOfLosses, Through
 from lessen.graph.head import LinearHead
 from lessen.graph.members import LearnedGate, Mean, Weighted
 from lessen.graph.nodes import Branch, Ensemble, Labels, Network, Node, OnPolicy, Snapshot, Writing
@@ -72,7 +72,10 @@ __all__ = [
     "Remote",
     "Rule",
     "Schedule",
+    "SetGate",
+    "SmallestLoss",
     "Snapshot",
+    "SoftmaxOfLosses",
     "Sparsifier",
     "Sparsify",
     "Stage",

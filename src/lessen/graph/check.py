@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from lessen.core.errors import GraphError
+from torch import nn
+
+from lessen.core.errors import GraphError, did_you_mean
 from lessen.graph.edge import Edge, edge_names
 from lessen.graph.gate import CutOff
 from lessen.graph.nodes.node import Node, find, takes_gradient
@@ -31,6 +33,7 @@ def check(stage: Stage) -> None:
     _check_order(nodes)
     for name, edge in zip(edge_names(stage.graph.edges), stage.graph.edges, strict=True):
         _check_edge(name, edge, nodes)
+    _check_gates(stage.graph)
     if not any(works(edge) for edge in stage.graph.edges):
         raise GraphError(
             f"No node learns in stage {stage.name!r}: no edge that reaches a learning node has a non-zero weight and "
@@ -111,6 +114,26 @@ def _check_source(name: str, edge: Edge) -> None:
         )
     if edge.source is None and (edge.to_source or edge.bridge is not None or edge.taps()[0] != Tap()):
         raise GraphError(f"The edge {name} has no source. Leave source_tap, bridge and to_source out.")
+
+
+def _check_gates(graph: Graph) -> None:
+    """Whether edges name set gates that there are, and every set gate has edges."""
+    gates = graph.gates or {}
+    named = {edge.gate for edge in graph.edges if isinstance(edge.gate, str)}
+    for name, edge in zip(edge_names(graph.edges), graph.edges, strict=True):
+        if isinstance(edge.gate, str) and edge.gate not in gates:
+            raise GraphError(
+                f"The edge {name} names the gate {edge.gate!r}, which Graph(gates=...) does not have: "
+                f"{did_you_mean(edge.gate, gates)}"
+            )
+    for gate, given in gates.items():
+        if gate not in named:
+            raise GraphError(f"No edge names the gate {gate!r} of the graph. Leave it out.")
+        if isinstance(given, nn.Module) and any(True for _ in given.parameters()):
+            raise GraphError(
+                f"The gate {gate!r} has weights, but a gate over several edges belongs to no node that could move "
+                "them. Use one without weights."
+            )
 
 
 def _check_order(nodes: Mapping[str, Node]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lessen.graph.edge import edge_names
@@ -28,7 +28,7 @@ def draw(stages: Sequence[Stage]) -> list[dict[str, Any]]:
                     "target_tap": str(edge.taps()[1]),
                     "weight": edge.weight,
                     "schedule": None if edge.schedule is None else _short(edge.schedule),
-                    "gate": type(edge.gate).__name__ if type(edge.gate).__name__ != "function" else "callable",
+                    "gate": _gate(edge.gate, stage.graph.gates or {}),
                     "bridge": None if edge.bridge is None else _short(edge.bridge),
                 }
                 for name, edge in zip(edge_names(stage.graph.edges), stage.graph.edges, strict=True)
@@ -36,6 +36,13 @@ def draw(stages: Sequence[Stage]) -> list[dict[str, Any]]:
         }
         for number, stage in enumerate(stages)
     ]
+
+
+def _gate(gate: object, gates: Mapping[str, object]) -> str:
+    """What a gate is called; a gate over several edges by its name and what it is."""
+    if isinstance(gate, str):
+        return f"{gate}: {_gate(gates[gate], {})}"
+    return type(gate).__name__ if type(gate).__name__ != "function" else "callable"
 
 
 def _node(node: Node) -> dict[str, Any]:

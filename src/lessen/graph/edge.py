@@ -28,7 +28,7 @@ class Edge:
             build one. It learns with the target, and is never part of the network.
         weight: Multiplies the mean loss. 0 is the same as no edge.
         schedule: A further factor that follows the progress of the stage.
-        gate: Which examples count.
+        gate: Which examples count; a string is the name of a set gate of the graph.
         to_source: Whether gradient flows to the source too. If not, the engine cuts it.
     """
 
@@ -40,7 +40,7 @@ class Edge:
     bridge: Bridge | nn.Module | None = None
     weight: float = 1.0
     schedule: Schedule | None = None
-    gate: Gate = field(default_factory=Through)
+    gate: Gate | str = field(default_factory=Through)
     to_source: bool = False
 
     def taps(self) -> tuple[Tap | Taps, Tap | Taps]:

@@ -7,7 +7,7 @@ module (several processes, mixed precision) wraps the bridges, the objectives an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -186,7 +186,7 @@ class Flow(nn.Module):
                 taps |= dict.fromkeys(each_tap(source_tap))
             if edge.target == name:
                 taps |= dict.fromkeys(each_tap(target_tap))
-            if not isinstance(edge.gate, Schedule) and name in {edge.source, edge.target}:
+            if not isinstance(edge.gate, Schedule | str) and name in {edge.source, edge.target}:
                 taps[WHOLE] = None
         for node in self._nodes.values():
             taps |= dict.fromkeys(node.taps_in(name))
@@ -226,6 +226,10 @@ class Flow(nn.Module):
         for number in self._active:
             edge, name = self.edges[number], self.names[number]
             self._ready[number] = Ready.make(edge, name, now, device=device, seed=self.seed, task=self.task)
+        for gate in self.stage.graph.gates or {}:
+            given = {number: ready for number, ready in self._ready.items() if ready.gated_with == gate}
+            if given:
+                self._gate(gate, {number: ready.loss(now, 0.0) for number, ready in given.items()})
 
     def _collect(self) -> None:
         """Say which optimizer moves what: each learning thing belongs to exactly one node."""
@@ -308,21 +312,31 @@ class Flow(nn.Module):
         arriving: dict[str, dict[str, Tensor]] = {name: {} for name in plan.targets}
         losses: dict[int, Tensor] = {}
         gates: dict[int, Tensor] = {}
+        means: dict[int, Tensor] = {}
+        together: dict[str, dict[int, Tensor]] = {}
         for number, ready in plan.edges:
             try:
                 loss_N = ready.loss(now, progress)
-                if ready.gate is None:
-                    mean = loss_N.mean()
-                    losses[number] = mean.detach()
+                if ready.gated_with is not None:
+                    together.setdefault(ready.gated_with, {})[number] = loss_N
+                elif ready.gate is None:
+                    means[number] = loss_N.mean()
+                    losses[number] = means[number].detach()
                 else:
                     weights_N = ready.weights(loss_N, now)
-                    mean = (loss_N * weights_N).mean()
+                    means[number] = (loss_N * weights_N).mean()
                     losses[number], gates[number] = loss_N.detach().mean(), weights_N.detach().mean()
             except LessenError as error:
                 raise type(error)(f"The edge {ready.name}: {error}") from error
             except (IndexError, RuntimeError, ValueError) as error:
                 raise DataError(f"The edge {ready.name} cannot be computed: {error}") from error
-            factor = factors[number]
+        for name, losses_N in together.items():
+            weights_EN = self._gate(name, losses_N)
+            for weights_N, (number, loss_N) in zip(weights_EN, losses_N.items(), strict=True):
+                means[number] = (loss_N * weights_N).mean()
+                losses[number], gates[number] = loss_N.detach().mean(), weights_N.mean()
+        for number, ready in plan.edges:
+            factor, mean = factors[number], means[number]
             arriving[ready.target][ready.name] = mean if factor == 1 else mean * factor
         total: Tensor | None = None
         targets: dict[str, Tensor] = {}
@@ -335,6 +349,18 @@ class Flow(nn.Module):
         if total is None:
             total = torch.zeros((), device=batch.index.device)
         return Passed(total, losses, gates, targets)
+
+    def _gate(self, name: str, losses_N: Mapping[int, Tensor]) -> Tensor:
+        """The weights (E, N) that a gate over several edges gives to their losses."""
+        losses_EN = torch.stack([loss_N.detach() for loss_N in losses_N.values()])
+        weights_EN = (self.stage.graph.gates or {})[name](losses_EN)
+        if not isinstance(weights_EN, Tensor) or weights_EN.shape != losses_EN.shape:
+            came = tuple(weights_EN.shape) if isinstance(weights_EN, Tensor) else type(weights_EN).__name__
+            raise GraphError(
+                f"The gate {name!r} gave {came} for losses of shape {tuple(losses_EN.shape)}; it must give one weight "
+                "for each edge and example."
+            )
+        return weights_EN.detach()
 
     def _plan(self, numbers: tuple[int, ...]) -> Plan:
         """What is computed when these edges count, looked up once.

@@ -35,7 +35,7 @@ class Ready:
         target_tap: Where the target is read.
         objective: The loss.
         bridge: On the target's side, or None.
-        gate: What looks at each example, or None.
+        gate: What looks at each example, or None; also None where a gate over several edges does.
         open_by: A gate that is one number for all examples, or None.
 
     `source` and `target` are the nodes that teach and learn.
@@ -57,7 +57,7 @@ class Ready:
         Raises:
             GraphError, ShapeError, DataError: it cannot be computed; the text names the edge and both shapes.
         """
-        gate = None if isinstance(edge.gate, Schedule) else edge.gate
+        gate = None if isinstance(edge.gate, Schedule | str) else edge.gate
         ready = cls(
             name=name,
             edge=edge,
@@ -101,6 +101,11 @@ class Ready:
         # The factor, where it is the same all the time.
         steady = self.edge.schedule is None and self.open_by is None
         self._steady = self.edge.weight_at(0.0) if steady else None
+
+    @property
+    def gated_with(self) -> str | None:
+        """The name of the gate over several edges that it is under, or None."""
+        return self.edge.gate if isinstance(self.edge.gate, str) else None
 
     @property
     def by_number(self) -> bool:

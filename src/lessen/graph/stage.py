@@ -10,8 +10,9 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator, Field
 from torch import nn
 
-from lessen.core.settings import named_fields, settings
+from lessen.core.settings import added, named_fields, settings
 from lessen.graph.edge import Edge
+from lessen.graph.gate import SetGate
 from lessen.graph.nodes.node import Node
 from lessen.optim.average import Average
 from lessen.optim.optimizer import SGD, Optimizer
@@ -100,10 +101,12 @@ class Graph:
     Args:
         nodes: The nodes that teach and learn.
         edges: Who teaches whom.
+        gates: Set gates, by the name that edges call them: each sees the losses of all edges that name it. None: none.
     """
 
     nodes: Sequence[Node]
     edges: Sequence[Edge]
+    gates: Mapping[str, SetGate] | None = added()
 
 
 @named_fields
