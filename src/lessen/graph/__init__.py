@@ -6,7 +6,7 @@ from lessen.graph.edge import Edge, edge_names
 from lessen.graph.flow import Flow, validate
 from lessen.graph.gate import Correct, CutOff, Linear, SetGate, SmallestLoss, SoftmaxOfLosses, Through
 from lessen.graph.head import LinearHead
-from lessen.graph.members import LearnedGate, Mean, Weighted
+from lessen.graph.members import FeatureGate, LearnedGate, Mean, MeanOf, Weighted
 from lessen.graph.nodes import Branch, Ensemble, Labels, Network, Node, OnPolicy, Snapshot, Writing
 from lessen.graph.nodes.reads import From, Input, Read
 from lessen.graph.penalty import ActivationPenalty, ConfidencePenalty
@@ -43,6 +43,7 @@ __all__ = [
     "CutOff",
     "Edge",
     "Ensemble",
+    "FeatureGate",
     "Fit",
     "Flow",
     "From",
@@ -59,6 +60,7 @@ __all__ = [
     "LinearHead",
     "LinearWarmup",
     "Mean",
+    "MeanOf",
     "Movement",
     "MovingAverage",
     "Network",

@@ -43,7 +43,7 @@ class LinearHead:
             )
         features = student_shape[-1] if len(student_shape) == 3 else student_shape[1]
         outputs = math.prod(teacher_shape[1:])
-        layers: list[nn.Module] = [_MeanOverPositions()]
+        layers: list[nn.Module] = [MeanOverPositions()]
         if self.hidden is not None:
             layers += [nn.Linear(features, self.hidden), nn.ReLU()]
             features = self.hidden
@@ -53,7 +53,9 @@ class LinearHead:
         return nn.Sequential(*layers)
 
 
-class _MeanOverPositions(nn.Module):
+class MeanOverPositions(nn.Module):
+    """A vector for each example (N, C): the mean over tokens or over a grid; vectors stay as they are."""
+
     def forward(self, value: Tensor) -> Tensor:
         if value.ndim == 4:
             return value.mean((2, 3))

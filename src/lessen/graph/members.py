@@ -16,11 +16,16 @@ from torch import Tensor, nn
 
 from lessen.core.errors import ShapeError
 from lessen.core.settings import settings
+from lessen.graph.head import MeanOverPositions
+from lessen.surgery.taps import Tap, Taps, as_tap, taps
 
 
 @runtime_checkable
 class Members(Protocol):
     """A settings object that builds, from the shape of the members' outputs, a module `(outputs) -> output`.
+
+    One that reads its members elsewhere has `taps`, an address: it then gets, in place of outputs, what each member has
+    there, and a tuple of several where they are `Taps`; shapes likewise.
 
     One whose module has weights of its own says `learns = True` on its class: its ensemble then learns, also over
     members that are frozen.
@@ -64,6 +69,47 @@ class LearnedGate:
         return _Gate(shapes)
 
 
+@settings
+class MeanOf:
+    """The mean of the members' values at a tap, as of several teachers' features.
+
+    Args:
+        tap: Where each member is read; a string is the path of a module's output.
+    """
+
+    tap: Tap | str
+
+    @property
+    def taps(self) -> Tap:
+        return as_tap(self.tap)
+
+    def build(self, shapes: Sequence[torch.Size], /) -> nn.Module:
+        return _Weights([1 / len(shapes)] * len(shapes), shapes)
+
+
+@settings
+class FeatureGate:
+    """A mean of the members' outputs whose weights are chosen for each example by what the members have at a tap.
+
+    Each member's features, averaged over positions, give it a score through a linear layer of its own; the weights are
+    the softmax of the scores. The features are read without gradient, may differ in width, and the start is the mean.
+
+    Args:
+        tap: Where each member is read: a vector (N, C), tokens (N, T, C) or a grid (N, C, H, W).
+    """
+
+    tap: Tap | str
+
+    learns: ClassVar[bool] = True
+
+    @property
+    def taps(self) -> Taps:
+        return taps("", self.tap)
+
+    def build(self, shapes: Sequence[tuple[torch.Size, torch.Size]], /) -> nn.Module:
+        return _FeatureGate(shapes)
+
+
 class _Weights(nn.Module):
     def __init__(self, weights: Sequence[float], shapes: Sequence[torch.Size]) -> None:
         super().__init__()
@@ -89,6 +135,23 @@ class _Gate(nn.Module):
         seen_NF = torch.cat([output.detach().flatten(1) for output in outputs], dim=1)
         weights_NM = self.scores(seen_NF).softmax(1)
         stacked = torch.stack(list(outputs), dim=1)
+        mixed: Tensor = (stacked * weights_NM.reshape(*weights_NM.shape, *[1] * (stacked.ndim - 2))).sum(1)
+        return mixed
+
+
+class _FeatureGate(nn.Module):
+    def __init__(self, shapes: Sequence[tuple[torch.Size, torch.Size]]) -> None:
+        super().__init__()
+        _same([output for output, _ in shapes])
+        self.pool = MeanOverPositions()
+        self.scores = nn.ModuleList(nn.Linear(shape[2 if len(shape) == 3 else 1], 1) for _, shape in shapes)
+        for weight in self.scores.parameters():
+            nn.init.zeros_(weight)
+
+    def forward(self, values: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        scores = [score(self.pool(seen.detach())) for score, (_, seen) in zip(self.scores, values, strict=True)]
+        weights_NM = torch.cat(scores, dim=1).softmax(1)
+        stacked = torch.stack([output for output, _ in values], dim=1)
         mixed: Tensor = (stacked * weights_NM.reshape(*weights_NM.shape, *[1] * (stacked.ndim - 2))).sum(1)
         return mixed
 

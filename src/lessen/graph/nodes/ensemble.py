@@ -1,4 +1,4 @@
-"""Several nodes as one."""
+"""Several nodes as one: of their outputs, or of what they have at a tap."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from lessen.core.settings import named_fields
 from lessen.graph.members import Mean, Members
 from lessen.graph.nodes.node import WHOLE, Node, find
 from lessen.graph.nodes.unit import Making, Now, Unit
-from lessen.surgery.taps import Tap
+from lessen.surgery.taps import Address, Tap, each_tap, reader
+from lessen.surgery.values import map_values
 
 
 @named_fields
 class Ensemble(Node):
-    """One output made of the outputs of several nodes.
+    """One output made of the outputs of several nodes, or of what else `combine` reads of them.
 
     Args:
         name: What edges call it.
@@ -46,7 +47,12 @@ class Ensemble(Node):
 
     @property
     def members(self) -> Sequence[str]:
-        return self.of
+        return self.of if WHOLE in self.taps else ()
+
+    @property
+    def taps(self) -> Sequence[Tap]:
+        """Where each member is read."""
+        return each_tap(_where(self.combine))
 
     @property
     def learns_with(self) -> Sequence[str]:
@@ -60,6 +66,11 @@ class Ensemble(Node):
             raise GraphError(f"The ensemble {self.name!r} has no members. Name at least one node.")
         for member in self.of:
             found = find(member, nodes, f"the ensemble {self.name!r}", lambda node: node.has_output, "a network")
+            if not found.has_layers and set(self.taps) != {WHOLE}:
+                raise GraphError(
+                    f"The ensemble {self.name!r} taps {str(_where(self.combine))!r} in its member {member!r}, which has "
+                    "no layers. Leave the member out."
+                )
             if found.members and self.name in _inside(found, nodes, ()):
                 raise GraphError(f"The ensembles {self.name!r} and {member!r} contain each other.")
 
@@ -70,13 +81,19 @@ class Ensemble(Node):
             )
 
     def taps_in(self, name: str) -> Sequence[Tap]:
-        return (WHOLE,) if name in self.of else ()
+        return self.taps if name in self.of else ()
 
     def unit(self, making: Making) -> Unit:
         return EnsembleUnit(self)
 
     def drawn(self, short: Any) -> dict[str, Any]:
         return {"of": list(self.of), "combine": short(self.combine)}
+
+
+def _where(combine: Members) -> Address:
+    """Where a way to combine reads the members."""
+    where: Address = getattr(combine, "taps", WHOLE)
+    return where
 
 
 def _inside(node: Node, nodes: Mapping[str, Node], seen: tuple[str, ...]) -> set[str]:
@@ -97,16 +114,17 @@ class EnsembleUnit(Unit):
         self.name = node.name
         self.node = node
         self.of = tuple(node.of)
+        self._read = reader(_where(node.combine))
 
     def make_ready(self, now: Now, device: torch.device, seed: int) -> None:
-        shapes = [now.values[name][WHOLE].shape for name in self.of]
+        shapes = [map_values(lambda leaf: leaf.shape, self._read(now.values[name])) for name in self.of]
         with seeded(seed, "ensemble", self.name):
             self.module = self.node.combine.build(shapes).to(device).eval()
         self.compute(now)
 
     def compute(self, now: Now) -> None:
         assert self.module is not None
-        outputs = [now.values[name][WHOLE] for name in self.of]
+        outputs = [self._read(now.values[name]) for name in self.of]
         if not self.node.to_members:
-            outputs = [output.detach() for output in outputs]
+            outputs = [map_values(torch.Tensor.detach, output) for output in outputs]
         now.values[self.name] = {WHOLE: self.module(outputs)}
