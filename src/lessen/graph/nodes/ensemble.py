@@ -68,8 +68,8 @@ class Ensemble(Node):
             found = find(member, nodes, f"the ensemble {self.name!r}", lambda node: node.has_output, "a network")
             if not found.has_layers and set(self.taps) != {WHOLE}:
                 raise GraphError(
-                    f"The ensemble {self.name!r} taps {str(_where(self.combine))!r} in its member {member!r}, which has "
-                    "no layers. Leave the member out."
+                    f"The ensemble {self.name!r} taps {str(_where(self.combine))!r} in its member {member!r}, "
+                    "which has no layers. Leave the member out."
                 )
             if found.members and self.name in _inside(found, nodes, ()):
                 raise GraphError(f"The ensembles {self.name!r} and {member!r} contain each other.")
