@@ -151,6 +151,7 @@ CHANGES: dict[str, tuple[type, dict[str, Any]]] = {
             "schedule": Window(end=0.5),
             "gate": Correct(),
             "to_source": True,
+            "moves": {"student": -1},
         },
     ),
     "graph": (Graph, {"nodes": [], "edges": [], "gates": {"one": SmallestLoss()}}),

@@ -10,6 +10,7 @@ from torch import nn
 from lessen.core.errors import GraphError, did_you_mean
 from lessen.graph.edge import Edge, edge_names
 from lessen.graph.gate import CutOff
+from lessen.graph.moves import check_moves
 from lessen.graph.nodes.node import Node, find, takes_gradient
 from lessen.graph.stage import Graph, Stage, sparsified
 from lessen.surgery.taps import Tap, each_tap
@@ -89,6 +90,9 @@ def _check_edge(name: str, edge: Edge, nodes: Mapping[str, Node]) -> None:
             )
     if not math.isfinite(edge.weight):
         raise GraphError(f"The edge {name} has the weight {edge.weight}. Give a finite number.")
+    if edge.moves is not None:
+        check_moves(name, edge, nodes)
+        return
     target.check_arriving(name, nodes)
     if not takes_gradient(edge.target, nodes):
         raise GraphError(

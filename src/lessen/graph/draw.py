@@ -30,6 +30,7 @@ def draw(stages: Sequence[Stage]) -> list[dict[str, Any]]:
                     "schedule": None if edge.schedule is None else _short(edge.schedule),
                     "gate": _gate(edge.gate, stage.graph.gates or {}),
                     "bridge": None if edge.bridge is None else _short(edge.bridge),
+                    **({} if edge.moves is None else {"moves": dict(edge.moves)}),
                 }
                 for name, edge in zip(edge_names(stage.graph.edges), stage.graph.edges, strict=True)
             ],

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 
 from torch import nn
 
 from lessen.core.contracts import Bridge, LearnedObjective, Objective
-from lessen.core.settings import named_fields
+from lessen.core.settings import added, named_fields
 from lessen.graph.gate import Gate, Through
 from lessen.optim.schedule import Schedule
 from lessen.surgery.taps import Address, Tap, Taps, as_tap
@@ -30,6 +30,9 @@ class Edge:
         schedule: A further factor that follows the progress of the stage.
         gate: Which examples count; a string is the name of a set gate of the graph.
         to_source: Whether gradient flows to the source too. If not, the engine cuts it.
+        moves: The nodes that the loss moves, each with what its gradient is multiplied by, as {"generator": -1,
+            "student": 1}: the generator goes up where the student goes down. No other node is moved by the edge, and no
+            value is cut off. None: the loss goes down at the target, and at the source if `to_source`.
     """
 
     source: str | None = None
@@ -42,6 +45,7 @@ class Edge:
     schedule: Schedule | None = None
     gate: Gate | str = field(default_factory=Through)
     to_source: bool = False
+    moves: Mapping[str, float] | None = added()
 
     def taps(self) -> tuple[Tap | Taps, Tap | Taps]:
         """The taps of source and target."""

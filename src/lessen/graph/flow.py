@@ -22,6 +22,7 @@ from lessen.core.seeds import seeded
 from lessen.graph.check import check, named, works
 from lessen.graph.edge import Edge, edge_names
 from lessen.graph.gate import Through
+from lessen.graph.moves import Steering
 from lessen.graph.nodes.node import WHOLE, reached
 from lessen.graph.nodes.unit import Making, Now, Unit, Views, seed_draws
 from lessen.graph.ready import Ready
@@ -148,6 +149,7 @@ class Flow(nn.Module):
         self._ready: dict[int, Ready] = {}
         self._plans: dict[tuple[int, ...], Plan] = {}
         self._parameters_of: dict[str, list[nn.Parameter]] = {}
+        self._steered: dict[int, Steering] = {}
         try:
             if device is not None:
                 for unit in [*self.units.values(), *self._writers]:
@@ -256,11 +258,29 @@ class Flow(nn.Module):
             self.owners[name] = Owner(name, mine, node.optimizer or fit.optimizer, node.schedule or fit.schedule, moved)
         if not taken:
             raise GraphError(f"No node learns in stage {self.stage.name!r}: no weight has requires_grad set.")
-        for ready in self._ready.values():
+        for number, ready in self._ready.items():
             self._parameters_of[ready.target] = self._movable(ready.target)
+            if ready.edge.moves is not None:
+                weights = [(self._own(moved, ready), factor) for moved, factor in ready.edge.moves.items()]
+                self._steered[number] = Steering(ready.name, weights)
+                if ready.target not in ready.edge.moves and self._own(None, ready):
+                    raise GraphError(
+                        f"The edge {ready.name} has a bridge, objective or gate that learns with {ready.target!r}, "
+                        "which its `moves` does not name. Name it, or use parts without weights."
+                    )
+
+    def _own(self, name: str | None, ready: Ready) -> list[nn.Parameter]:
+        """What learns at a node itself, and on an edge if the node is its target; None: on the edge alone."""
+        unit = None if name is None else self.units[name]
+        modules = [] if unit is None else [unit.module, unit.combine]
+        modules += ready.parts().values() if name in {None, ready.target} else ()
+        found = [p for module in modules if isinstance(module, nn.Module) for p in module.parameters()]
+        return list(dict.fromkeys(p for p in found if p.requires_grad))
 
     def _movable(self, name: str) -> list[nn.Parameter]:
-        roots = [self.root(other) for other in reached(name, self._nodes)]
+        arriving = [ready.edge.moves or () for ready in self._ready.values() if ready.target == name]
+        reach = [*reached(name, self._nodes), *(moved for moves in arriving for moved in moves)]
+        roots = [self.root(other) for other in reach]
         return [p for root in dict.fromkeys(roots) if root in self.owners for p in self.owners[root].parameters]
 
     def root(self, name: str) -> str:
@@ -337,6 +357,8 @@ class Flow(nn.Module):
                 losses[number], gates[number] = loss_N.detach().mean(), weights_N.mean()
         for number, ready in plan.edges:
             factor, mean = factors[number], means[number]
+            if number in self._steered:
+                mean = self._steered[number](mean)
             arriving[ready.target][ready.name] = mean if factor == 1 else mean * factor
         total: Tensor | None = None
         targets: dict[str, Tensor] = {}

@@ -127,7 +127,7 @@ class Ready:
     def loss(self, now: Now, progress: float) -> Tensor:
         """The loss of each example, shape (N,)."""
         source, target = self._values(now)
-        if not self.edge.to_source:
+        if not self.edge.to_source and self.edge.moves is None:
             source = cut(source)
         if self.bridge is not None:
             target = self.bridge(target)

@@ -174,7 +174,7 @@ def leaks(stage: Stage, batch: Batch, *, task: TaskFacts | None = None) -> list[
     """The edges whose loss has a gradient at weights that only their source has, though it was not asked for."""
     found = []
     for number, edge in enumerate(stage.graph.edges):
-        if edge.source is None or edge.to_source or edge.weight == 0:
+        if edge.source is None or edge.to_source or edge.moves or edge.weight == 0:
             continue
         nodes = {node.name: node for node in stage.graph.nodes}
         alone = dataclasses.replace(edge, schedule=None)
