@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable
 from functools import partial
@@ -31,14 +32,14 @@ from lessen.deploy.forms import codes as written_codes
 from lessen.graph import Fit
 from lessen.knowledge import SoftTargets
 from lessen.operations import Half, PruneWeights, QuantizeWeights, Reinitialize
-from lessen.operations.quantize.grids import Grids
+from lessen.operations.quantize.grids import Grid, Grids
 from lessen.operations.quantize.network import with_grids
 from lessen.operations.weight_only.nearest import nearest
 from lessen.pipeline import Measuring, pack, unpack, walk
 from lessen.schemes import offline
 from lessen.surgery.copying import copy_network
 from lessen.surgery.forms import registering
-from lessen.surgery.forms.base import Form
+from lessen.surgery.forms.base import Form, Holder
 from lessen.surgery.forms.codes import Codes, code_parameter
 from lessen.surgery.forms.half import Short, shorten_parameter
 from lessen.surgery.forms.mask import Mask, mask_parameter
@@ -50,7 +51,7 @@ from lessen.surgery.plain import plain, plain_copy
 from lessen.testing.files import in_onnx, width_of
 from lessen.testing.tasks import clusters, perceptron
 
-# a form and its twin from outside the tree
+# A form and its twin from outside the tree
 
 
 @torch.library.custom_op("own_forms::signed", mutates_args=())
@@ -182,7 +183,7 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations, "__all__", [*operations.__all__, "Signed"])
 
 
-# every form with every other
+# Every form with every other
 
 
 class Net(nn.Module):
@@ -389,7 +390,7 @@ def test_a_class_that_copies_share_would_be_seen(monkeypatch: pytest.MonkeyPatch
         test_a_form_on_a_copy_leaves_the_original_alone("mask", "half")
 
 
-# claims: in packed files and in ONNX files
+# Claims: in packed files and in ONNX files
 
 
 def check_claims(model: nn.Module, folder: Path) -> None:
@@ -472,7 +473,7 @@ def test_what_is_baked_is_plain() -> None:
     assert torch.equal(gives(model), gave)
 
 
-# the form from outside, all the way
+# The form from outside, all the way
 
 
 def exact(width: int = 64) -> nn.Module:
@@ -577,9 +578,10 @@ def test_a_run_with_signs_is_stopped_and_resumed_to_the_same_bits(
     whole = lessen.compress(run=tmp_path / "whole", **job())
     assert whole.file is not None
     assert {type(form) for form in forms_of(whole.model.get_submodule("layer1"), "weight")} == {Signs}
-    with monkeypatch.context() as only, pytest.raises(Killed):
+    with monkeypatch.context() as only:
         only.setattr(walk, where, killed)
-        lessen.compress(run=tmp_path / "run", **job())
+        with pytest.raises(Killed):
+            lessen.compress(run=tmp_path / "run", **job())
     again = lessen.resume(tmp_path / "run", **job(teacher=perceptron(32, seed=5)))
     one, other = whole.model.state_dict(), again.model.state_dict()
     assert one.keys() == other.keys()
@@ -602,3 +604,44 @@ def test_operations_leave_signs_alone_in_words() -> None:
         "it is stored as signs"
     }
     assert form_of(network.layer1, "weight", Signs) is not None
+
+
+# Nothing else knows a form by its class.
+
+
+def asks_for_a_class(source: str) -> list[str]:
+    """The forms, holders and grids that a source looks for with `isinstance` or `type(...) is`."""
+    kinds = {each.__name__ for base in (Form, Holder, Grid) for each in (base, *below(base))} | {"WeightGrid"}
+    asked: list[ast.AST] = []
+    for node in ast.walk(ast.parse(source)):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in {"isinstance", "issubclass"}
+        ):
+            asked += node.args[1:]
+        if isinstance(node, ast.Compare) and isinstance(node.left, ast.Call) and ast.unparse(node.left.func) == "type":
+            asked += node.comparators
+    names = [each.id if isinstance(each, ast.Name) else each.attr for part in asked for each in ast.walk(part)
+             if isinstance(each, ast.Name | ast.Attribute)]  # fmt: skip
+    return [name for name in names if name in kinds]
+
+
+def below(kind: type) -> list[type]:
+    return [each for child in kind.__subclasses__() for each in (child, *below(child))]
+
+
+def test_forms_are_asked_and_not_looked_for() -> None:
+    root = Path(lessen.__file__).parent
+    found = {}
+    for file in root.rglob("*.py"):
+        where = file.relative_to(root).as_posix()
+        if not where.startswith(("surgery/forms/", "deploy/forms/")):
+            found[where] = asks_for_a_class(file.read_text(encoding="utf-8"))
+    assert {where: names for where, names in found.items() if names} == {}
+
+
+def test_a_look_for_a_form_would_be_seen() -> None:
+    assert asks_for_a_class("isinstance(form, Mask | mask.Codes)") == ["Mask", "Codes"]
+    assert asks_for_a_class("type(form) is Short") == ["Short"]
+    assert asks_for_a_class("isinstance(module, nn.Linear)") == []

@@ -5,6 +5,8 @@ No optimiser knows how to compute such an operator, so none can fold it back to 
 (`lessen.deploy.forms`) replaces its operators by what is stored at the very end. There is one rule, and it is here: a
 constant is carried out only if its numbers take no more bits than those it is made from.
 
+`onnx_ir` has no pass that folds constants, and that of onnxscript knows no such rule, so the folding here is our own.
+
 ONNX Runtime itself carries out what is left when it loads a file. The file is small then, and the memory is not.
 """
 

@@ -90,13 +90,14 @@ def _written(exported: torch.export.ExportedProgram, own: dict[Any, Any], *, opt
             passes.NameFixPass(),
             passes.ClearMetadataAndDocStringPass(),
         )(model)
+        if absorb_pads(model.graph):
+            passes.RemoveUnusedNodesPass()(model)
         _name_outputs(model, output_names(exported))
         _name_axes(model, axes_of(exported))
         proto = ir.to_proto(model)
         del proto.graph.value_info[:]
         for value in (*proto.graph.input, *proto.graph.output):
             del value.metadata_props[:]
-        absorb_pads(proto.graph)
         return proto
 
 

@@ -10,91 +10,77 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
+
+from lessen.deploy.constants import Array, attribute
 
 
-def absorb_pads(graph: Any) -> None:
+def absorb_pads(graph: ir.Graph) -> bool:
     """Merge a Pad of zeros into the convolution after it where the pairs between them have one grid, in place.
 
     Args:
-        graph: With constants as initializers.
+        graph: With constants as initializers. What nothing reads any more stays in it.
+
+    Returns:
+        Whether there was such a Pad.
     """
-    from onnx import numpy_helper
-
-    values = {tensor.name: tensor for tensor in graph.initializer}
-    makers = {name: node for node in graph.node for name in node.output}
-    readers: dict[str, list[Any]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-
-    def only(name: str, kind: str) -> Any:
-        found = readers.get(name, [])
-        return found[0] if len(found) == 1 and found[0].op_type == kind else None
-
-    def constant(name: str) -> Any:
-        return numpy_helper.to_array(values[name]) if name in values else None
-
-    def same(one: Any, other: Any) -> bool:
-        return all(
-            a == b or (constant(a) is not None and np.array_equal(constant(a), constant(b)))
-            for a, b in zip(one.input[1:], other.input[1:], strict=True)
-        )
-
-    for pad in [node for node in graph.node if node.op_type == "Pad"]:
-        before, after = makers.get(pad.input[0]), only(pad.output[0], "QuantizeLinear")
-        back = None if after is None else only(after.output[0], "DequantizeLinear")
-        if back is None or before is None or before.op_type != "DequantizeLinear" or not _zeros(pad, constant):
+    found = False
+    for pad in [node for node in graph if node.op_type == "Pad"]:
+        given = pad.inputs[0]
+        before, after = None if given is None else given.producer(), _only(pad, "QuantizeLinear")
+        back = None if after is None else _only(after, "DequantizeLinear")
+        if back is None or before is None or before.op_type != "DequantizeLinear" or not _zeros(pad):
             continue
-        pads, convolutions = constant(pad.input[1]), readers.get(back.output[0], [])
-        rank = len(pads) // 2
+        pads = _constant(pad.inputs[1])
+        assert pads is not None
+        rank, made = len(pads) // 2, back.outputs[0]
         spatial = [*pads[2:rank].tolist(), *pads[rank + 2 :].tolist()]
-        if pads[:2].any() or pads[rank : rank + 2].any() or min(spatial, default=-1) < 0 or not same(before, back):
+        if pads[:2].any() or pads[rank : rank + 2].any() or min(spatial, default=-1) < 0 or not _same(before, back):
             continue
-        if all(_explicit(node) and list(node.input).count(back.output[0]) == 1 for node in convolutions):
+        convolutions = [use.node for use in made.uses()]
+        if all(_explicit(node) and list(node.inputs).count(made) == 1 for node in convolutions):
+            found = True
             for node in convolutions:
                 _pad(node, spatial)
-                node.input[0] = pad.input[0]
-    _drop_unread(graph)
+                node.replace_input_with(0, given)
+    return found
 
 
-def _drop_unread(graph: Any) -> None:
-    """Remove pads that nothing reads any more, the pairs behind them, and what only these have read."""
-    gone: set[str] = set()
-    while True:
-        read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-        kinds = {"Pad", "QuantizeLinear", "DequantizeLinear"}
-        dead = [node for node in graph.node if node.op_type in kinds and not read & set(node.output)]
-        if not dead:
-            break
-        for node in dead:
-            gone |= set(node.input)
-            graph.node.remove(node)
-    for tensor in [tensor for tensor in graph.initializer if tensor.name in gone - read]:
-        graph.initializer.remove(tensor)
+def _only(node: ir.Node, kind: str) -> ir.Node | None:
+    """The one node that reads what a node gives, if it is of this kind."""
+    readers = [use.node for use in node.outputs[0].uses()]
+    return readers[0] if len(readers) == 1 and readers[0].op_type == kind else None
 
 
-def _explicit(node: Any) -> bool:
+def _constant(value: ir.Value | None) -> Array | None:
+    tensor = None if value is None or not value.is_initializer() else value.const_value
+    return None if tensor is None else np.asarray(tensor.numpy())
+
+
+def _same(one: ir.Node, other: ir.Node) -> bool:
+    """Whether two nodes have equal constants, all but their first input."""
+    return all(
+        a is b or (_constant(a) is not None and np.array_equal(_constant(a), _constant(b)))  # type: ignore[arg-type]
+        for a, b in zip(one.inputs[1:], other.inputs[1:], strict=True)
+    )
+
+
+def _explicit(node: ir.Node) -> bool:
     """Whether a node is a convolution that says its pads in numbers."""
-    automatic = next((each.s for each in node.attribute if each.name == "auto_pad"), b"NOTSET")
-    return bool(node.op_type == "Conv" and automatic == b"NOTSET")
+    return node.op_type == "Conv" and attribute(node, "auto_pad", "NOTSET") == "NOTSET"
 
 
-def _zeros(pad: Any, constant: Any) -> bool:
+def _zeros(pad: ir.Node) -> bool:
     """Whether a node pads with zeros, all of its axes, by constants."""
-    mode = next((each.s for each in pad.attribute if each.name == "mode"), b"constant")
-    given = [*pad.input, "", "", ""]
-    value = constant(given[2]) if given[2] else np.zeros(1)
-    known = constant(given[1]) is not None and value is not None
-    return bool(mode == b"constant" and not given[3] and known and not value.any())
+    given = [*pad.inputs, None, None, None]
+    value = np.zeros(1) if given[2] is None else _constant(given[2])
+    known = _constant(given[1]) is not None and value is not None and not value.any()
+    return bool(attribute(pad, "mode", "constant") == "constant" and given[3] is None and known)
 
 
-def _pad(convolution: Any, spatial: list[int]) -> None:
+def _pad(convolution: ir.Node, spatial: list[int]) -> None:
     """Add to the pads of a convolution."""
-    from onnx import helper
-
-    own = next((list(each.ints) for each in convolution.attribute if each.name == "pads"), [0] * len(spatial))
-    kept = [each for each in convolution.attribute if each.name not in {"pads", "auto_pad"}]
-    kept.append(helper.make_attribute("pads", [a + b for a, b in zip(own, spatial, strict=True)]))
-    copies = [type(each).FromString(each.SerializeToString()) for each in kept]
-    del convolution.attribute[:]
-    convolution.attribute.extend(copies)
+    own: Any = attribute(convolution, "pads", [0] * len(spatial))
+    for name in ("pads", "auto_pad"):
+        convolution.attributes.pop(name, None)
+    convolution.attributes.add(ir.AttrInt64s("pads", [a + b for a, b in zip(own, spatial, strict=True)]))
