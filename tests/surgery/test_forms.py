@@ -23,7 +23,7 @@ from torch.nn import functional as F
 import lessen
 from lessen import operations
 from lessen.core import Card, Context, settings
-from lessen.core.errors import ExportError, NetworkError, PlanError
+from lessen.core.errors import ExportError, LessenError, NetworkError, PlanError
 from lessen.deploy import Deploy, OnnxRuntime, TorchProgram, export_onnx, export_pt2
 from lessen.deploy.constants import DOMAIN, Constants, Stored, own_operator, replace
 from lessen.deploy.forms import Twin, register
@@ -43,11 +43,12 @@ from lessen.surgery.forms.base import Form, Holder
 from lessen.surgery.forms.codes import Codes, code_parameter
 from lessen.surgery.forms.half import Short, shorten_parameter
 from lessen.surgery.forms.mask import Mask, mask_parameter
-from lessen.surgery.forms.places import Owners, bake, forms_at, store
+from lessen.surgery.forms.places import Forms, Owners, bake, store
 from lessen.surgery.forms.registering import form_of, forms_of, stored
 from lessen.surgery.forms.stored import file_widths, stored_state
 from lessen.surgery.packing import Known, read_container, write_container
 from lessen.surgery.plain import plain, plain_copy
+from lessen.testing.catalogue import LITTLE, exported, outputs
 from lessen.testing.files import in_onnx, width_of
 from lessen.testing.tasks import clusters, perceptron
 
@@ -173,7 +174,9 @@ class ToSigns:
 
     def plan(self, model: nn.Module, context: Context) -> Signed:
         model = plain(model, context.inputs)
-        return Signed(names=tuple(name for name, each in model.named_modules() if isinstance(each, nn.Linear)))
+        names = [name for name, each in model.named_modules() if isinstance(each, nn.Linear)]
+        first = {id(stored(model.get_submodule(name), "weight")): name for name in reversed(names)}
+        return Signed(names=tuple(name for name in names if name in first.values()))
 
 
 @pytest.fixture
@@ -282,7 +285,7 @@ def used(model: nn.Module) -> dict[str, Tensor]:
     found = {}
     for path in ("conv", "one", "two"):
         weight = model.get_submodule(path).weight.detach()
-        for form in forms_at(model, path, "weight")[len(forms_of(model.get_submodule(path), "weight")) :]:
+        for form in Forms(model).held(path, "weight"):
             weight = form(weight)
         found[path] = weight
     return found
@@ -604,6 +607,34 @@ def test_operations_leave_signs_alone_in_words() -> None:
         "it is stored as signs"
     }
     assert form_of(network.layer1, "weight", Signs) is not None
+
+
+@pytest.mark.parametrize("name", exported())
+def test_every_operation_meets_a_form_that_it_does_not_know(name: str) -> None:
+    network = ToSigns().plan(LITTLE.build(), LITTLE.context()).apply(LITTLE.build())
+    gave, state = outputs(network, LITTLE), {key: value.clone() for key, value in network.state_dict().items()}
+    try:
+        small = exported()[name].plan(network, LITTLE.context()).apply(network)
+    except LessenError as error:
+        assert "signs" in str(error) or "signed" in str(error)
+        return
+    assert bool(outputs(small, LITTLE).isfinite().all())
+    there = {path for path, _ in small.named_modules()}
+    left = {path for path, each in small.named_modules() if form_of(each, "weight", Signs) is not None}
+    assert left >= {"head", "tied", "same"}
+    assert "blocks.0.inner" in left or "blocks.0.inner" not in there
+    assert torch.equal(outputs(network, LITTLE), gave)
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+def test_what_does_not_learn_is_frozen() -> None:
+    class Fixed(Signs):
+        learns: ClassVar[bool] = False
+
+    network = nn.Sequential(nn.Linear(4, 3))
+    weight = network[0].weight.detach()
+    store(Owners(network), network[0], "weight", Fixed(weight), weight.abs().mean(1, keepdim=True))
+    assert [name for name, each in network.named_parameters() if each.requires_grad] == ["0.bias"]
 
 
 # Nothing else knows a form by its class.

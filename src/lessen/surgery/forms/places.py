@@ -93,11 +93,6 @@ class Forms:
                 yield holder, None if names[count : count + 1] == [name] else ".".join(names[count:])
 
 
-def forms_at(model: nn.Module, path: str, name: str) -> list[Form]:
-    """All forms of one parameter of a network; for many of them make `Forms` once."""
-    return Forms(model).at(path, name)
-
-
 def holders(model: nn.Module) -> list[Holder]:
     """Every holder in a network."""
     return [module for module in model.modules() if isinstance(module, Holder)]

@@ -136,14 +136,20 @@ def check_refusal(module: nn.Module, name: str, kind: type[Form]) -> None:
 
 
 def _names(module: nn.Module, prefix: str) -> Iterator[tuple[str, str]]:
-    """What PyTorch calls the tensors behind the parameters of a module in a state, and what lessen does."""
+    """What PyTorch calls the tensors behind the parameters of a module in a state, and what lessen does.
+
+    They come kind by kind, as a state of earlier versions has them: files are the same to the last byte.
+    """
+    ours: dict[str, list[tuple[int, Form]]] = {}
     for name, forms in parametrised(module).items():
-        ours = [(place, form) for place, form in enumerate(forms) if isinstance(form, Form)]
-        if ours:
-            yield f"{prefix}parametrizations.{name}.original", f"{prefix}{name}{ours[0][1].ending}"
-        for place, form in ours:
-            for kind in (*form._parameters, *form._buffers):
-                yield f"{prefix}parametrizations.{name}.{place}.{kind}", f"{prefix}{name}.{kind}"
+        ours[name] = [(place, form) for place, form in enumerate(forms) if isinstance(form, Form)]
+    for kind in dict.fromkeys(type(form) for own in ours.values() for _, form in own):
+        for name, own in ours.items():
+            for place, form in own:
+                if type(form) is kind:
+                    yield f"{prefix}parametrizations.{name}.original", f"{prefix}{name}{own[0][1].ending}"
+                    for each in (*form._parameters, *form._buffers):
+                        yield f"{prefix}parametrizations.{name}.{place}.{each}", f"{prefix}{name}.{each}"
 
 
 def _write(module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: Any) -> None:
