@@ -37,6 +37,7 @@ from lessen.graph import (
     Snapshot,
     Stage,
     StraightThrough,
+    Turns,
     Weighted,
     Window,
 )
@@ -155,7 +156,17 @@ CHANGES: dict[str, tuple[type, dict[str, Any]]] = {
         },
     ),
     "graph": (Graph, {"nodes": [], "edges": [], "gates": {"one": SmallestLoss()}}),
-    "stage": (Stage, {"name": "other", "graph": None, "epochs": 3, "steps": 3, "fit": Fit(batch=4)}),
+    "stage": (
+        Stage,
+        {
+            "name": "other",
+            "graph": None,
+            "epochs": 3,
+            "steps": 3,
+            "fit": Fit(batch=4),
+            "turns": Turns(of=(("student", 1),)),
+        },
+    ),
     "fit": (
         Fit,
         {

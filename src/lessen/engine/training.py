@@ -175,6 +175,11 @@ class Training:
         return Place(self.number, self.step, begun=self.begun, restarts=self.restarts)
 
     @property
+    def waiting(self) -> frozenset[str]:
+        """The nodes that do not move at the next step."""
+        return frozenset() if self.stage.turns is None else self.stage.turns.waiting(self.step)
+
+    @property
     def at_end_of_epoch(self) -> bool:
         """Whether the last step ended a pass over the data, or the stage."""
         return self.step > 0 and (self.step % self.epoch_steps == 0 or self.step == self.steps)
@@ -237,7 +242,8 @@ class Training:
         accumulate = self.stage.fit.accumulate
         if self.home.device.type != "cpu":
             batch = batch.to(self.home.device)
-        passed = self._forward(batch, progress, draw=draw, view_seed=self._view_seed[1])
+        waits = {} if self.stage.turns is None else {"waiting": self.waiting}
+        passed = self._forward(batch, progress, draw=draw, view_seed=self._view_seed[1], **waits)
         if passed.total.requires_grad:
             self.home.backward(passed.total if accumulate == 1 else passed.total / accumulate)
         passed.total = passed.total.detach()
@@ -248,8 +254,13 @@ class Training:
         rates = {}
         for unit in self.followers:
             unit.before_step()
+        waiting = self.waiting
         for name, optimizer in self.optimizers.items():
             owner = self.flow.owners[name]
+            if name.removesuffix(".sparsity") in waiting:
+                for parameter in owner.parameters:
+                    parameter.grad = None
+                continue
             factor = self._factor(owner, progress) * SLOWER**self.restarts
             rate = rates[name] = owner.optimizer.rate * factor
             for group, first in zip(optimizer.param_groups, self._rates[name], strict=True):
@@ -271,6 +282,8 @@ class Training:
         if scaler is not None:
             scaler.update()
         for name, sparsifier in self.sparsifiers.items():
+            if name in waiting:
+                continue
             sparsifier.after_step((self.step + 1) / self.steps, rates.get(name, 0.0))
         for unit in self.followers:
             unit.after_step()

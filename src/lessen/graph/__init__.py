@@ -13,6 +13,7 @@ from lessen.graph.penalty import ActivationPenalty, ConfidencePenalty
 from lessen.graph.remote import Remote
 from lessen.graph.stage import Fit, Graph, Precision, Stage
 from lessen.graph.teacher_file import ByIndex, TeacherFile
+from lessen.graph.turns import Turns
 from lessen.graph.when import LastEpoch, LastStep, MovingAverage
 from lessen.optim.average import Average
 from lessen.optim.optimizer import SGD, Adam, AdamW
@@ -89,6 +90,7 @@ __all__ = [
     "Through",
     "TorchOptimizer",
     "TorchSchedule",
+    "Turns",
     "Weighted",
     "Window",
     "Writing",

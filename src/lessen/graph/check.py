@@ -35,6 +35,8 @@ def check(stage: Stage) -> None:
     for name, edge in zip(edge_names(stage.graph.edges), stage.graph.edges, strict=True):
         _check_edge(name, edge, nodes)
     _check_gates(stage.graph)
+    if stage.turns is not None:
+        stage.turns.check(nodes)
     if not any(works(edge) for edge in stage.graph.edges):
         raise GraphError(
             f"No node learns in stage {stage.name!r}: no edge that reaches a learning node has a non-zero weight and "

@@ -17,6 +17,7 @@ def draw(stages: Sequence[Stage]) -> list[dict[str, Any]]:
         {
             "stage": number,
             "name": stage.name,
+            **({} if stage.turns is None else {"turns": [[names, steps] for names, steps in stage.turns.of]}),
             "nodes": [_node(node) for node in stage.graph.nodes],
             "edges": [
                 {

@@ -147,7 +147,7 @@ class Flow(nn.Module):
         self.learning = nn.ModuleList()
         self.owners: dict[str, Owner] = {}
         self._ready: dict[int, Ready] = {}
-        self._plans: dict[tuple[int, ...], Plan] = {}
+        self._plans: dict[tuple[tuple[int, ...], frozenset[str]], Plan] = {}
         self._parameters_of: dict[str, list[nn.Parameter]] = {}
         self._steered: dict[int, Steering] = {}
         try:
@@ -304,7 +304,14 @@ class Flow(nn.Module):
             unit.set_mode()
 
     def forward(
-        self, batch: Batch, progress: float, *, training: bool = True, draw: int = 0, view_seed: int = 0
+        self,
+        batch: Batch,
+        progress: float,
+        *,
+        training: bool = True,
+        draw: int = 0,
+        view_seed: int = 0,
+        waiting: frozenset[str] = frozenset(),
     ) -> Passed:
         """Compute the edges that count at this progress, and the nodes that they need; what learns, always.
 
@@ -315,6 +322,7 @@ class Flow(nn.Module):
                 whose objective needs the index of training examples are skipped.
             draw: A seed for whatever is drawn in this pass (dropout); each learning network has a stream of its own.
             view_seed: A seed for random views, the same for the whole pass over the data.
+            waiting: The nodes that do not move at this step; edges that move no other are skipped.
         """
         now = Now(batch=batch, training=training, draw=draw, view_seed=view_seed)
         for unit in self._writers:
@@ -324,7 +332,9 @@ class Flow(nn.Module):
             for number, ready in self._ready.items()
             if (training or not ready.by_number) and (factor := ready.factor(progress)) != 0
         }
-        plan = self._plans.get(tuple(factors)) or self._plan(tuple(factors))
+        if waiting:
+            factors = {number: factor for number, factor in factors.items() if not self._movers(number) <= waiting}
+        plan = self._plans.get((tuple(factors), waiting)) or self._plan(tuple(factors), waiting)
         if training and plan.seeded:
             seed_draws(draw, batch.index.device)
         for unit in plan.units:
@@ -384,18 +394,26 @@ class Flow(nn.Module):
             )
         return weights_EN.detach()
 
-    def _plan(self, numbers: tuple[int, ...]) -> Plan:
+    def _movers(self, number: int) -> frozenset[str]:
+        """The nodes whose optimizers move what an edge gives gradient to."""
+        edge = self.edges[number]
+        if edge.moves is not None:
+            return frozenset(self.root(name) for name in edge.moves)
+        ends = [edge.target, *([edge.source] if edge.to_source and edge.source is not None else [])]
+        return frozenset(self.root(name) for end in ends for name in reached(end, self._nodes))
+
+    def _plan(self, numbers: tuple[int, ...], waiting: frozenset[str]) -> Plan:
         """What is computed when these edges count, looked up once.
 
-        A teacher whose edges are closed costs nothing. A network that learns is always computed: it has buffers that
-        move with every batch.
+        A teacher whose edges are closed costs nothing. A network that learns is always computed, unless it waits: it
+        has buffers that move with every batch.
         """
         ends = _ends(self.edges[number] for number in numbers)
-        always = [name for name, unit in self.units.items() if unit.always]
+        always = [name for name, unit in self.units.items() if unit.always and self.root(name) not in waiting]
         needed = self.units if len(numbers) == len(self._ready) else self.needed([*ends, *always])
         units = [unit for name, unit in self.units.items() if name in needed]
         first = next((unit for unit in units if unit.draws), None)
-        plan = self._plans[numbers] = Plan(
+        plan = self._plans[numbers, waiting] = Plan(
             units,
             [(number, self._ready[number]) for number in numbers],
             list(dict.fromkeys(self._ready[number].target for number in numbers)),
@@ -410,6 +428,8 @@ class Flow(nn.Module):
 
     def uses_all(self, batch: Batch) -> bool:
         """Whether every weight that learns gets a gradient in every pass, whatever the progress."""
+        if self.stage.turns is not None:
+            return False
         if any(ready.edge.schedule or not isinstance(ready.edge.gate, Through) for ready in self._ready.values()):
             return False
         parameters = [parameter for owner in self.owners.values() for parameter in owner.parameters]

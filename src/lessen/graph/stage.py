@@ -14,6 +14,7 @@ from lessen.core.settings import added, named_fields, settings
 from lessen.graph.edge import Edge
 from lessen.graph.gate import SetGate
 from lessen.graph.nodes.node import Node
+from lessen.graph.turns import Turns
 from lessen.optim.average import Average
 from lessen.optim.optimizer import SGD, Optimizer
 from lessen.optim.schedule import Cosine, Schedule
@@ -119,6 +120,7 @@ class Stage:
         epochs: Passes over the training data, or None.
         steps: Optimizer steps, or None.
         fit: How the learning nodes are trained.
+        turns: Which learning nodes move at which step. None: all, at every step.
     """
 
     name: str
@@ -126,6 +128,7 @@ class Stage:
     epochs: int | None = None
     steps: int | None = None
     fit: Fit = field(default_factory=Fit)
+    turns: Turns | None = added()
 
 
 def sparsified(stage: Stage) -> dict[str, tuple[Sparsify, nn.Module]]:
