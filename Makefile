@@ -7,7 +7,7 @@ WORKERS ?= 2
 # One thread for each worker. Tests start many processes, so the bytecode of modules is kept, whatever the environment says.
 QUICK := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test test-all fuzz lint install install-dev system clean
+.PHONY: demo test test-all fuzz lint site install install-dev system clean
 
 # The job a user has, on data that comes with the installation; ends with a table and the path of the report.
 demo: $(VENV)/.installed
@@ -34,6 +34,14 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/mypy
 
+# The documentation as web pages, in site/; open site/index.html, or serve the folder so that search works.
+site: $(VENV)/.installed-dev runs/demo/report.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+
+# The report that the site shows as an example; made once. A demo that was interrupted leaves its folder: it is resumed.
+runs/demo/report.html:
+	if [ -d runs/demo ]; then $(BIN)/lessen resume runs/demo; else $(BIN)/lessen demo --run runs/demo; fi
+
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 
@@ -48,7 +56,7 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml
-	$(PIP) install -q -c constraints.txt -e '.[openvino,zoo,data,search,frames,track,dev]'
+	$(PIP) install -q -c constraints.txt -e '.[openvino,zoo,data,search,frames,track,site,dev]'
 	touch $@ $(VENV)/.installed
 
 # A browser for the test of the report and Fashion-MNIST for the tests on it, where Debian's packages can be had.
@@ -57,4 +65,4 @@ system:
 	sh scripts/system-packages.sh
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache
