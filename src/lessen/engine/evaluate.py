@@ -44,7 +44,7 @@ def evaluate(flow: Flow, data: Data, device: torch.device, *, size: int = 256) -
                 if name in wanted:
                     unit.compute(now)
             # None: no output is named as the one that counts.
-            whole = {name: now.values[name].get(Tap()) for name in rows}
+            whole = {name: _detached(now.values[name].get(Tap())) for name in rows}
             broken |= {name for name, value in whole.items() if not _finite(value)}
             found = {name: _rows(value, batch.labels, data.task) for name, value in whole.items() if name not in broken}
             rows = {name: [*rows[name], part] for name, part in found.items() if part is not None}
@@ -82,6 +82,11 @@ def _rows(output: object, labels: Tensor | None, task: Task | None) -> Rows | No
         return {name: value.cpu() for name, value in task.rows(output.float().cpu(), labels.cpu()).items()}
     except (ShapeError, DataError):
         return None
+
+
+def _detached(output: object) -> object:
+    """An output without gradient, which it has where a node takes a gradient inside its network."""
+    return output.detach() if isinstance(output, Tensor) else output
 
 
 def _finite(output: object) -> bool:

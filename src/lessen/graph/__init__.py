@@ -7,9 +7,20 @@ from lessen.graph.flow import Flow, validate
 from lessen.graph.gate import Correct, CutOff, Linear, SetGate, SmallestLoss, SoftmaxOfLosses, Through
 from lessen.graph.head import LinearHead
 from lessen.graph.members import FeatureGate, LearnedGate, Mean, MeanOf, Weighted
-from lessen.graph.nodes import Branch, Ensemble, Labels, Network, Node, OnPolicy, Snapshot, Writing
+from lessen.graph.nodes import (
+    Branch,
+    Ensemble,
+    Gradient,
+    Labels,
+    LargestOutput,
+    Network,
+    Node,
+    OnPolicy,
+    Snapshot,
+    Writing,
+)
 from lessen.graph.nodes.reads import From, Input, Read
-from lessen.graph.penalty import ActivationPenalty, ConfidencePenalty
+from lessen.graph.penalty import ActivationPenalty, BatchMoments, ConfidencePenalty
 from lessen.graph.remote import Remote
 from lessen.graph.stage import Fit, Graph, Precision, Stage
 from lessen.graph.teacher_file import ByIndex, TeacherFile
@@ -33,6 +44,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Average",
+    "BatchMoments",
     "Branch",
     "ByIndex",
     "Cache",
@@ -48,11 +60,13 @@ __all__ = [
     "Fit",
     "Flow",
     "From",
+    "Gradient",
     "Gradual",
     "Graph",
     "GroupLasso",
     "Input",
     "Labels",
+    "LargestOutput",
     "LastEpoch",
     "LastStep",
     "LayerRates",

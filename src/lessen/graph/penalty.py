@@ -1,15 +1,17 @@
 """Penalties: objectives that look at the target alone. Their edge has no source, and the teacher's side is None.
 
 Confidence penalty: Pereyra et al., Regularizing neural networks by penalizing confident output distributions, ICLR 2017
-workshop, arXiv:1701.06548, sections 3 and 3.1 (the hinge).
+workshop, arXiv:1701.06548, sections 3 and 3.1 (the hinge). Moments of batch norms: Yin et al., Dreaming to distill,
+CVPR 2020, arXiv:1912.08795, equation 4.
 
 Shapes: N examples, C classes.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -68,3 +70,31 @@ class ConfidencePenalty:
         logs_NC = logits_NC.log_softmax(1)
         entropy_N = -(logs_NC.exp() * logs_NC).flatten(1).sum(1)
         return -entropy_N if self.enough is None else (self.enough - entropy_N).clamp_min(0)
+
+
+@settings
+class BatchMoments:
+    """How far the moments of a batch are from the running ones of a batch norm, at `Tap("norm", side="state")`.
+
+    The distance of the means plus that of the variances, summed over the taps if there are several.
+
+    >>> import torch
+    >>> BatchMoments()((torch.tensor([[[3.0, 4.0], [1.0, 1.0]]]), torch.tensor([[[0.0, 0.0], [1.0, 1.0]]])), None)
+    tensor([5.])
+    """
+
+    alone: ClassVar[bool] = True
+    relational: ClassVar[bool] = True
+    card: ClassVar[Card] = Card(
+        row="graph / penalties",
+        paper="arXiv:1912.08795",
+        says="Made inputs have the moments inside a network that its training data had.",
+        costs="Nothing in the shipped model; two moments for each batch norm that is tapped a step.",
+        fails_when="The network has no batch norm with running statistics, or the batch is small.",
+    )
+
+    def __call__(self, value: tuple[Any, ...], source: None = None, /) -> Tensor:
+        del source
+        pairs = value if isinstance(value[0], tuple) else (value,)
+        distances = [torch.linalg.vector_norm(batch - running, dim=2).sum(1) for batch, running in pairs]
+        return torch.stack(distances).sum(0)

@@ -97,7 +97,7 @@ def _situations(name: str, kind: str, row: str) -> Iterator[list[str]]:
         "normalizers": _normalizer,
         "control scores": _score,
         "pairings": _pairing,
-        "penalties": lambda name: _pair(name, LOGITS, "None"),
+        "penalties": _penalty,
         "reconstruction methods": _reconstruction,
         "rounding of weights": _rounding,
         "scores at initialisation": _score,
@@ -168,6 +168,11 @@ def _pair(name: str, student: str, teacher: str) -> Iterator[list[str]]:
         f"student, teacher = {student}, {teacher}",
         f"{_made(name)}(student, teacher).shape",
     ]
+
+
+def _penalty(name: str) -> Iterator[list[str]]:
+    yield from _pair(name, LOGITS, "None")
+    yield from _pair(name, "(torch.randn(8, 2, 16), torch.randn(8, 2, 16))", "None")
 
 
 def _normalizer(name: str) -> Iterator[list[str]]:

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any, Literal, Self
 
+import torch
 from pydantic import model_validator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lessen.core.errors import NetworkError, ShapeError, TapError, did_you_mean
 from lessen.core.settings import settings
@@ -28,7 +30,8 @@ class Tap:
 
     Args:
         path: The dotted name of a module, as `named_modules` gives it; "" is the whole network.
-        side: What the module gives, or what it is given.
+        side: What the module gives, or what it is given; of a batch norm also "state", the moments of the batch and the
+            running ones: two tensors (N, 2, C), mean and variance, the same for all N examples.
         call: Which of several calls in one forward pass, as an index (-1 is the last). None: it must be called just
             once.
         part: Which of several tensors that are given, by its name in `core.tree.parts`: "boxes", "0.1". None: all of
@@ -39,12 +42,12 @@ class Tap:
     """
 
     path: str = ""
-    side: Literal["output", "input"] = "output"
+    side: Literal["output", "input", "state"] = "output"
     call: int | None = None
     part: str | None = None
 
     def __str__(self) -> str:
-        text = self.path if self.side == "output" else f"{self.path}.input"
+        text = self.path if self.side == "output" else f"{self.path}.{self.side}"
         text = text if self.call is None else f"{text}[{self.call}]"
         return text if self.part is None else f"{text}@{self.part}"
 
@@ -161,11 +164,19 @@ class Recorder:
         model: The network, wrapped or not.
         taps: What to read. `Tap()` is read by a hook like any other.
         copies: The taps whose value is written over later in the same pass, and must be copied when it is seen.
+        on_path: The taps of outputs that are not copied: the network goes on with the copy, and what is seen leads to
+            its output.
+
+    Raises:
+        TapError: there is no such module, or it has no state that can be tapped.
     """
 
-    def __init__(self, model: nn.Module, taps: Collection[Tap], copies: Collection[Tap] = ()) -> None:
+    def __init__(
+        self, model: nn.Module, taps: Collection[Tap], copies: Collection[Tap] = (), on_path: Collection[Tap] = ()
+    ) -> None:
         self.seen: dict[Tap, Any] = {}
         self.copies = set(copies)
+        self._on_path = set(on_path)
         self._taps = tuple(dict.fromkeys(taps))
         self._calls: dict[Tap, list[tuple[Any, int]]] = {tap: [] for tap in self._taps}
         self._active = False
@@ -174,6 +185,8 @@ class Recorder:
             module = resolve(model, tap)
             if tap.side == "output":
                 handle = module.register_forward_hook(self._output_hook(tap))
+            elif tap.side == "state":
+                handle = module.register_forward_pre_hook(self._state_hook(tap, with_moments(module, tap)))
             else:
                 handle = module.register_forward_pre_hook(self._input_hook(tap), with_kwargs=True)
             self._handles.append(handle)
@@ -237,14 +250,26 @@ class Recorder:
                 value = part_of(value, tap.part)
             except NetworkError as error:
                 raise TapError(f"The tap {tap}: {error}") from error
-        if tap in self.copies:
+        if tap in self.copies and not self._goes_on(tap):
             value = _copy(value)
         self.seen[tap] = value
         self._calls[tap].append((value, _version(value)))
 
     def _output_hook(self, tap: Tap) -> Any:
-        def hook(_module: nn.Module, _given: Any, value: Any) -> None:
+        def hook(_module: nn.Module, _given: Any, value: Any) -> Any:
             self._keep(tap, value)
+            return _copy(value) if self._active and tap in self.copies and self._goes_on(tap) else None
+
+        return hook
+
+    def _goes_on(self, tap: Tap) -> bool:
+        """Whether the network goes on with a copy of this value."""
+        return tap in self._on_path and tap.side == "output"
+
+    def _state_hook(self, tap: Tap, norm: _BatchNorm) -> Any:
+        def hook(_module: nn.Module, given: tuple[Any, ...]) -> None:
+            if self._active:
+                self._keep(tap, moments(norm, given[0]))
 
         return hook
 
@@ -254,6 +279,37 @@ class Recorder:
             self._keep(tap, values[0] if len(values) == 1 else values)
 
         return hook
+
+
+def with_moments(module: nn.Module, tap: Tap) -> _BatchNorm:
+    """The module of a tap on a state, if it has running moments.
+
+    Raises:
+        TapError: it has none.
+    """
+    if isinstance(module, _BatchNorm) and module.running_mean is not None:
+        return module
+    raise TapError(
+        f"The tap {tap} needs a batch norm with running statistics, but {tap.path!r} is a {type(module).__name__}. "
+        "Name a batch norm."
+    )
+
+
+def moments(norm: _BatchNorm, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of what a batch norm is given, and its running ones: each (N, 2, C), alike for all N examples.
+
+    >>> batch, running = moments(nn.BatchNorm1d(1), torch.tensor([[1.0], [3.0]]))
+    >>> batch[0].flatten().tolist(), running[0].flatten().tolist()
+    ([2.0, 1.0], [0.0, 1.0])
+    """
+    axes = [axis for axis in range(value.ndim) if axis != 1]
+    variance_C, mean_C = torch.var_mean(value, axes, correction=0)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    # Running moments move with the batch, so what they are now is copied.
+    running_2C = torch.stack([norm.running_mean, norm.running_var])
+    shape = (len(value), 2, value.shape[1])
+    return torch.stack([mean_C, variance_C]).expand(shape), running_2C.expand(shape)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from lessen.graph.nodes.branch import Branch
 from lessen.graph.nodes.ensemble import Ensemble
+from lessen.graph.nodes.gradient import Gradient, LargestOutput
 from lessen.graph.nodes.labels import Labels
 from lessen.graph.nodes.network import Network
 from lessen.graph.nodes.node import WHOLE, Node
@@ -13,7 +14,9 @@ __all__ = [
     "WHOLE",
     "Branch",
     "Ensemble",
+    "Gradient",
     "Labels",
+    "LargestOutput",
     "Making",
     "Network",
     "Node",

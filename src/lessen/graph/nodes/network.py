@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lessen.core.data import Inputs, View, call
+from lessen.core.data import Inputs, View, call, map_inputs
 from lessen.core.errors import GraphError, LessenError, NetworkError
 from lessen.core.seeds import derive
 from lessen.core.settings import added, named_fields
@@ -141,6 +141,7 @@ class NetworkUnit(Recorded):
         self.taps = making.taps
         self.reads = as_reads(reads)
         self.passes = any(takes_gradient(name, making.nodes) for name in node.learns_with)
+        self.on_path = {tap for other in making.nodes.values() for tap in other.gradients_in(self.name)}
         self.stream = derive(0, "stream", self.name)
         self.module = self.network = module
         self.cache = cache
@@ -154,6 +155,11 @@ class NetworkUnit(Recorded):
         self.view_outside = own if own is not None and own.draws == 0 else None
 
     def make_ready(self, now: Now, device: torch.device, seed: int) -> None:
+        if self.cache is not None and any(tap.side == "state" for tap in self.taps):
+            raise GraphError(
+                f"The node {self.name!r} is tapped for the moments of a batch, which a cache of single examples does "
+                "not have. Leave the cache out."
+            )
         if self.cache is not None and self.view is not None and self.view.draws > 0:
             raise GraphError(
                 f"The node {self.name!r} sees the random view {self.view!r}, so its outputs differ in every epoch and "
@@ -183,7 +189,7 @@ class NetworkUnit(Recorded):
         elif self.learns:
             seed_draws(now.draw + self.stream, now.batch.index.device)
             self._call(now)
-        elif self.passes:
+        elif self.passes or self.on_path:
             with still(self.module):
                 self._call(now)
         else:
@@ -198,6 +204,10 @@ class NetworkUnit(Recorded):
         inputs = self._inputs(now)
         if isinstance(self.module, ByIndex):
             now.values[self.name] = self._whole(self.module.answers(now.batch.index, training=now.training))
+        elif self.on_path:
+            with torch.enable_grad():
+                given = map_inputs(inputs, _open)
+                now.values[self.name] = self.recorded(lambda: call(self.module, given), self._whole)
         else:
             now.values[self.name] = self.recorded(lambda: call(self.module, inputs), self._whole)
 
@@ -218,6 +228,11 @@ class NetworkUnit(Recorded):
             return {WHOLE: judged(returned, self.output)}
         except NetworkError as error:
             raise NetworkError(f"The network of the node {self.name!r}: {error}") from error
+
+
+def _open(value: Tensor) -> Tensor:
+    """The same value, open to a gradient where it can be."""
+    return value if value.requires_grad or not value.is_floating_point() else value.detach().requires_grad_()
 
 
 @contextmanager

@@ -116,6 +116,10 @@ class Node:
         """Where it reads another node."""
         return ()
 
+    def gradients_in(self, name: str) -> Sequence[Tap]:
+        """Those of them with respect to whose values it takes a gradient."""
+        return ()
+
     def unit(self, making: Making) -> Unit:
         """What computes it."""
         raise NotImplementedError(f"{type(self).__name__} has no unit.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -159,10 +159,15 @@ class Unit:
 
 
 class Recorded(Unit):
-    """A unit whose module is called with a recorder for its inner taps, if it has some."""
+    """A unit whose module is called with a recorder for its inner taps, if it has some.
+
+    Attributes:
+        on_path: Taps whose value must be the one that the module goes on with: a gradient is taken there.
+    """
 
     module: nn.Module
     recorder: Recorder | None = None
+    on_path: Collection[Tap] = ()
 
     def record(self, inner: list[Tap], call: Callable[[], None]) -> None:
         """Call once, and learn which taps are written over by later operations.
@@ -172,7 +177,7 @@ class Recorded(Unit):
             call: Computes the module through `recorded`.
         """
         if inner:
-            self.recorder = Recorder(self.module, inner)
+            self.recorder = Recorder(self.module, inner, on_path=self.on_path)
         call()
         if self.recorder is not None:
             self.recorder.check()
