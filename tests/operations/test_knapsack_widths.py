@@ -348,8 +348,8 @@ def test_candidates_are_trained_before_they_are_judged() -> None:
     rows = [row for row in plan.describe() if row["edit"] == "loss of the networks searched"]
     judge = Judge(context, 3)
     first = PruneChannels(parameters=0.5, score=Taylor(), allocation=Knapsack()).plan(network, context)
-    judge(first.apply(network))  # what a search begins with decides the rate
-    after = judge(plan.apply(network))
+    judge("first", lambda: first.apply(network))  # what a search begins with decides the rate
+    after = judge("chosen", lambda: plan.apply(network))
     assert float(rows[0]["after"].split(", ")[-1]) == pytest.approx(after, rel=1e-3)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert after != pytest.approx(adapted_loss(plan.apply(network), context), rel=1e-3)
@@ -364,9 +364,9 @@ def test_networks_are_judged_at_the_rate_at_which_the_first_loses_least() -> Non
     losses = {rate: trained_loss(copy.deepcopy(first), context, 3, rate) for rate in RATES}
     assert len(set(losses.values())) == len(RATES)
     judge = Judge(context, 3)
-    assert judge(copy.deepcopy(first)) == min(losses.values())
+    assert judge("first", lambda: copy.deepcopy(first)) == min(losses.values())
     assert losses[judge.rate] == min(losses.values())
-    assert judge(copy.deepcopy(second)) == trained_loss(copy.deepcopy(second), context, 3, judge.rate)
+    assert judge("second", lambda: copy.deepcopy(second)) == trained_loss(copy.deepcopy(second), context, 3, judge.rate)
 
 
 def test_candidates_are_fitted_before_they_are_judged_where_the_plan_is() -> None:

@@ -153,7 +153,7 @@ def problem_of(full: nn.Module, work: nn.Module, unit: Unit, context: Context) -
     rounded, whole = (Visits(model, [unit], context, changing=False) for model in (work, full))
     with rounded, whole:
         given, targets = rounded.arguments(unit), whole.outputs(unit)
-    return _Problem(work, unit, AdaRound(), context.seed, given=given, given_full=None, targets=targets)
+    return _Problem(work, unit, AdaRound(), context, given=given, given_full=None, targets=targets)
 
 
 def test_it_sees_what_the_layers_before_it_give_when_rounded(plan: Quantized, context: Context) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from lessen.core.card import Card
 from lessen.core.data import IGNORED, Batch, Inputs, TaskFacts, check_calibration
 from lessen.core.errors import DataError
+from lessen.core.seeds import derive
+from lessen.core.training import Builds, Loss, ShortTraining, Trainer, constant, supplied
 from lessen.core.tree import judged, name_of_judged, parts
+from lessen.core.trials import Trials
 
 
 class ObjectiveInput(enum.Enum):
@@ -127,6 +130,8 @@ class Context:
         rehearsal: Whether this is a dry run, which only checks that the plan can be made: long training or searches may
             run for one step, with any result.
         output: The name of the output that counts, of networks with several; None: `logits`, or the only one.
+        trainer: The loop that trains for the operation; None: that of the engine, in full precision.
+        trials: Where a search keeps what it has found out; None: nowhere.
     """
 
     inputs: Inputs
@@ -137,9 +142,60 @@ class Context:
     seed: int = 0
     rehearsal: bool = False
     output: str | None = None
+    trainer: Trainer | None = None
+    trials: Trials | None = None
 
     def __post_init__(self) -> None:
         check_calibration(self.calibration, self.inputs)
+
+    def train(
+        self,
+        subject: str,
+        parameters: Mapping[str, nn.Parameter],
+        loss: Loss,
+        *,
+        steps: int,
+        optimizer: Builds,
+        schedule: Callable[[float], float] = constant,
+    ) -> None:
+        """Minimise a loss over some parameters, in place, in the engine's training loop.
+
+        Args:
+            subject: What is trained, for errors: "the rounding of layer1.conv".
+            parameters: What learns, by name.
+            loss: Gives the loss of a step, a scalar; the step counts from 0.
+            steps: How many steps.
+            optimizer: Settings of the optimizer, as `Adam(rate=0.001)`.
+            schedule: Factor on the learning rate at a progress from 0 to 1; constant if not given.
+
+        Raises:
+            DivergedError: the loss of a step is not finite.
+            PlanError: no parameter learns, or the loss depends on none.
+        """
+        (self.trainer or supplied()).train(
+            ShortTraining(
+                subject=subject,
+                parameters=parameters,
+                loss=loss,
+                steps=steps,
+                optimizer=optimizer,
+                schedule=schedule,
+                device=self.device,
+                seed=derive(self.seed, "train", subject),
+            )
+        )
+
+    def judge(self, candidate: Any, loss: Callable[[], float]) -> float:
+        """The loss of a candidate of a search; not computed again when an interrupted run has judged it.
+
+        Args:
+            candidate: JSON data that tells this candidate from others.
+            loss: Computes the loss. It is deterministic.
+        """
+        if self.trials is None:
+            return loss()
+        # As text, because JSON has no infinity; `repr` keeps every bit.
+        return float(self.trials.recall({"candidate": candidate}, lambda: repr(float(loss()))))
 
     def losses(self, outputs: Any, labels: Tensor) -> Tensor:
         """The loss of each example, shape (N,).

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -35,15 +35,44 @@ def processes() -> int:
     return int(text) if text.isdigit() else 1
 
 
+_AUTOCAST = {Precision.FLOAT16: torch.float16, Precision.BFLOAT16: torch.bfloat16}
+
+
 class Alone:
-    """The only process: what it decides is decided."""
+    """A process that computes for itself, whether a launcher has started others or not.
+
+    Args:
+        device: Where it computes.
+        precision: Of the networks.
+
+    Raises:
+        SettingError: the device cannot compute in this precision.
+    """
 
     main = True
     processes = 1
 
+    def __init__(self, device: torch.device | None = None, precision: Precision = Precision.FULL) -> None:
+        self.device, self.precision = device or torch.device("cpu"), precision
+        if precision is Precision.FLOAT16 and self.device.type != "cuda":
+            raise SettingError(
+                f"Precision FLOAT16 needs a CUDA device, and this computes on {self.device}. Use BFLOAT16 or FULL."
+            )
+        self.scaler = torch.amp.GradScaler("cuda") if precision is Precision.FLOAT16 else None
+
     def decide(self, work: Callable[[], T]) -> T:
         """Do something, and give what came out of it."""
         return work()
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """A block whose forward pass is in the precision."""
+        if self.precision is Precision.FULL:
+            return nullcontext()
+        return torch.autocast(self.device.type, _AUTOCAST[self.precision])
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute gradients, scaled where the precision needs it."""
+        torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))
 
 
 def meet(device: torch.device | str | None) -> Home | Alone:
@@ -151,9 +180,14 @@ class Home:
         wrapped: nn.Module = self.accelerator.prepare_model(module)
         return wrapped
 
+    @property
+    def scaler(self) -> Any:
+        """What scales the gradients of half precision; None in other precisions."""
+        return self.accelerator.scaler
+
     def backward(self, loss: Tensor) -> None:
         """Compute gradients, scaled where the precision needs it."""
-        if self.accelerator.scaler is None and self.processes == 1:
+        if self.scaler is None and self.processes == 1:
             torch.autograd.backward(loss)
             return
         with self.inside():

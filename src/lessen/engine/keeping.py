@@ -98,7 +98,7 @@ def _state(training: Training, learned: list[nn.Module]) -> Saved:
         tensors.update({f"optimizer/{name}/{key}": value for key, value in state.items()})
     if training.averages is not None:
         tensors.update(training.averages.state())
-    scaler = training.home.accelerator.scaler
+    scaler = training.home.scaler
     about = {
         "optimizers": numbers,
         "waited": training.waited,
@@ -159,7 +159,7 @@ def _put_back(training: Training, saved: Saved) -> None:
         put_back(optimizer, under(f"optimizer/{name}", saved.tensors), saved.about["optimizers"][name])
     training.step, training.waited = saved.about["step"], saved.about["waited"]
     training.latest, training.log.trail = saved.about["latest"], Trail(saved.about["trail"])
-    if (scaler := training.home.accelerator.scaler) is not None and saved.about["scaler"] is not None:
+    if (scaler := training.home.scaler) is not None and saved.about["scaler"] is not None:
         scaler.load_state_dict(saved.about["scaler"])
 
 

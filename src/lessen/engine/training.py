@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from lessen.engine.checkpoint import Saved
 from lessen.engine.evaluate import Figures, better, evaluate, state_of
 from lessen.engine.home import Home
 from lessen.engine.log import Log, Place
+from lessen.engine.moving import choose_kernels, move, rates_of, set_rates
 from lessen.engine.synchronise import release, synchronise
 from lessen.graph.flow import Flow, Owner, Passed
 from lessen.graph.followed import followed
@@ -99,13 +101,9 @@ class Training:
         # The way of a call through its hooks is left out where nothing is wrapped.
         self._forward: Callable[..., Passed] = self.flow.forward if self.wrapped is self.flow else self.wrapped
         self.optimizers = {name: owner.build() for name, owner in self.flow.owners.items() if owner.named}
-        if self.home.device.type == "cpu":
-            for optimizer in self.optimizers.values():
-                _one_by_one(optimizer)
-        self._rates = {
-            name: [float(group["lr"]) for group in optimizer.param_groups]
-            for name, optimizer in self.optimizers.items()
-        }
+        for optimizer in self.optimizers.values():
+            choose_kernels(optimizer, self.home.device)
+        self._rates = {name: rates_of(optimizer) for name, optimizer in self.optimizers.items()}
         self.followers = [unit for unit in self.flow.units.values() if unit.follows]
         self.averages = self._average()
         self.log = Log(self.flow, number, self.home, log)
@@ -250,7 +248,6 @@ class Training:
         return passed
 
     def _move(self, progress: float) -> dict[str, float]:
-        scaler, clip = self.home.accelerator.scaler, self.stage.fit.clip
         rates = {}
         for unit in self.followers:
             unit.before_step()
@@ -263,24 +260,17 @@ class Training:
                 continue
             factor = self._factor(owner, progress) * SLOWER**self.restarts
             rate = rates[name] = owner.optimizer.rate * factor
-            for group, first in zip(optimizer.param_groups, self._rates[name], strict=True):
-                group["lr"] = first * factor
+            set_rates(optimizer, self._rates[name], factor)
             sparsifier = self.sparsifiers.get(name)
-            if scaler is not None and (clip is not None or sparsifier is not None):
-                scaler.unscale_(optimizer)
-            if clip is not None:
-                nn.utils.clip_grad_norm_(owner.parameters, clip)
-            if sparsifier is not None:
-                sparsifier.before_step(progress, rate)
-            if scaler is None:
-                optimizer.step()
-            else:
-                scaler.step(optimizer)
-            # As `optimizer.zero_grad()` does, which also looks at every group and tells profilers of it.
-            for parameter in owner.parameters:
-                parameter.grad = None
-        if scaler is not None:
-            scaler.update()
+            move(
+                self.home.scaler,
+                optimizer,
+                owner.parameters,
+                clip=self.stage.fit.clip,
+                before=None if sparsifier is None else partial(sparsifier.before_step, progress, rate),
+            )
+        if self.home.scaler is not None:
+            self.home.scaler.update()
         for name, sparsifier in self.sparsifiers.items():
             if name in waiting:
                 continue
@@ -518,10 +508,3 @@ class Training:
         if self._batches is not None:
             self._batches.close()
             self._batches = None
-
-
-def _one_by_one(optimizer: torch.optim.Optimizer) -> None:
-    """Say that weights are moved one by one, where nothing is said: on the CPU torch finds that out in every step."""
-    for group in optimizer.param_groups:
-        if group.get("foreach", False) is None and group.get("fused") is None:
-            group["foreach"] = False

@@ -298,6 +298,10 @@ class RunFolder:
         """The folder of one step's checkpoints."""
         return self.checkpoints / f"step-{number}"
 
+    def trials(self, number: int) -> Path:
+        """The file of what the search of a step has found out."""
+        return self.step(number) / "trials.json"
+
     def write_network(self, number: int, tensors: Mapping[str, Tensor], kept: Kept) -> None:
         """Keep the network as it is after a step, with what leads to its structure and what was measured of it."""
         write_tensors(self.step(number) / "network.safetensors", tensors)
@@ -334,7 +338,7 @@ class RunFolder:
                     shutil.rmtree(path, ignore_errors=True)
 
     def forget_training(self, last: int) -> None:
-        """Remove what a finished run no longer needs: checkpoints and caches of training, networks between the steps.
+        """Remove what a finished run no longer needs: training checkpoints and caches, trials, networks between steps.
 
         What the run began with, and the original network and that after the last step, stay: a finished run can be
         read, packed and loaded. Only inside `locked`.
@@ -347,6 +351,7 @@ class RunFolder:
                 for name in ("checkpoints", "cache"):
                     shutil.rmtree(training / name, ignore_errors=True)
             _remove(self.step(number) / "network.safetensors" for number in range(1, last))
+            _remove(self.trials(number) for number in range(1, last + 1))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -15,6 +15,9 @@ from lessen.core.data import Data
 from lessen.core.errors import SettingError
 from lessen.core.seeds import derive
 from lessen.core.settings import encode, made_of
+from lessen.core.trials import Trials
+from lessen.engine import EngineTrainer
+from lessen.engine.trials import KeptClock
 from lessen.knowledge import CrossEntropy, Regression, TaskLoss
 from lessen.operations.prune_weights import PrunedWeights, masks_of
 from lessen.pipeline.folder import Kept
@@ -87,7 +90,14 @@ BATCH, FEW = 64, 32
 
 
 def context_for(
-    data: Data, *, count: int, device: torch.device, seed: int, clock: Clock | None = None, rehearsal: bool = False
+    data: Data,
+    *,
+    count: int,
+    device: torch.device,
+    seed: int,
+    clock: Clock | None = None,
+    rehearsal: bool = False,
+    trials: Trials | None = None,
 ) -> Context:
     """What operations may look at: training examples only.
 
@@ -98,6 +108,7 @@ def context_for(
         seed: Chooses the examples.
         clock: What times networks, for targets in time.
         rehearsal: With a few examples only: in several batches if there will be several.
+        trials: Where a search, and the clock, keep what they have found out.
     """
     batch = BATCH
     if rehearsal:
@@ -107,11 +118,13 @@ def context_for(
         inputs=data.example(2),
         calibration=data.calibration(count, batch=batch, seed=seed),
         loss=loss_for(data),
-        clock=clock,
+        clock=clock if clock is None or trials is None else KeptClock(clock, trials),
         device=device,
         seed=derive(seed, "operations"),
         rehearsal=rehearsal,
         output=data.output,
+        trainer=EngineTrainer(),
+        trials=trials,
     )
 
 

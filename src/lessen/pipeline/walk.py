@@ -21,6 +21,7 @@ from lessen.deploy import FileClock, StepNetwork, deploy_steps
 from lessen.engine import run as train_stages
 from lessen.engine.home import Alone, Home
 from lessen.engine.track import Tracking
+from lessen.engine.trials import KeptTrials
 from lessen.graph import Stage
 from lessen.measure import KeptOutputs, measure, pinned_threads
 from lessen.operations.prune_weights import masks_of
@@ -178,13 +179,16 @@ class Walk:
         self.resumed = False  # the steps after this one have not begun
 
     def _context(self, number: int) -> Any:
-        deploy = self.job.deploy
+        deploy, trials = self.job.deploy, KeptTrials(self.folder.trials(number))
+        if trials:
+            self._say(f"the search of this step goes on: {len(trials)} of its trials are stored")
         return context_for(
             self.job.data,
             count=self.job.measuring.calibration,
             device=torch.device("cpu"),
             seed=derive(self.job.seed, number),
             clock=FileClock(batch=deploy.batch_sizes[0], threads=deploy.threads or torch.get_num_threads()),
+            trials=trials,
         )
 
     def _train(self, stages: list[Stage], where: Path, seed: int) -> list[dict[str, Any]]:

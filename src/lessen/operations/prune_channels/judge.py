@@ -8,14 +8,20 @@ arXiv:1804.03230, section 3).
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lessen.core.contracts import Context
 from lessen.core.data import Batch, call
-from lessen.core.errors import PlanError
+from lessen.core.errors import DivergedError, PlanError
 from lessen.core.seeds import derive
+from lessen.optim import Adam
 from lessen.surgery.copying import copy_network
 
 RATES = (3e-3, 1e-3, 3e-4)
@@ -71,15 +77,26 @@ class Judge:
         self.context, self.steps = context, steps
         self.rate: float | None = None
 
-    def __call__(self, network: nn.Module) -> float:
-        """Its mean loss; the network is changed."""
+    def __call__(self, candidate: Any, build: Callable[[], nn.Module]) -> float:
+        """The mean loss of a candidate; infinity where it is not a finite number, or where training diverges.
+
+        Args:
+            candidate: JSON data that tells it from others.
+            build: Makes its network, which is changed; not called for a candidate that an interrupted run has judged.
+        """
         if not self.steps:
-            return adapted_loss(network, self.context)
+            return self.context.judge([candidate], lambda: adapted_loss(build(), self.context))
         if self.rate is not None:
-            return trained_loss(network, self.context, self.steps, self.rate)
-        found = {rate: trained_loss(copy_network(network), self.context, self.steps, rate) for rate in RATES}
+            return self._trained(candidate, build, self.rate)
+        network = functools.cache(build)
+        found = {rate: self._trained(candidate, lambda: copy_network(network()), rate) for rate in RATES}
         self.rate = min(found, key=lambda rate: found[rate])
         return found[self.rate]
+
+    def _trained(self, candidate: Any, build: Callable[[], nn.Module], rate: float) -> float:
+        return self.context.judge(
+            [candidate, self.steps, rate], lambda: trained_loss(build(), self.context, self.steps, rate)
+        )
 
 
 def trained_loss(network: nn.Module, context: Context, steps: int, rate: float) -> float:
@@ -90,22 +107,33 @@ def trained_loss(network: nn.Module, context: Context, steps: int, rate: float) 
         context: Its `loss`, `calibration` and `seed` are used.
         steps: How many, one batch each.
         rate: The learning rate of the first step.
+
+    Returns:
+        The loss; infinity if the training diverges.
     """
     network.to(context.device).train().requires_grad_(True)
     batches = [batch.to(context.device) for batch in context.calibration]
     first = len(batches) - max(1, len(batches) // 4)
     draw = torch.Generator().manual_seed(derive(context.seed, "judge"))
-    optimizer = torch.optim.Adam(network.parameters(), rate)
     order: list[int] = []
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * (1 - step / steps)
-        order = order or torch.randperm(first, generator=draw).tolist()
+
+    def loss(step: int) -> Tensor:
+        order[:] = order or torch.randperm(first, generator=draw).tolist()
         batch = batches[order.pop()]
         assert batch.labels is not None
-        optimizer.zero_grad()
-        context.losses(call(network, batch.inputs), batch.labels).mean().backward()
-        optimizer.step()
+        return context.losses(call(network, batch.inputs), batch.labels).mean()
+
+    try:
+        context.train(
+            "a pruned network",
+            dict(network.named_parameters()),
+            loss,
+            steps=steps,
+            optimizer=Adam(rate=rate),
+            schedule=lambda progress: 1 - progress,
+        )
+    except DivergedError:
+        return math.inf
     network.eval()
     return _mean_loss(network, batches[first:], context)
 
@@ -142,7 +170,7 @@ def _mean_loss(network: nn.Module, batches: list[Batch], context: Context) -> fl
         assert batch.labels is not None
         total += float(context.losses(call(network, batch.inputs), batch.labels).sum())
         count += len(batch)
-    return total / count
+    return total / count if math.isfinite(total) else math.inf
 
 
 def _norms(network: nn.Module) -> list[_BatchNorm]:

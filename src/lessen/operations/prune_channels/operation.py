@@ -215,13 +215,13 @@ class PruneChannels:
         coupling, loss_of = attempt.coupling, Judge(context, getattr(self.allocation, "steps", 0))
         fitting: list[Fitting] = []
 
-        def judge(widths: Mapping[str, int]) -> float:
+        def network_of(widths: Mapping[str, int]) -> nn.Module:
             plan = attempt.plan(_best(figures, widths))
             network = plan.apply(attempt.model)
             if self.refit and plan.kept:
                 fitting[:] = fitting or [quickly(attempt.model, context)]
                 fitting[0](network.eval().to(context.device), plan)
-            return loss_of(network)
+            return network
 
         options = {
             name: options_for(len(figure), least=self._least(len(figure)), step=self.round_to)
@@ -238,7 +238,7 @@ class PruneChannels:
                 if not isinstance(cost, MeasuredCost)
                 else lambda widths: float(multiply_adds(coupling, widths)),
                 alike=lambda widths, name: alike(coupling, widths, name),
-                judge=judge,
+                judge=lambda widths: loss_of(dict(sorted(widths.items())), lambda: network_of(widths)),
                 others=[lambda share: self._counts(Global(), normalised(figures), share)],
                 seed=context.seed,
             )

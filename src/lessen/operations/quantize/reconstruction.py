@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map
 
 from lessen.core.contracts import Context
 from lessen.core.data import map_inputs
-from lessen.core.errors import PlanError
+from lessen.core.errors import DivergedError, PlanError
 from lessen.core.seeds import generator
 from lessen.operations.parts.values import put_values, write_value
 from lessen.operations.quantize.fake import along
@@ -30,6 +30,7 @@ from lessen.operations.quantize.rounding import Learning, indecision, power_at, 
 from lessen.operations.quantize.stepped import positive
 from lessen.operations.quantize.units import Unit, clamped, free_layers, units_of
 from lessen.operations.quantize.visits import Visits, slopes
+from lessen.optim import Adam
 from lessen.surgery.calls import Trace, floating
 from lessen.surgery.copying import copy_network
 from lessen.surgery.forms.registering import kept_weights
@@ -86,9 +87,14 @@ def reconstruct(
             given_full = whole.arguments(unit) if rounding.drop > 0 else None
             targets, squares = (whole.outputs(unit), None) if felt is None else next(felt)
             problem = _Problem(
-                work, unit, rounding, context.seed, given=given, given_full=given_full, targets=targets, squares=squares
+                work, unit, rounding, context, given=given, given_full=given_full, targets=targets, squares=squares
             )
-            weights, share = problem.learn()
+            try:
+                weights, share = problem.learn()
+            except DivergedError as error:
+                found.left |= dict.fromkeys(unit.layers, str(error))
+                rounded.changed(unit.weights)
+                continue
             found.gains |= dict.fromkeys(unit.layers, max(0.0, 100 * (1 - share)))
             if share < 1:
                 found.weights |= weights
@@ -162,18 +168,18 @@ class _Problem:
         work: nn.Module,
         unit: Unit,
         rounding: Learning,
-        seed: int,
+        context: Context,
         *,
         given: Any,
         given_full: Any,
         targets: list[Tensor],
         squares: list[Tensor] | None = None,
     ) -> None:
-        self.work, self.unit, self.rounding = work, unit, rounding
+        self.work, self.unit, self.rounding, self.context = work, unit, rounding, context
         self.given, self.given_full, self.targets = given, given_full, targets
         self.weights = None if squares is None else damped(squares, rounding.damping)
         self.count = len(self.targets[0])
-        self.random = generator(seed, "rounding", unit.path)
+        self.random = generator(context.seed, "rounding", unit.path)
 
     def error(self, index_N: Tensor, of: dict[str, Tensor], *, dropping: bool = False) -> Tensor:
         """The squared error of what the unit gives, mean over examples, with these weights in place."""
@@ -202,8 +208,8 @@ class _Problem:
         if not nearest > 0:
             return {}, 1.0
         softs = {path: SoftWeight(get_module(self.work, path), grids.of_weights(path)) for path in self.unit.layers}
-        optimizer = torch.optim.Adam([each.v for each in softs.values()], lr=rounding.rate)
-        for step in range(rounding.steps):
+
+        def loss(step: int) -> Tensor:
             index_N = torch.randperm(self.count, generator=self.random)[: rounding.batch]
             now = {path: each.soft() for path, each in softs.items()}
             loss = self.error(index_N, now, dropping=rounding.drop > 0) / nearest
@@ -211,9 +217,15 @@ class _Problem:
             if power is not None:
                 pull = torch.stack([indecision(soft(each.v), power=power) for each in softs.values()]).sum()
                 loss = loss + rounding.decided * pull
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
+            return loss
+
+        self.context.train(
+            f"the rounding of {self.unit.path or 'the network'}",
+            {path: each.v for path, each in softs.items()},
+            loss,
+            steps=rounding.steps,
+            optimizer=Adam(rate=rounding.rate),
+        )
         hard = {path: each.hard() for path, each in softs.items()}
         return hard, self.whole(hard) / nearest
 

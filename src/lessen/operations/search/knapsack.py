@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Protocol, runtime_checkable
@@ -159,6 +160,11 @@ def allocate(problem: Problem, *, widths: int, tries: int, candidates: int = 0) 
         starts = [found.widths, dict(problem.start), even, *(_filled(model, other, target) for other in problem.others)]
         found = replace(_searched(model, judge, candidates, starts), tables=model.shown, tried=found.tried)
         found = replace(found, loss=problem.loss(found.widths), judged=[*judge.better, judge(found.widths)])
+        if not math.isfinite(found.judged[-1]):
+            raise PlanError(
+                f"None of {len(judge.seen)} pruned networks within the target has a finite loss on the calibration "
+                "examples. Look for NaN in them and in the network, or give Knapsack(candidates=0)."
+            )
     return found
 
 
@@ -265,7 +271,7 @@ def _searched(model: _Model, judge: _Judge, candidates: int, starts: Sequence[di
         in_vain = 0  # where there are few choices, most have been seen
         while len(judge.seen) < candidates * (number + 1) / _ROUNDS and in_vain < _IN_VAIN:
             before = len(judge.seen)
-            if number > 1:
+            if number > 1 and any(map(math.isfinite, judge.seen.values())):
                 child, _ = model.losing(_learned(judge.seen, problem, drawn)).best(problem.target / of_late)
                 off.setdefault(_key(child), of_late)
             if number <= 1 or _key(child) in judge.seen:
@@ -306,6 +312,7 @@ def _learned(seen: Mapping[_Key, float], problem: Problem, drawn: np.random.Gene
         share = np.maximum(widths, 0.5) / size
         return [1 / share, -np.log(share)]
 
+    seen = {key: loss for key, loss in seen.items() if math.isfinite(loss)}
     told = np.array(list(seen.values()))
     columns = [
         column
