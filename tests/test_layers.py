@@ -39,6 +39,9 @@ HEAVY = {
     "sklearn",
 }
 
+# What a lower layer loads by name, because a higher one supplies it: contexts train in the engine's loop.
+SUPPLIED = {"core/training.py": ["engine"]}
+
 
 def upward(package: str, source: str) -> list[str]:
     """The packages of lessen that this source of `package` imports against the arrows."""
@@ -49,6 +52,8 @@ def upward(package: str, source: str) -> list[str]:
             names = [node.module] if node.module != "lessen" else [f"lessen.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            names = [each.value for each in node.args if isinstance(each, ast.Constant)]
         for name in names:
             parts = name.split(".")
             if parts[0] != "lessen" or len(parts) == 1 or parts[1] == package:
@@ -63,14 +68,15 @@ def upward(package: str, source: str) -> list[str]:
 def test_imports_point_down(package: str) -> None:
     files = sorted((ROOT / package).rglob("*.py"))
     assert files
-    wrong = {str(file.relative_to(ROOT)): up for file in files if (up := upward(package, file.read_text()))}
-    assert wrong == {}
+    found = {str(file.relative_to(ROOT)): up for file in files if (up := upward(package, file.read_text()))}
+    assert found == {file: up for file, up in SUPPLIED.items() if file.startswith(f"{package}/")}
 
 
 def test_an_arrow_that_points_up_is_found() -> None:
     assert upward("core", "from lessen.engine import run") == ["engine"]
     assert upward("knowledge", "import lessen.operations.prune") == ["operations"]
     assert upward("graph", "from lessen import engine") == ["engine"]
+    assert upward("surgery", "importlib.import_module('lessen.pipeline')") == ["pipeline"]
     assert upward("graph", "from lessen.core import Card") == []
 
 

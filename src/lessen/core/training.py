@@ -69,7 +69,6 @@ class Trainer(Protocol):
         """
 
 
-_ENGINE = "lessen.engine"
 _supplied: list[Trainer] = []
 
 
@@ -81,5 +80,5 @@ def supply(trainer: Trainer) -> None:
 def supplied() -> Trainer:
     """The loop of contexts that bring none. The engine is loaded by name: it is above this layer."""
     if not _supplied:
-        importlib.import_module(_ENGINE)
+        importlib.import_module("lessen.engine")
     return _supplied[0]
