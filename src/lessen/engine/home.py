@@ -138,6 +138,7 @@ class Home:
                 gradient_accumulation_steps=1,
                 kwargs_handlers=[DistributedDataParallelKwargs(), InitProcessGroupKwargs(timeout=PATIENCE)],
             )
+            self.scaler = self.accelerator.scaler
             self.device = torch.device(self.accelerator.device)
             self.processes = int(self.accelerator.num_processes)
             self.rank = int(self.accelerator.process_index)
@@ -179,11 +180,6 @@ class Home:
         self.accelerator.ddp_handler.find_unused_parameters = not all_used
         wrapped: nn.Module = self.accelerator.prepare_model(module)
         return wrapped
-
-    @property
-    def scaler(self) -> Any:
-        """What scales the gradients of half precision; None in other precisions."""
-        return self.accelerator.scaler
 
     def backward(self, loss: Tensor) -> None:
         """Compute gradients, scaled where the precision needs it."""

@@ -23,17 +23,13 @@ def rates_of(optimizer: torch.optim.Optimizer) -> list[float]:
     return [float(group["lr"]) for group in optimizer.param_groups]
 
 
-def set_rates(optimizer: torch.optim.Optimizer, first: Sequence[float], factor: float) -> None:
-    """Set the learning rate of each group to its first one times a factor."""
-    for group, rate in zip(optimizer.param_groups, first, strict=True):
-        group["lr"] = rate * factor
-
-
 def move(
     scaler: Any,
     optimizer: torch.optim.Optimizer,
     parameters: Iterable[Tensor],
     *,
+    rates: Sequence[float],
+    factor: float,
     clip: float | None = None,
     before: Callable[[], None] | None = None,
 ) -> None:
@@ -43,10 +39,14 @@ def move(
         scaler: What scaled the loss, to be updated when all optimizers have moved; None if it was not scaled.
         optimizer: Of the parameters.
         parameters: All that it moves.
+        rates: The first learning rate of each group.
+        factor: What they are multiplied by.
         clip: Bound on the norm of the gradient; None for none.
         before: Called with the gradients unscaled and clipped.
     """
     parameters = list(parameters)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * factor
     if scaler is not None and (clip is not None or before is not None):
         scaler.unscale_(optimizer)
     if clip is not None:

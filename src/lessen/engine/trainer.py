@@ -13,7 +13,7 @@ from lessen.core.settings import settings
 from lessen.core.training import ShortTraining
 from lessen.engine.advice import SLOWER
 from lessen.engine.home import Alone
-from lessen.engine.moving import choose_kernels, move, rates_of, set_rates
+from lessen.engine.moving import choose_kernels, move, rates_of
 from lessen.graph.nodes.unit import seed_draws
 from lessen.graph.stage import Precision
 
@@ -49,7 +49,7 @@ class EngineTrainer:
         for parameter in parameters:
             parameter.grad = None
         for step in range(training.steps):
-            set_rates(optimizer, first, training.schedule(step / training.steps))
+            factor = training.schedule(step / training.steps)
             with torch.enable_grad(), _drawing(derive(training.seed, step), home.device), home.autocast():
                 loss = training.loss(step)
             if not loss.requires_grad:
@@ -61,7 +61,7 @@ class EngineTrainer:
                     "look for NaN in the calibration examples.",
                 )
             home.backward(loss)
-            move(home.scaler, optimizer, parameters)
+            move(home.scaler, optimizer, parameters, rates=first, factor=factor)
             if home.scaler is not None:
                 home.scaler.update()
 

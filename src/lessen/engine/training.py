@@ -25,7 +25,7 @@ from lessen.engine.checkpoint import Saved
 from lessen.engine.evaluate import Figures, better, evaluate, state_of
 from lessen.engine.home import Home
 from lessen.engine.log import Log, Place
-from lessen.engine.moving import choose_kernels, move, rates_of, set_rates
+from lessen.engine.moving import choose_kernels, move, rates_of
 from lessen.engine.synchronise import release, synchronise
 from lessen.graph.flow import Flow, Owner, Passed
 from lessen.graph.followed import followed
@@ -258,14 +258,18 @@ class Training:
                 for parameter in owner.parameters:
                     parameter.grad = None
                 continue
-            factor = self._factor(owner, progress) * SLOWER**self.restarts
+            factor = owner.schedule.at(progress)
+            if self.step == 0 and not factor:  # a warm-up that begins at 0 would waste the step, or a stage of one
+                factor = owner.schedule.at(0.5 / self.steps)
+            factor *= SLOWER**self.restarts
             rate = rates[name] = owner.optimizer.rate * factor
-            set_rates(optimizer, self._rates[name], factor)
             sparsifier = self.sparsifiers.get(name)
             move(
                 self.home.scaler,
                 optimizer,
                 owner.parameters,
+                rates=self._rates[name],
+                factor=factor,
                 clip=self.stage.fit.clip,
                 before=None if sparsifier is None else partial(sparsifier.before_step, progress, rate),
             )
@@ -280,12 +284,6 @@ class Training:
         if self.averages is not None:
             self.averages.after_step(self.step)
         return rates
-
-    def _factor(self, owner: Owner, progress: float) -> float:
-        """What the rate is multiplied by; a warm-up that begins at 0 would waste the first step, or a stage of one."""
-        if self.step > 0:
-            return owner.schedule.at(progress)
-        return owner.schedule.at(progress) or owner.schedule.at(0.5 / self.steps)
 
     def _draw(self, step: int, part: int) -> int:
         """The seed of what is drawn in one pass: each part of each process at each step draws its own numbers."""
