@@ -107,7 +107,7 @@ def make_stage(**changes: Any) -> Stage:
 
 
 CHANGES: dict[str, tuple[type, dict[str, Any]]] = {
-    "labels": (Labels, {"name": "answers"}),
+    "labels": (Labels, {"name": "answers", "of": "unlabelled"}),
     "network": (
         Network,
         {
@@ -165,6 +165,7 @@ CHANGES: dict[str, tuple[type, dict[str, Any]]] = {
             "steps": 3,
             "fit": Fit(batch=4),
             "turns": Turns(of=(("student", 1),)),
+            "data": clusters(train=40),
         },
     ),
     "fit": (

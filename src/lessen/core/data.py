@@ -87,7 +87,7 @@ class Data:
     classes: tuple[str, ...] | None = None
     augment: View | None = None
     name: str = "data"
-    about: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict, metadata={"told": False})
     output: str | None = None
     task: Task | None = None
 

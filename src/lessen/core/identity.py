@@ -209,8 +209,8 @@ class _Teller:
 
 
 def _told(field: dataclasses.Field[Any], value: Any) -> bool:
-    """Whether a field is told: one that was added later is not, while it is None."""
-    return not ("added" in field.metadata and getattr(value, field.name) is None)
+    """Whether a field is told: not what is only for people, and not what was added later while it is None."""
+    return field.metadata.get("told", True) and not (field.metadata.get("added") and getattr(value, field.name) is None)
 
 
 _MACHINERY = frozenset(vars(nn.Module()))

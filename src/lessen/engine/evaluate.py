@@ -29,7 +29,7 @@ def evaluate(flow: Flow, data: Data, device: torch.device, *, size: int = 256) -
     arrives at the node at the end of the stage.
     """
     flow.set_mode(training=False)
-    learners = [name for name, unit in flow.units.items() if unit.learns]
+    learners = [name for name, unit in flow.units.items() if unit.learns and not flow.reads_other_data(name)]
     wanted = flow.needed(learners)
     rows: dict[str, list[Rows]] = {name: [] for name in learners if data.task is not None and data.task.metrics}
     losses = dict.fromkeys(learners, 0.0)

@@ -219,9 +219,9 @@ class Course:
 
     def _start(self, number: int, saved: Saved | None) -> Training:
         log = None if self.folder is None else self.folder / "log.jsonl"
-        training = Training(
-            self.stages[number], number, self.data, seed=self.seed, device=self.device, log=log, folder=self.folder
-        )
+        stage = self.stages[number]
+        data = self.data if stage.data is None else _with_task(stage.data, [stage])
+        training = Training(stage, number, data, seed=self.seed, device=self.device, log=log, folder=self.folder)
         if saved is not None and place_of(saved).begun and self._checkpoints is not None:
             load(training, self.learned, saved, self._checkpoints)
             training.compare(saved.about["gives"])

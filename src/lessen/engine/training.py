@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lessen.core.ahead import Part, ahead
 from lessen.core.data import Batch, Data, Examples
-from lessen.core.errors import LessenError, RunError
+from lessen.core.errors import DataError, LessenError, RunError
 from lessen.core.seeds import derive, generator
 from lessen.engine.advice import SLOWER, diverged, ended
 from lessen.engine.averaging import Averages
@@ -118,6 +118,13 @@ class Training:
         self.good_file: str | None = None
         self.waited = 0
         self._batches: Generator[Batch, None, None] | None = None
+        self._others: dict[str, Generator[Batch, None, None]] = {}
+        for name, examples in self.flow.others.items():
+            if len(examples) < self.batch:
+                raise DataError(
+                    f"The node {name!r} has {len(examples)} examples, fewer than a batch of {self.batch}. Give it "
+                    "more, or make Fit(batch=...) smaller."
+                )
         self._view_seed = (-1, 0)
         self._draw_seed = derive(seed, "draw", number)
 
@@ -224,6 +231,10 @@ class Training:
         passed = []
         if self._batches is None:
             self._batches = ahead(self.examples, self._parts(self.step))
+            self._others = {
+                name: ahead(examples, self._parts(self.step, len(examples), name))
+                for name, examples in self.flow.others.items()
+            }
         if self._view_seed[0] != self.epoch:
             self._view_seed = (self.epoch, derive(self.seed, "view", self.number, self.epoch))
         for part in range(accumulate):
@@ -240,8 +251,10 @@ class Training:
         accumulate = self.stage.fit.accumulate
         if self.home.device.type != "cpu":
             batch = batch.to(self.home.device)
-        waits = {} if self.stage.turns is None else {"waiting": self.waiting}
-        passed = self._forward(batch, progress, draw=draw, view_seed=self._view_seed[1], **waits)
+        more: dict[str, Any] = {} if self.stage.turns is None else {"waiting": self.waiting}
+        if self._others:
+            more["others"] = {name: next(batches).to(self.home.device) for name, batches in self._others.items()}
+        passed = self._forward(batch, progress, draw=draw, view_seed=self._view_seed[1], **more)
         if passed.total.requires_grad:
             self.home.backward(passed.total if accumulate == 1 else passed.total / accumulate)
         passed.total = passed.total.detach()
@@ -290,14 +303,21 @@ class Training:
         # Close seeds are far apart in the generator.
         return self._draw_seed + (step * self.home.processes + self.home.rank) * self.stage.fit.accumulate + part
 
-    def _parts(self, first: int) -> Iterator[Part]:
-        """The seeds and numbers of this process's examples in all steps from `first` on, part by part."""
+    def _parts(self, first: int, count: int | None = None, *name: str) -> Iterator[Part]:
+        """The seeds and numbers of this process's examples in all steps from `first` on, part by part.
+
+        Args:
+            first: The first step.
+            count: How many examples there are. None: those of the stage's data.
+            name: Of the node of other data whose examples they are.
+        """
         accumulate, processes = self.stage.fit.accumulate, self.home.processes
+        count = len(self.examples) if count is None else count
         for step in range(first, self.steps):
-            epoch, place = divmod(step, self.epoch_steps)
+            epoch, place = divmod(step, count // self.batch)
             if step == first or place == 0:
-                drawn = generator(self.seed, "order", self.number, epoch)
-                shares = torch.randperm(len(self.examples), generator=drawn).split(self.batch // processes)
+                drawn = generator(self.seed, "order", self.number, epoch, *name)
+                shares = torch.randperm(count, generator=drawn).split(self.batch // processes)
             index_N = shares[place * processes + self.home.rank]
             if accumulate == 1:
                 yield self._draw(step, 0), index_N
@@ -504,5 +524,6 @@ class Training:
     def stop_fetching(self) -> None:
         """Let go of the batches that were fetched ahead."""
         if self._batches is not None:
-            self._batches.close()
-            self._batches = None
+            for batches in (self._batches, *self._others.values()):
+                batches.close()
+            self._batches, self._others = None, {}

@@ -16,6 +16,7 @@ from lessen.graph.nodes import (
     Network,
     Node,
     OnPolicy,
+    OtherData,
     Snapshot,
     Writing,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "NoDecay",
     "Node",
     "OnPolicy",
+    "OtherData",
     "ParameterRule",
     "Per",
     "Precision",

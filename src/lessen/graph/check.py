@@ -12,6 +12,7 @@ from lessen.graph.edge import Edge, edge_names
 from lessen.graph.gate import CutOff
 from lessen.graph.moves import check_moves
 from lessen.graph.nodes.node import Node, find, takes_gradient
+from lessen.graph.nodes.other_data import data_behind
 from lessen.graph.stage import Graph, Stage, sparsified
 from lessen.surgery.taps import Tap, each_tap
 
@@ -92,6 +93,7 @@ def _check_edge(name: str, edge: Edge, nodes: Mapping[str, Node]) -> None:
             )
     if not math.isfinite(edge.weight):
         raise GraphError(f"The edge {name} has the weight {edge.weight}. Give a finite number.")
+    _check_data(name, edge, nodes)
     if edge.moves is not None:
         check_moves(name, edge, nodes)
         return
@@ -103,6 +105,21 @@ def _check_edge(name: str, edge: Edge, nodes: Mapping[str, Node]) -> None:
         )
     if edge.to_source and edge.source is not None and not takes_gradient(edge.source, nodes):
         raise GraphError(f"The edge {name} sends gradient to {edge.source!r}, which cannot learn. Leave to_source out.")
+
+
+def _check_data(name: str, edge: Edge, nodes: Mapping[str, Node]) -> None:
+    """Whether the ends of an edge are of the same examples, unless its objective compares whole batches."""
+    ends = [end for end in (edge.source, edge.target) if end is not None]
+    behind = [data_behind(end, nodes) for end in ends]
+    for end, found in zip(ends, behind, strict=True):
+        if len(found) > 1:
+            said = " and ".join(repr(one) if one else "the data of the stage" for one in sorted(found))
+            raise GraphError(f"The node {end!r} mixes examples of {said}. Let all that it reads be of the same data.")
+    if len(set(map(frozenset, behind))) > 1 and not getattr(edge.objective, "relational", False):
+        raise GraphError(
+            f"The edge {name} compares examples of different data. Let both ends read the same, or use an objective "
+            "that compares whole batches (`relational = True`)."
+        )
 
 
 def _check_source(name: str, edge: Edge) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lessen.core.data import Batch, TaskFacts, View
+from lessen.core.data import Batch, Examples, TaskFacts, View
 from lessen.core.errors import DataError, GraphError, LessenError, SettingError
 from lessen.core.seeds import seeded
 from lessen.graph.check import check, named, works
@@ -24,6 +24,7 @@ from lessen.graph.edge import Edge, edge_names
 from lessen.graph.gate import Through
 from lessen.graph.moves import Steering
 from lessen.graph.nodes.node import WHOLE, reached
+from lessen.graph.nodes.other_data import data_behind
 from lessen.graph.nodes.unit import Making, Now, Unit, Views, seed_draws
 from lessen.graph.ready import Ready
 from lessen.graph.stage import Stage
@@ -150,6 +151,9 @@ class Flow(nn.Module):
         self._plans: dict[tuple[tuple[int, ...], frozenset[str]], Plan] = {}
         self._parameters_of: dict[str, list[nn.Parameter]] = {}
         self._steered: dict[int, Steering] = {}
+        self._elsewhere = {
+            number for number in self._active if any(map(self.reads_other_data, _ends([self.edges[number]])))
+        }
         try:
             if device is not None:
                 for unit in [*self.units.values(), *self._writers]:
@@ -227,7 +231,8 @@ class Flow(nn.Module):
             unit.make_ready(now, device, self.seed)
         for number in self._active:
             edge, name = self.edges[number], self.names[number]
-            self._ready[number] = Ready.make(edge, name, now, device=device, seed=self.seed, task=self.task)
+            data = next(iter(data_behind(edge.target, self._nodes))) or None
+            self._ready[number] = Ready.make(edge, name, now, device=device, seed=self.seed, task=self.task, data=data)
         for gate in self.stage.graph.gates or {}:
             given = {number: ready for number, ready in self._ready.items() if ready.gated_with == gate}
             if given:
@@ -312,6 +317,7 @@ class Flow(nn.Module):
         draw: int = 0,
         view_seed: int = 0,
         waiting: frozenset[str] = frozenset(),
+        others: Mapping[str, Batch] | None = None,
     ) -> Passed:
         """Compute the edges that count at this progress, and the nodes that they need; what learns, always.
 
@@ -319,18 +325,20 @@ class Flow(nn.Module):
             batch: The examples, on the device.
             progress: Of the stage, in [0, 1].
             training: Whether views of training batches are used. If not, the batch may be of another split, and edges
-                whose objective needs the index of training examples are skipped.
+                whose objective needs the index of training examples, or that are of other data, are skipped.
             draw: A seed for whatever is drawn in this pass (dropout); each learning network has a stream of its own.
             view_seed: A seed for random views, the same for the whole pass over the data.
             waiting: The nodes that do not move at this step; edges that move no other are skipped.
+            others: The batches of other data, on the device, by the name of their node; without it the first examples.
         """
-        now = Now(batch=batch, training=training, draw=draw, view_seed=view_seed)
+        now = Now(batch=batch, training=training, draw=draw, view_seed=view_seed, others=dict(others or {}))
         for unit in self._writers:
             unit.write(now)
         factors = {
             number: factor
             for number, ready in self._ready.items()
-            if (training or not ready.by_number) and (factor := ready.factor(progress)) != 0
+            if (training or not (ready.by_number or number in self._elsewhere))
+            and (factor := ready.factor(progress)) != 0
         }
         if waiting:
             factors = {number: factor for number, factor in factors.items() if not self._movers(number) <= waiting}
@@ -393,6 +401,15 @@ class Flow(nn.Module):
                 "for each edge and example."
             )
         return weights_EN.detach()
+
+    @property
+    def others(self) -> dict[str, Examples]:
+        """The sets of other data that nodes read, by the name of their node."""
+        return {name: unit.examples for name, unit in self.units.items() if unit.examples is not None}
+
+    def reads_other_data(self, name: str) -> bool:
+        """Whether a node's values are of other data than the stage's."""
+        return data_behind(name, self._nodes) != {""}
 
     def _movers(self, number: int) -> frozenset[str]:
         """The nodes whose optimizers move what an edge gives gradient to."""

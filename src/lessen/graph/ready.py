@@ -37,6 +37,7 @@ class Ready:
         bridge: On the target's side, or None.
         gate: What looks at each example, or None; also None where a gate over several edges does.
         open_by: A gate that is one number for all examples, or None.
+        data: The node of other data that its examples are of; None: the data of the stage.
 
     `source` and `target` are the nodes that teach and learn.
     """
@@ -49,9 +50,12 @@ class Ready:
     bridge: nn.Module | None
     gate: ExampleGate | None
     open_by: Schedule | None
+    data: str | None = None
 
     @classmethod
-    def make(cls, edge: Edge, name: str, now: Now, *, device: torch.device, seed: int, task: TaskFacts) -> Self:
+    def make(
+        cls, edge: Edge, name: str, now: Now, *, device: torch.device, seed: int, task: TaskFacts, data: str | None
+    ) -> Self:
         """Build what learns, and compute the edge once.
 
         Raises:
@@ -67,6 +71,7 @@ class Ready:
             bridge=None,
             gate=gate.to(device) if isinstance(gate, nn.Module) else gate,
             open_by=edge.gate if isinstance(edge.gate, Schedule) and not isinstance(edge.gate, Through) else None,
+            data=data,
         )
         source, target = ready._values(now)
         if source is None and edge.source is not None:
@@ -90,8 +95,8 @@ class Ready:
             ready.objective = made.to(device).eval()
         # What the objective needs in addition to the teacher's value is missing in the data, or the shapes do not fit.
         with explained(name, target, source):
-            loss_N = ready._objective(0.0)(target, ready._beside(source, now.batch))
-        check_loss(name, loss_N, len(now.batch), target, source)
+            loss_N = ready._objective(0.0)(target, ready._beside(source, now.batch_of(data)))
+        check_loss(name, loss_N, len(now.batch_of(data)), target, source)
         ready._check_gate(loss_N, now)
         return ready
 
@@ -131,13 +136,13 @@ class Ready:
             source = cut(source)
         if self.bridge is not None:
             target = self.bridge(target)
-        return self._objective(progress)(target, self._beside(source, now.batch))
+        return self._objective(progress)(target, self._beside(source, now.batch_of(self.data)))
 
     def weights(self, loss_N: Tensor, now: Now) -> Tensor:
         """How much each example counts, shape (N,)."""
         assert self.gate is not None
         source, target = self._outputs(now)
-        return self.gate(loss_N.detach(), now.batch.labels, cut(source), cut(target))
+        return self.gate(loss_N.detach(), now.batch_of(self.data).labels, cut(source), cut(target))
 
     def _values(self, now: Now) -> tuple[Any, Any]:
         source = None if self.source is None else self._read_source(now.values[self.source])

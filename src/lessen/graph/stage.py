@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator, Field
 from torch import nn
 
+from lessen.core.data import Data
 from lessen.core.settings import added, named_fields, settings
 from lessen.graph.edge import Edge
 from lessen.graph.gate import SetGate
@@ -120,6 +121,7 @@ class Stage:
         epochs: Passes over the training data, or None.
         steps: Optimizer steps, or None.
         fit: How the learning nodes are trained.
+        data: What it learns from and is judged on. None: the data of the run.
         turns: Which learning nodes move at which step. None: all, at every step.
     """
 
@@ -129,6 +131,7 @@ class Stage:
     steps: int | None = None
     fit: Fit = field(default_factory=Fit)
     turns: Turns | None = added()
+    data: Data | None = added()
 
 
 def sparsified(stage: Stage) -> dict[str, tuple[Sparsify, nn.Module]]:

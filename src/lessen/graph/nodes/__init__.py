@@ -7,6 +7,7 @@ from lessen.graph.nodes.labels import Labels
 from lessen.graph.nodes.network import Network
 from lessen.graph.nodes.node import WHOLE, Node
 from lessen.graph.nodes.on_policy import OnPolicy, Writing
+from lessen.graph.nodes.other_data import OtherData
 from lessen.graph.nodes.snapshot import Snapshot
 from lessen.graph.nodes.unit import Making, Now, Recorded, Unit
 
@@ -22,6 +23,7 @@ __all__ = [
     "Node",
     "Now",
     "OnPolicy",
+    "OtherData",
     "Recorded",
     "Snapshot",
     "Unit",

@@ -19,7 +19,7 @@ from lessen.data.transforms import as_view
 from lessen.graph.cache import Cache
 from lessen.graph.combine import Combine, Sum
 from lessen.graph.nodes.node import WHOLE, Node, takes_gradient
-from lessen.graph.nodes.reads import Read, as_reads, drawn_reads
+from lessen.graph.nodes.reads import Read, as_reads, drawn_reads, several
 from lessen.graph.nodes.unit import Making, Now, Recorded, Unit, seed_draws
 from lessen.graph.teacher_file import ByIndex
 from lessen.optim.optimizer import Optimizer
@@ -69,6 +69,9 @@ class Network(Node):
     def learns_with(self) -> Sequence[str]:
         return [name for read in as_reads(self.reads) for name in read.moves]
 
+    def reads_batch(self, nodes: Mapping[str, Node]) -> bool:
+        return self.reads is None or any(not read.nodes for read in as_reads(self.reads))
+
     def taps_in(self, name: str) -> Sequence[Tap]:
         return [tap for read in as_reads(self.reads) for tap in read.taps_in(name)]
 
@@ -93,7 +96,8 @@ class Network(Node):
             read.check(self.name, nodes)
         if reads and self.cache is not None:
             raise GraphError(f"The node {self.name!r} reads {reads[0]}, so it cannot be cached. Leave the cache out.")
-        if self.made_of and self.view is not None:
+        fed = len(reads) == 1 and all(nodes[name].gives_batch for name in self.made_of)
+        if self.made_of and self.view is not None and not fed:
             raise GraphError(
                 f"The node {self.name!r} reads {self.made_of[0]!r}, so it has no view of the batch. Give the view to "
                 f"{self.made_of[0]!r}."
@@ -140,6 +144,10 @@ class NetworkUnit(Recorded):
         self.learns = self.always = self.seeds = node.can_learn()
         self.taps = making.taps
         self.reads = as_reads(reads)
+        read = [making.nodes[name] for one in self.reads for name in one.nodes]
+        # With a batch of other data it is called as with that of the stage, through a view.
+        fed = read[0] if len(self.reads) == len(read) == 1 and read[0].gives_batch else None
+        self.fed = None if fed is None else fed.name
         self.passes = any(takes_gradient(name, making.nodes) for name in node.learns_with)
         self.on_path = {tap for other in making.nodes.values() for tap in other.gradients_in(self.name)}
         self.stream = derive(0, "stream", self.name)
@@ -149,7 +157,10 @@ class NetworkUnit(Recorded):
             self.combine = combine
         own = as_view(view)
         self.views = making.views
-        self.view = None if any(read.nodes for read in self.reads) else own or self.views.augment
+        if fed is not None:
+            self.view = own or as_view(getattr(fed, "augment", None))
+        else:
+            self.view = None if read else own or self.views.augment
         self.view_key = self.views.key(self.view)
         # A random view is for training; a fixed one is what the node is able to see at all.
         self.view_outside = own if own is not None and own.draws == 0 else None
@@ -213,12 +224,13 @@ class NetworkUnit(Recorded):
 
     def _inputs(self, now: Now) -> Inputs:
         def look(name: str | int | None) -> Inputs:
-            return self.views.look(self.view if now.training else self.view_outside, self.view_key, now, name)
+            view = self.view if now.training else self.view_outside
+            return self.views.look(view, self.view_key, now, name, self.fed)
 
-        if not self.reads:
+        if not self.reads or self.fed is not None:
             return look(None)
         given = [read.value(now, look) for read in self.reads]
-        return given[0] if len(given) == 1 else tuple(given)
+        return given[0] if len(given) == 1 else several(given, self.name)
 
     def _whole(self, returned: Any) -> dict[Tap, Any]:
         """The output that counts; nothing where several come, none is meant, and no edge reads the whole."""

@@ -45,6 +45,7 @@ class Node:
         has_head: Whether its output comes from a head of its own, and not from the network that it belongs to.
         writes: Whether it makes the batch, or a part of it, before anything is computed.
         takes_batch: Whether its network is called with the inputs of the batch.
+        gives_batch: Whether it is a batch of examples itself.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Node:
     has_output: ClassVar[bool] = True
     has_head: ClassVar[bool] = False
     writes: ClassVar[bool] = False
+    gives_batch: ClassVar[bool] = False
 
     @property
     def takes_batch(self) -> bool:
@@ -93,6 +95,10 @@ class Node:
     def needs(self, nodes: Mapping[str, Node]) -> Sequence[str]:
         """`made_of`, for a kind that must look at other nodes to know."""
         return self.made_of
+
+    def reads_batch(self, nodes: Mapping[str, Node]) -> bool:
+        """Whether it reads the batch of the stage itself, and not through nodes that it needs."""
+        return not self.needs(nodes)
 
     def moved_by(self, nodes: Mapping[str, Node]) -> str:
         """The name of the node whose optimizer moves what learns at this one."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lessen.core.batch import Inputs, named_values
+from lessen.core.batch import Inputs, map_inputs, named_values
 from lessen.core.errors import DataError, GraphError, did_you_mean
 from lessen.core.settings import settings
 from lessen.graph.nodes.node import Node, find, takes_gradient
@@ -44,7 +44,7 @@ class Read:
         """Where the node of that name is read."""
         return ()
 
-    def value(self, now: Now, look: Look) -> Tensor:
+    def value(self, now: Now, look: Look) -> Inputs:
         """The value of this batch."""
         raise NotImplementedError
 
@@ -84,9 +84,11 @@ class From(Read):
     def taps_in(self, name: str) -> Sequence[Tap]:
         return (as_tap(self.tap),) if name == self.node else ()
 
-    def value(self, now: Now, look: Look) -> Tensor:
-        value = tensor_of(now.values[self.node][as_tap(self.tap)])
-        return value if self.to_node else value.detach()
+    def value(self, now: Now, look: Look) -> Inputs:
+        value: Inputs = now.values[self.node][as_tap(self.tap)]
+        if as_tap(self.tap) != Tap():
+            value = tensor_of(value)
+        return value if self.to_node else map_inputs(value, Tensor.detach)
 
     def __str__(self) -> str:
         return f"{self.node}.{as_tap(self.tap)}".rstrip(".")
@@ -102,10 +104,8 @@ class Input(Read):
 
     name: str | int
 
-    def value(self, now: Now, look: Look) -> Tensor:
-        value = look(self.name)
-        assert isinstance(value, Tensor)
-        return value
+    def value(self, now: Now, look: Look) -> Inputs:
+        return look(self.name)
 
     def __str__(self) -> str:
         return f"input {self.name}"
@@ -124,6 +124,18 @@ def input_of(inputs: Inputs, name: str | int) -> Tensor:
     names = [found for found, _ in named_values(inputs)]
     said = did_you_mean(str(name), names) if isinstance(inputs, dict) else f"the data gives {', '.join(names)}."
     raise DataError(f"There is no input {name!r} in the batch: {said}")
+
+
+def several(given: Sequence[Inputs], name: str) -> tuple[Tensor, ...]:
+    """Several values as positional arguments.
+
+    Raises:
+        DataError: one of them is several tensors itself; the text names the node `name`.
+    """
+    tensors = tuple(value for value in given if isinstance(value, Tensor))
+    if len(tensors) != len(given):
+        raise DataError(f"The node {name!r} reads several values, so each must be one tensor. Name it with Input(...).")
+    return tensors
 
 
 def as_reads(given: Read | Sequence[Read] | None) -> tuple[Read, ...]:

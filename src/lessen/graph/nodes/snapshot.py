@@ -34,6 +34,9 @@ class Snapshot(Node):
     def needs(self, nodes: Mapping[str, Node]) -> Sequence[str]:
         return nodes[self.of].made_of
 
+    def reads_batch(self, nodes: Mapping[str, Node]) -> bool:
+        return nodes[self.of].reads_batch(nodes)
+
     def check(self, nodes: Mapping[str, Node]) -> None:
         find(self.of, nodes, f"the node {self.name!r}", is_network, "a network")
 

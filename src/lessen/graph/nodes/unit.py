@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lessen.core.data import Batch, Inputs, View
+from lessen.core.data import Batch, Examples, Inputs, View
 from lessen.core.errors import DataError, SettingError
-from lessen.core.seeds import uniforms
+from lessen.core.seeds import derive, uniforms
 from lessen.core.settings import encode
 from lessen.data.transforms import as_view
 from lessen.graph.cache import Cache
@@ -27,6 +27,7 @@ class Now:
     """One forward pass: the batch, and the values of the nodes computed so far, by name and tap.
 
     `written` are the examples that a learning network wrote, shape (N,); the labels' node is silent about them.
+    `others` are the batches of other data, by the name of their node.
     """
 
     batch: Batch
@@ -36,6 +37,11 @@ class Now:
     written: Tensor | None = None
     values: dict[str, dict[Tap, Any]] = field(default_factory=dict)
     seen: dict[str, Inputs] = field(default_factory=dict)
+    others: dict[str, Batch] = field(default_factory=dict)
+
+    def batch_of(self, node: str | None) -> Batch:
+        """The batch of a node of other data; None: that of the stage."""
+        return self.batch if node is None else self.others[node]
 
 
 class Views:
@@ -51,19 +57,32 @@ class Views:
         except SettingError:
             return f"{type(view).__qualname__} {id(view)}"
 
-    def look(self, view: View | None, key: str, now: Now, name: str | int | None = None) -> Inputs:
-        """The inputs through a view, or the one of that name, computed once for each batch."""
-        inputs = now.batch.inputs if name is None else input_of(now.batch.inputs, name)
+    def look(
+        self, view: View | None, key: str, now: Now, name: str | int | None = None, of: str | None = None
+    ) -> Inputs:
+        """The inputs through a view, or the one of that name, computed once for each batch.
+
+        Args:
+            view: What is seen of them. None: all.
+            key: Of the view.
+            now: This pass.
+            name: Of several inputs, which. None: all.
+            of: The node of other data whose batch it is. None: that of the stage.
+        """
+        batch = now.batch_of(of)
+        inputs = batch.inputs if name is None else input_of(batch.inputs, name)
         if view is None:
             return inputs
         key = key if name is None else f"{key} of {name!r}"
+        key = key if of is None else f"{key} in {of}"
         if key not in now.seen:
             if not isinstance(inputs, Tensor):
                 raise DataError(
                     f"A view needs inputs that are one tensor, but the data gives a "
                     f"{type(inputs).__name__}. Leave the view out."
                 )
-            draws_NK = uniforms(now.batch.index, view.draws, seed=now.view_seed)
+            seed = now.view_seed if of is None else derive(now.view_seed, of)
+            draws_NK = uniforms(batch.index, view.draws, seed=seed)
             now.seen[key] = view(inputs, draws_NK.to(inputs.device))
         return now.seen[key]
 
@@ -104,6 +123,7 @@ class Unit:
         view: What it sees of a training batch.
         cache: How what it gives is kept on disk; None: not at all.
         cached: Reads the values of the taps by the indices of the examples, where they are kept.
+        examples: The other data that it is a batch of.
     """
 
     kind: ClassVar[str]
@@ -121,6 +141,7 @@ class Unit:
     view: View | None = None
     cache: Cache | None = None
     cached: Callable[[Tensor], dict[Tap, Any]] | None = None
+    examples: Examples | None = None
 
     def to(self, device: torch.device) -> None:
         """Move what is computed to a device."""
