@@ -264,7 +264,7 @@ class Training:
         rates = {}
         for unit in self.followers:
             unit.before_step()
-        waiting = self.waiting
+        waiting = frozenset() if self.stage.turns is None else self.waiting
         for name, optimizer in self.optimizers.items():
             owner = self.flow.owners[name]
             if name.removesuffix(".sparsity") in waiting:

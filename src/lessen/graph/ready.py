@@ -39,7 +39,8 @@ class Ready:
         open_by: A gate that is one number for all examples, or None.
         data: The node of other data that its examples are of; None: the data of the stage.
 
-    `source` and `target` are the nodes that teach and learn.
+    `source` and `target` are the nodes that teach and learn; `gated_with` is the name of the gate over several edges
+    that it is under, or None.
     """
 
     name: str
@@ -102,15 +103,11 @@ class Ready:
 
     def __post_init__(self) -> None:
         self.source, self.target = self.edge.source, self.edge.target
+        self.gated_with = self.edge.gate if isinstance(self.edge.gate, str) else None
         self._read_source, self._read_target = reader(self.source_tap), reader(self.target_tap)
         # The factor, where it is the same all the time.
         steady = self.edge.schedule is None and self.open_by is None
         self._steady = self.edge.weight_at(0.0) if steady else None
-
-    @property
-    def gated_with(self) -> str | None:
-        """The name of the gate over several edges that it is under, or None."""
-        return self.edge.gate if isinstance(self.edge.gate, str) else None
 
     @property
     def by_number(self) -> bool:
@@ -136,7 +133,9 @@ class Ready:
             source = cut(source)
         if self.bridge is not None:
             target = self.bridge(target)
-        return self._objective(progress)(target, self._beside(source, now.batch_of(self.data)))
+        return self._objective(progress)(
+            target, self._beside(source, now.batch if self.data is None else now.others[self.data])
+        )
 
     def weights(self, loss_N: Tensor, now: Now) -> Tensor:
         """How much each example counts, shape (N,)."""

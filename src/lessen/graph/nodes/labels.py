@@ -51,7 +51,7 @@ class LabelsUnit(Unit):
         self.name, self.of = node.name, node.of
 
     def compute(self, now: Now) -> None:
-        labels = now.batch_of(self.of).labels
+        labels = (now.batch if self.of is None else now.others[self.of]).labels
         if self.of is None and now.written is not None and labels is not None:
             labels = labels.masked_fill(now.written[:, None], IGNORED)
         now.values[self.name] = {WHOLE: labels}

@@ -212,7 +212,11 @@ class NetworkUnit(Recorded):
             self.module.eval()
 
     def _call(self, now: Now) -> None:
-        inputs = self._inputs(now)
+        view = self.view if now.training else self.view_outside
+        if not self.reads or self.fed is not None:
+            inputs = self.views.look(view, self.view_key, now, of=self.fed)
+        else:
+            inputs = self._read(now, view)
         if isinstance(self.module, ByIndex):
             now.values[self.name] = self._whole(self.module.answers(now.batch.index, training=now.training))
         elif self.on_path:
@@ -222,13 +226,12 @@ class NetworkUnit(Recorded):
         else:
             now.values[self.name] = self.recorded(lambda: call(self.module, inputs), self._whole)
 
-    def _inputs(self, now: Now) -> Inputs:
-        def look(name: str | int | None) -> Inputs:
-            view = self.view if now.training else self.view_outside
-            return self.views.look(view, self.view_key, now, name, self.fed)
+    def _read(self, now: Now, view: View | None) -> Inputs:
+        """What it reads in place of a batch."""
 
-        if not self.reads or self.fed is not None:
-            return look(None)
+        def look(name: str | int | None) -> Inputs:
+            return self.views.look(view, self.view_key, now, name)
+
         given = [read.value(now, look) for read in self.reads]
         return given[0] if len(given) == 1 else several(given, self.name)
 

@@ -69,7 +69,7 @@ class Views:
             name: Of several inputs, which. None: all.
             of: The node of other data whose batch it is. None: that of the stage.
         """
-        batch = now.batch_of(of)
+        batch = now.batch if of is None else now.others[of]
         inputs = batch.inputs if name is None else input_of(batch.inputs, name)
         if view is None:
             return inputs
