@@ -18,6 +18,7 @@ from lessen.graph.nodes import (
     OnPolicy,
     OtherData,
     Snapshot,
+    Variant,
     Writing,
 )
 from lessen.graph.nodes.reads import From, Input, Read
@@ -26,6 +27,7 @@ from lessen.graph.remote import Remote
 from lessen.graph.stage import Fit, Graph, Precision, Stage
 from lessen.graph.teacher_file import ByIndex, TeacherFile
 from lessen.graph.turns import Turns
+from lessen.graph.way import InputNoise, Way, WithDropout, WithoutLayers
 from lessen.graph.when import LastEpoch, LastStep, MovingAverage
 from lessen.optim.average import Average
 from lessen.optim.optimizer import SGD, Adam, AdamW
@@ -66,6 +68,7 @@ __all__ = [
     "Graph",
     "GroupLasso",
     "Input",
+    "InputNoise",
     "Labels",
     "LargestOutput",
     "LastEpoch",
@@ -107,8 +110,12 @@ __all__ = [
     "TorchOptimizer",
     "TorchSchedule",
     "Turns",
+    "Variant",
+    "Way",
     "Weighted",
     "Window",
+    "WithDropout",
+    "WithoutLayers",
     "Writing",
     "edge_names",
     "validate",

@@ -268,7 +268,7 @@ class Flow(nn.Module):
             if ready.edge.moves is not None:
                 weights = [(self._own(moved, ready), factor) for moved, factor in ready.edge.moves.items()]
                 self._steered[number] = Steering(ready.name, weights)
-                if ready.target not in ready.edge.moves and self._own(None, ready):
+                if self._learner(ready) not in ready.edge.moves and self._own(None, ready):
                     raise GraphError(
                         f"The edge {ready.name} has a bridge, objective or gate that learns with {ready.target!r}, "
                         "which its `moves` does not name. Name it, or use parts without weights."
@@ -278,9 +278,13 @@ class Flow(nn.Module):
         """What learns at a node itself, and on an edge if the node is its target; None: on the edge alone."""
         unit = None if name is None else self.units[name]
         modules = [] if unit is None else [unit.module, unit.combine]
-        modules += ready.parts().values() if name in {None, ready.target} else ()
+        modules += ready.parts().values() if name in {None, self._learner(ready)} else ()
         found = [p for module in modules if isinstance(module, nn.Module) for p in module.parameters()]
         return list(dict.fromkeys(p for p in found if p.requires_grad))
+
+    def _learner(self, ready: Ready) -> str:
+        """The node that what learns on an edge learns with: its target, or the one whose weights the target has."""
+        return ready.target if self._nodes[ready.target].can_learn() else self.root(ready.target)
 
     def _movable(self, name: str) -> list[nn.Parameter]:
         arriving = [ready.edge.moves or () for ready in self._ready.values() if ready.target == name]
@@ -293,11 +297,12 @@ class Flow(nn.Module):
         return self._nodes[name].moved_by(self._nodes)
 
     def teaches_output(self, name: str) -> bool:
-        """Whether an edge that counts arrives at the output of a node, or of an ensemble that it belongs to."""
+        """Whether an edge that counts arrives at the output of a node, of a variant of it, or of an ensemble of it."""
         active = [self.edges[number] for number in self._active]
         whole = [edge.target for edge in active if WHOLE in each_tap(edge.taps()[1])]
         nodes = [self._nodes[target] for target in whole]
-        return name in whole or any(name in node.members for node in nodes)
+        again = any(node.has_output and not node.has_head and self.root(node.name) == name for node in nodes)
+        return name in whole or again or any(name in node.members for node in nodes)
 
     # Running
 

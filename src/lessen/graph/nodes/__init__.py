@@ -10,6 +10,7 @@ from lessen.graph.nodes.on_policy import OnPolicy, Writing
 from lessen.graph.nodes.other_data import OtherData
 from lessen.graph.nodes.snapshot import Snapshot
 from lessen.graph.nodes.unit import Making, Now, Recorded, Unit
+from lessen.graph.nodes.variant import Variant
 
 __all__ = [
     "WHOLE",
@@ -27,5 +28,6 @@ __all__ = [
     "Recorded",
     "Snapshot",
     "Unit",
+    "Variant",
     "Writing",
 ]

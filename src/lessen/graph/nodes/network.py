@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field
 from typing import Any
@@ -113,7 +113,7 @@ class Network(Node):
 
 
 class NetworkUnit(Recorded):
-    """A network: called once a batch, with a recorder for its inner taps.
+    """A network: called once a batch, with a recorder for its inner taps. `change` is what is done to its inputs.
 
     Args:
         node: The node.
@@ -126,6 +126,7 @@ class NetworkUnit(Recorded):
     """
 
     kind = "network"
+    change: Callable[[Inputs], Inputs] | None = None
 
     def __init__(
         self,
@@ -217,6 +218,8 @@ class NetworkUnit(Recorded):
             inputs = self.views.look(view, self.view_key, now, of=self.fed)
         else:
             inputs = self._read(now, view)
+        if self.change is not None:
+            inputs = self.change(inputs)
         if isinstance(self.module, ByIndex):
             now.values[self.name] = self._whole(self.module.answers(now.batch.index, training=now.training))
         elif self.on_path:

@@ -96,6 +96,10 @@ class Node:
         """`made_of`, for a kind that must look at other nodes to know."""
         return self.made_of
 
+    def values_from(self, nodes: Mapping[str, Node]) -> Sequence[str]:
+        """Those of the nodes that it needs whose values its own are made of."""
+        return self.needs(nodes)
+
     def reads_batch(self, nodes: Mapping[str, Node]) -> bool:
         """Whether it reads the batch of the stage itself, and not through nodes that it needs."""
         return not self.needs(nodes)

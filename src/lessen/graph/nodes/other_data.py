@@ -72,4 +72,4 @@ def data_behind(name: str, nodes: Mapping[str, Node]) -> set[str]:
     found = {""} if node.reads_batch(nodes) else set()
     if node.gives_batch:
         found.add(name)
-    return found.union(*(data_behind(other, nodes) for other in node.needs(nodes)))
+    return found.union(*(data_behind(other, nodes) for other in node.values_from(nodes)))
