@@ -33,11 +33,14 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
+import torch
+from torch import nn
 
 import lessen
+from lessen.core import Card, Context, Plan, settings
 from lessen.core.errors import LessenError
 from lessen.core.files import writing
 from lessen.deploy import Deploy, OnnxRuntime
@@ -53,8 +56,33 @@ TIMED, UNITS = {"speedup", "recommended"}, {"ms", "examples/s"}
 FAILED, STUCK = 3, 4
 
 
+@settings
+class PruneBySearch:
+    """Prune to the share at which the network loses least: a search that forks bear, with no export in it."""
+
+    shares: tuple[float, ...] = (0.7, 0.75, 0.8)
+
+    card: ClassVar[Card] = PruneWeights.card
+
+    def plan(self, model: nn.Module, context: Context) -> Plan:
+        """The plan of the best share."""
+
+        @torch.no_grad()
+        def loss(share: float) -> float:
+            pruned = PruneWeights(keep=share).plan(model, context).apply(model)
+            batch = context.calibration[0]
+            return float(context.losses(pruned(batch.inputs), batch.labels).mean())
+
+        best = min(self.shares, key=lambda share: context.judge(share, lambda: loss(share)))
+        return PruneWeights(keep=best).plan(model, context)
+
+    @classmethod
+    def neutral(cls) -> PruneBySearch:
+        return cls(shares=(1.0,))
+
+
 def arguments(*, deploy: bool) -> dict[str, Any]:
-    """A job that writes every kind of file: a teacher's training, operations, moving masks, a cache, best states."""
+    """A job that writes every kind of file: a teacher's training, a search, moving masks, a cache, best states."""
     fit = Fit(batch=16, keep_best=True, checkpoint_steps=3)
     return {
         "teacher": perceptron(8, seed=0),
@@ -62,7 +90,7 @@ def arguments(*, deploy: bool) -> dict[str, Any]:
         "data": clusters(train=48, other=16),
         "train": [supervised(epochs=1, fit=fit)],
         "steps": [
-            PruneWeights(keep=0.75),
+            PruneBySearch(),
             offline(
                 SoftTargets(temperature=4.0), epochs=2, fit=Fit(batch=16, sparsify=Gradual(keep=0.5)), cache=Cache()
             ),
