@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from lessen.core import Batch, Clock, Context, Inputs, Times
-from lessen.core.errors import PlanError, SettingError
+from lessen.core.errors import DivergedError, PlanError, SettingError
+from lessen.core.training import ShortTraining
+from lessen.engine import EngineTrainer
 from lessen.operations import Global, Knapsack, PruneChannels, Taylor
 from lessen.operations.prune_channels.cost import alike
 from lessen.operations.prune_channels.judge import RATES, Judge, adapted_loss, trained_loss
 from lessen.operations.prune_channels.refit import QUICK_EXAMPLES, quickly
 from lessen.operations.search import knapsack
-from lessen.operations.search.knapsack import Problem, allocate, losses_for, options_for
+from lessen.operations.search.knapsack import Problem, Widths, allocate, losses_for, options_for
 from lessen.surgery.coupling import analyse
 from lessen.testing import EXAMPLES
 from lessen.zoo import residual
@@ -469,3 +471,43 @@ def test_an_adapted_loss_is_that_with_the_statistics_of_the_examples() -> None:
     assert adapted_loss(network, context) == pytest.approx(wanted.item(), rel=1e-4)
     assert network[1].momentum == 0.1
     assert not network[1].training
+
+
+def test_a_search_passes_over_networks_without_a_finite_loss() -> None:
+    """Those that keep much of the last group have none; the others are told apart as before."""
+    plain = problem(0, 0.5)
+
+    def judge(widths: Widths) -> float:
+        return math.inf if widths["c"] > 3 else worth(plain, widths)
+
+    found = allocate(replace(plain, judge=judge), widths=5, tries=5, candidates=40)
+    assert judge(plain.start) == math.inf
+    assert found.widths["c"] <= 3
+    assert found.judged[-1] == worth(plain, found.widths)
+    with pytest.raises(PlanError, match=r"None of \d+ pruned networks within the target has a finite loss"):
+        allocate(replace(plain, judge=lambda widths: math.inf), widths=5, tries=5, candidates=10)
+
+
+def test_a_candidate_whose_training_diverges_is_the_worst() -> None:
+    class Diverges:
+        def train(self, training: ShortTraining) -> None:
+            if training.optimizer.rate > 1e-3:
+                raise DivergedError("The loss is not a finite number.")
+            EngineTrainer().train(training)
+
+    example = EXAMPLES["convolutions"]
+    given = example.context()
+    halves = [Batch(b.inputs[k::2], b.index[k::2], b.labels[k::2]) for b in given.calibration for k in (0, 1)]
+    context = replace(given, calibration=halves, trainer=Diverges())
+    assert trained_loss(example.build(), context, 3, max(RATES)) == math.inf
+    judge = Judge(context, 3)
+    assert math.isfinite(judge("first", example.build))
+    assert judge.rate < max(RATES)
+
+
+def test_a_network_that_gives_nan_is_the_worst() -> None:
+    example = EXAMPLES["convolutions"]
+    network = example.build()
+    with torch.no_grad():
+        next(network.parameters()).fill_(torch.nan)
+    assert adapted_loss(network, example.context()) == math.inf

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessen.core import Batch, Context
-from lessen.core.errors import PlanError
+from lessen.core.errors import DivergedError, PlanError
+from lessen.core.training import ShortTraining
+from lessen.engine import EngineTrainer
 from lessen.operations import PruneWeights
 from lessen.operations.quantize import AdaRound, Brecq, QDrop, Quantize, SquaredError, reconstruction
 from lessen.operations.quantize.plan import Quantized
@@ -371,3 +373,22 @@ def test_planning_changes_neither_the_network_nor_the_generator(context: Context
     assert first == Quantize(weight_bits=3, rounding=QDrop(steps=5)).plan(model, context)
     assert torch.equal(state, torch.get_rng_state()) or torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Stumbling:
+    """Trains as the engine does, but for one unit, whose loss it finds not finite."""
+
+    def train(self, training: ShortTraining) -> None:
+        if training.subject == "the rounding of 0":
+            raise DivergedError(f"Training {training.subject}, step 3: the loss is not a finite number.")
+        EngineTrainer().train(training)
+
+
+def test_a_unit_that_cannot_be_learned_is_rounded_to_the_nearest_and_named(context: Context) -> None:
+    small = Quantize(weight_bits=3, rounding=AdaRound())
+    found = small.plan(perceptron(), dataclasses.replace(context, trainer=Stumbling()))
+    assert found.left == {"0": "Training the rounding of 0, step 3: the loss is not a finite number."}
+    assert [path for path in ("0", "2") if f"{path}.weight" in found.values] == ["2"]
+    nearest = dataclasses.replace(small, rounding=None, weight_observer=SquaredError()).plan(perceptron(), context)
+    assert torch.equal(rounded(found, "0"), rounded(nearest, "0"))
+    assert not torch.equal(rounded(found, "2"), rounded(nearest, "2"))

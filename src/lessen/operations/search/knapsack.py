@@ -271,10 +271,11 @@ def _searched(model: _Model, judge: _Judge, candidates: int, starts: Sequence[di
         in_vain = 0  # where there are few choices, most have been seen
         while len(judge.seen) < candidates * (number + 1) / _ROUNDS and in_vain < _IN_VAIN:
             before = len(judge.seen)
-            if number > 1 and any(map(math.isfinite, judge.seen.values())):
+            learns = number > 1 and any(map(math.isfinite, judge.seen.values()))
+            if learns:
                 child, _ = model.losing(_learned(judge.seen, problem, drawn)).best(problem.target / of_late)
                 off.setdefault(_key(child), of_late)
-            if number <= 1 or _key(child) in judge.seen:
+            if not learns or _key(child) in judge.seen:
                 parents = judge.best(_PARENTS)
                 parent = parents[drawn.integers(len(parents))]
                 child = _changed(model, parent, problem.target / off[_key(parent)], drawn)
