@@ -16,6 +16,7 @@ FOLLOWS = "optim/torch_schedule.py"
 OPTIMIZERS = ("optim/", STEPS)
 """Where optimizers of torch are made."""
 MOVERS = ("optim", "scaler")
+WRITES = {"add_", "sub_", "copy_", "lerp_", "addcmul_", "addcdiv_", "set_"}
 
 
 def dotted(node: ast.expr) -> str:
@@ -39,6 +40,20 @@ def training_in(file: str, source: str) -> Iterator[str]:
             yield ast.unparse(node)
 
 
+def by_hand(source: str) -> list[str]:
+    """The functions that ask for gradients and write to tensors in place: an optimizer written out."""
+    found = []
+    for function in ast.walk(ast.parse(source)):
+        if not isinstance(function, ast.FunctionDef | ast.Lambda):
+            continue
+        calls = [each.func for each in ast.walk(function) if isinstance(each, ast.Call)]
+        called = {each.attr if isinstance(each, ast.Attribute) else ast.unparse(each) for each in calls}
+        less = any(isinstance(each, ast.AugAssign) and isinstance(each.op, ast.Sub) for each in ast.walk(function))
+        if "grad" in called and (called & WRITES or less):
+            found.append(getattr(function, "name", "lambda"))
+    return found
+
+
 def _steps(file: str, node: ast.expr, *, bare: bool = False) -> bool:
     """Whether an optimizer takes a step: `step` of what is named so, or of anything if it is called without a value."""
     if not (isinstance(node, ast.Attribute) and node.attr == "step") or file in {STEPS, FOLLOWS}:
@@ -58,7 +73,9 @@ def _loops(file: str, name: str) -> bool:
 
 @pytest.mark.parametrize("file", [str(path.relative_to(ROOT)) for path in sorted(ROOT.rglob("*.py"))])
 def test_only_the_engine_trains(file: str) -> None:
-    assert list(training_in(file, (ROOT / file).read_text(encoding="utf-8"))) == []
+    source = (ROOT / file).read_text(encoding="utf-8")
+    assert list(training_in(file, source)) == []
+    assert by_hand(source) == []
 
 
 def test_the_files_that_do_are_seen() -> None:
@@ -86,6 +103,13 @@ def test_the_files_that_do_are_seen() -> None:
 )
 def test_a_loop_of_its_own_is_seen(planted: str) -> None:
     assert list(training_in("operations/planted.py", planted))
+
+
+@pytest.mark.parametrize("move", ["w -= 0.1 * g", "w.sub_(g)", "w.add_(g, alpha=-0.1)", "w.data.copy_(w - 0.1 * g)"])
+def test_an_optimizer_written_out_is_seen(move: str) -> None:
+    planted = f"def tune(w):\n    for _ in range(9):\n        (g,) = torch.autograd.grad(loss(w), w)\n        {move}\n"
+    assert by_hand(planted) == ["tune"]
+    assert by_hand(planted.replace("autograd.grad", "something")) == []
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from lessen.core import Context
 from lessen.core.errors import DivergedError, PlanError, SettingError
 from lessen.core.training import ShortTraining
 from lessen.engine import EngineTrainer
+from lessen.engine.home import Alone
+from lessen.engine.moving import move
 from lessen.graph.stage import Precision
 from lessen.optim import SGD, Adam
 
@@ -123,6 +125,23 @@ def test_the_forward_pass_is_in_the_precision_of_the_trainer() -> None:
     assert kinds == {torch.float32, torch.bfloat16}
     with pytest.raises(SettingError, match="FLOAT16 needs a CUDA device, and this computes on cpu"):
         train(linear(), context=Context(inputs=X, trainer=EngineTrainer(precision=Precision.FLOAT16)))
+
+
+def test_scaled_gradients_move_parameters_as_unscaled_ones_do() -> None:
+    """What half precision needs on a GPU, with torch's scaler for the CPU."""
+    found = []
+    for scale in (1.0, 1024.0):
+        network, home = linear(), Alone()
+        home.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        optimizer = torch.optim.SGD(network.parameters(), 0.1)
+        home.backward((network(X) - Y).square().mean())
+        found.append(network.weight.grad.clone())
+        parameters = [*network.parameters()]
+        move(home.scaler, optimizer, parameters, rates=[0.1], factor=0.5, clip=0.01)
+        found.append(network.weight.detach().clone())
+    assert torch.equal(1024 * found[0], found[2])
+    assert torch.equal(found[1], found[3])
+    assert not torch.equal(found[1], linear().weight)
 
 
 def test_it_trains_alone_whatever_a_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:
