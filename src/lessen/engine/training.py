@@ -410,7 +410,7 @@ class Training:
             DataError: naming the step and the weight.
         """
         for name, owner in self.flow.owners.items():
-            finite = [parameter.isfinite().all() for parameter in owner.parameters]
+            finite = [parameter.isfinite().all() for parameter in owner.named.values()]
             if finite and not bool(torch.stack(finite).all()):
                 worst = next(path for path, good in zip(owner.named, finite, strict=True) if not bool(good))
                 what = f"after the step, the weight {worst!r} of {name!r}"

@@ -30,6 +30,7 @@ from lessen.graph.turns import Turns
 from lessen.graph.way import InputNoise, Way, WithDropout, WithoutLayers
 from lessen.graph.when import LastEpoch, LastStep, MovingAverage
 from lessen.optim.average import Average
+from lessen.optim.distillation_oriented import DistillationOriented
 from lessen.optim.optimizer import SGD, Adam, AdamW
 from lessen.optim.rules import LayerRates, NoDecay, ParameterRule, Rule
 from lessen.optim.schedule import Constant, Cosine, LinearWarmup, Schedule, Steps, Window
@@ -57,6 +58,7 @@ __all__ = [
     "Correct",
     "Cosine",
     "CutOff",
+    "DistillationOriented",
     "Edge",
     "Ensemble",
     "FeatureGate",

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lessen.core.data import Batch, Examples, TaskFacts, View
 from lessen.core.errors import DataError, GraphError, LessenError, SettingError
 from lessen.core.seeds import seeded
+from lessen.graph.apart import Carriers
 from lessen.graph.check import check, named, works
 from lessen.graph.edge import Edge, edge_names
 from lessen.graph.gate import Through
@@ -28,7 +29,7 @@ from lessen.graph.nodes.other_data import data_behind
 from lessen.graph.nodes.unit import Making, Now, Unit, Views, seed_draws
 from lessen.graph.ready import Ready
 from lessen.graph.stage import Stage
-from lessen.optim.optimizer import Optimizer
+from lessen.optim.optimizer import APART, KeepsApart, Optimizer
 from lessen.optim.schedule import Schedule
 from lessen.optim.torch_optimizer import check_step
 from lessen.surgery.taps import Tap, each_tap
@@ -44,6 +45,7 @@ class Owner:
         optimizer: The settings of its optimizer.
         schedule: Of its learning rate.
         named: What its optimizer moves, by name (see `Optimizer`).
+        carriers: For an optimizer that keeps the gradients of some losses apart: where they are.
     """
 
     name: str
@@ -51,11 +53,12 @@ class Owner:
     optimizer: Optimizer
     schedule: Schedule
     named: dict[str, nn.Parameter] = field(default_factory=dict)
+    carriers: Carriers | None = None
 
     @cached_property
     def parameters(self) -> list[nn.Parameter]:
-        """What its optimizer moves."""
-        return list(self.named.values())
+        """All that has a gradient for its optimizer."""
+        return [*self.named.values(), *(self.carriers.parameters() if self.carriers is not None else ())]
 
     def build(self) -> torch.optim.Optimizer:
         """Its optimizer.
@@ -64,7 +67,8 @@ class Owner:
             SettingError: a rule of it matches nothing, or torch refuses what it is given; the text names the node.
         """
         try:
-            made = self.optimizer.build(self.named)
+            carriers = {} if self.carriers is None else self.carriers.named([APART + name for name in self.named])
+            made = self.optimizer.build({**self.named, **carriers})
             check_step(made)
         except LessenError as error:
             raise type(error)(f"The optimizer of {self.name!r}: {error}") from error
@@ -151,6 +155,7 @@ class Flow(nn.Module):
         self._plans: dict[tuple[tuple[int, ...], frozenset[str]], Plan] = {}
         self._parameters_of: dict[str, list[nn.Parameter]] = {}
         self._steered: dict[int, Steering] = {}
+        self._apart: set[int] = set()
         self._elsewhere = {
             number for number in self._active if any(map(self.reads_other_data, _ends([self.edges[number]])))
         }
@@ -260,15 +265,23 @@ class Flow(nn.Module):
                         taken.add(id(parameter))
                         moved[path] = parameter
             node = self._nodes[name]
-            self.owners[name] = Owner(name, mine, node.optimizer or fit.optimizer, node.schedule or fit.schedule, moved)
+            optimizer, carriers = node.optimizer or fit.optimizer, None
+            if moved and isinstance(optimizer, KeepsApart):
+                carriers = Carriers(moved)
+                self.learning.append(carriers)
+            self.owners[name] = Owner(name, mine, optimizer, node.schedule or fit.schedule, moved, carriers)
         if not taken:
             raise GraphError(f"No node learns in stage {self.stage.name!r}: no weight has requires_grad set.")
         for number, ready in self._ready.items():
             self._parameters_of[ready.target] = self._movable(ready.target)
-            if ready.edge.moves is not None:
-                weights = [(self._own(moved, ready), factor) for moved, factor in ready.edge.moves.items()]
+            owner = self.owners[self.root(ready.target)]
+            optimizer = owner.optimizer
+            if isinstance(optimizer, KeepsApart) and owner.carriers is not None and optimizer.apart(ready.source):
+                self._apart.add(number)
+            if (moves := ready.edge.moves) is not None:
+                weights = [(self._own(moved, ready), factor) for moved, factor in moves.items()]
                 self._steered[number] = Steering(ready.name, weights)
-                if self._learner(ready) not in ready.edge.moves and self._own(None, ready):
+                if self._learner(ready) not in moves and self._own(None, ready):
                     raise GraphError(
                         f"The edge {ready.name} has a bridge, objective or gate that learns with {ready.target!r}, "
                         "which its `moves` does not name. Name it, or use parts without weights."
@@ -290,7 +303,7 @@ class Flow(nn.Module):
         arriving = [ready.edge.moves or () for ready in self._ready.values() if ready.target == name]
         reach = [*reached(name, self._nodes), *(moved for moves in arriving for moved in moves)]
         roots = [self.root(other) for other in reach]
-        return [p for root in dict.fromkeys(roots) if root in self.owners for p in self.owners[root].parameters]
+        return [p for root in dict.fromkeys(roots) if root in self.owners for p in self.owners[root].named.values()]
 
     def root(self, name: str) -> str:
         """The node whose optimizer moves what learns at a node."""
@@ -357,6 +370,7 @@ class Flow(nn.Module):
         gates: dict[int, Tensor] = {}
         means: dict[int, Tensor] = {}
         together: dict[str, dict[int, Tensor]] = {}
+        apart: dict[str, Tensor] = {}
         for number, ready in plan.edges:
             try:
                 loss_N = ready.loss(now, progress)
@@ -382,18 +396,36 @@ class Flow(nn.Module):
             factor, mean = factors[number], means[number]
             if number in self._steered:
                 mean = self._steered[number](mean)
+            if number in self._apart:
+                given = mean if factor == 1 else mean * factor
+                apart[ready.target] = given if ready.target not in apart else apart[ready.target] + given
+                continue
             arriving[ready.target][ready.name] = mean if factor == 1 else mean * factor
         total: Tensor | None = None
         targets: dict[str, Tensor] = {}
+        for name, loss in apart.items():
+            carried = self._carried(name, loss)
+            targets[name] = carried.detach()
+            total = carried if total is None else total + carried
         for name, arrived in arriving.items():
+            if not arrived:
+                continue
             # An objective may freeze a part of its own when it has been prepared.
             movable = [parameter for parameter in self._parameters_of[name] if parameter.requires_grad]
             combined = self.units[name].combine(arrived, movable)
-            targets[name] = combined.detach()
+            targets[name] = combined.detach() if name not in apart else combined.detach() + targets[name]
             total = combined if total is None else total + combined
         if total is None:
             total = torch.zeros((), device=batch.index.device)
         return Passed(total, losses, gates, targets)
+
+    def _carried(self, name: str, loss: Tensor) -> Tensor:
+        """A loss that arrives at a node, with its gradient at the carriers of the node's optimizer."""
+        mine = self.owners[self.root(name)]
+        assert mine.carriers is not None
+        return mine.carriers.carried(
+            loss, [p for owner in self.owners.values() if owner is not mine for p in owner.named.values()]
+        )
 
     def _gate(self, name: str, losses_N: Mapping[int, Tensor]) -> Tensor:
         """The weights (E, N) that a gate over several edges gives to their losses."""

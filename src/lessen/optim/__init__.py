@@ -1,6 +1,7 @@
 """How weights move: optimizers, rules for some of them, schedules, averages over steps."""
 
 from lessen.optim.average import Average
+from lessen.optim.distillation_oriented import DistillationOriented
 from lessen.optim.optimizer import SGD, Adam, AdamW, Optimizer
 from lessen.optim.rules import LayerRates, NoDecay, ParameterRule, Rule
 from lessen.optim.schedule import Constant, Cosine, LinearWarmup, Schedule, Steps, Window
@@ -14,6 +15,7 @@ __all__ = [
     "Average",
     "Constant",
     "Cosine",
+    "DistillationOriented",
     "LayerRates",
     "LinearWarmup",
     "NoDecay",

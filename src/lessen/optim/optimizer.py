@@ -17,6 +17,9 @@ Below1 = Annotated[float, Field(ge=0, lt=1)]
 TORCH_NAMES = {"lr": "rate", "learning_rate": "rate", "weight_decay": "decay", "eps": "epsilon"}
 """What torch calls these settings; optimizers take both names."""
 
+APART = "apart:"
+"""What the names of carriers begin with: parameters whose gradient is that of losses which an optimizer keeps apart."""
+
 
 @runtime_checkable
 class Optimizer(Protocol):
@@ -32,6 +35,18 @@ class Optimizer(Protocol):
     def rate(self) -> float: ...
 
     def build(self, parameters: Mapping[str, nn.Parameter], /) -> torch.optim.Optimizer: ...
+
+
+@runtime_checkable
+class KeepsApart(Optimizer, Protocol):
+    """An optimizer that gets the gradients of some losses apart from those of the others.
+
+    For each parameter `path`, `build` gets `apart:path` as well: its gradient is that of the losses that are kept
+    apart, and `path` has that of the others. It must be in a group of the optimizer, and must not be moved.
+    """
+
+    def apart(self, source: str | None, /) -> bool:
+        """Whether the loss of an edge that arrives at the node is kept apart; by the source, None for a penalty."""
 
 
 @settings

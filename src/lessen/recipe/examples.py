@@ -96,6 +96,7 @@ def _situations(name: str, kind: str, row: str) -> Iterator[list[str]]:
         "labels": lambda name: (lines for student, teacher in LABELLED for lines in _objective(name, student, teacher)),
         "normalizers": _normalizer,
         "control scores": _score,
+        "optimizers": _optimizer,
         "pairings": _pairing,
         "penalties": _penalty,
         "reconstruction methods": _reconstruction,
@@ -173,6 +174,17 @@ def _pair(name: str, student: str, teacher: str) -> Iterator[list[str]]:
 def _penalty(name: str) -> Iterator[list[str]]:
     yield from _pair(name, LOGITS, "None")
     yield from _pair(name, "(torch.randn(8, 2, 16), torch.randn(8, 2, 16))", "None")
+
+
+def _optimizer(name: str) -> Iterator[list[str]]:
+    yield [
+        "from lessen.graph import Fit",
+        f"from lessen.graph import {name}",
+        "from lessen.knowledge import SoftTargets",
+        "from lessen.schemes import offline",
+        f"scheme = offline(SoftTargets(temperature=4.0), epochs=10, fit=Fit(optimizer={_made(name)}))",
+        "scheme.fit.optimizer.rate",
+    ]
 
 
 def _normalizer(name: str) -> Iterator[list[str]]:
