@@ -138,7 +138,9 @@ def test_a_frozen_reader_has_gradients_that_move_what_it_reads() -> None:
 def test_it_is_drawn() -> None:
     drawn = drawn_nodes(stage())["ours"]
     assert drawn == {
-        "name": "ours", "kind": "Gradient", "learns": False, "of": ["student"], "tap": "norm", "loss": "LargestOutput()"
+        "name": "ours", "kind": "Gradient", "learns": False, "of": ["student"], "tap": "norm",
+        "loss": "LargestOutput()",
+        "moves": ["student"],
     }  # fmt: skip
 
 

@@ -209,6 +209,7 @@ def test_it_is_drawn() -> None:
     drawn = drawn_nodes(Stage(name="s", graph=graph, epochs=1))["again"]
     assert drawn["of"] == ["student"]
     assert drawn["way"] == "WithoutLayers(paths=('block',))"
+    assert drawn["moves"] == ["student"]
 
 
 @settings

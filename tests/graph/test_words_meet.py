@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,7 @@ from lessen.graph import (
 )
 from lessen.graph.draw import draw
 from lessen.knowledge import CrossEntropy, Hint, SoftTargets, WidthBridge
+from lessen.report.drawing import draw_graph
 from lessen.surgery.taps import Tap
 from lessen.testing.graphs import check_resume, frozen, learner, quiet
 from lessen.testing.tasks import clusters, perceptron
@@ -240,3 +242,18 @@ def test_any_two_words_meet(one: Callable[[Made], None], two: Callable[[Made], N
     assert all(bool(value.isfinite().all()) for value in ends.values())
     drawn = json.loads(json.dumps(draw([make()])))
     assert len(drawn[0]["edges"]) == len(make().graph.edges)
+    said = str(draw_graph(drawn[0], title="A graph", name="g"))
+    assert all(node.name in said for node in make().graph.nodes)
+    assert "None" not in re.sub(r"=None", "", said)
+
+
+def test_the_picture_says_what_moves_and_when() -> None:
+    made = Made([], [Edge("labels", "student", CrossEntropy())])
+    generator(made)
+    turns(made)
+    said = str(draw_graph(json.loads(json.dumps(draw([made.stage()])))[0], title="A graph", name="g"))
+    assert "judge teaches made by SoftTargets(" in said
+    assert "It moves generator up, student down." in said
+    assert "judge reads generator." in said
+    assert "made: Variant, moves student, generator" in said
+    assert "Steps by turns: student 2, peer 1." in said

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lessen.graph.edge import edge_names
-from lessen.graph.nodes.node import Node
+from lessen.graph.nodes.node import Node, reached
 from lessen.graph.stage import Stage
 
 
@@ -18,7 +18,7 @@ def draw(stages: Sequence[Stage]) -> list[dict[str, Any]]:
             "stage": number,
             "name": stage.name,
             **({} if stage.turns is None else {"turns": [[names, steps] for names, steps in stage.turns.of]}),
-            "nodes": [_node(node) for node in stage.graph.nodes],
+            "nodes": [_node(node, {other.name: other for other in stage.graph.nodes}) for node in stage.graph.nodes],
             "edges": [
                 {
                     "name": name,
@@ -47,8 +47,11 @@ def _gate(gate: object, gates: Mapping[str, object]) -> str:
     return type(gate).__name__ if type(gate).__name__ != "function" else "callable"
 
 
-def _node(node: Node) -> dict[str, Any]:
-    return {"name": node.name, "kind": type(node).__name__, "learns": node.can_learn(), **node.drawn(_short)}
+def _node(node: Node, nodes: Mapping[str, Node]) -> dict[str, Any]:
+    """A node; `moves` are the nodes that learn by what arrives here, where it does not learn itself."""
+    moves = [] if node.can_learn() else [name for name in reached(node.name, nodes) if nodes[name].can_learn()]
+    more = {"moves": moves} if moves else {}
+    return {"name": node.name, "kind": type(node).__name__, "learns": node.can_learn(), **node.drawn(_short), **more}
 
 
 def _short(value: object) -> str:

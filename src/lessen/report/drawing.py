@@ -80,7 +80,7 @@ def draw_graph(graph: Mapping[str, Any], *, title: str, name: str) -> Html:
     picture = tag(
         "svg",
         tag("title", title),
-        tag("desc", _said(nodes, edges)),
+        tag("desc", _said(nodes, edges, graph.get("turns"))),
         _arrow_head(name),
         drawn,
         (_node(node, place[str(node.get("name"))]) for node in nodes),
@@ -143,7 +143,9 @@ def _ports(rows: Sequence[tuple[Edge, float]], place: Mapping[str, _Place], *end
 def _node(node: Mapping[str, Any], at: _Place) -> Html:
     learns = bool(node.get("learns"))
     kind = str(node.get("kind") or "")
-    state = "learns" if learns else ("fixed" if kind == "Labels" else "frozen")
+    state = "learns" if learns else ("fixed" if kind in {"Labels", "OtherData"} else "frozen")
+    if not learns and _names(node.get("moves")):
+        state = f"moves {', '.join(_names(node.get('moves')))}"
     said = f"{kind}, {state}" if kind and kind.lower() != str(node.get("name")).lower() else state
     return tag(
         "g",
@@ -194,7 +196,31 @@ def _arrow_head(name: str) -> Html:
     return tag("defs", tag("marker", head, id=f"{name}-arrow", orient="auto", markerUnits="userSpaceOnUse", **size))
 
 
-def _said(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Mapping[str, Any]]) -> Html:
+def moved(edge: Edge) -> str:
+    """Which nodes the loss of an edge moves, and which way, where it says so: "generator up, student down"."""
+    moves = edge.get("moves")
+    if not isinstance(moves, Mapping):
+        return ""
+    ways = ((name, float(factor)) for name, factor in moves.items() if isinstance(factor, int | float))
+    return ", ".join(
+        f"{name} {'down' if factor > 0 else 'up'}{'' if abs(factor) == 1 else f' × {abs(factor):.3g}'}"
+        for name, factor in ways
+    )
+
+
+def turned(turns: Any) -> str:
+    """The turns of a stage in words: "generator 1, student 5"; empty where there are none."""
+    found = turns if isinstance(turns, list) else []
+    pairs = [turn for turn in found if isinstance(turn, list) and len(turn) == 2]
+    return ", ".join(f"{' and '.join(_names(names))} {steps}" for names, steps in pairs)
+
+
+def _names(value: Any) -> list[str]:
+    """Names: one, or several."""
+    return [str(name) for name in value] if isinstance(value, list) else [value] if isinstance(value, str) else []
+
+
+def _said(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Mapping[str, Any]], turns: Any) -> Html:
     learning = ", ".join(str(node.get("name")) for node in nodes if node.get("learns")) or "nobody"
     said = [
         f"{edge.get('objective')} acts on {edge.get('target')}."
@@ -202,4 +228,8 @@ def _said(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Mapping[str, Any]]
         else f"{edge.get('source')} teaches {edge.get('target')} by {edge.get('objective')}."
         for edge in edges
     ]
+    said = [f"{line} It moves {moved(edge)}." if moved(edge) else line for line, edge in zip(said, edges, strict=True)]
+    read = [(node.get("name"), " and ".join(_names(node.get("reads")))) for node in nodes]
+    said += [f"{name} reads {what}." for name, what in read if what]
+    said += [f"Steps by turns: {turned(turns)}."] if turned(turns) else []
     return join(f"Learning: {learning}. ", " ".join(said))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lessen.report.drawing import draw_graph
+from lessen.report.drawing import draw_graph, moved
 from lessen.report.figures import training_curves, validation_curves
 from lessen.report.html import Child, Html, join, table, tag
 from lessen.report.numbers import digits
@@ -137,7 +137,8 @@ def _edges(graph: Mapping[str, Any], title: str) -> Html:
         weight = edge.get("weight")
         source = "" if edge.get("source", "") is None else f"{edge.get('source')} "
         rows.append([
-            tag("span", f"{source}→ {edge.get('target')}", class_="keep"),
+            tag("span", f"{source}→ {edge.get('target')}" + (f" (moves {moves})" if (moves := moved(edge)) else ""),
+                class_="keep"),
             tag("code", str(edge.get("objective"))),
             taps[1] if taps[0] == taps[1] or not source else " → ".join(taps),
             "" if weight is None else digits(float(weight)),
