@@ -21,7 +21,7 @@ from lessen.engine.evaluate import evaluate
 from lessen.engine.training import Training
 from lessen.graph import Cache, Edge, Fit, From, Gradient, Graph, Labels, LastStep, OtherData, Snapshot, Stage, validate
 from lessen.graph.draw import draw
-from lessen.knowledge import CrossEntropy, Hint, SimilarityPreserving, SoftTargets
+from lessen.knowledge import ContrastiveRepresentation, CrossEntropy, Hint, SimilarityPreserving, SoftTargets
 from lessen.testing.graphs import BATCH, check_resume, drawn_nodes, flow_of, frozen, gradients, learner, quiet, rows
 from lessen.testing.tasks import clusters
 
@@ -191,6 +191,16 @@ def test_an_objective_between_batches_may_compare_different_data() -> None:
     assert SimilarityPreserving.relational
     edge = Edge(source="teacher", target="student", objective=SimilarityPreserving())
     validate(edge_stage(edge), BATCH)
+
+
+def test_a_memory_of_examples_is_as_long_as_the_data_that_it_remembers() -> None:
+    edge = Edge("teacher", "also", ContrastiveRepresentation())
+    made = edge_stage(edge)
+    made.graph.nodes[2] = OtherData("unlabelled", unlabelled(120, labels=True))  # type: ignore[index]
+    training = Training(replace(made, fit=Fit(batch=16)), 0, clusters(), seed=0, device="cpu")
+    for _ in range(5):
+        training.advance()
+    training.close()
 
 
 def test_too_few_examples_are_refused() -> None:

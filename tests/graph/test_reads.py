@@ -19,6 +19,7 @@ from lessen.core.settings import added, named_fields
 from lessen.engine import run
 from lessen.graph import (
     Branch,
+    ByIndex,
     Cache,
     CutOff,
     Edge,
@@ -200,6 +201,10 @@ def test_it_is_drawn() -> None:
     assert "reads" not in drawn["student"]
 
 
+class Filed(ByIndex):
+    """Outputs from a file."""
+
+
 WRONG: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (From("studnt"), {}, GraphError, "did you mean 'student'"),
     (From("labels", "norm"), {}, GraphError, "has no layers"),
@@ -207,6 +212,7 @@ WRONG: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (From("student", "nrm"), {}, TapError, "did you mean 'norm'"),
     (From("student", "norm"), {"view": Doubled()}, GraphError, "has no view of the batch"),
     (From("student", "norm"), {"learns": False, "cache": Cache()}, GraphError, "cannot be cached"),
+    (From("student"), {"learns": False, "module": Filed()}, GraphError, "come from a file, so it reads no student"),
     (Input("depth"), {}, DataError, "There is no input 'depth' in the batch"),
 ]
 

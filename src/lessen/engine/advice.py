@@ -7,7 +7,8 @@ from typing import Any
 
 from lessen.core.errors import DivergedError
 from lessen.engine.trail import Trail
-from lessen.graph.flow import Flow, Owner
+from lessen.graph.flow import Flow
+from lessen.graph.owners import Owner
 from lessen.graph.stage import Fit
 
 SLOWER = 0.1

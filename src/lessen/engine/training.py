@@ -27,8 +27,9 @@ from lessen.engine.home import Home
 from lessen.engine.log import Log, Place
 from lessen.engine.moving import choose_kernels, move, rates_of
 from lessen.engine.synchronise import release, synchronise
-from lessen.graph.flow import Flow, Owner, Passed
+from lessen.graph.flow import Flow, Passed
 from lessen.graph.followed import followed
+from lessen.graph.owners import Owner
 from lessen.graph.stage import Stage, sparsified
 from lessen.graph.teacher_file import ByIndex
 from lessen.sparsify.contract import Sparsifier

@@ -9,72 +9,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lessen.core.data import Batch, Examples, TaskFacts, View
-from lessen.core.errors import DataError, GraphError, LessenError, SettingError
+from lessen.core.errors import DataError, GraphError, LessenError
 from lessen.core.seeds import seeded
-from lessen.graph.apart import Carriers
 from lessen.graph.check import check, named, works
 from lessen.graph.edge import Edge, edge_names
 from lessen.graph.gate import Through
 from lessen.graph.moves import Steering
-from lessen.graph.nodes.node import WHOLE, reached
+from lessen.graph.nodes.node import WHOLE
 from lessen.graph.nodes.other_data import data_behind
 from lessen.graph.nodes.unit import Making, Now, Unit, Views, seed_draws
+from lessen.graph.owners import Moved, Owner
 from lessen.graph.ready import Ready
 from lessen.graph.stage import Stage
-from lessen.optim.optimizer import APART, KeepsApart, Optimizer
 from lessen.optim.schedule import Schedule
-from lessen.optim.torch_optimizer import check_step
 from lessen.surgery.taps import Tap, each_tap
-
-
-@dataclass(frozen=True, eq=False)
-class Owner:
-    """One optimizer's worth: a learning node, and all that learns with it.
-
-    Args:
-        name: The node.
-        parts: What learns, by name: the network, heads, bridges, objectives, gates.
-        optimizer: The settings of its optimizer.
-        schedule: Of its learning rate.
-        named: What its optimizer moves, by name (see `Optimizer`).
-        carriers: For an optimizer that keeps the gradients of some losses apart: where they are.
-    """
-
-    name: str
-    parts: dict[str, nn.Module]
-    optimizer: Optimizer
-    schedule: Schedule
-    named: dict[str, nn.Parameter] = field(default_factory=dict)
-    carriers: Carriers | None = None
-
-    @cached_property
-    def parameters(self) -> list[nn.Parameter]:
-        """All that has a gradient for its optimizer."""
-        return [*self.named.values(), *(self.carriers.parameters() if self.carriers is not None else ())]
-
-    def build(self) -> torch.optim.Optimizer:
-        """Its optimizer.
-
-        Raises:
-            SettingError: a rule of it matches nothing, or torch refuses what it is given; the text names the node.
-        """
-        try:
-            carriers = {} if self.carriers is None else self.carriers.named([APART + name for name in self.named])
-            made = self.optimizer.build({**self.named, **carriers})
-            check_step(made)
-        except LessenError as error:
-            raise type(error)(f"The optimizer of {self.name!r}: {error}") from error
-        except (ValueError, TypeError) as error:
-            raise SettingError(f"The optimizer of {self.name!r} cannot be made: {error}") from error
-        return made
 
 
 @dataclass(eq=False)
@@ -237,73 +192,24 @@ class Flow(nn.Module):
         for number in self._active:
             edge, name = self.edges[number], self.names[number]
             data = next(iter(data_behind(edge.target, self._nodes))) or None
-            self._ready[number] = Ready.make(edge, name, now, device=device, seed=self.seed, task=self.task, data=data)
+            task = self.task if data is None else replace(self.task, examples=len(self.others[data]))
+            self._ready[number] = Ready.make(edge, name, now, device=device, seed=self.seed, task=task, data=data)
         for gate in self.stage.graph.gates or {}:
             given = {number: ready for number, ready in self._ready.items() if ready.gated_with == gate}
             if given:
                 self._gate(gate, {number: ready.loss(now, 0.0) for number, ready in given.items()})
 
     def _collect(self) -> None:
-        """Say which optimizer moves what: each learning thing belongs to exactly one node."""
-        parts: dict[str, dict[str, nn.Module]] = {}
-        for name, unit in self.units.items():
-            if unit.module is not None and self._nodes[name].can_learn():
-                parts.setdefault(self.root(name), {})[f"{unit.kind}:{name}"] = unit.module
-                if isinstance(combine := unit.combine, nn.Module):
-                    parts[self.root(name)][f"combine:{name}"] = combine
-        for ready in self._ready.values():
-            mine = parts.setdefault(self.root(ready.target), {})
-            mine |= {f"{kind}:{ready.name}": part for kind, part in ready.parts().items()}
-        taken: set[int] = set()
-        fit = self.stage.fit
-        for name, mine in parts.items():
-            moved = {}
-            for kind, part in mine.items():
-                self.learning.append(part)
-                for path, parameter in part.named_parameters(prefix="" if kind == f"network:{name}" else kind):
-                    if parameter.requires_grad and id(parameter) not in taken:
-                        taken.add(id(parameter))
-                        moved[path] = parameter
-            node = self._nodes[name]
-            optimizer, carriers = node.optimizer or fit.optimizer, None
-            if moved and isinstance(optimizer, KeepsApart):
-                carriers = Carriers(moved)
-                self.learning.append(carriers)
-            self.owners[name] = Owner(name, mine, optimizer, node.schedule or fit.schedule, moved, carriers)
-        if not taken:
-            raise GraphError(f"No node learns in stage {self.stage.name!r}: no weight has requires_grad set.")
+        """Say which optimizer moves what, and how losses get there."""
+        self._moved = moved = Moved(self.stage, self._nodes, self.units, list(self._ready.values()))
+        self.owners = moved.owners
+        self.learning.extend(moved.learning)
         for number, ready in self._ready.items():
-            self._parameters_of[ready.target] = self._movable(ready.target)
-            owner = self.owners[self.root(ready.target)]
-            optimizer = owner.optimizer
-            if isinstance(optimizer, KeepsApart) and owner.carriers is not None and optimizer.apart(ready.source):
+            self._parameters_of[ready.target] = moved.movable(ready.target)
+            if moved.kept_apart(ready):
                 self._apart.add(number)
-            if (moves := ready.edge.moves) is not None:
-                weights = [(self._own(moved, ready), factor) for moved, factor in moves.items()]
-                self._steered[number] = Steering(ready.name, weights)
-                if self._learner(ready) not in moves and self._own(None, ready):
-                    raise GraphError(
-                        f"The edge {ready.name} has a bridge, objective or gate that learns with {ready.target!r}, "
-                        "which its `moves` does not name. Name it, or use parts without weights."
-                    )
-
-    def _own(self, name: str | None, ready: Ready) -> list[nn.Parameter]:
-        """What learns at a node itself, and on an edge if the node is its target; None: on the edge alone."""
-        unit = None if name is None else self.units[name]
-        modules = [] if unit is None else [unit.module, unit.combine]
-        modules += ready.parts().values() if name in {None, self._learner(ready)} else ()
-        found = [p for module in modules if isinstance(module, nn.Module) for p in module.parameters()]
-        return list(dict.fromkeys(p for p in found if p.requires_grad))
-
-    def _learner(self, ready: Ready) -> str:
-        """The node that what learns on an edge learns with: its target, or the one whose weights the target has."""
-        return ready.target if self._nodes[ready.target].can_learn() else self.root(ready.target)
-
-    def _movable(self, name: str) -> list[nn.Parameter]:
-        arriving = [ready.edge.moves or () for ready in self._ready.values() if ready.target == name]
-        reach = [*reached(name, self._nodes), *(moved for moves in arriving for moved in moves)]
-        roots = [self.root(other) for other in reach]
-        return [p for root in dict.fromkeys(roots) if root in self.owners for p in self.owners[root].named.values()]
+            if ready.edge.moves is not None:
+                self._steered[number] = moved.steering(ready)
 
     def root(self, name: str) -> str:
         """The node whose optimizer moves what learns at a node."""
@@ -359,7 +265,11 @@ class Flow(nn.Module):
             and (factor := ready.factor(progress)) != 0
         }
         if waiting:
-            factors = {number: factor for number, factor in factors.items() if not self._movers(number) <= waiting}
+            factors = {
+                number: factor
+                for number, factor in factors.items()
+                if not self._moved.by(self.edges[number]) <= waiting
+            }
         plan = self._plans.get((tuple(factors), waiting)) or self._plan(tuple(factors), waiting)
         if training and plan.seeded:
             seed_draws(draw, batch.index.device)
@@ -447,14 +357,6 @@ class Flow(nn.Module):
     def reads_other_data(self, name: str) -> bool:
         """Whether a node's values are of other data than the stage's."""
         return data_behind(name, self._nodes) != {""}
-
-    def _movers(self, number: int) -> frozenset[str]:
-        """The nodes whose optimizers move what an edge gives gradient to."""
-        edge = self.edges[number]
-        if edge.moves is not None:
-            return frozenset(self.root(name) for name in edge.moves)
-        ends = [edge.target, *([edge.source] if edge.to_source and edge.source is not None else [])]
-        return frozenset(self.root(name) for end in ends for name in reached(end, self._nodes))
 
     def _plan(self, numbers: tuple[int, ...], waiting: frozenset[str]) -> Plan:
         """What is computed when these edges count, looked up once.

@@ -94,6 +94,10 @@ class Network(Node):
         reads = as_reads(self.reads)
         for read in reads:
             read.check(self.name, nodes)
+        if reads and isinstance(self.module, ByIndex):
+            raise GraphError(
+                f"The outputs of {self.name!r} come from a file, so it reads no {reads[0]}. Leave reads out."
+            )
         if reads and self.cache is not None:
             raise GraphError(f"The node {self.name!r} reads {reads[0]}, so it cannot be cached. Leave the cache out.")
         fed = len(reads) == 1 and all(nodes[name].gives_batch for name in self.made_of)
