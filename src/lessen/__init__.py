@@ -6,13 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lessen.core.others import use
     from lessen.measure import measure
     from lessen.pipeline import Compressed, compress
     from lessen.recipe import load, pack, resume, sweep
     from lessen.report import compare, frame
 
 __version__ = "0.1.0.dev0"
-__all__ = ["Compressed", "compare", "compress", "frame", "load", "measure", "pack", "resume", "sweep"]
+__all__ = ["Compressed", "compare", "compress", "frame", "load", "measure", "pack", "resume", "sweep", "use"]
 
 _HOME = {
     "Compressed": "lessen.pipeline",
@@ -24,6 +25,7 @@ _HOME = {
     "pack": "lessen.recipe",
     "resume": "lessen.recipe",
     "sweep": "lessen.recipe",
+    "use": "lessen.core.others",
 }
 
 

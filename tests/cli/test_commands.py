@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 import lessen as library
+from lessen.core.hints import slots
 from lessen.recipe import catalogue, methods
-from lessen.recipe.hints import slots
 from lessen.zoo import mlp
 
 

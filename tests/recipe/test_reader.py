@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt
 
 from lessen.core import settings
 from lessen.core.errors import RecipeError
-from lessen.recipe.hints import fitting, slots
+from lessen.core.hints import fitting, slots
 from lessen.recipe.reader import Reader
 from lessen.recipe.schema import schema_of
 

@@ -12,8 +12,8 @@ import lessen
 from lessen.core import Operation, encode
 from lessen.core.documents import Loader
 from lessen.core.errors import GraphError, RecipeError
+from lessen.core.hints import slots
 from lessen.recipe import Recipe, as_data, catalogue, methods, read_recipe, schema, shipped, write_recipe
-from lessen.recipe.hints import slots
 from lessen.schemes import Scheme
 
 ROOT = Path(lessen.__file__).parents[2]

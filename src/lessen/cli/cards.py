@@ -12,9 +12,9 @@ from rich.text import Text
 
 from lessen.core.card import Card
 from lessen.core.errors import SettingError, did_you_mean
+from lessen.core.hints import slots
 from lessen.core.settings import encode
 from lessen.recipe import about, catalogue, methods
-from lessen.recipe.hints import slots
 
 
 def show_all(find: str | None, console: Console) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import enum
+import functools
 import re
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform, get_type_hints
 
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as _pydantic_dataclass
@@ -56,7 +57,7 @@ def settings(cls: type[T]) -> type[T]:
             try:
                 validating(self, **given)
             except ValidationError as error:
-                mended = _mended(error, given)
+                mended = _mended(error, given, made)
                 if mended is None:
                     raise SettingError(explain(cls.__name__, error, fields, _advice(made))) from error
                 given = mended
@@ -135,6 +136,11 @@ _MADE: dict[str, list[type]] = {}
 """Every settings class, by its name without case and underscores: what "adam" or "prune_channels" means."""
 
 
+def made_classes() -> list[type]:
+    """Every settings class of this process, in the order in which they were made."""
+    return [kind for kinds in _MADE.values() for kind in kinds]
+
+
 def folded(name: str) -> str:
     """A name without case, underscores and hyphens: what two spellings of one class have in common."""
     return name.replace("_", "").replace("-", "").lower()
@@ -145,8 +151,12 @@ def is_settings_class(value: Any) -> bool:
     return isinstance(value, type) and is_pydantic_dataclass(value)
 
 
-def made_of(value: Any) -> Any:
+def made_of(value: Any, hint: Any = Any) -> Any:
     """The object that a settings class, or its name, stands for; anything else stays as it is.
+
+    Args:
+        value: A settings class, its name, or anything else.
+        hint: The type of the field that it is for: of several classes of one name, the one that fits is meant.
 
     Raises:
         SettingError: a class needs settings that were not given, or a string is close to the name of a class.
@@ -164,10 +174,19 @@ def made_of(value: Any) -> Any:
             raise SettingError(f"{value.__name__} is a class, and needs settings: {error}") from error
     if isinstance(value, str):
         kinds = _MADE.get(folded(value), [])
-        kinds = [kind for kind in kinds if kind.__module__.startswith("lessen.")] or kinds
+        kinds = _fit(hint, [kind for kind in kinds if kind.__module__.startswith("lessen.")] or kinds)
         if kinds:
             return made_of(kinds[-1])
     return value
+
+
+def _fit(hint: Any, kinds: Sequence[type]) -> Sequence[type]:
+    """Of several classes, those that a field may hold; all of them where its type does not tell."""
+    if len(kinds) < 2:
+        return kinds
+    from lessen.core.hints import inside
+
+    return [kind for kind in kinds if inside(hint, {"": kind})] or kinds
 
 
 def _named(made: type, fields: Sequence[str], args: Sequence[Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,7 +214,7 @@ def _without_classes(value: Any) -> Any:
     return value
 
 
-def _mended(error: ValidationError, given: Mapping[str, Any]) -> dict[str, Any] | None:
+def _mended(error: ValidationError, given: Mapping[str, Any], made: type) -> dict[str, Any] | None:
     """The values with slips undone that can mean one thing only; None if there are none.
 
     A single object where several are expected is the only one; a string where an object is expected names its class.
@@ -210,13 +229,27 @@ def _mended(error: ValidationError, given: Mapping[str, Any]) -> dict[str, Any] 
         if item["type"] not in _NOT_OBJECTS:
             continue
         if type(mended[name]) in {list, tuple} and isinstance(place, int):
-            mended[name] = [made_of(one) if number == place else one for number, one in enumerate(mended[name])]
+            hint = _hint(made, name)
+            mended[name] = [made_of(one, hint) if number == place else one for number, one in enumerate(mended[name])]
         elif isinstance(mended[name], str):
-            mended[name] = made_of(mended[name])
+            mended[name] = made_of(mended[name], _hint(made, name))
     for name, found in kinds.items():
         if found == {"tuple_type"} and not isinstance(mended[name], Mapping | Sequence | Set | None):
             mended[name] = (mended[name],)
     return mended if any(_is_other(mended[name], given[name]) for name in kinds if name in given) else None
+
+
+def _hint(made: type, name: str) -> Any:
+    """The type of a field; Any where it cannot be told, as where it names a class inside a function."""
+    try:
+        return _hints(made).get(name, Any)
+    except NameError:
+        return Any
+
+
+@functools.cache
+def _hints(made: type) -> dict[str, Any]:
+    return get_type_hints(made, include_extras=True)
 
 
 def _is_other(one: Any, two: Any) -> bool:
@@ -375,8 +408,13 @@ def encode(value: Any) -> Any:
     raise SettingError(f"A {type(value).__name__} cannot be written to a file as a setting: {value!r}.")
 
 
-def decode(data: Any, known: Mapping[str, type]) -> Any:
+def decode(data: Any, known: Mapping[str, type], hint: Any = Any) -> Any:
     """Turn JSON data back into the settings objects it was made from; only classes in `known` are ever made.
+
+    Args:
+        data: What `encode` made.
+        known: The classes that may be made, by name.
+        hint: The type of the field that the data is for: of several classes of one name, the one that fits is meant.
 
     >>> @settings
     ... class Warm:
@@ -389,14 +427,26 @@ def decode(data: Any, known: Mapping[str, type]) -> Any:
     lessen.core.errors.SettingError: There is no 'Wram': did you mean 'Warm'?
     """
     if isinstance(data, list):
-        return [decode(item, known) for item in data]
+        return [decode(item, known, hint) for item in data]
     if not isinstance(data, dict):
         return data
     if len(data) == 1:
         ((name, fields),) = data.items()
         if isinstance(name, str) and name[:1].isupper() and (isinstance(fields, dict) or fields is None):
-            if name not in known:
-                raise SettingError(f"There is no {name!r}: {did_you_mean(name, known)}")
-            values = {key: decode(value, known) for key, value in (fields or {}).items()}
-            return known[name](**values)
-    return {key: decode(value, known) for key, value in data.items()}
+            cls = _called(name, known, hint)
+            values = {key: decode(value, known, _hint(cls, key)) for key, value in (fields or {}).items()}
+            return cls(**values)
+    return {key: decode(value, known, hint) for key, value in data.items()}
+
+
+def _called(name: str, known: Mapping[str, type], hint: Any) -> type:
+    """The class of a name that a field may hold."""
+    if name in known:
+        return known[name]
+    from lessen.core.hints import inside, same_name
+
+    several = same_name(name, known)
+    fits = inside(hint, several)
+    if len(fits) == 1:
+        return next(iter(fits.values()))
+    raise SettingError(f"There is no {name!r}: {did_you_mean(name, several or known)}")

@@ -17,12 +17,13 @@ from lessen.surgery.digest import digest
 from lessen.zoo import load_tensors
 
 
-def load(run: str | Path, network: nn.Module) -> nn.Module:
+def load(run: str | Path, network: nn.Module, *, allow_import: bool = False) -> nn.Module:
     """The compressed network of a run, in eval mode.
 
     Args:
         run: The folder of the run.
         network: Freshly built, as the one that was compressed had been; its weights do not matter. It is not changed.
+        allow_import: Whether the modules of plans from outside lessen may be imported, which executes them.
 
     Raises:
         RunError: the folder is not a run, or the run has not come to its end.
@@ -36,7 +37,7 @@ def load(run: str | Path, network: nn.Module) -> nn.Module:
             f"resume {folder.path}`."
         )
     fresh = copy_network(network)
-    return replay(fresh, read_plans(folder.plan), read_tensors(folder.weights)).eval()
+    return replay(fresh, read_plans(folder.plan, allow_import=allow_import), read_tensors(folder.weights)).eval()
 
 
 def load_given(folder: RunFolder, state: State, networks: Mapping[str, nn.Module]) -> None:

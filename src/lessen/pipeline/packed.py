@@ -74,20 +74,23 @@ def pack(
     return Packed(path=path, bytes=path.stat().st_size, tensors=tensors)
 
 
-def pack_run(run: str | Path, network: nn.Module, out: str | Path | None = None) -> Packed:
+def pack_run(
+    run: str | Path, network: nn.Module, out: str | Path | None = None, *, allow_import: bool = False
+) -> Packed:
     """Write the network of a run to one compressed file.
 
     Args:
         run: The folder of the run.
         network: Freshly built, as the one that was compressed had been; its weights do not matter.
         out: The file; None for `packed.safetensors` in the folder.
+        allow_import: Whether the modules of plans from outside lessen may be imported, which executes them.
 
     Raises:
         RunError: the folder is not a run, the run has not come to its end, or the file is there already.
     """
     folder = RunFolder(run)
     path = folder.path / NAME if out is None else Path(out)
-    model = load(folder.path, network)
+    model = load(folder.path, network, allow_import=allow_import)
     if out is not None and path.exists():
         raise RunError(f"{path} already exists. Choose another name for the file.")
     recipe = folder.read_recipe()
@@ -96,19 +99,21 @@ def pack_run(run: str | Path, network: nn.Module, out: str | Path | None = None)
     return pack(model, path, plans=read_plans(folder.plan), build=named)
 
 
-def unpack(path: str | Path, network: nn.Module) -> nn.Module:
+def unpack(path: str | Path, network: nn.Module, *, allow_import: bool = False) -> nn.Module:
     """The network in a compressed file, in eval mode; nothing in the file is executed.
 
     Args:
         path: The file.
         network: Freshly built, as the original had been; its weights do not matter. It is not changed.
+        allow_import: Whether the modules of plans from outside lessen may be imported, which executes them.
 
     Raises:
         WeightsError: the file is damaged, or of another network.
         PlanError: the plans in it do not belong to this network.
     """
     contents = read_container(Path(path))
-    made = follow(copy_network(network), decode_plans(contents.more.get("plans")), str(path))
+    plans = decode_plans(contents.more.get("plans"), allow_import=allow_import)
+    made = follow(copy_network(network), plans, str(path))
     # Before anything is unpacked: a file never takes more memory than the network that it claims to be.
     expected = {name: torch.empty(shape, device="meta") for name, shape in contents.shapes().items()}
     check_tensors(made, expected, source=str(path))

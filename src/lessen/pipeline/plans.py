@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from lessen.core.batch import call
 from lessen.core.contracts import Plan
-from lessen.core.errors import PlanError
+from lessen.core.data import Inputs
+from lessen.core.errors import LessenError, PlanError, SettingError
 from lessen.core.files import read_json
+from lessen.core.others import SCRIPT, allow, is_own, named, others, use
 from lessen.core.settings import decode, encode
 from lessen.operations.parts.values import without_values
+from lessen.surgery.copying import copy_network
+from lessen.surgery.values import leaves
 from lessen.zoo import load_tensors
 
 MOST_PLANS = 256
@@ -23,6 +30,14 @@ GROWTH = 8
 """How many times as large as the original a network may become on the way."""
 LONGEST_FILE = 1 << 30
 """Bytes of a plan.json: it holds a mask of one bit for each weight that was pruned singly."""
+
+
+FROM = "from"
+"""The key of a plan.json that tells the module of a plan from outside lessen."""
+
+
+class ForeignPlanError(PlanError):
+    """A plan comes from a module that is not allowed, or that does not have it."""
 
 
 def known_settings(*packages: str) -> dict[str, type]:
@@ -38,15 +53,28 @@ def known_settings(*packages: str) -> dict[str, type]:
 
 
 def encode_plans(plans: Sequence[Plan]) -> list[Any]:
-    """Plans as JSON data, as a run keeps them: values that are stored in its weights are left out."""
-    return [encode(without_values(plan)) for plan in plans]
+    """Plans as JSON data, as a run keeps them: values that are stored in its weights are left out.
+
+    A plan from outside lessen also tells the module of its class, as `from`.
+    """
+    return [_encoded(without_values(plan)) for plan in plans]
 
 
-def decode_plans(data: Any) -> list[Plan]:
+def _encoded(plan: Plan) -> dict[str, Any]:
+    row: dict[str, Any] = encode(plan)
+    return row if is_own(type(plan)) else {**row, FROM: type(plan).__module__}
+
+
+def decode_plans(data: Any, *, allow_import: bool = False) -> list[Plan]:
     """Plans from JSON data.
 
+    Args:
+        data: What `encode_plans` made.
+        allow_import: Whether the modules of plans from outside lessen may be imported, which executes them.
+
     Raises:
-        PlanError: this is no list, or a row is not a plan that this version knows.
+        PlanError: this is no list, a row is not a plan that this version knows, or it comes from a module that is not
+            allowed.
     """
     if not isinstance(data, list):
         raise PlanError(f"Plans are a list of objects of the form {{'PlanName': {{...}}}}, but got {data!r:.200}.")
@@ -56,7 +84,9 @@ def decode_plans(data: Any) -> list[Plan]:
     plans = []
     for row in data:
         try:
-            plan = decode(row, known)
+            plan = _decoded(row, known, allow_import)
+        except ForeignPlanError:
+            raise
         except Exception as error:  # an operation in the place of a plan, a field of another type
             raise PlanError(f"Not a plan: {row!r:.200}. {error}") from error
         if not isinstance(plan, Plan):
@@ -65,14 +95,83 @@ def decode_plans(data: Any) -> list[Plan]:
     return plans
 
 
-def read_plans(path: Path) -> list[Plan]:
+def _decoded(row: Any, known: Mapping[str, type], allow_import: bool) -> Any:
+    if not isinstance(row, dict) or FROM not in row:
+        return decode(row, known)
+    module, ((name, fields),) = str(row[FROM]), ((key, value) for key, value in row.items() if key != FROM)
+    try:
+        if allow_import and module != SCRIPT:
+            use(module)
+        kind = named(module, name)
+    except SettingError as error:
+        raise ForeignPlanError(str(error)) from error
+    brought = {each.__name__: each for each in others() if each.__module__ == module}
+    return decode({name: fields}, {**known, **brought, name: kind})
+
+
+def check_keeps(plan: Plan, before: nn.Module, after: nn.Module, inputs: Inputs) -> None:
+    """Whether a network that a plan made can be loaded again, by anyone who has the plan and the weights.
+
+    Plans of lessen are held to this by its tests; others are tried, before anything long starts.
+
+    Args:
+        plan: What was decided.
+        before: The network that it was made for.
+        after: That network with the plan applied.
+        inputs: Some of its inputs.
+
+    Raises:
+        PlanError: the plan cannot be written, is not the same when read back, or leads to another network.
+    """
+    kind = type(plan)
+    if is_own(kind):
+        return
+    allow(plan)
+    if kind.__name__ in known_settings("operations"):
+        raise PlanError(f"{kind.__name__} is the name of a plan of lessen as well. Give your class another name.")
+    advice = "Otherwise the network that it makes could not be loaded, packed or resumed."
+    try:
+        (again,) = decode_plans(json.loads(json.dumps(encode_plans([plan]), allow_nan=False)))
+    except (LessenError, TypeError, ValueError) as error:
+        raise PlanError(
+            f"{kind.__name__} cannot be written to plan.json and read back: {error} A plan is a settings object "
+            f"(@lessen.core.settings) that holds numbers, texts, lists and other settings objects. {advice}"
+        ) from error
+    try:
+        made = load_tensors(follow(copy_network(before), [again], "the run"), after.state_dict(), source="the run")
+    except LessenError as error:
+        raise PlanError(
+            f"{kind.__name__}.apply(model, values=False) must make a network that takes the tensors of the one that "
+            f"apply(model) made: {error} {advice}"
+        ) from error
+    if not _agree(made, after, inputs):
+        raise PlanError(
+            f"{kind.__name__}: the network that is loaded from its plan and its tensors gives other outputs than the "
+            "one that was made. What apply() changes must be in the structure that apply(model, values=False) makes, "
+            f"or in the state dict. {advice}"
+        )
+
+
+def _agree(one: nn.Module, two: nn.Module, inputs: Inputs) -> bool:
+    with torch.no_grad():
+        mine, other = (list(leaves(call(copy_network(network).eval(), inputs))) for network in (one, two))
+    return len(mine) == len(other) and all(torch.equal(a, b) for a, b in zip(mine, other, strict=True))
+
+
+def read_plans(path: Path, *, allow_import: bool = False) -> list[Plan]:
     """The plans of a plan.json.
+
+    Args:
+        path: The file.
+        allow_import: As for `decode_plans`.
 
     Raises:
         PlanError: the file is missing, damaged or not a list of plans.
     """
     try:
-        return decode_plans(read_json(path, error=PlanError, most=LONGEST_FILE))
+        return decode_plans(read_json(path, error=PlanError, most=LONGEST_FILE), allow_import=allow_import)
+    except ForeignPlanError as error:
+        raise ForeignPlanError(f"{path}: {error}") from error
     except PlanError as error:
         raise PlanError(f"{path} is damaged, or was not written by lessen. {error}") from error
 

@@ -22,7 +22,7 @@ from lessen.knowledge import CrossEntropy, Regression, TaskLoss
 from lessen.operations.prune_weights import PrunedWeights, masks_of
 from lessen.pipeline.folder import Kept
 from lessen.pipeline.networks import carry_frozen, freeze
-from lessen.pipeline.plans import decode_plans, follow
+from lessen.pipeline.plans import check_keeps, decode_plans, follow
 from lessen.schemes import Scheme
 from lessen.surgery.copying import copy_network
 from lessen.surgery.forms.stored import said_anew
@@ -146,6 +146,7 @@ def operate(course: Course, operation: Operation, context: Context, number: int)
         course = Course(network, [*course.plans, masks], [*course.rows, row])
     plan = operation.plan(course.network, context)
     network = carry_frozen(course.network, plan.apply(course.network))
+    check_keeps(plan, course.network, network, context.inputs)
     by = f"step {number}, {title(operation)}"
     before = [{**row, "rows": said_anew(row["rows"], network, by=by)} for row in course.rows]
     row = {"step": number, "operation": title(operation), "rows": [*folded, *plan.describe()]}

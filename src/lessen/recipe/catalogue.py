@@ -11,26 +11,27 @@ from typing import Any
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from lessen.core.card import Card
-from lessen.core.errors import GraphError
+from lessen.core.hints import by_name
+from lessen.core.others import others
 
 PACKAGES = ("data", "knowledge", "operations", "graph", "engine", "schemes", "deploy", "pipeline")
 
 
 @functools.cache
 def catalogue() -> Mapping[str, type]:
-    """Every settings class by its name, in the order of the packages.
+    """Lessen's settings classes by name, in the order of the packages; `package.Name` where a name is used twice."""
+    return by_name(
+        thing
+        for package in PACKAGES
+        for thing in _offered(package).values()
+        if isinstance(thing, type) and is_pydantic_dataclass(thing)
+    )
 
-    Raises:
-        GraphError: two packages offer different classes under one name; a file could not say which is meant.
-    """
-    found: dict[str, type] = {}
-    for package in PACKAGES:
-        for name, thing in _offered(package).items():
-            if not isinstance(thing, type) or not is_pydantic_dataclass(thing):
-                continue
-            if found.setdefault(name, thing) is not thing:
-                raise GraphError(f"{name} is exported by both {found[name].__module__} and {thing.__module__}.")
-    return found
+
+def known() -> Mapping[str, type]:
+    """All that a recipe may name: lessen's settings classes, and those of the packages that are allowed."""
+    brought = [kind for kind in others() if is_pydantic_dataclass(kind)]
+    return by_name([*catalogue().values(), *brought]) if brought else catalogue()
 
 
 @functools.cache

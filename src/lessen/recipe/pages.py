@@ -13,10 +13,10 @@ from typing_extensions import TypedDict
 
 from lessen.core.errors import DataError
 from lessen.core.files import read_json, write_text
+from lessen.core.hints import Slot, fitting, leaves, slots
 from lessen.core.settings import encode
 from lessen.recipe.catalogue import about, catalogue, methods
 from lessen.recipe.examples import example_of
-from lessen.recipe.hints import Slot, fitting, leaves, slots
 
 _MOST_CHOICES = 20
 """What takes more kinds of objects than this takes nearly all of them, as an objective inside another does."""

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from lessen.core.documents import NULL, Document
 from lessen.core.errors import LessenError, RecipeError, did_you_mean
+from lessen.core.hints import fitting, is_object, item_of, leaves, same_name, settings_class, slots, value_of
 from lessen.core.settings import folded
-from lessen.recipe.hints import fitting, is_object, item_of, leaves, settings_class, slots, value_of
 
 LONGEST_PATH, LONGEST_NAME = 4095, 255
 """Bytes of a path and of a name in it, on Linux and macOS."""
@@ -110,7 +110,8 @@ class Reader(Document):
         ((name, (key, inside)), *more) = pairs.items() if pairs else [("", (node, node))]
         if not more and pairs and (plain is None or name not in slots(plain)):
             name = _spelt(name, fits)
-        named = not more and (name in fits or (name in self.known and (bool(fits) or Any in kinds)))
+        somewhere = bool(same_name(name, self.known))
+        named = not more and (name in fits or (somewhere and (bool(fits) or Any in kinds)))
         if plain is not None and (not named or name in slots(plain)):
             return self._make(plain, node, node)
         if named or (fits and not more and pairs):
@@ -131,7 +132,9 @@ class Reader(Document):
         name = _spelt(name, fits)
         if name in fits:
             return fits[name]
-        if name in self.known:
+        if same := same_name(name, fits):
+            raise self.problem(node, f"there are several {name}: write {' or '.join(same)}.")
+        if same_name(name, self.known):
             raise self.problem(node, f"{name} cannot be used here. Expected one of: {_list(fits)}.")
         raise self.problem(node, f"there is no {name!r}: {did_you_mean(name, fits)}")
 

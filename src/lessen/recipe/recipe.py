@@ -15,6 +15,7 @@ from torch import nn
 from lessen.core.contracts import Operation
 from lessen.core.errors import RecipeError
 from lessen.core.files import read_text, write_text
+from lessen.core.hints import settings_class, slots
 from lessen.core.seeds import derive
 from lessen.core.settings import encode, settings
 from lessen.data import Source
@@ -22,7 +23,6 @@ from lessen.deploy import Deploy
 from lessen.engine import Tracker
 from lessen.pipeline import Measuring, Targets
 from lessen.recipe.catalogue import catalogue
-from lessen.recipe.hints import settings_class, slots
 from lessen.recipe.reader import Reader
 from lessen.recipe.schema import schema_of
 from lessen.schemes import Scheme
@@ -161,7 +161,7 @@ def schema() -> dict[str, Any]:
 
 def _is_plain(name: str) -> bool:
     """Whether a field of a recipe can hold one class only, whose name then goes without saying."""
-    from lessen.recipe.hints import leaves
+    from lessen.core.hints import leaves
 
     return any(settings_class(leaf) for leaf, _ in leaves(slots(Recipe)[name].hint))
 

@@ -44,11 +44,12 @@ def load(run: str | Path, network: nn.Module | None = None, *, allow_import: boo
         run: The folder of the run, or a file that `lessen pack` made of it.
         network: Freshly built, as the one that was compressed had been; its weights do not matter. It is not changed.
             None builds it as the recipe of the run says.
-        allow_import: Whether a `module:factory` named in the folder may be imported, which executes that module.
+        allow_import: Whether modules named in the folder may be imported, which executes them: the `module:factory` of
+            the network, and those of methods from outside lessen.
 
     Raises:
         RunError: the folder is not a run, the run has not come to its end, or it was started from Python.
-        RecipeError: the recipe names a `module:factory`, and that was not allowed.
+        RecipeError: the recipe names a module of somebody's own, and that was not allowed.
         PlanError, WeightsError: the plan or the weights do not belong to this network, or the file is damaged.
     """
     if Path(run).is_file():
@@ -58,8 +59,9 @@ def load(run: str | Path, network: nn.Module | None = None, *, allow_import: boo
             _allowed(run, build, allow_import)
             with bounded(most, WeightsError, f"The network {build.build!r} in {run}"):
                 network = build.make(seed=0, weights=False)
-        return pipeline.unpack(run, network)
-    return pipeline.load(run, _fresh(run, allow_import) if network is None else network)
+        return pipeline.unpack(run, network, allow_import=allow_import)
+    network = _fresh(run, allow_import) if network is None else network
+    return pipeline.load(run, network, allow_import=allow_import)
 
 
 @public
@@ -80,9 +82,10 @@ def pack(
 
     Raises:
         RunError: the folder is not a run, the run has not come to its end, or the file is there already.
-        RecipeError: the recipe names a `module:factory`, and that was not allowed.
+        RecipeError: the recipe names a module of somebody's own, and that was not allowed.
     """
-    return pipeline.pack_run(run, _fresh(run, allow_import) if network is None else network, out)
+    network = _fresh(run, allow_import) if network is None else network
+    return pipeline.pack_run(run, network, out, allow_import=allow_import)
 
 
 @public
@@ -102,7 +105,8 @@ def resume(
 
     Args:
         run: The folder of the run.
-        allow_import: Whether a `module:factory` named in the folder may be imported, which executes that module.
+        allow_import: Whether modules named in the folder may be imported, which executes them: the `module:factory` of
+            the network, and those of methods from outside lessen.
         progress: Whether to show progress bars.
         device: Where to train; it may be another one than before. None: as the recipe says, or what accelerate finds.
         keep_state: Whether the finished run keeps checkpoints and caches of training.
@@ -113,7 +117,7 @@ def resume(
     Raises:
         RunError: the folder is not a run or is damaged, another process works on it, or something differs from what it
             was started with: the recipe, the network, the data, or the version of lessen, torch or Python.
-        RecipeError: the recipe names a `module:factory`, and that was not allowed.
+        RecipeError: the recipe names a module of somebody's own, and that was not allowed.
     """
     if not arguments:
         folder = RunFolder(run)

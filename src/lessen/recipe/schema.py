@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from lessen.core.hints import Slot, fitting, item_of, leaves, settings_class, slots, value_of
 from lessen.core.settings import encode
 from lessen.recipe.catalogue import about
-from lessen.recipe.hints import Slot, fitting, item_of, leaves, settings_class, slots, value_of
 
 _PLAIN: Mapping[Any, str] = {
     bool: "boolean",
@@ -74,9 +74,9 @@ def _leaf(leaf: Any, said: tuple[Any, ...], known: Mapping[str, type]) -> list[d
     if isinstance(leaf, type) and issubclass(leaf, enum.Enum):
         return [{"enum": [member.value for member in leaf]}]
     fits = fitting(leaf, known)
-    options: list[dict[str, Any]] = [{"$ref": f"#/$defs/{cls.__name__}"}] if (cls := settings_class(leaf)) else []
+    options: list[dict[str, Any]] = [{"$ref": f"#/$defs/{_key(cls, known)}"}] if (cls := settings_class(leaf)) else []
     for name, held in fits.items():
-        inner: dict[str, Any] = {"$ref": f"#/$defs/{name}"}
+        inner: dict[str, Any] = {"$ref": f"#/$defs/{_key(held, known)}"}
         bare = not any(slot.required for slot in slots(held).values())
         if bare:
             options.append({"const": name})
@@ -87,6 +87,12 @@ def _leaf(leaf: Any, said: tuple[Any, ...], known: Mapping[str, type]) -> list[d
     if options:
         return options
     return _container(leaf, known)
+
+
+def _key(cls: type, known: Mapping[str, type]) -> str:
+    """What a class is called among all known ones."""
+    name = cls.__name__
+    return name if known.get(name) is cls else next((key for key, kind in known.items() if kind is cls), name)
 
 
 def _container(leaf: Any, known: Mapping[str, type]) -> list[dict[str, Any]]:
@@ -125,7 +131,7 @@ def _reached(cls: type, known: Mapping[str, type]) -> dict[str, type]:
             hints += [part for part in parts if part not in {None, Ellipsis}]
             own = settings_class(leaf)
             for held in (*fitting(leaf, known).values(), *((own,) if own else ())):
-                if held.__name__ not in found:
-                    found[held.__name__] = held
+                if (key := _key(held, known)) not in found:
+                    found[key] = held
                     hints += [slot.hint for slot in slots(held).values()]
     return found

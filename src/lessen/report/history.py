@@ -67,7 +67,7 @@ def layers(run: Run) -> Html:
         body = table("What the plan changed, and what it did not change.", ["layer", "edit", "before", "after"], cells)
         parts.append(tag("details", tag("summary", f"{title} ({len(rows)} rows)"), body, open=len(rows) <= OPEN_ROWS))
     if not run.layers:
-        names = ", ".join(name for plan in run.plans for name in plan)
+        names = ", ".join(name for plan in run.plans for name in plan if name != "from")
         parts.append(nothing(f"The plans are in plan.json ({names}); what they did to each layer was not recorded."))
     return join(parts)
 

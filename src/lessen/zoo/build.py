@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +15,7 @@ from torch import nn
 
 from lessen.core.errors import LessenError, NetworkError, WeightsError, did_you_mean, need
 from lessen.core.files import check_regular, read_json
+from lessen.core.others import current_folder
 from lessen.core.seeds import seeded
 from lessen.zoo.language_model import language_model
 from lessen.zoo.lenet import lenet5
@@ -191,21 +191,6 @@ def _offline() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
-
-
-@contextmanager
-def current_folder() -> Iterator[None]:
-    """Let modules be imported from the current folder as well, after all other places, for a block."""
-    here = str(Path.cwd())
-    if here in sys.path or "" in sys.path:
-        yield
-        return
-    sys.path.append(here)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
 
 
 def _own(name: str, arguments: Mapping[str, Any]) -> nn.Module:

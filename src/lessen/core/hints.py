@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic.dataclasses import is_pydantic_dataclass
@@ -86,8 +87,51 @@ def value_of(leaf: Any) -> Any:
     return args[1] if isinstance(origin, type) and issubclass(origin, Mapping) and len(args) == 2 else None
 
 
+def inside(hint: Any, known: Mapping[str, type]) -> dict[str, type]:
+    """The known classes whose objects a hint allows, as they are or as items and values of what it allows."""
+    found: dict[str, type] = {}
+    for leaf, _ in leaves(hint):
+        found |= fitting(leaf, known)
+        parts = get_args(leaf) if get_origin(leaf) is tuple else (item_of(leaf), value_of(leaf))
+        for part in parts:
+            if part is not None and part is not Ellipsis:
+                found |= inside(part, known)
+    return found
+
+
+def by_name(classes: Iterable[type]) -> dict[str, type]:
+    """Classes by their names; several of one name are told apart by the package in front, as `graph.Linear`.
+
+    >>> [*by_name([Slot, int])]
+    ['Slot', 'int']
+    """
+    kinds = list(dict.fromkeys(classes))
+    count = collections.Counter(kind.__name__ for kind in kinds)
+    return {kind.__name__ if count[kind.__name__] == 1 else _qualified(kind): kind for kind in kinds}
+
+
+def same_name(name: str, known: Mapping[str, type]) -> dict[str, type]:
+    """Of the known classes those of a name, with the package in front or without."""
+    return {key: kind for key, kind in known.items() if name in {key, kind.__name__}}
+
+
+def _qualified(kind: type) -> str:
+    package = kind.__module__.split(".")
+    return f"{package[1] if package[0] == 'lessen' and len(package) > 1 else kind.__module__}.{kind.__name__}"
+
+
 def fitting(leaf: Any, known: Mapping[str, type]) -> dict[str, type]:
-    """The known classes whose objects a leaf of a hint allows: of the class, or of the protocol.
+    """The known classes whose objects a leaf of a hint allows, by the names that a file gives them in this place.
+
+    That is the plain name, unless several of one name are allowed here.
+    """
+    fits = _fitting(leaf, known)
+    count = collections.Counter(kind.__name__ for kind in set(fits.values()))
+    return {kind.__name__ if count[kind.__name__] == 1 else key: kind for key, kind in fits.items()}
+
+
+def _fitting(leaf: Any, known: Mapping[str, type]) -> dict[str, type]:
+    """Those of the class, or of the protocol.
 
     A call fits when its arguments have the names of the protocol's, whatever shape suffixes follow them: that is what
     tells an objective `(student, teacher)` from a divergence `(student_log, teacher_log)`.
