@@ -11,9 +11,9 @@ import yaml
 import lessen
 from lessen.core import Operation, encode
 from lessen.core.documents import Loader
-from lessen.core.errors import GraphError, RecipeError
+from lessen.core.errors import RecipeError
 from lessen.core.hints import slots
-from lessen.recipe import Recipe, as_data, catalogue, methods, read_recipe, schema, shipped, write_recipe
+from lessen.recipe import Recipe, as_data, methods, read_recipe, schema, shipped, write_recipe
 from lessen.schemes import Scheme
 
 ROOT = Path(lessen.__file__).parents[2]
@@ -87,21 +87,6 @@ def test_every_method_says_what_it_must() -> None:
         for part in (card.row, card.paper, card.says, card.costs, card.fails_when):
             assert part.strip(), name
         assert " / " in card.row, name
-
-
-def test_two_classes_of_one_name_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lessen import data, graph
-
-    monkeypatch.setattr(graph, "__all__", [*graph.__all__, "Digits"])
-    monkeypatch.setattr(graph, "Digits", data.Shift, raising=False)
-    catalogue.cache_clear()
-    try:
-        with pytest.raises(
-            GraphError, match=r"Digits is exported by both lessen\.data\.digits and lessen\.data\.views"
-        ):
-            catalogue()
-    finally:
-        catalogue.cache_clear()
 
 
 def test_networks_of_a_recipe_are_drawn_from_its_seed(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lessen
-from lessen import operations
 from lessen.core import Card, Context, settings
 from lessen.core.errors import ExportError, NetworkError, PlanError
 from lessen.deploy import Deploy, OnnxRuntime, TorchProgram, export_onnx, export_pt2
@@ -177,13 +176,6 @@ class ToSigns:
         names = [name for name, each in model.named_modules() if isinstance(each, nn.Linear)]
         first = {id(stored(model.get_submodule(name), "weight")): name for name in reversed(names)}
         return Signed(names=tuple(name for name in names if name in first.values()))
-
-
-@pytest.fixture
-def offered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What plans are looked up in knows the plan."""
-    monkeypatch.setattr(operations, "Signed", Signed, raising=False)
-    monkeypatch.setattr(operations, "__all__", [*operations.__all__, "Signed"])
 
 
 # Every form with every other
@@ -533,7 +525,6 @@ def test_a_twin_that_stores_another_sign_would_be_seen(tmp_path: Path, monkeypat
     assert not torch.equal(OnnxRuntime().load(file, threads=1)(x), wanted)
 
 
-@pytest.mark.usefixtures("offered")
 def test_signs_are_packed_at_one_bit_and_come_back(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 16)).eval()
     plan = ToSigns().plan(network, Context(inputs=torch.randn(2, 64)))
@@ -573,7 +564,6 @@ def killed(*given: Any, **more: Any) -> None:
     raise Killed
 
 
-@pytest.mark.usefixtures("offered")
 @pytest.mark.parametrize("where", ["train_stages", "deploy_steps"])
 def test_a_run_with_signs_is_stopped_and_resumed_to_the_same_bits(
     where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

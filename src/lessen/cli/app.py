@@ -31,8 +31,8 @@ Imports = Annotated[
     bool,
     typer.Option(
         "--allow-import",
-        help="Allow running the Python module that the recipe names, or the program in a .pt2 file. Only for files "
-        "you trust.",
+        help="Allow running the Python modules that the recipe or the plan names, or the program in a .pt2 file. Only "
+        "for files you trust.",
     ),
 ]
 Device = Annotated[
@@ -386,7 +386,7 @@ def _start(
     from lessen.pipeline import compress
     from lessen.recipe import as_data, check_imports, read_recipe
 
-    asked = read_recipe(recipe)
+    asked = read_recipe(recipe, allow_import=allow_import)
     asked = asked if device is None else dataclasses.replace(asked, device=device)
     check_imports(asked, recipe, allow_import=allow_import)
     given = asked.arguments()

@@ -59,6 +59,16 @@ def allow(value: object) -> None:
     _allow(type(value).__module__)
 
 
+def is_allowed(name: str) -> bool:
+    """Whether a module, given by name or by that of its entry point, is allowed already."""
+    return _package(offers().get(name, name)) in _allowed
+
+
+def allowed() -> list[str]:
+    """The packages that are allowed in this process and can be imported in another."""
+    return sorted(_allowed - {SCRIPT})
+
+
 def is_own(kind: type) -> bool:
     """Whether a class is lessen's."""
     return _package(kind.__module__) == "lessen"
@@ -82,10 +92,9 @@ def offers() -> dict[str, str]:
 
 
 def _used(what: str | ModuleType | type) -> Any:
-    if isinstance(what, ModuleType):
-        return _allow(what.__name__) or what
-    if isinstance(what, type):
-        return _allow(what.__module__) or what
+    if isinstance(what, ModuleType | type):
+        _allow(what.__module__ if isinstance(what, type) else what.__name__)
+        return what
     if not isinstance(what, str):
         raise SettingError(f"use: got {what!r:.80}, but a module, the name of one or a class was expected.")
     if what == SCRIPT:
@@ -99,9 +108,9 @@ def _used(what: str | ModuleType | type) -> Any:
             raise SettingError(
                 f"{name} cannot be imported, because it imports {error.name}, which is missing."
             ) from error
-        known = f" Installed packages offer: {', '.join(map(repr, offers()))}." if offers() else ""
+        more = f" Installed packages offer: {', '.join(map(repr, offers()))}." if offers() else ""
         raise SettingError(
-            f"There is no module {what!r} to take methods from. Install it, or start in the folder that it lies in.{known}"
+            f"There is no module {what!r} to take methods from. Install it, or start in its folder.{more}"
         ) from error
     except Exception as error:  # it is somebody's code
         first = str(error).strip().partition("\n")[0]
@@ -111,7 +120,8 @@ def _used(what: str | ModuleType | type) -> Any:
 
 
 def _allow(module: str) -> None:
-    _allowed.add(_package(module))
+    if _package(module) not in {"lessen", "builtins"}:
+        _allowed.add(_package(module))
 
 
 def _package(module: str) -> str:

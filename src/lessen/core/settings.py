@@ -13,7 +13,7 @@ import functools
 import re
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, TypeVar, dataclass_transform, get_type_hints
+from typing import Any, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as _pydantic_dataclass
@@ -174,13 +174,14 @@ def made_of(value: Any, hint: Any = Any) -> Any:
             raise SettingError(f"{value.__name__} is a class, and needs settings: {error}") from error
     if isinstance(value, str):
         kinds = _MADE.get(folded(value), [])
-        kinds = _fit(hint, [kind for kind in kinds if kind.__module__.startswith("lessen.")] or kinds)
+        kinds = _fit(hint, kinds)
+        kinds = [kind for kind in kinds if kind.__module__.startswith("lessen.")] or kinds
         if kinds:
             return made_of(kinds[-1])
     return value
 
 
-def _fit(hint: Any, kinds: Sequence[type]) -> Sequence[type]:
+def _fit(hint: Any, kinds: list[type]) -> list[type]:
     """Of several classes, those that a field may hold; all of them where its type does not tell."""
     if len(kinds) < 2:
         return kinds
@@ -427,7 +428,7 @@ def decode(data: Any, known: Mapping[str, type], hint: Any = Any) -> Any:
     lessen.core.errors.SettingError: There is no 'Wram': did you mean 'Warm'?
     """
     if isinstance(data, list):
-        return [decode(item, known, hint) for item in data]
+        return [decode(item, known, each) for item, each in zip(data, _items(hint, len(data)), strict=True)]
     if not isinstance(data, dict):
         return data
     if len(data) == 1:
@@ -437,6 +438,14 @@ def decode(data: Any, known: Mapping[str, type], hint: Any = Any) -> Any:
             values = {key: decode(value, known, _hint(cls, key)) for key, value in (fields or {}).items()}
             return cls(**values)
     return {key: decode(value, known, hint) for key, value in data.items()}
+
+
+def _items(hint: Any, count: int) -> Sequence[Any]:
+    """The types of the items of a list: those of a tuple of that length, or that of the whole."""
+    from lessen.core.hints import leaves
+
+    tuples = [get_args(leaf) for leaf, _ in leaves(hint) if get_origin(leaf) is tuple]
+    return next((parts for parts in tuples if len(parts) == count and Ellipsis not in parts), (hint,) * count)
 
 
 def _called(name: str, known: Mapping[str, type], hint: Any) -> type:

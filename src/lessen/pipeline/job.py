@@ -14,6 +14,7 @@ from lessen.core.data import Data, examples_digest
 from lessen.core.errors import RunError, SettingError, did_you_mean
 from lessen.core.identity import differences, identify
 from lessen.core.machine import versions
+from lessen.core.others import allow
 from lessen.core.settings import encode, made_of
 from lessen.data import load as load_data
 from lessen.deploy import Deploy
@@ -93,6 +94,8 @@ class Job:
             self.data = replace(self.data, output=self.output)
         self.steps = check_steps(self.steps)
         self.train = check_steps(self.train, name="training", kinds=Scheme)
+        for step in (*self.steps, *self.train):
+            allow(step)
         for name, kind in (("targets", Targets), ("deploy", Deploy), ("measuring", Measuring)):
             setattr(self, name, _settled(getattr(self, name), kind, name))
         self.seed = _whole(self.seed)

@@ -55,8 +55,10 @@ def known_settings(*packages: str) -> dict[str, type]:
 def encode_plans(plans: Sequence[Plan]) -> list[Any]:
     """Plans as JSON data, as a run keeps them: values that are stored in its weights are left out.
 
-    A plan from outside lessen also tells the module of its class, as `from`.
+    A plan from outside lessen also tells the module of its class, as `from`; it is then known in this process.
     """
+    for plan in plans:
+        allow(plan)
     return [_encoded(without_values(plan)) for plan in plans]
 
 

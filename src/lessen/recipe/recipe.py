@@ -13,17 +13,18 @@ from pydantic import NonNegativeInt
 from torch import nn
 
 from lessen.core.contracts import Operation
-from lessen.core.errors import RecipeError
+from lessen.core.errors import RecipeError, SettingError
 from lessen.core.files import read_text, write_text
 from lessen.core.hints import settings_class, slots
+from lessen.core.others import is_allowed, use
 from lessen.core.seeds import derive
 from lessen.core.settings import encode, settings
 from lessen.data import Source
 from lessen.deploy import Deploy
 from lessen.engine import Tracker
 from lessen.pipeline import Measuring, Targets
-from lessen.recipe.catalogue import catalogue
-from lessen.recipe.reader import Reader
+from lessen.recipe.catalogue import catalogue, known
+from lessen.recipe.reader import Reader, plain_value
 from lessen.recipe.schema import schema_of
 from lessen.schemes import Scheme
 from lessen.zoo import build, is_own
@@ -88,6 +89,8 @@ class Recipe:
         task: What outputs and labels mean: "single_label", "multi_label", "binary", "dense", "regression", "language",
             "masked_language", "retrieval", "none"; null: guessed from labels and outputs.
         track: What gets parameters, logs and measurements as well, as [TensorBoard].
+        use: Modules with methods from outside lessen, or names that installed packages give them (entry points of the
+            group `lessen.methods`). To read the recipe executes them, so it must be allowed.
     """
 
     network: Build
@@ -103,6 +106,7 @@ class Recipe:
     output: str | None = None
     task: str | None = None
     track: tuple[Tracker, ...] = ()
+    use: tuple[str, ...] = ()
 
     def networks(self, *, weights: bool = True) -> tuple[nn.Module, nn.Module | None]:
         """The network and the student, if there is one.
@@ -127,11 +131,16 @@ class Recipe:
         return {"teacher": network, "student": student, "data": self.data.load(), **own}
 
 
-def read_recipe(path: str | Path) -> Recipe:
+def read_recipe(path: str | Path, *, allow_import: bool = False) -> Recipe:
     """The recipe in a YAML file.
 
+    Args:
+        path: The file.
+        allow_import: Whether the modules that it names under `use` may be imported, which executes them.
+
     Raises:
-        RecipeError: there is no such file, or a key, a class or a value in it is wrong; the text names the line.
+        RecipeError: there is no such file, or a key, a class or a value in it is wrong; the text names the line. Or it
+            uses a module that is not allowed.
     """
     path = Path(path)
     if path.suffix in {".py", ".ipynb"}:
@@ -139,8 +148,42 @@ def read_recipe(path: str | Path) -> Recipe:
             f"{path} is a Python program; run it with: python {path}. A recipe is a YAML file, as recipes/digits.yaml."
         )
     text = read_text(path, error=RecipeError, expected="a recipe, a YAML file", most=LONGEST_FILE)
-    recipe: Recipe = Reader(text, path, catalogue()).read(Recipe)
+    return parse_recipe(text, path, allow_import=allow_import)
+
+
+def parse_recipe(text: str, source: Path, *, allow_import: bool) -> Recipe:
+    """The recipe in a text.
+
+    Args:
+        text: The YAML.
+        source: The file that it is from, or would be in.
+        allow_import: As for `read_recipe`.
+
+    Raises:
+        RecipeError: as for `read_recipe`.
+    """
+    said = plain_value(text, str(source))
+    names = said.get("use") if isinstance(said, Mapping) else None
+    for name in [names] if isinstance(names, str) else names if isinstance(names, list) else []:
+        if isinstance(name, str):
+            _take(name, source, allow_import=allow_import)
+    recipe: Recipe = Reader(text, source, known()).read(Recipe)
     return recipe
+
+
+def _take(name: str, source: Path, *, allow_import: bool) -> None:
+    """Import the module of others that a recipe uses, if that is allowed."""
+    if is_allowed(name):
+        return
+    if not allow_import:
+        raise RecipeError(
+            f"{source} uses the methods of the module {name!r}, and to import it executes it. If you trust its author, "
+            "allow it with --allow-import (in Python: allow_import=True, or lessen.use before)."
+        )
+    try:
+        use(name)
+    except SettingError as error:
+        raise RecipeError(f"{source}: {error}") from error
 
 
 def as_data(recipe: Recipe) -> dict[str, Any]:

@@ -20,8 +20,12 @@ from lessen.recipe.recipe import Build, Recipe, read_recipe
 from lessen.zoo import SOURCES
 
 
-def read_run(run: str | Path) -> Recipe:
+def read_run(run: str | Path, *, allow_import: bool = False) -> Recipe:
     """The recipe that a run was started from.
+
+    Args:
+        run: The folder of the run.
+        allow_import: Whether the modules of methods from outside lessen may be imported, which executes them.
 
     Raises:
         RunError: the folder is not a run, or the run was started from Python, with objects that no recipe names.
@@ -33,7 +37,7 @@ def read_run(run: str | Path) -> Recipe:
             f"{folder.path} was started from Python, so its recipe does not tell how to build the network. Call "
             f"lessen.load({str(run)!r}, network), or lessen.resume({str(run)!r}, teacher=…, data=…, steps=…)."
         )
-    return read_recipe(folder.recipe)
+    return read_recipe(folder.recipe, allow_import=allow_import)
 
 
 @public
@@ -122,7 +126,7 @@ def resume(
     if not arguments:
         folder = RunFolder(run)
         folder.check_recipe(folder.open())
-        arguments = _trusted(run, read_run(run), allow_import).arguments(weights=False)
+        arguments = _trusted(run, read_run(run, allow_import=allow_import), allow_import).arguments(weights=False)
     device = device if device is not None else arguments.get("device")
     track = track if track is not None else arguments.get("track", ())
     more = {"progress": progress, "device": device, "keep_state": keep_state, "track": track}
@@ -147,7 +151,7 @@ def check_imports(recipe: Recipe, source: str | Path, *, allow_import: bool) -> 
 
 def _fresh(run: str | Path, allow_import: bool) -> nn.Module:
     """The network of a run, freshly built, before it was compressed: no larger than its weights in the folder."""
-    recipe, folder = _trusted(run, read_run(run), allow_import), RunFolder(run)
+    recipe, folder = _trusted(run, read_run(run, allow_import=allow_import), allow_import), RunFolder(run)
     kept = sum(file.stat().st_size for file in folder.step(0).glob("*.safetensors"))
     with bounded(2 * kept + ROOM, RunError, f"The network that {folder.recipe} names"):
         given, student = recipe.networks(weights=False)

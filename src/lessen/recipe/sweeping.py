@@ -29,15 +29,15 @@ from lessen import pipeline
 from lessen.core.errors import LessenError, RunError, SettingError, did_you_mean
 from lessen.core.files import read_json, write_json
 from lessen.core.identity import differences
+from lessen.core.others import allowed, use
 from lessen.core.telling import tell
 from lessen.engine.home import as_device
 from lessen.engine.stopping import Stopped
 from lessen.engine.track import as_trackers
 from lessen.pipeline import RunFolder
 from lessen.pipeline.folder import lock
-from lessen.recipe.catalogue import catalogue
-from lessen.recipe.reader import Reader, plain_value
-from lessen.recipe.recipe import Recipe, as_data, read_recipe
+from lessen.recipe.reader import plain_value
+from lessen.recipe.recipe import Recipe, as_data, parse_recipe, read_recipe
 from lessen.recipe.runs import check_imports
 from lessen.recipe.runs import resume as resume_run
 from lessen.report import Comparison, compare, write_comparison
@@ -161,7 +161,7 @@ def sweep(
     """
     how = _How(allow_import=allow_import, device=device, keep_state=keep_state, track=track)
     path = Path(recipe)
-    asked = read_recipe(path)
+    asked = read_recipe(path, allow_import=allow_import)
     check_imports(asked, path, allow_import=allow_import)
     folder = Path(run) if run is not None else Path("runs") / f"{path.stem}-sweep"
     plan = _planned(asked, settings, seeds=seeds, sampler=sampler, trials=trials, goal=goal, source=str(path))
@@ -200,7 +200,7 @@ def resume_sweep(
         plan = _Plan(**read_json(folder / _FILE))
     except TypeError as error:
         raise RunError(f"{folder / _FILE} is damaged, or was written by another version: {error}.") from error
-    check_imports(_read(plan.recipe, folder / _FILE), folder, allow_import=allow_import)
+    check_imports(_read(plan.recipe, folder / _FILE, allow_import=allow_import), folder, allow_import=allow_import)
     how = _How(allow_import=allow_import, device=device, keep_state=keep_state, track=track)
     return _carry_out(plan, folder, how, workers=workers, progress=progress)
 
@@ -339,10 +339,9 @@ def _space(told: Mapping[str, Any]) -> Values | Range:
     return Values(tuple(told["values"])) if "values" in told else Range(**told)
 
 
-def _read(data: Mapping[str, Any], source: Path) -> Recipe:
+def _read(data: Mapping[str, Any], source: Path, *, allow_import: bool = False) -> Recipe:
     text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=120)
-    made: Recipe = Reader(text, source, catalogue()).read(Recipe)
-    return made
+    return parse_recipe(text, source, allow_import=allow_import)
 
 
 # Carrying it out
@@ -529,7 +528,7 @@ def _is_finished(folder: Path) -> bool:
 def _one_run(recipe: dict[str, Any], folder: Path, how: _How) -> float:
     """Carry one run out, or what is left of it; how many seconds it took."""
     start = time.monotonic()
-    run, asked = RunFolder(folder), _read(recipe, folder / "recipe.yaml")
+    run, asked = RunFolder(folder), _read(recipe, folder / "recipe.yaml", allow_import=how.allow_import)
     if run.state.exists():
         if not run.open().finished:
             resume_run(folder, allow_import=how.allow_import, progress=False, **how.arguments(asked))
@@ -553,7 +552,10 @@ class _Hands:
         if count > 1:
             threads = max(1, torch.get_num_threads() // count)
             self._pool = ProcessPoolExecutor(
-                count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(threads,)
+                count,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_begin,
+                initargs=(threads, allowed()),
             )
 
     def start(self, recipe: dict[str, Any], folder: Path) -> Future[float]:
@@ -578,9 +580,11 @@ class _Hands:
                 process.terminate()
 
 
-def _begin(threads: int) -> None:
-    """Prepare a worker: its share of the cores, and an end when its parent ends."""
+def _begin(threads: int, methods: Sequence[str]) -> None:
+    """Prepare a worker: its share of the cores, the methods of others, and an end when its parent ends."""
     torch.set_num_threads(threads)
+    for name in methods:
+        use(name)
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -5,7 +5,7 @@ from lessen.schemes.at import At, at
 from lessen.schemes.borrowed_head import borrow_head, feature_lesson
 from lessen.schemes.mutual import Mutual, mutual
 from lessen.schemes.offline import Offline, offline
-from lessen.schemes.scheme import Cast, Scheme
+from lessen.schemes.scheme import Cast, Scheme, role, roles
 from lessen.schemes.self_branches import SelfBranches, self_branches
 from lessen.schemes.self_snapshot import SelfSnapshot, self_snapshot
 from lessen.schemes.several_teachers import SeveralTeachers, several_teachers
@@ -33,6 +33,8 @@ __all__ = [
     "feature_lesson",
     "mutual",
     "offline",
+    "role",
+    "roles",
     "self_branches",
     "self_snapshot",
     "several_teachers",

@@ -5,7 +5,7 @@ from lessen.graph.nodes.ensemble import Ensemble
 from lessen.graph.nodes.gradient import Gradient, LargestOutput
 from lessen.graph.nodes.labels import Labels
 from lessen.graph.nodes.network import Network
-from lessen.graph.nodes.node import WHOLE, Node
+from lessen.graph.nodes.node import WHOLE, Node, find
 from lessen.graph.nodes.on_policy import OnPolicy, Writing
 from lessen.graph.nodes.other_data import OtherData
 from lessen.graph.nodes.snapshot import Snapshot
@@ -30,4 +30,5 @@ __all__ = [
     "Unit",
     "Variant",
     "Writing",
+    "find",
 ]
