@@ -66,7 +66,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "a percentage": (lambda: PruneChannels(keep=50), "PruneChannels: keep: got 50, .* share.* write 0.5"),
     "a text for a number": (lambda: offline(epochs="three"), "epochs: got 'three', but a whole number was expected"),
     "half an epoch": (lambda: offline(epochs=2.5), "epochs: got 2.5, but a whole number was expected"),
-    "a tap on no side": (lambda: Tap("x", "outputs"), "side: got 'outputs', but 'output' or 'input' was expected"),
+    "a tap on no side": (lambda: Tap("x", "outputs"), "side: got 'outputs', but 'output', 'input' or 'state' was"),
     "twice": (lambda: Adam(0.1, lr=0.2), "Adam: rate was given twice, once as lr"),
     "by position and by name": (lambda: PruneChannels(0.5, keep=0.5), "PruneChannels: keep was given twice"),
     "too many": (lambda: Adam(1, 2, 3, 4, 5, 6), r"Adam has 5 settings \(rate, betas, .*\), but 6 values were given"),
@@ -99,7 +99,8 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "a node without a module": (lambda: Network("s"), "Network: module is missing. Network: learns is missing"),
     "an edge": (lambda: Edge("a", "b", wieght=2.0), "Edge has no setting 'wieght': did you mean 'weight'"),
     "a stage": (lambda: Stage(name="a", graf=None), "Stage has no setting 'graf': did you mean 'graph'"),
-    "a graph": (lambda: Graph([], [], 1), r"Graph has 2 settings \(nodes, edges\), but 3 values were"),
+    "a graph": (lambda: Graph([], [], {}, 1), r"Graph has 3 settings \(nodes, edges, gates\), but 4 values were"),
+    "gates of no names": (lambda: Graph([], [], 1), "Graph: gates: got 1, but set gates by name were expected"),
     "too many arguments": (lambda: engine.run([], clusters(), "runs/x"), "run takes 2 arguments by position"),
 }  # fmt: skip
 

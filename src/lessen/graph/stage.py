@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field
 from torch import nn
 
 from lessen.core.data import Data
+from lessen.core.errors import SettingError
 from lessen.core.settings import added, named_fields, settings
 from lessen.graph.edge import Edge
 from lessen.graph.gate import SetGate
@@ -109,6 +110,10 @@ class Graph:
     nodes: Sequence[Node]
     edges: Sequence[Edge]
     gates: Mapping[str, SetGate] | None = added()
+
+    def __post_init__(self) -> None:
+        if self.gates is not None and not isinstance(self.gates, Mapping):
+            raise SettingError(f"Graph: gates: got {self.gates!r:.80}, but set gates by name were expected.")
 
 
 @named_fields
