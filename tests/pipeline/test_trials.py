@@ -13,8 +13,9 @@ import lessen
 from lessen.core import Times
 from lessen.core.errors import RunError
 from lessen.engine.trials import KeptClock, KeptTrials
-from lessen.operations import Knapsack, PruneChannels
+from lessen.operations import Knapsack, Mixed, PruneChannels, Quantize
 from lessen.operations.prune_channels import judge
+from lessen.operations.quantize import mixed
 from lessen.pipeline import Measuring, RunFolder, walk
 from lessen.testing.tasks import clusters, perceptron
 
@@ -124,6 +125,34 @@ def test_times_are_those_that_it_has_decided_on(
         asked.append(Ticks.asked)
     assert asked[0] == asked[1]
     assert ends(tmp_path / "None") == ends(tmp_path / "5")
+
+
+def test_a_search_for_bits_goes_on_from_the_last_layer(
+    monkeypatch: pytest.MonkeyPatch, job: Job, tmp_path: Path
+) -> None:
+    """Five widths of three layers; one batch, so one comparison each."""
+    real, done = mixed.distance, 0
+
+    def compared(*given: Any) -> torch.Tensor:
+        nonlocal done
+        if done == stop:
+            raise Stop
+        done += 1
+        return real(*given)
+
+    monkeypatch.setattr(mixed, "distance", compared)
+    steps = [Quantize(weight_bits=Mixed(average=5))]
+    stop = 1000
+    lessen.compress(run=tmp_path / "whole", **job(steps=steps))
+    whole, done = done, 0
+    stop = whole - 7  # the dry run, and eight of the fifteen
+    with pytest.raises(Stop):
+        lessen.compress(run=tmp_path / "run", **job(steps=steps))
+    assert len(KeptTrials(RunFolder(tmp_path / "run").trials(1))) == 8
+    stop, done = 1000, 0
+    lessen.resume(tmp_path / "run", **job(steps=steps))
+    assert (whole, done) == (30, 7)
+    assert ends(tmp_path / "run") == ends(tmp_path / "whole")
 
 
 def test_a_damaged_file_of_trials_is_named(searched: Job, trained: Callable[..., list[float]], tmp_path: Path) -> None:

@@ -79,7 +79,10 @@ class OutputDivergence:
             pairs = [pair for before, now in zip(full, found, strict=True) for pair in zip(before, now, strict=True)]
             return sum(float(distance(one, other).sum()) for one, other in pairs) / count
 
-        return {path: [loss(path, bits) for bits in options] for path in layers}
+        def judged(path: str, bits: int) -> float:
+            return context.judge([path, bits], lambda: loss(path, bits))
+
+        return {path: [judged(path, bits) for bits in options] for path in layers}
 
 
 @settings
