@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +22,14 @@ import lessen
 from lessen.cli import main
 from lessen.core import others
 from lessen.core.errors import PlanError, RecipeError
-from lessen.pipeline import walk
+from lessen.pipeline import Measuring, walk
 from lessen.surgery.forms import forms_of
 from lessen.zoo import build
 
 PACKAGE = Path(__file__).parent
-RECIPE = """
-use: [example]
-network: {build: "zoo:mlp", arguments: {inputs: 2, hidden: [32, 32], classes: 3}}
-data: {Rings: {examples: 256}}
-train: [{Supervised: {epochs: 20, fit: {batch: 32}}}]
-steps:
-  - Ternary: {where: layer2}
-  - NoisyTeacher: {knowledge: {CentredCosine: {}}, epochs: 4, fit: {batch: 32}}
-deploy: {runtimes: [OnnxRuntime]}
-measuring: {repeats: 6, calibration: 32}
-"""
+PAGE = (PACKAGE.parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+BLOCKS = dict(re.findall(r'```\w+ title="([^"]+)"\n(.*?)```', PAGE, flags=re.S))
+RECIPE = BLOCKS["recipe.yaml"]
 
 
 @pytest.fixture(scope="module")
@@ -134,36 +128,18 @@ def test_a_recipe_with_methods_of_others(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 @pytest.mark.usefixtures("_anew")
-def test_another_process_loads_it(installed: Path) -> None:
-    kept = run_from_python()
-    lines = (
-        "import torch, lessen; from lessen.zoo import build; from pathlib import Path;"
-        "net = build('zoo:mlp', inputs=2, hidden=[32, 32], classes=3);"
-        "lessen.use('example'); print(lessen.load('run', net)(torch.ones(1, 2)).tolist())"
-    )
+def test_the_lines_for_python_run_as_they_stand(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    with monkeypatch.context() as quick:
+        quick.setattr(lessen, "compress", partial(lessen.compress, deploy=None, measuring=Measuring(repeats=6)))
+        exec(compile(BLOCKS["use.py"], "use.py", "exec", dont_inherit=True), given)
+    x = torch.ones(1, 2)
+    lines = f"{BLOCKS['load.py']}\nimport torch\nprint(network(torch.ones(1, 2)).tolist())"
     path = os.pathsep.join([str(installed), str(Path(lessen.__file__).parents[1])])
     environment = {**os.environ, "PYTHONPATH": path}
     said = subprocess.check_output([sys.executable, "-c", lines], env=environment, text=True, timeout=300)
-    assert torch.allclose(torch.tensor(json.loads(said)), kept(torch.ones(1, 2)))
-
-
-def run_from_python() -> nn.Module:
-    """A run with objects of the package, from Python: nothing needs to be allowed for what is given."""
-    import lessen_example as mine
-
-    made = lessen.compress(
-        network(),
-        mine.Rings(examples=64).load(),
-        steps=[mine.Ternary(where="layer2")],
-        run="run",
-        progress=False,
-        deploy=None,
-        measuring={"repeats": 6, "calibration": 32},
-    )
-    back = lessen.load("run", network())
     with torch.no_grad():
-        assert torch.equal(back(torch.ones(1, 2)), made.model(torch.ones(1, 2)))
-    return back
+        assert torch.allclose(torch.tensor(json.loads(said)), given["small"].model(x))
 
 
 class Killed(Exception):

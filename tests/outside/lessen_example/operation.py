@@ -2,7 +2,6 @@
 
 from typing import Any, ClassVar, Self
 
-import torch
 from torch import Tensor, nn
 
 from lessen.core import Card, Context, Where, matches, settings
@@ -17,7 +16,6 @@ class TernaryForm(Form):
     words: ClassVar[str] = "in three values"  # "it is stored in three values"
     ending: ClassVar[str] = ".scales"  # what is stored is called weight.scales in a state
     of_weights: ClassVar[bool] = False  # what is stored is not a weight for each weight
-
     codes: Tensor
 
     def __init__(self, codes: Tensor) -> None:
@@ -46,8 +44,7 @@ class TernaryPlan:
             weight = network.get_submodule(name).weight.detach()
             large = weight.abs() > 0.7 * weight.abs().mean(1, keepdim=True)
             scales = (weight.abs() * large).sum(1, keepdim=True) / large.sum(1, keepdim=True).clamp(min=1)
-            form = TernaryForm((weight.sign() * large).to(torch.int8))
-            store(owners, network.get_submodule(name), "weight", form, scales)
+            store(owners, network.get_submodule(name), "weight", TernaryForm((weight.sign() * large).char()), scales)
         return network
 
     def describe(self) -> list[dict[str, Any]]:
