@@ -14,6 +14,8 @@ import pytest
 import torch
 from torch import nn
 
+import lessen.graph
+import lessen.knowledge
 from lessen.core import ArrayExamples
 from lessen.graph import (
     ActivationPenalty,
@@ -257,3 +259,24 @@ def test_the_picture_says_what_moves_and_when() -> None:
     assert "judge reads generator." in said
     assert "made: Variant, moves student, generator" in said
     assert "Steps by turns: student 2, peer 1." in said
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "own-graph.md"
+ROWS = re.findall(r"^\| [^|]+ \| (`.*) \|$", GUIDE.read_text(encoding="utf-8"), flags=re.M)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_words_of_the_guide_are_written_as_they_are(row: str) -> None:
+    known: dict[str, Any] = {**vars(lessen.graph), **vars(lessen.knowledge), "Tap": Tap}
+    known |= {"module": nn.Identity(), "examples": clusters().train, "data": clusters(), "nodes": [], "edges": []}
+    for code in re.findall(r"`(.+?)`", row):
+        whole = code.replace("Edge(...", 'Edge("a", "b", Hint()').replace("Stage(...", 'Stage("s", Graph([], []), 1')
+        whole = f"dict({whole})" if whole.startswith("reads=") else whole
+        assert eval(whole, known) is not None
+
+
+def test_the_guide_has_a_row_for_every_word() -> None:
+    said = "\n".join(ROWS)
+    assert len(ROWS) > 12
+    for word in ("From", "Input", "Ensemble", "Variant", "Gradient", "OtherData", "Turns", "gates", "moves", "side="):
+        assert word in said, word
