@@ -18,8 +18,9 @@ from lessen.operations import Global, Knapsack, PruneChannels, Taylor
 from lessen.operations.prune_channels.cost import alike
 from lessen.operations.prune_channels.judge import RATES, Judge, adapted_loss, trained_loss
 from lessen.operations.prune_channels.refit import QUICK_EXAMPLES, quickly
-from lessen.operations.search import knapsack
-from lessen.operations.search.knapsack import Problem, Widths, allocate, losses_for, options_for
+from lessen.operations.search import search
+from lessen.operations.search.contract import Problem, Widths, losses_for, options_for
+from lessen.operations.search.knapsack import allocate
 from lessen.surgery.coupling import analyse
 from lessen.testing import EXAMPLES
 from lessen.zoo import residual
@@ -159,7 +160,7 @@ def test_a_search_learns_from_what_was_judged(monkeypatch: pytest.MonkeyPatch) -
         return sum(each.judge(widths) for each, widths in zip(given, chosen, strict=True) if each.judge)
 
     learned = found()
-    monkeypatch.setattr(knapsack, "_learned", lambda seen, given, drawn: given.losses)
+    monkeypatch.setattr(search, "learned", lambda seen, given, drawn: given.losses)
     assert learned < 0.95 * found()
 
 

@@ -33,7 +33,8 @@ from lessen.operations.prune_channels.plan import PrunedChannels
 from lessen.operations.prune_channels.refit import Fitting, check_refit, quickly, refitted
 from lessen.operations.prune_channels.scores import comparable, group_figures, normalised
 from lessen.operations.prune_channels.target import share_by_clock, share_for
-from lessen.operations.search.knapsack import Allocated, Budgeted, Cost, Knapsack, Problem, losses_for, options_for
+from lessen.operations.search.contract import Allocated, Budgeted, Cost, Problem, losses_for, options_for
+from lessen.operations.search.knapsack import Knapsack
 from lessen.surgery.coupling import Coupling, Group, coupling_of, multiply_adds, traced
 from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain
