@@ -14,7 +14,21 @@ from torch import Tensor, nn
 
 from lessen.core.errors import GraphError
 from lessen.core.identity import identify
-from lessen.graph import Branch, Edge, Ensemble, Fit, From, Graph, Labels, LearnedGate, SmallestLoss, Stage, validate
+from lessen.graph import (
+    SGD,
+    Branch,
+    DistillationOriented,
+    Edge,
+    Ensemble,
+    Fit,
+    From,
+    Graph,
+    Labels,
+    LearnedGate,
+    SmallestLoss,
+    Stage,
+    validate,
+)
 from lessen.graph.draw import draw
 from lessen.knowledge import CrossEntropy, Hint, SoftTargets
 from lessen.surgery.taps import Tap
@@ -144,6 +158,25 @@ def test_a_rule_on_gradients_sees_the_directions() -> None:
         found.append([gradients(given[0].module), gradients(given[1].module)])
         flow.close()
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(), DistillationOriented()])
+def test_gradients_of_half_precision_are_scaled(optimizer: Any) -> None:
+    """A power of two changes nothing; one that is too large gives gradients that a scaler skips, and the right loss."""
+    found = []
+    for scale in (None, torch.tensor(2.0**16), torch.tensor(float("inf"))):
+        given = nodes(optimizer=optimizer)
+        flow = flow_of(given, stage().graph.edges)
+        passed = flow(BATCH, 0.0, scale=scale)
+        passed.total.backward()
+        carriers = [*(flow.owners["student"].carriers or nn.Module()).parameters()]
+        ends = [*given[0].module.parameters(), *given[1].module.parameters(), *carriers]
+        found.append((passed.total.detach(), [p.grad for p in ends]))
+        flow.close()
+    plain, scaled, broken = found
+    torch.testing.assert_close(plain, scaled, rtol=1e-6, atol=1e-9)
+    assert torch.equal(plain[0], broken[0])
+    assert not all(bool(gradient.isfinite().all()) for gradient in broken[1] if gradient is not None)
 
 
 def test_it_works_under_gates_and_in_eval_mode() -> None:

@@ -255,6 +255,8 @@ class Training:
         more: dict[str, Any] = {} if self.stage.turns is None else {"waiting": self.waiting}
         if self._others:
             more["others"] = {name: next(batches).to(self.home.device) for name, batches in self._others.items()}
+        if self.home.scaler is not None:
+            more["scale"] = self.home.scaler.scale(torch.ones((), device=self.home.device))
         passed = self._forward(batch, progress, draw=draw, view_seed=self._view_seed[1], **more)
         if passed.total.requires_grad:
             self.home.backward(passed.total if accumulate == 1 else passed.total / accumulate)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from lessen.graph.leading import led
+
 
 class Carriers(nn.Module):
     """A parameter of zeros for each of some parameters: its gradient is the part that is kept apart.
@@ -27,20 +29,14 @@ class Carriers(nn.Module):
         """The carriers by the names of the parameters."""
         return dict(zip(names, self.zeros, strict=True))
 
-    def carried(self, loss: Tensor, others: Sequence[nn.Parameter]) -> Tensor:
+    def carried(self, loss: Tensor, others: Sequence[nn.Parameter], scale: Tensor | None = None) -> Tensor:
         """A loss of the same value whose gradient arrives at the carriers in place of the parameters.
 
         Args:
             loss: A scalar.
             others: Parameters of other owners, which get their gradient as without this.
+            scale: See `led`.
         """
-        places = [(own, zero) for own, zero in zip(self._own, self.zeros, strict=True) if own.requires_grad]
-        places += [(other, other) for other in others if other.requires_grad]
-        if not loss.requires_grad or not places:
-            return loss
-        found = torch.autograd.grad(loss, [own for own, _ in places], retain_graph=True, allow_unused=True)
-        parts = [(place * d).sum() for (_, place), d in zip(places, found, strict=True) if d is not None]
-        if not parts:
-            return loss.detach()
-        carrier = torch.stack(parts).sum()
-        return loss.detach() + (carrier - carrier.detach())
+        ways = [(own, zero, 1.0) for own, zero in zip(self._own, self.zeros, strict=True) if own.requires_grad]
+        ways += [(other, other, 1.0) for other in others if other.requires_grad]
+        return led(loss, ways, scale)

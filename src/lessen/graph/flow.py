@@ -242,6 +242,7 @@ class Flow(nn.Module):
         view_seed: int = 0,
         waiting: frozenset[str] = frozenset(),
         others: Mapping[str, Batch] | None = None,
+        scale: Tensor | None = None,
     ) -> Passed:
         """Compute the edges that count at this progress, and the nodes that they need; what learns, always.
 
@@ -254,6 +255,7 @@ class Flow(nn.Module):
             view_seed: A seed for random views, the same for the whole pass over the data.
             waiting: The nodes that do not move at this step; edges that move no other are skipped.
             others: The batches of other data, on the device, by the name of their node; without it the first examples.
+            scale: What the loss is multiplied by in the backward pass, for float16.
         """
         now = Now(batch=batch, training=training, draw=draw, view_seed=view_seed, others=dict(others or {}))
         for unit in self._writers:
@@ -305,7 +307,7 @@ class Flow(nn.Module):
         for number, ready in plan.edges:
             factor, mean = factors[number], means[number]
             if number in self._steered:
-                mean = self._steered[number](mean)
+                mean = self._steered[number](mean, scale)
             if number in self._apart:
                 given = mean if factor == 1 else mean * factor
                 apart[ready.target] = given if ready.target not in apart else apart[ready.target] + given
@@ -314,7 +316,7 @@ class Flow(nn.Module):
         total: Tensor | None = None
         targets: dict[str, Tensor] = {}
         for name, loss in apart.items():
-            carried = self._carried(name, loss)
+            carried = self._carried(name, loss, scale)
             targets[name] = carried.detach()
             total = carried if total is None else total + carried
         for name, arrived in arriving.items():
@@ -329,13 +331,12 @@ class Flow(nn.Module):
             total = torch.zeros((), device=batch.index.device)
         return Passed(total, losses, gates, targets)
 
-    def _carried(self, name: str, loss: Tensor) -> Tensor:
+    def _carried(self, name: str, loss: Tensor, scale: Tensor | None) -> Tensor:
         """A loss that arrives at a node, with its gradient at the carriers of the node's optimizer."""
         mine = self.owners[self.root(name)]
         assert mine.carriers is not None
-        return mine.carriers.carried(
-            loss, [p for owner in self.owners.values() if owner is not mine for p in owner.named.values()]
-        )
+        others = [p for owner in self.owners.values() if owner is not mine for p in owner.named.values()]
+        return mine.carriers.carried(loss, others, scale)
 
     def _gate(self, name: str, losses_N: Mapping[int, Tensor]) -> Tensor:
         """The weights (E, N) that a gate over several edges gives to their losses."""

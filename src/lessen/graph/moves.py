@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from lessen.core.errors import GraphError
 from lessen.graph.edge import Edge
+from lessen.graph.leading import led
 from lessen.graph.nodes.node import Node, find, reached
 
 
@@ -55,19 +55,6 @@ class Steering:
                 raise GraphError(f"The edge {name} moves two nodes that share weights. Name one of them in `moves`.")
             self._factors |= dict.fromkeys(parameters, factor)
 
-    def __call__(self, loss: Tensor) -> Tensor:
+    def __call__(self, loss: Tensor, scale: Tensor | None = None) -> Tensor:
         """The loss, with gradient `factor * d loss / d p` at each weight p, exactly, and none elsewhere."""
-        weights = [parameter for parameter in self._factors if parameter.requires_grad]
-        if not loss.requires_grad or not weights:
-            return loss.detach()
-        found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
-        # The gradient of (p * d).sum() at p is d.
-        parts = [
-            (weight * (gradient * self._factors[weight])).sum()
-            for weight, gradient in zip(weights, found, strict=True)
-            if gradient is not None
-        ]
-        if not parts:
-            return loss.detach()
-        carrier = torch.stack(parts).sum()
-        return loss.detach() + (carrier - carrier.detach())
+        return led(loss, [(p, p, factor) for p, factor in self._factors.items() if p.requires_grad], scale)
