@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -210,6 +211,31 @@ def test_examples_are_told_by_what_is_in_them() -> None:
         == mark
         != examples_digest(SubsetExamples(examples(), order.flip(0)))
     )
+
+
+def of_a_subset(given: ArrayExamples) -> SubsetExamples:
+    return SubsetExamples(Files(given), torch.arange(len(given)).flip(0))
+
+
+def in_memory(given: ArrayExamples) -> ArrayExamples:
+    return given
+
+
+@pytest.mark.parametrize("form", [in_memory, Files, of_a_subset], ids=lambda form: form.__name__)
+def test_any_one_example_counts(form: Callable[[Any], Any]) -> None:
+    """A change of one input, or of one label, at each of 100 places."""
+    changed = [form(examples(**{what: place})) for what in ("change", "label") for place in range(100)]
+    assert len({examples_digest(form(examples())), *map(examples_digest, changed)}) == 201
+
+
+def test_of_many_examples_each_short_run_counts() -> None:
+    """Of 2,500 one in 2.44 is looked at, so that three in a row always hold one that is."""
+    given = examples(2500)
+    mark = examples_digest(Files(given))
+    for first in range(0, 2498, 97):
+        x = given.inputs.clone()  # type: ignore[union-attr]
+        x[first : first + 3] += 1e-3
+        assert examples_digest(Files(ArrayExamples(x, given.labels))) != mark, first
 
 
 def test_examples_that_augment_themselves_are_told_by_shape_and_label() -> None:

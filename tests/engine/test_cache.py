@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lessen.core import ArrayExamples, Data, settings
+from lessen.core import ArrayExamples, Batch, Data, settings
 from lessen.core.errors import GraphError, RunError, SettingError
 from lessen.core.sealed import read_sealed, write_sealed
 from lessen.engine import Course, run
@@ -138,6 +138,40 @@ def test_a_cache_of_something_else_is_refused(more: dict[str, Any], says: str, t
     moved = Cache(folder=tmp_path, stored=how.cache.stored, top_k=how.cache.top_k)
     with pytest.raises(RunError, match=f"another setting of {says}"):
         train(scheme(moved), given.pop("played", None), **given)
+
+
+class Files:
+    """Examples that are no array in memory."""
+
+    def __init__(self, given: ArrayExamples) -> None:
+        self.given = given
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def fetch(self, index_N: Tensor) -> Batch:
+        return self.given.fetch(index_N)
+
+
+@pytest.mark.parametrize("form", [ArrayExamples, Files])
+def test_a_cache_is_refused_if_any_one_example_differs(form: Any, tmp_path: Path) -> None:
+    """All but the first four, at which the teacher is asked again anyway."""
+    data = clusters()
+    assert isinstance(data.train, ArrayExamples)
+    assert isinstance(data.train.inputs, Tensor)
+
+    def changed(place: int | None) -> Data:
+        x = data.train.inputs.clone()  # type: ignore[attr-defined]
+        if place is not None:
+            x[place, 0] += 1e-3
+        given = ArrayExamples(x, data.train.labels)  # type: ignore[attr-defined]
+        train = given if form is ArrayExamples else form(given)
+        return Data(train=train, validation=data.validation, test=data.test, classes=data.classes)
+
+    train(scheme(Cache(folder=tmp_path)), data=changed(None))
+    for place in (4, 41, 79):
+        with pytest.raises(RunError, match="another setting of 'examples'"):
+            train(scheme(Cache(folder=tmp_path)), data=changed(place))
 
 
 def test_a_random_view_cannot_be_cached_and_a_fixed_one_can(tmp_path: Path) -> None:

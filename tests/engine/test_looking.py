@@ -50,6 +50,17 @@ def test_looks_every_few_steps_are_resumed_bit_for_bit(fit: dict[str, Any], tmp_
     assert [row["figures"] for row in again.history.validations] == [row["figures"] for row in made.history.validations]
 
 
+@pytest.mark.parametrize("every", [2, 3, 9])
+def test_looks_every_few_epochs_are_those_of_each_epoch(every: int) -> None:
+    """At the end of epochs `every`, 2 `every`, ..., and of the stage; each finds what a look at each epoch finds."""
+    epochs = 5
+    _, each = ends(None, epochs=epochs, keep_best=False)
+    _, made = ends(None, epochs=epochs, keep_best=False, validate_every=every)
+    steps = [0, *(5 * epoch for epoch in range(1, epochs + 1) if epoch % every == 0 or epoch == epochs)]
+    found = {row["step"]: row["figures"] for row in each.history.validations}
+    assert [(row["step"], row["figures"]) for row in made.history.validations] == [(at, found[at]) for at in steps]
+
+
 def test_patience_counts_looks_and_looks_do_not_move_anything() -> None:
     _, made = ends(None, validate_steps=1, patience=2, epochs=20)
     assert 2 <= made.history.steps < 100

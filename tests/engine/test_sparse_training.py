@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import json
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from lessen.graph import (
     Fit,
     Gradual,
     Graph,
+    GroupLasso,
     Labels,
     Movement,
     MovingAverage,
@@ -306,3 +308,31 @@ def test_what_cannot_be_is_said_before_the_first_step() -> None:
         run(stages(student, StraightThrough(where="layer2", pattern=NM(n=5, m=10))), clusters(), progress=False)
     assert student.state_dict().keys() == before.keys()
     assert not list(masked_parameters(student))
+
+
+LATE: dict[str, tuple[Sparsify, int]] = {
+    "gradual": (Gradual(keep=0.3, updates=6, end=0.5), 3),
+    "movement": (Movement(keep=0.3, updates=6, end=0.5), 3),
+    "straight": (StraightThrough(where=("layer1", "layer2")), 0),
+    "lasso": (GroupLasso(strength=1.0), 6),
+}
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+@pytest.mark.parametrize("name", LATE)
+def test_patience_begins_when_a_network_is_as_sparse_as_it_will_be(name: str, patience: int) -> None:
+    """At a rate of almost 0 nothing improves, so the stage ends `patience` looks after the first that may be kept.
+
+    Two prune until half of the 6 epochs, 2:4 sparsity is there at the look before the first step, and channels shrink
+    until the end. There is no batch norm, whose statistics would improve.
+    """
+    sparsify, settled = LATE[name]
+    torch.manual_seed(0)
+    layers = {"layer1": nn.Linear(8, 8), "activation": nn.ReLU(), "layer2": nn.Linear(8, 8), "head": nn.Linear(8, 4)}
+    student = nn.Sequential(OrderedDict(layers))
+    fit = Fit(batch=40, optimizer=SGD(rate=1e-12), sparsify=sparsify, patience=patience)
+    history = run(supervised(epochs=6, fit=fit).stages({"student": student}), clusters(), progress=False, device="cpu")
+    assert history.steps == 2 * min(6, settled + patience)
+    if name in ("gradual", "movement"):
+        masks = [module.parametrizations[last][0].kept for _, module, last in masked_parameters(student)]  # type: ignore[index,union-attr]
+        assert float(torch.cat([kept.flatten() for kept in masks]).float().mean()) == pytest.approx(0.3, abs=0.02)

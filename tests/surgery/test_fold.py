@@ -13,6 +13,7 @@ from lessen.core.errors import NetworkError
 from lessen.surgery.digest import digest
 from lessen.surgery.fold import fold, fold_batchnorm, foldable, folded
 from lessen.surgery.forms.mask import mask_parameter
+from lessen.surgery.proof import outputs_of
 
 
 def used(norm: nn.Module) -> nn.Module:
@@ -148,6 +149,21 @@ def test_a_convolution_that_is_also_used_elsewhere_is_not_folded(what: str) -> N
     gave, gives = model(x), fold_batchnorm(model, x)(x)
     each = [vars(one) if isinstance(one, Found) else one for one in (gave, gives)]
     for before, after in zip(*(torch.utils._pytree.tree_leaves(one) for one in each), strict=True):
+        assert torch.allclose(before, after, atol=1e-5)
+
+
+@pytest.mark.parametrize("what", [use for use in USES if "output" in use])
+def test_an_output_is_not_folded_where_the_inputs_prove_nothing(what: str) -> None:
+    """At an input of zeros both sides of this normalisation are zeros; at another they are not."""
+    torch.manual_seed(0)
+    model = Elsewhere(what).eval()
+    for zero in (model.first.bias, model.conv.bias, model.first_norm.running_mean, model.first_norm.bias,
+                 model.norm.running_mean, model.norm.bias):  # fmt: skip
+        torch.nn.init.zeros_(zero)  # type: ignore[arg-type]
+    x, zeros = torch.randn(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
+    assert all(not value.any() for value in outputs_of(model, zeros))
+    assert foldable(model, zeros) == [("first", "first_norm")]
+    for before, after in zip(outputs_of(model, x), outputs_of(fold_batchnorm(model, zeros), x), strict=True):
         assert torch.allclose(before, after, atol=1e-5)
 
 
