@@ -145,6 +145,9 @@ def nice_ticks(low: float, high: float, *, base: int = 10, most: int = 5) -> lis
 
     >>> nice_ticks(1500, 70000, base=1024)
     [2048, 5120, 10240, 20480, 51200]
+
+    Where there are less than two round ones, two that lie inside: Plotly loses ticks at the very ends to rounding, and
+    then places the title of the axis nowhere.
     """
     top = math.ceil(math.log(high, base)) + 1
     bottom = math.floor(math.log(low, base)) - 1
@@ -154,7 +157,7 @@ def nice_ticks(low: float, high: float, *, base: int = 10, most: int = 5) -> lis
         found = sorted({place for place in places if low <= place <= high})
         if len(found) <= most:
             break
-    return found if len(found) >= 2 else [low, high]
+    return found if len(found) >= 2 else [low * (high / low) ** part for part in (0.25, 0.75)]
 
 
 def _points(name: str, group: Sequence[Entry], cost: str, quality: str, number: int) -> Figure:
