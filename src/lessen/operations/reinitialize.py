@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from lessen.core import Card, Context, Where, check_where, matches, settings
-from lessen.core.errors import PlanError, did_you_mean
+from lessen.core.errors import NetworkError, PlanError, did_you_mean
 from lessen.core.seeds import derive, seeded
 from lessen.surgery.forms.base import Form
 from lessen.surgery.forms.places import places
@@ -116,6 +116,20 @@ class Reinitialize:
                 f"where={self.where!r} matches nothing with parameters; {did_you_mean(str(self.where), known)}"
             )
         return Reinitialized(modules=tuple(modules), seed=derive(context.seed, "reinitialize"), left=left)
+
+
+def redrawn(model: nn.Module, *, seed: int) -> nn.Module:
+    """A copy whose modules have drawn their weights again, as at construction; masks and structure stay.
+
+    What no module can draw, as a parameter that a network made itself, keeps its value.
+
+    Raises:
+        NetworkError: no module can draw its weights.
+    """
+    modules = tuple(path for path, module in model.named_modules() if not is_list(module) and _can(module))
+    if not modules:
+        raise NetworkError(f"No module of this {type(model).__name__} can draw its weights: none has reset_parameters.")
+    return Reinitialized(modules=modules, seed=seed).apply(model)
 
 
 def _kept(path: str, module: nn.Module) -> dict[str, str]:

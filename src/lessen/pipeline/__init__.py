@@ -7,12 +7,14 @@ from lessen.pipeline.measuring import Measuring
 from lessen.pipeline.packed import Packed, build_of, pack, pack_run, unpack
 from lessen.pipeline.plans import known_settings, read_plans, replay
 from lessen.pipeline.preflight import preflight
+from lessen.pipeline.roles import Roles
 from lessen.pipeline.targets import Targets
 
 __all__ = [
     "Compressed",
     "Measuring",
     "Packed",
+    "Roles",
     "RunFolder",
     "Targets",
     "build_of",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,11 +27,13 @@ from lessen.measure.task import guessed
 from lessen.pipeline.folder import RESTORE, RunFolder, State, as_recipe, listed
 from lessen.pipeline.measuring import Measuring
 from lessen.pipeline.networks import freeze, frozen_names, own_copy
+from lessen.pipeline.roles import Roles
 from lessen.pipeline.steps import Step, check_steps, describe_network, encode_steps
 from lessen.pipeline.targets import Targets
 from lessen.schemes import Scheme
 from lessen.surgery.digest import digest
 from lessen.tasks.judged import judged
+from lessen.zoo import builds_in
 
 T = TypeVar("T")
 _NOT_PLAIN = {"teacher", "student", "data", "progress", "device", "keep_state", "task", "metric", "track", "on_step"}
@@ -95,7 +99,7 @@ class Job:
         self.steps = check_steps(self.steps)
         self.train = check_steps(self.train, name="training", kinds=Scheme)
         for step in (*self.steps, *self.train):
-            allow(step)
+            allow(step.scheme if isinstance(step, Roles) else step)
         for name, kind in (("targets", Targets), ("deploy", Deploy), ("measuring", Measuring)):
             setattr(self, name, _settled(getattr(self, name), kind, name))
         self.seed = _whole(self.seed)
@@ -147,6 +151,9 @@ class Job:
             told[name] = identify(freeze(network, ()), moving=[network])
             freeze(network, names)
         plain = [one.name for one in fields(self) if one.name not in _NOT_PLAIN]
+        weights = [one.weights for one in builds_in((self.steps, self.train)) if one.weights is not None]
+        if weights:
+            told["weights of roles"] = {str(path): _content(path) for path in weights}
         return {
             **told,
             **{name: identify(getattr(self, name)) for name in plain},
@@ -215,6 +222,14 @@ def _settled(value: Any, kind: type[T], name: str) -> T:
     if not isinstance(found, kind):
         raise SettingError(f"{name} is a {type(found).__name__}; {kind.__name__}(...) was expected.")
     return found
+
+
+def _content(path: Path) -> str:
+    """The digest of a file with weights; "missing" where there is none, which is an error when it is read."""
+    if not path.is_file():
+        return "missing"
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _whole(seed: Any) -> int:

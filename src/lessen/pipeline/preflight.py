@@ -12,14 +12,15 @@ from torch import nn
 from lessen.core.contracts import Operation, Times
 from lessen.core.data import Data, Inputs
 from lessen.core.errors import LessenError, SettingError
-from lessen.core.seeds import seeded
+from lessen.core.seeds import derive, seeded
 from lessen.engine.batching import batch_size
 from lessen.graph import Stage, validate
 from lessen.graph.flow import Flow
 from lessen.measure.multiply_adds import count_multiply_adds
 from lessen.measure.task import returns_probabilities
 from lessen.pipeline.job import Job
-from lessen.pipeline.steps import Course, cast_for, context_for, operate, title
+from lessen.pipeline.roles import Roles
+from lessen.pipeline.steps import Course, context_for, operate, stages_of, title
 from lessen.schemes import Scheme
 from lessen.surgery.copying import copy_network
 from lessen.zoo import check_classes
@@ -46,7 +47,7 @@ def preflight(job: Job) -> None:
     teacher = copy_network(job.teacher).eval()
     for number, scheme in enumerate(job.train, start=1):
         with _named(f"training {number} ({title(scheme)})"):
-            _check_scheme(scheme, teacher, teacher, data)
+            _check_scheme(scheme, teacher, teacher, data, derive(job.seed, "train", number - 1))
     course = Course(copy_network(job.origin).eval())
     teacher.requires_grad_(False)
     context = context_for(
@@ -63,7 +64,7 @@ def preflight(job: Job) -> None:
                 course = operate(course, step, context, number)
                 check_classes(course.network, data, what="The network that it makes")
             else:
-                _check_scheme(step, teacher, course.network, data)
+                _check_scheme(step, teacher, course.network, data, derive(job.seed, "step", number))
 
 
 def _trains(job: Job) -> bool:
@@ -80,9 +81,14 @@ class _Guess:
         return "millions of multiply-adds, for now"
 
 
-def _check_scheme(scheme: Scheme, teacher: nn.Module, student: nn.Module, data: Data) -> None:
+def _check_scheme(scheme: Scheme, teacher: nn.Module, student: nn.Module, data: Data, seed: int) -> None:
     batch = data.train.fetch(torch.arange(min(4, len(data.train))))
-    for stage in scheme.stages(cast_for(teacher, copy_network(student))):
+    stages = stages_of(scheme, teacher, copy_network(student), seed=seed)
+    if isinstance(scheme, Roles):
+        for node in {node.name: node for stage in stages for node in stage.graph.nodes}.values():
+            if node.network is not None and node.network is not teacher and node.takes_batch:
+                check_classes(node.network, data, what=f"The network of {node.name!r}")
+    for stage in stages:
         validate(stage, batch, augment=data.augment, task=data.facts)
         if batch_size(stage.fit, len(data.train)) == stage.fit.accumulate:
             _check_alone(stage, data)

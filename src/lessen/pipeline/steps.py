@@ -18,11 +18,13 @@ from lessen.core.settings import encode, made_of
 from lessen.core.trials import Trials
 from lessen.engine import EngineTrainer
 from lessen.engine.trials import KeptClock
+from lessen.graph import Stage
 from lessen.knowledge import CrossEntropy, Regression, TaskLoss
 from lessen.operations.prune_weights import PrunedWeights, masks_of
 from lessen.pipeline.folder import Kept
 from lessen.pipeline.networks import carry_frozen, freeze
 from lessen.pipeline.plans import check_keeps, decode_plans, follow
+from lessen.pipeline.roles import Roles
 from lessen.schemes import Scheme
 from lessen.surgery.copying import copy_network
 from lessen.surgery.forms.stored import said_anew
@@ -48,8 +50,8 @@ class Course:
 
 
 def title(step: Step) -> str:
-    """What a step is called: the name of its class."""
-    return type(step).__name__
+    """What a step is called: the name of its class, or of that of the scheme to which it gives roles."""
+    return type(step.scheme if isinstance(step, Roles) else step).__name__
 
 
 def check_steps(steps: Any, *, name: str = "step", kinds: Any = Operation | Scheme) -> tuple[Any, ...]:
@@ -172,6 +174,22 @@ def with_masks(course: Course, before: PrunedWeights, step: Step, number: int) -
 def cast_for(teacher: nn.Module, student: nn.Module) -> Mapping[str, Any]:
     """The roles of a pipeline: the original network teaches, the one that is made smaller learns."""
     return {"teacher": teacher, "student": student, "teachers": [teacher], "students": [student]}
+
+
+def stages_of(scheme: Scheme, teacher: nn.Module, student: nn.Module, *, seed: int) -> list[Stage]:
+    """The stages of a step, in which its networks take part.
+
+    Args:
+        scheme: The step.
+        teacher: The original network.
+        student: The network as it is; it learns in place.
+        seed: From which the weights of further networks are drawn.
+
+    Raises:
+        LessenError: a role is missing, or its network cannot be had.
+    """
+    cast = cast_for(teacher, student)
+    return scheme.played(scheme.cast(cast, seed=seed)) if isinstance(scheme, Roles) else scheme.stages(cast)
 
 
 def restore(origin: nn.Module, tensors: Mapping[str, Tensor], kept: Kept) -> Course:

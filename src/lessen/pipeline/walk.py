@@ -31,7 +31,7 @@ from lessen.pipeline.job import Job
 from lessen.pipeline.networks import freeze, frozen_names
 from lessen.pipeline.notes import warning_records
 from lessen.pipeline.plans import encode_plans
-from lessen.pipeline.steps import Course, Step, cast_for, context_for, operate, restore, title, with_masks
+from lessen.pipeline.steps import Course, Step, context_for, operate, restore, stages_of, title, with_masks
 from lessen.report import told, write_report
 from lessen.report.outcome import flat
 from lessen.report.run import read_run
@@ -139,7 +139,8 @@ class Walk:
                 self.tracking.prefix = (
                     f"teacher {title(scheme)}" if count == 0 else f"teacher {count + 1} {title(scheme)}"
                 )
-                said += self._train(scheme.stages(cast_for(teacher, teacher)), where, derive(job.seed, "train", count))
+                seed = derive(job.seed, "train", count)
+                said += self._train(stages_of(scheme, teacher, teacher, seed=seed), where, seed)
             with self._timed("the original network: measurement", 0):
                 self.together.decide(lambda: self._keep(Course(teacher), 0, "teacher", said))
             self._completed(0)
@@ -158,9 +159,10 @@ class Walk:
         said: list[dict[str, Any]] = []
         if not isinstance(step, Operation):
             before = masks_of(course.network)
-            stages = step.stages(cast_for(self.job.teacher, course.network))
+            seed = derive(self.job.seed, "step", number)
+            stages = stages_of(step, self.job.teacher, course.network, seed=seed)
             self.tracking.prefix = f"{number} {title(step)}"
-            said = self._train(stages, self.folder.step(number) / "training", derive(self.job.seed, "step", number))
+            said = self._train(stages, self.folder.step(number) / "training", seed)
             made = [with_masks(course, before, step, number)]
 
         def keep() -> None:

@@ -3,9 +3,10 @@
 from lessen.recipe.catalogue import about, catalogue, methods
 from lessen.recipe.pages import pages, read_evidence, write_pages
 from lessen.recipe.reader import plain_value
-from lessen.recipe.recipe import Build, Recipe, as_data, read_recipe, schema, shipped, write_recipe
+from lessen.recipe.recipe import Recipe, as_data, read_recipe, schema, shipped, write_recipe
 from lessen.recipe.runs import check_imports, load, pack, read_run, resume
 from lessen.recipe.sweeping import Sweep, is_sweep, resume_sweep, settings_of, sweep
+from lessen.zoo import Build
 
 __all__ = [
     "Build",

@@ -20,6 +20,7 @@ ARGUMENTS = {
     "PruneChannels": "keep=0.5",
     "PruneWeights": "keep=0.5",
     "PruneByReconstruction": "keep=0.5",
+    "Roles": "scheme=Mutual(), students=2",
     "SelfBranches": 'taps=("layer1", "layer2")',
     "Staged": 'hints=(at("layer1", Hint()),)',
 }
@@ -279,6 +280,7 @@ def _sparse(name: str) -> Iterator[list[str]]:
 def _scheme(name: str) -> Iterator[list[str]]:
     made = _made(name)
     needs = ["from lessen.knowledge import Hint", "from lessen.schemes import at"] if "Hint" in made else []
+    needs += ["from lessen.schemes import Mutual"] if "Mutual()" in made and name != "Mutual" else []
     start = [_from(name), *needs, "from lessen.zoo import mlp"]
     shown = f"[stage.name for stage in {made}.stages(cast)]"
     for cast in (

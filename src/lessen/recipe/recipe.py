@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -27,46 +26,10 @@ from lessen.recipe.catalogue import catalogue, known
 from lessen.recipe.reader import Reader, plain_value
 from lessen.recipe.schema import schema_of
 from lessen.schemes import Scheme
-from lessen.zoo import build, is_own
+from lessen.zoo import Build
 
 LONGEST_FILE = 1 << 20
 """Bytes of a recipe; YAML is read at about 100 kB a second."""
-
-
-@settings
-class Build:
-    """A network, by the name of what makes it.
-
-    Args:
-        build: "zoo:residual", "trained:fashion_mnist", "timm:NAME", "torchvision:NAME", "transformers:NAME" or
-            "module:factory".
-        arguments: What it is called with.
-        weights: A safetensors file, or a checkpoint of tensors and plain values, next to the recipe; None initialises
-            randomly.
-    """
-
-    build: str
-    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
-    weights: Path | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("weights", "seed"):
-            if name in self.arguments:
-                raise ValueError(f"{name!r} is not an argument of the network; set it next to `arguments`.")
-
-    @property
-    def imports(self) -> bool:
-        """Whether making it runs a module of somebody's own."""
-        return is_own(self.build)
-
-    def make(self, *, seed: int, weights: bool = True) -> nn.Module:
-        """The network.
-
-        Args:
-            seed: For drawing weights.
-            weights: Whether to read the file; a run that is resumed brings its own.
-        """
-        return build(self.build, weights=self.weights if weights else None, seed=seed, **self.arguments)
 
 
 @settings

@@ -16,8 +16,8 @@ from lessen.core.bounds import ROOM, bounded
 from lessen.core.calling import public
 from lessen.core.errors import RecipeError, RunError, WeightsError, did_you_mean
 from lessen.pipeline import Compressed, Packed, RunFolder
-from lessen.recipe.recipe import Build, Recipe, read_recipe
-from lessen.zoo import SOURCES
+from lessen.recipe.recipe import Recipe, read_recipe
+from lessen.zoo import SOURCES, Build, builds_in
 
 
 def read_run(run: str | Path, *, allow_import: bool = False) -> Recipe:
@@ -144,9 +144,8 @@ def check_imports(recipe: Recipe, source: str | Path, *, allow_import: bool) -> 
     Raises:
         RecipeError: it names one, and this was not allowed.
     """
-    for build in (recipe.network, recipe.student):
-        if build is not None:
-            _allowed(source, build, allow_import)
+    for build in builds_in(recipe):
+        _allowed(source, build, allow_import)
 
 
 def _fresh(run: str | Path, allow_import: bool) -> nn.Module:

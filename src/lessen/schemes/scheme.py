@@ -51,7 +51,10 @@ def roles(cast: Cast, name: str, scheme: object, *, least: int = 1) -> list[nn.M
     found = _found(cast, name, scheme)
     networks = list(found) if isinstance(found, Sequence) else [found]
     if len(networks) < least or not all(isinstance(network, nn.Module) for network in networks):
-        raise SettingError(f"{type(scheme).__name__} needs at least {least} networks as {name!r}, got {len(networks)}.")
+        raise SettingError(
+            f"{type(scheme).__name__} needs at least {least} networks as {name!r}, got {len(networks)}."
+            f"{_written(name, scheme, least)}"
+        )
     return networks
 
 
@@ -72,5 +75,14 @@ def stage(
 
 def _found(cast: Cast, name: str, scheme: object) -> Any:
     if name not in cast:
-        raise SettingError(f"{type(scheme).__name__} needs the role {name!r}: {did_you_mean(name, cast)}")
+        raise SettingError(
+            f"{type(scheme).__name__} needs the role {name!r}: {did_you_mean(name, cast)}{_written(name, scheme, 1)}"
+        )
     return cast[name]
+
+
+def _written(name: str, scheme: object, least: int) -> str:
+    """How the networks of a role are given to a step of a run; nothing for the roles that each run has."""
+    if name not in {"assistants", "students"}:
+        return ""
+    return f" As a step of a run, write Roles(scheme={type(scheme).__name__}(), {name}={least})."
