@@ -216,7 +216,11 @@ class RunFolder:
             )
         found = read_sealed(self.state, advice=RESTORE)
         if not isinstance(found, dict) or found.get("kind") != KIND:
-            raise RunError(f"{self.path} was written by another version or program: expected {KIND!r}.")
+            kind = found.get("kind") if isinstance(found, dict) else None
+            raise RunError(
+                f"{self.path} was written by another version of lessen, or by another program: it says that it is "
+                f"{kind!r:.60}, and {KIND!r} was expected. Read it with the version that wrote it."
+            )
         return _checked(State, found, self.state)
 
     def _check_links(self) -> None:
@@ -239,7 +243,7 @@ class RunFolder:
         if not builds or not all("build" in build for build in builds):
             call = f"lessen.resume({str(self.path)!r}, teacher=..., data=..., steps=...)"
             return f"{call}, with the arguments of the first call"
-        allowed = " --allow-import" if any(is_own(str(build["build"])) for build in builds) else ""
+        allowed = " --allow-import" if asked.get("use") or any(is_own(str(build["build"])) for build in builds) else ""
         return f"lessen resume {shlex.quote(str(self.path))}{allowed}"
 
     def write_state(self, state: State) -> None:
