@@ -19,10 +19,10 @@ from lessen.core.settings import settings
 
 @settings
 class LinearHead:
-    """The mean over positions, and a linear layer to the shape of the network's output.
+    """Average pooling over positions, then a linear layer to the shape of the network's output.
 
     Args:
-        hidden: Features of a hidden layer with ReLU before the last, or None.
+        hidden: Width of a hidden layer with ReLU before the linear layer; None: no hidden layer.
     """
 
     hidden: Annotated[int, Field(ge=1)] | None = None
@@ -32,7 +32,8 @@ class LinearHead:
         paper="arXiv:1905.08094 (the exits, there with convolutions before them)",
         says="An exit from the middle of a network.",
         costs="One linear layer while training, nothing in the shipped model.",
-        fails_when="Early features are not linearly separable: the exit pulls them where the rest cannot use them.",
+        fails_when="Early features are not linearly separable: the exit then changes them in ways that harm the later "
+        "layers.",
     )
 
     def build(self, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> nn.Module:

@@ -21,7 +21,7 @@ from lessen.core.settings import settings
 
 @settings
 class ActivationPenalty:
-    """The mean size of the activations, which become sparse.
+    """The mean absolute value of the activations: it makes them sparse.
 
     >>> import torch
     >>> ActivationPenalty()(torch.tensor([[1.0, -3.0], [0.0, 0.0]]), None)
@@ -44,10 +44,11 @@ class ActivationPenalty:
 
 @settings
 class ConfidencePenalty:
-    """The negative entropy of the softmax of the logits (nats), so that no output becomes too sure.
+    """The negative entropy (nats) of the softmax of the logits: it penalises overconfident outputs.
 
     Args:
-        enough: The entropy in nats from which on there is no penalty (the hinge of section 3.1). None: none is enough.
+        enough: The entropy, in nats, at and above which there is no penalty (the hinge of section 3.1). None: always
+            penalise.
 
     >>> import torch
     >>> ConfidencePenalty()(torch.zeros(1, 4), None)
@@ -60,7 +61,7 @@ class ConfidencePenalty:
     card: ClassVar[Card] = Card(
         row="graph / penalties",
         paper="arXiv:1701.06548",
-        says="Outputs stay unsure: their entropy is high.",
+        says="Keeps the entropy of the outputs high.",
         costs="Nothing in the shipped model; one softmax a step.",
         fails_when="The teacher's targets are soft already: the entropy then comes from them.",
     )
@@ -76,7 +77,7 @@ class ConfidencePenalty:
 class BatchMoments:
     """How far the moments of a batch are from the running ones of a batch norm, at `Tap("norm", side="state")`.
 
-    The distance of the means plus that of the variances, summed over the taps if there are several.
+    The distance between the means plus the distance between the variances, summed over the taps.
 
     >>> import torch
     >>> BatchMoments()((torch.tensor([[[3.0, 4.0], [1.0, 1.0]]]), torch.tensor([[[0.0, 0.0], [1.0, 1.0]]])), None)
@@ -88,7 +89,7 @@ class BatchMoments:
     card: ClassVar[Card] = Card(
         row="graph / penalties",
         paper="arXiv:1912.08795",
-        says="Made inputs have the moments inside a network that its training data had.",
+        says="Generated inputs give the network's inner layers the means and variances that its training data gave.",
         costs="Nothing in the shipped model; two moments for each batch norm that is tapped a step.",
         fails_when="The network has no batch norm with running statistics, or the batch is small.",
     )

@@ -92,12 +92,12 @@ class Halved:
 
 @settings
 class Half:
-    """Keep parameters in 16 bits; the network computes in its own precision.
+    """Store parameters in 16 bits; the network still computes in its own precision.
 
     Args:
-        kind: Which 16 bits.
+        kind: The 16-bit format.
         where: Which modules; None for all that have parameters.
-        exclude: Which of these to leave alone.
+        exclude: Which of these to leave unchanged.
     """
 
     kind: Float16 | BFloat16 = Float16()
@@ -110,8 +110,8 @@ class Half:
         says="Every parameter is a number of 16 bits: ONNX, OpenVINO and packed files are half as large.",
         costs="No time is saved on a CPU: ONNX Runtime and OpenVINO widen the parameters to 32 bits when they load. A "
         "torch.export program (.pt2) and weights.safetensors store 32 bits.",
-        fails_when="A parameter exceeds 65,504 (an error; use BFloat16()), or differences far below a thousandth of "
-        "the parameters matter.",
+        fails_when="A parameter exceeds 65,504 (an error; use BFloat16()), or relative differences far below a "
+        "thousandth in the parameters matter.",
         differs="Inputs, activations and outputs keep their type. Training updates the parameters in full precision "
         "before rounding.",
     )

@@ -66,11 +66,11 @@ class Reinitialized:
 
 @settings
 class Reinitialize:
-    """Initialise the weights again, as the modules do at construction; masks and structure stay.
+    """Reinitialise the weights as the modules do at construction; masks and structure are kept.
 
     Args:
         where: Which modules; None for all.
-        exclude: Which of these to leave alone; None for none.
+        exclude: Which of these to leave unchanged; None for none.
     """
 
     where: Where = None
@@ -79,9 +79,9 @@ class Reinitialize:
     card: ClassVar[Card] = Card(
         row="operations / controls",
         paper="arXiv:1803.03635",
-        says="The weights are drawn again; only the structure that pruning found is kept.",
+        says="Only the structure that pruning found is kept; the weights are new random ones.",
         costs="All training must be repeated.",
-        fails_when="A module has parameters of its own and cannot reset them: they stay, and the plan lists them.",
+        fails_when="A module has its own parameters and no way to reset them: they are kept, and the plan lists them.",
     )
 
     @classmethod

@@ -98,13 +98,13 @@ class RemovedBlocks:
 class RemoveBlocks:
     """Remove blocks that keep the shape of their input, those with the least influence first.
 
-    Blocks are the elements of an `nn.Sequential` or `nn.ModuleList` that are made of modules of their own. What holds
-    several equal ones of these is a stage, and they are the blocks; modules inside a block are a part of it.
+    Blocks are the elements of an `nn.Sequential` or `nn.ModuleList` that contain modules themselves. A container of
+    several equal elements is a stage, and its elements are the blocks; modules inside a block belong to it.
 
     Args:
-        keep: Share of these blocks that stays, to the nearest integer.
-        where: Which blocks; None for all that can go.
-        exclude: Which of these to leave alone; None for none.
+        keep: Share of these blocks to keep, rounded to the nearest integer number of blocks.
+        where: Which blocks; None for all that can be removed.
+        exclude: Which of these to keep in any case; None for none.
     """
 
     keep: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -114,7 +114,7 @@ class RemoveBlocks:
     card: ClassVar[Card] = Card(
         row="operations / pruning",
         paper="arXiv:2403.03853",
-        says="Blocks whose output has nearly the direction of their input are removed.",
+        says="Removes blocks whose output points in nearly the same direction as their input.",
         costs="Accuracy, until the network is trained again. Time falls in proportion: whole layers are removed, and "
         "the others keep their shapes.",
         fails_when="Every block matters, as in networks of few blocks. Blocks that change the shape cannot be removed.",

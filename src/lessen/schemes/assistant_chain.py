@@ -27,7 +27,7 @@ class AssistantChain:
 
     Args:
         knowledge: What is taught at every link.
-        dense: Whether all previous networks teach, with equal shares, instead of the last one alone.
+        dense: Whether all previous networks teach, with equal weights, instead of only the last one.
         labels: The weight of the labels at every link.
         labels_objective: Between an output and the labels.
         epochs: Passes over the training data, for each link.

@@ -23,7 +23,7 @@ class Mutual:
     """Two or more students learn from the labels and from each other. Cast: `students`.
 
     Args:
-        knowledge: What each student teaches each other; its weight is divided by the number of the others.
+        knowledge: What each student teaches every other student; its weight is divided by the number of other students.
         labels: The weight of the labels.
         labels_objective: Between a student's output and the labels.
         epochs: Passes over the training data.

@@ -24,12 +24,12 @@ from lessen.surgery.taps import as_tap
 
 @settings
 class SelfBranches:
-    """Exits from the middle learn from the labels and from the end of the network. Cast: `student`.
+    """Early exits learn from the labels and from the network's final output. Cast: `student`.
 
     Args:
         taps: Where the exits leave, from shallow to deep.
-        head: What makes an output of a tap.
-        knowledge: What an exit learns from those that teach it. A bare objective, and a tap of "", are between outputs.
+        head: Computes an output from a tap.
+        knowledge: What an exit learns from those that teach it. A bare objective, and a tap of "", compare outputs.
         neighbours: Whether each exit learns from the next deeper one alone, instead of from the end of the network.
         labels: The weight of the labels at the end and at each exit.
         labels_objective: Between an output and the labels.
@@ -53,7 +53,7 @@ class SelfBranches:
         paper="arXiv:1905.08094",
         says="A network's final output teaches exits from its middle layers.",
         costs="A small head at each exit while training; nothing in the shipped model.",
-        fails_when="The network is shallow: an early exit pulls features where the rest cannot use them.",
+        fails_when="The network is shallow: an early exit then changes features in ways that harm the later layers.",
         differs="Heads are linear by default, where the paper puts convolutions before them.",
     )
 

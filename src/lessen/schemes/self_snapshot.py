@@ -27,7 +27,8 @@ class SelfSnapshot:
     Args:
         when: When the snapshot is taken.
         knowledge: What the snapshot teaches.
-        schedule: For the snapshot's lessons without a schedule of their own: the snapshot knows little at first.
+        schedule: The weight over time of knowledge that has no schedule of its own. It starts low, because an early
+            snapshot knows little.
         labels: The weight of the labels.
         labels_objective: Between the student's output and the labels.
         epochs: Passes over the training data.
@@ -49,7 +50,7 @@ class SelfSnapshot:
         paper="arXiv:2006.12000, arXiv:2203.16172, arXiv:1703.01780",
         says="A network is taught by its own state an epoch or a step ago, or by its own average.",
         costs="A copy of the network and one more forward pass per step; nothing in the shipped model.",
-        fails_when="Label smoothing helps as much, which is often so; compare with it.",
+        fails_when="Label smoothing often helps as much: compare with it.",
         differs="Published code mixes labels and snapshot into one target; here they are two edges.",
     )
 

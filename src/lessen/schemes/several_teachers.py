@@ -26,13 +26,13 @@ class SeveralTeachers:
     Args:
         knowledge: What is taught. Each teacher has an equal share of the weight; give a lesson the gate `Correct()`
             to use only teachers that are right.
-        ensemble: Make one output of all teachers' outputs, and let that teach. None: each teaches by itself.
+        ensemble: Combines all teachers' outputs into one, which then teaches. None: each teacher teaches separately.
         labels: The weight of the labels.
         labels_objective: Between the student's output and the labels.
         epochs: Passes over the training data.
         steps: Optimizer steps, instead of epochs.
         fit: How the student is trained.
-        cache: Keep the teachers' outputs on disk; each has a folder of its own in the run's.
+        cache: Keep the teachers' outputs on disk, in one folder per teacher inside the run's folder.
     """
 
     knowledge: tuple[Lesson, ...] = (SoftTargets(),)

@@ -25,11 +25,11 @@ from lessen.schemes.supervised import Count
 class Staged:
     """A frozen teacher's features teach first; then the labels and its outputs. Cast: `teacher`, `student`.
 
-    In the first stage no weight behind the deepest hint moves: no gradient gets there. The bridges of the first stage
-    end with it.
+    In the first stage, weights behind the deepest hint do not change, because no gradient reaches them. The bridges
+    (projectors) of the first stage are dropped at its end.
 
     Args:
-        hints: What is taught in the first stage, at layers inside.
+        hints: What is taught in the first stage, at inner layers.
         knowledge: What is taught in the second.
         labels: The weight of the labels in the second stage; 0 where there are none.
         labels_objective: Between the student's output and the labels.
@@ -37,8 +37,8 @@ class Staged:
         hint_steps: Optimizer steps in the first stage, instead of epochs.
         epochs: Passes over the training data in the second.
         steps: Optimizer steps in the second, instead of epochs.
-        fit: How the student is trained. The first stage chooses nothing by the validation split, because the outputs
-            are meaningless then.
+        fit: How the student is trained. The first stage does not use the validation split, because the outputs are
+            still meaningless then.
         cache: Keep the teacher's outputs on disk, if training batches have no random view. None: compute them each
             time.
     """

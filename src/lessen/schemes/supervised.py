@@ -36,7 +36,7 @@ class Supervised:
     card: ClassVar[Card] = Card(
         row="schemes / supervised",
         paper="folklore",
-        says="Labels teach.",
+        says="The student learns from labels only; no network teaches it.",
         costs="One pass forward and back through the student per step.",
         fails_when="There are few labels, or they are noisy.",
     )

@@ -59,7 +59,7 @@ class Gradual:
         begin: The progress of the stage at which it begins.
         end: The progress at which the last weight is removed; the remaining weights are trained after that. It should
             end well before the learning rate does.
-        updates: In how many steps.
+        updates: Number of pruning steps.
         score: The score of a weight; one that needs no gradient.
         allocation: How the share is divided over the layers.
         where: Which modules; None for all that have weights to prune.
@@ -78,7 +78,7 @@ class Gradual:
     card: ClassVar[Card] = Card(
         row="operations / sparse training",
         paper="arXiv:1710.01878",
-        says="Small weights are removed a few at a time, and the network adapts before the next ones are.",
+        says="Small weights are removed a few at a time, and the network adapts before more are removed.",
         costs="One sort of the weights per update, one byte per weight. The file and its time are as with "
         "PruneWeights.",
         fails_when="It ends when the learning rate is already small: the network can then no longer adapt.",

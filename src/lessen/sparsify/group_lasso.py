@@ -41,12 +41,12 @@ def shrink_factors(norms_G: Tensor, threshold: Tensor | float) -> Tensor:
 class GroupLasso:
     """Add the sum over channels of strength * sqrt(size) * norm to the loss, by a proximal step after the optimizer's.
 
-    A channel is everything that makes it, in all layers that are coupled: filters, biases, factors and shifts of
-    normalisations. Where all of that is zero, the channel holds zero, and `PruneChannels` removes it without changing
-    the outputs.
+    A channel's group holds all weights that compute it, in all coupled layers: filters, biases, and the factors and
+    shifts of normalisations. If all of them are zero, the channel is zero, and `PruneChannels` removes it without
+    changing the outputs.
 
     Args:
-        strength: Of the penalty; each step takes the learning rate times this off every norm, times the root of size.
+        strength: Strength of the penalty: each step reduces every norm by learning rate * strength * sqrt(size).
         where: Only channels that a matching module computes; None for all.
         exclude: No channels that a matching module computes.
     """

@@ -36,8 +36,8 @@ class Movement:
     Args:
         keep: The share of weights that stays in the end.
         begin: The progress of the stage at which pruning begins; until then scores are only gathered.
-        end: The progress at which the masks stay as they are; what follows is training of what is left.
-        updates: How often the masks are chosen again between the two.
+        end: The progress at which the masks become fixed; after that the remaining weights are trained.
+        updates: Number of times the masks are recomputed between `begin` and `end`.
         optimizer: How the scores are updated.
         allocation: How the share is divided over the layers.
         where: Which modules; None for all that have weights to prune.

@@ -34,7 +34,7 @@ class StraightThrough:
 
     Args:
         keep: The share of weights that stays.
-        pattern: Which weights of a layer may stay together; the largest do.
+        pattern: Which sets of weights of a layer may be kept; the largest are.
         pull: How strongly masked weights are pulled to zero.
         where: Which modules; None for all whose weights can have the pattern.
         exclude: Which of these to leave alone.
@@ -50,7 +50,7 @@ class StraightThrough:
         row="operations / sparse training",
         paper="arXiv:2102.04010",
         says="The network learns with the zeros that it will ship with, and their places can still change.",
-        costs="One sort of the weights per step. No time is saved on a CPU: 2:4 is for graphics processors.",
+        costs="One sort of the weights per step. No time is saved on a CPU: 2:4 speeds up GPUs only.",
         fails_when="The penalty is so weak that the pattern never settles, or so strong that it settles at once.",
     )
 

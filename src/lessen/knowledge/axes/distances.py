@@ -56,10 +56,10 @@ class AbsoluteDistance:
 
 @settings
 class HuberDistance:
-    """The mean of squared differences where they are small, of absolute ones where they are large (smooth L1).
+    """The mean of a loss that is squared for small differences and absolute for large ones (smooth L1).
 
     Args:
-        threshold: Where the one becomes the other.
+        threshold: The difference at which the squared part changes to the absolute part.
     """
 
     threshold: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
@@ -69,8 +69,8 @@ class HuberDistance:
         paper="Huber 1964, divided by the threshold as in Fast R-CNN, arXiv:1504.08083",
         says="Outliers do not dominate, and the gradient shrinks near agreement.",
         costs="One pass over the tensors.",
-        fails_when="Differences are far from 1, the scale of the threshold: it then behaves like one of the two "
-        "others.",
+        fails_when="Differences are all far below or all far above the threshold: the loss is then purely squared or "
+        "purely absolute.",
     )
 
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
@@ -84,7 +84,7 @@ class EuclideanDistance:
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="Euclid, Elements I.47",
-        says="Each example pulls with the same force however far it is; zero gradient at zero.",
+        says="The gradient has the same length for every example, however large the difference; it is zero at zero.",
         costs="One pass over the tensors.",
         fails_when="Student and teacher almost agree: the gradient keeps its length and flips its sign.",
     )
@@ -102,7 +102,8 @@ class CosineDistance:
         paper="Kim et al. 2021, arXiv:2105.08919",
         says="The student's features point where the teacher's do.",
         costs="One pass over the tensors.",
-        fails_when="A tensor is zero, as after a dead rectifier: the distance is then 1, also between two zeros.",
+        fails_when="A tensor is all zeros, as after a dead ReLU: the distance is then 1, even between two zero "
+        "tensors.",
     )
 
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
@@ -114,7 +115,7 @@ class LogSumDistance:
     """log(1 + the sum of absolute differences to a power) over all axes of an example.
 
     Args:
-        power: The larger, the more the largest difference counts alone.
+        power: A larger power lets the largest difference dominate more.
     """
 
     power: Annotated[float, Field(ge=1, le=8)] = 4.0
@@ -125,7 +126,7 @@ class LogSumDistance:
         says="A soft maximum of the differences: the worst features count most, whatever their scale.",
         costs="One pass over the tensors.",
         fails_when="Student and teacher almost agree: with a power above 1 the gradient there is almost zero.",
-        differs="The paper has no 1 inside the logarithm, so that it is not bounded at equality, and takes the sum "
+        differs="The paper has no 1 inside the logarithm, so its loss is unbounded below at equality; it also sums "
         "over the whole batch.",
     )
 

@@ -29,7 +29,8 @@ class ForwardKL:
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="Kullback & Leibler 1951; in distillation arXiv:1503.02531",
-        says="The student's surprise at what the teacher expects, beyond the teacher's own.",
+        says="The extra surprise (in nats) of the student, compared with the teacher, on classes drawn from the "
+        "teacher.",
         costs="One pass over the logits.",
         fails_when="The student cannot cover the teacher: it spreads over what the teacher finds unlikely.",
     )
@@ -45,7 +46,8 @@ class ReverseKL:
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="Kullback & Leibler 1951; in distillation MiniLLM, arXiv:2306.08543",
-        says="The teacher's surprise at what the student expects, beyond the student's own.",
+        says="The extra surprise (in nats) of the teacher, compared with the student, on classes drawn from the "
+        "student.",
         costs="One pass over the logits.",
         fails_when="All of the teacher's alternatives matter: the student settles on one of them.",
     )
@@ -56,11 +58,11 @@ class ReverseKL:
 
 @settings
 class JensenShannon:
-    """Both against their mixture; symmetric at a share of one half, and never above log 2 there.
+    """KL of both distributions to their mixture. With a share of one half it is symmetric and at most log 2.
 
     Args:
-        share: The teacher's share of the mixture. Strictly between 0 and 1, where the value would vanish,
-            unless `normalize` is set.
+        share: The teacher's share of the mixture. Strictly between 0 and 1, because the value vanishes at both ends;
+            with `normalize` the ends are allowed.
         normalize: Divide by share * (1 - share), so that the ends are forward (0) and reverse (1) KL without a jump.
     """
 
@@ -75,7 +77,7 @@ class JensenShannon:
         fails_when="The share is near an end: without `normalize` the loss, and its gradient, vanish there; with it, "
         "rounding errors grow as 1 / share (keep 0.01 to 0.99 in 32 bits).",
         differs="GKD defines the ends as forward and reverse KL, which makes the scale jump; here the ends need "
-        "`normalize`, and then nothing jumps.",
+        "`normalize`, which keeps the scale continuous.",
     )
 
     @model_validator(mode="after")
@@ -109,7 +111,7 @@ class TotalVariation:
 
 @settings
 class SkewedForwardKL:
-    """KL(teacher || mixture), where the mixture has a share of the teacher: bounded, whatever the student rules out.
+    """KL(teacher || mixture of both): bounded even where the student gives a class zero probability.
 
     Args:
         share: The teacher's share of the mixture, below 1; 0 is forward KL.
@@ -131,7 +133,7 @@ class SkewedForwardKL:
 
 @settings
 class SkewedReverseKL:
-    """KL(student || mixture), where the mixture has a share of the student.
+    """KL(student || mixture of both): bounded even where the teacher gives a class zero probability.
 
     Args:
         share: The student's share of the mixture, below 1; 0 is reverse KL.
@@ -153,7 +155,7 @@ class SkewedReverseKL:
 
 @settings
 class Renyi:
-    """Renyi's divergence: its order goes from seeking modes (small) to covering all that the teacher does (large).
+    """Renyi's divergence: a small order seeks modes, a large order covers all that the teacher finds likely.
 
     Args:
         order: 1 is forward KL; 1 / 2 is symmetric. 0, where the value vanishes, needs `normalize`.
@@ -166,10 +168,10 @@ class Renyi:
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="Renyi 1961; van Erven & Harremoes 2014, arXiv:1206.2459",
-        says="log(sum of teacher^a student^(1 - a)) / (a - 1), a the order.",
+        says="log(sum of teacher^a student^(1 - a)) / (a - 1), where a is the order.",
         costs="One pass over the logits.",
-        fails_when="The order is far above 1: a single class that the student misses decides. Within 0.001 of 1, or of "
-        "0 with `normalize`, 32 bits leave three digits.",
+        fails_when="The order is far above 1: a single class that the student misses dominates. Within 0.001 of 1, or "
+        "of 0 with `normalize`, float32 leaves only three correct digits.",
     )
 
     @model_validator(mode="after")
@@ -220,18 +222,18 @@ class ProbabilityCosine:
 
 @settings
 class ProbabilityCorrelation:
-    """1 - Pearson's correlation over classes: the teacher's order and spacing count, its scale and offset do not.
+    """1 - Pearson's correlation over classes: the order and relative spacing count; scale and offset do not.
 
-    Of the columns too, which need the batch: `CorrelationMatching`.
+    `CorrelationMatching` also compares columns (a class over the batch).
     """
 
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="DIST, arXiv:2205.10536",
-        says="The student's probabilities are a positive multiple, and a shift, of the teacher's.",
+        says="The student's probabilities are the teacher's up to a positive factor and an offset.",
         costs="One pass over the logits.",
-        fails_when="A distribution is uniform: it has no direction, and the value is 1 whatever the other one is. It "
-        "can also be zero away from equality, as for two classes at another temperature.",
+        fails_when="A distribution is uniform: its correlation is undefined, and the value is 1 whatever the other "
+        "distribution is. It can also be zero for unequal distributions, as for two classes at another temperature.",
     )
 
     def __call__(self, student_log_NC: Tensor, teacher_log_NC: Tensor, /) -> Tensor:

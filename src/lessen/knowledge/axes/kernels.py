@@ -84,11 +84,11 @@ class PolynomialKernel:
 
 @settings
 class GaussianKernel:
-    """k(a, b) = exp(-|a - b|^2 / (2 variance)): compares the two sets in all moments, near vectors most.
+    """k(a, b) = exp(-|a - b|^2 / (2 variance)): compares all moments of the two sets; pairs of near vectors count most.
 
     Args:
-        variance: How far the kernel looks, squared. None: the mean squared distance between a student's vector and a
-            teacher's, for each example; gradient flows through it as through everything else.
+        variance: The squared width of the kernel. None: for each example, the mean squared distance between a student's
+            vector and a teacher's; the gradient flows through it.
     """
 
     variance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -97,7 +97,7 @@ class GaussianKernel:
         row=_ROW,
         paper=_PAPER,
         says="The squared distance between the two distributions, smoothed by a Gaussian window.",
-        costs="Three matrix products and as many exponentials.",
+        costs="Three matrix products, and the exponential of each of their entries.",
         fails_when="The variance is far from the distances that occur: every pair looks alike, and gradients vanish.",
     )
 

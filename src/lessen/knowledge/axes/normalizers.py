@@ -114,8 +114,8 @@ class Whiten:
         says="Every direction of the features counts alike, also those in which they hardly vary.",
         costs="A C x C covariance, its Cholesky factor and a triangular solve per step.",
         fails_when="There are fewer examples and positions than channels: directions without data are noise.",
-        differs="By the Cholesky factor, whose gradient is stable; other roots differ from it by a rotation, which an "
-        "orthogonal bridge can learn.",
+        differs="Uses the Cholesky factor, whose gradient is stable. Other square roots differ from it by a rotation, "
+        "which an orthogonal bridge can learn.",
     )
     relational: ClassVar[bool] = True
 

@@ -61,14 +61,14 @@ class _Fixed:
 
 @settings
 class AsNamed(_Fixed):
-    """The first with the first, the second with the second, as the taps are given. One named twice is used twice."""
+    """Pair the taps in the order in which they are given. A tap that is named twice is used twice."""
 
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="arXiv:1412.6550",
         says="The pairs are given explicitly.",
         costs="One comparison per pair.",
-        fails_when="It is not known which layers correspond.",
+        fails_when="You do not know which layers correspond.",
     )
 
     def pairs(self, students: int, teachers: int, /) -> Pairs:
@@ -88,7 +88,8 @@ class EvenlySpaced(_Fixed):
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="arXiv:1909.10351",
-        says="Each layer of the student learns from the one at the same relative depth; the last from the last.",
+        says="Each student layer learns from the teacher layer at the same relative depth; the last learns from the "
+        "last.",
         costs="One comparison per layer of the student.",
         fails_when="Depth means something different in the two networks, as when one downsamples earlier.",
         differs="TinyBERT also pairs the embeddings: name them on another edge, or first with AsNamed().",
@@ -103,7 +104,7 @@ class LastLayers(_Fixed):
     """The last `count` layers of the student with the last of the teacher, in order.
 
     Args:
-        count: How many.
+        count: Number of pairs.
     """
 
     count: Annotated[int, Field(ge=1)] = 1
@@ -124,22 +125,22 @@ class LastLayers(_Fixed):
 
 @settings
 class EarthMover:
-    """Every layer with every other, as much as the cheapest plan says that moves the student's layers to the teacher's.
+    """Pair every student layer with every teacher layer, weighted by the cheapest transport plan between them.
 
     Each layer of the student weighs 1 / S, each of the teacher 1 / T; the cost of a pair is its mean loss over the
-    batch. The plan is found exactly, and is a constant for the gradient, as it is in the gradient of the least cost.
+    batch. The plan is exact. No gradient flows through it; the gradient of the least cost needs none.
     """
 
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="arXiv:2010.06133",
-        says="Which layers correspond is decided by the losses themselves, many to many.",
+        says="The losses decide which layers correspond; each layer may correspond to several.",
         costs="S x T comparisons per step, a bridge for each that differs in shape, and one small assignment problem "
         "on the CPU, which synchronises with the GPU.",
         fails_when="Losses of different layers have different scales: layers with small features attract all the "
         "weight.",
-        differs="Layers have equal weights; BERT-EMD also lets the weights follow the costs. With several processes "
-        "or parts of a batch each has its own plan.",
+        differs="Layers have equal weights; BERT-EMD also lets the weights follow the costs. With several processes, "
+        "or a batch split into parts, each process or part has its own plan.",
     )
     relational: ClassVar[bool] = True
 
@@ -165,11 +166,11 @@ class AttentionOverLayers:
     card: ClassVar[Card] = Card(
         row=_ROW,
         paper="arXiv:2012.03236; arXiv:2102.02973",
-        says="It is learned, example by example, which teacher layers a student layer learns from.",
+        says="Learned weights choose, for each example, which teacher layers a student layer learns from.",
         costs="S x T comparisons per step, a bridge for each that differs in shape, and two small linear maps a layer.",
         fails_when="Some teacher layer is easy to match (all but constant): attention finds it, and nothing is taught.",
         differs="Queries and keys come from pooled features, as in arXiv:2102.02973, where SemCKD takes rows of the "
-        "batch's similarities: so the size of a batch may change, and no example sees another.",
+        "batch's similarity matrix. So the batch size may vary, and examples do not influence each other.",
     )
     relational: ClassVar[bool] = False
 

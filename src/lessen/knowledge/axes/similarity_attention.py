@@ -41,7 +41,7 @@ class SimilarityAttention:
     its similarity profile.
 
     Args:
-        points: Q, of how many numbers a profile is made.
+        points: Q, the length of a similarity profile.
         width: D, the features of queries and keys.
     """
 
@@ -51,12 +51,13 @@ class SimilarityAttention:
     card: ClassVar[Card] = Card(
         row="knowledge / pairings",
         paper="SemCKD, arXiv:2012.03236",
-        says="It is learned from the similarities of examples which teacher layers a student layer learns from.",
+        says="Learned weights choose which teacher layers a student layer learns from; they read the similarities of "
+        "examples.",
         costs="S x T comparisons per step, a bridge for each that differs in shape, and an N x N product per layer.",
         fails_when="Some teacher layer is easy to match (all but constant): attention finds it, and nothing is taught.",
-        differs="The paper uses the row of similarities in its given order, so its weights depend on the size of the "
-        "batch and on the place of an example in it; here the row is sorted and read at fixed quantiles. "
-        "Cosines, where the paper has products.",
+        differs="The paper uses the row of similarities in its given order, so its weights depend on the batch size "
+        "and on an example's position in the batch; here the row is sorted and read at fixed quantiles. Similarities "
+        "are cosines; the paper uses inner products.",
     )
     relational: ClassVar[bool] = True
 

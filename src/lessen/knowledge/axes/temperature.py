@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 @settings
 class AnnealedTemperature:
-    """A temperature that goes evenly from one value to another over the stage.
+    """A temperature that changes linearly from one value to another over the stage.
 
     Args:
-        start: At the first step, and wherever no progress is told.
-        end: At the last step.
+        start: The temperature at the first step, and wherever the progress of training is unknown.
+        end: The temperature at the last step.
     """
 
     start: PositiveTemperature = 8.0
@@ -32,7 +32,7 @@ class AnnealedTemperature:
     card: ClassVar[Card] = Card(
         row="knowledge / transforms",
         paper="arXiv:2104.07163",
-        says="First the teacher's small probabilities, then its decisions; or the other way round.",
+        says="The student first learns the teacher's small probabilities, then its decisions; or the other way round.",
         costs="Nothing.",
         fails_when="The objective does not keep the size of gradients (T^2): its weight then changes with the "
         "temperature too.",

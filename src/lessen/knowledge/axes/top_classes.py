@@ -20,13 +20,13 @@ from lessen.knowledge.axes.divergences import Divergence, ForwardKL
 class TopClasses:
     """A divergence over the classes that the teacher finds most probable; with all classes it is that divergence.
 
-    It is applied after the softmax, and so after every temperature, transform and mask.
+    It acts on probabilities, after any temperature, transform and mask.
 
     Args:
         count: How many classes are kept.
-        rest: Whether all others become one class more. If not, the kept ones are made to sum to one, and the student is
-            free to be anywhere else.
-        divergence: What compares what is left.
+        rest: Whether all other classes are merged into one more class. If not, the kept probabilities are rescaled to
+            sum to one, and the other classes are not constrained.
+        divergence: Compares the distributions over these classes.
     """
 
     count: Annotated[int, Field(ge=1)] = 10

@@ -56,7 +56,7 @@ def standardize(logits_NC: Tensor, *, tiny: float = 1e-7) -> Tensor:
 
 @settings
 class StandardizeLogits:
-    """Both sets of logits to mean 0 and standard deviation 1 over classes: only their pattern is matched."""
+    """Standardise both sets of logits over classes (mean 0, standard deviation 1): only their pattern is matched."""
 
     card: ClassVar[Card] = Card(
         row=_ROW,
@@ -78,12 +78,12 @@ class StandardizeLogits:
 
 @settings
 class TeacherPower:
-    """The teacher's probabilities to a power, made to sum to one again; the student's are left as they are.
+    """Raise the teacher's probabilities to a power and rescale them to sum to one; the student's stay as they are.
 
     It is a temperature 1 / power on the teacher's side alone.
 
     Args:
-        power: Below 1 it flattens the teacher.
+        power: A power below 1 flattens the teacher's distribution.
     """
 
     power: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2
@@ -102,7 +102,7 @@ class TeacherPower:
 
 @settings
 class WithoutLabel:
-    """The label's class is taken out of both; what is left sums to one again."""
+    """Remove the label's class from both distributions and rescale the rest to sum to one."""
 
     needs: ClassVar[tuple[ObjectiveInput, ...]] = (ObjectiveInput.LABELS,)
     card: ClassVar[Card] = Card(
@@ -122,7 +122,7 @@ class WithoutLabel:
 
 @settings
 class SwapLabel:
-    """Where the teacher is wrong, its largest logit and that of the label change places."""
+    """Where the teacher is wrong, swap its largest logit with the logit of the label."""
 
     needs: ClassVar[tuple[ObjectiveInput, ...]] = (ObjectiveInput.LABELS,)
     card: ClassVar[Card] = Card(

@@ -124,7 +124,7 @@ class Wasserstein:
     """The least cost of moving the student's probabilities onto the teacher's.
 
     Args:
-        cost: What it costs to move from one class to another.
+        cost: The cost of moving probability from one class to another.
     """
 
     cost: ClassCost = EveryMistakeAlike()
@@ -132,7 +132,7 @@ class Wasserstein:
     card: ClassVar[Card] = Card(
         row="knowledge / divergences",
         paper="WKD, arXiv:2412.08139",
-        says="Probability on a class near the teacher's is nearly right.",
+        says="Probability on a class close to the teacher's class costs little.",
         costs="One pass over the logits for classes on a line or in groups. With a CostMatrix, ten to twenty systems "
         "of C equations for each example, in double precision: for up to a few hundred classes.",
         fails_when="The costs do not describe the classes. Like total variation, it has a small gradient when student "

@@ -21,10 +21,10 @@ from lessen.knowledge.bridges.bridges import ResolutionBridge
 
 @settings
 class BottleneckBridge:
-    """Resized to the teacher's grid, then 1 x 1 to a part of the teacher's channels, 3 x 3, and 1 x 1 to all of them.
+    """A projector: resize to the teacher's grid, then a bottleneck of 1 x 1, 3 x 3 and 1 x 1 convolutions.
 
     Args:
-        reduction: What the teacher's channels are divided by in the middle.
+        reduction: The number of the teacher's channels divided by the number of channels of the bottleneck.
     """
 
     reduction: Annotated[int, Field(ge=1)] = 2
@@ -35,7 +35,8 @@ class BottleneckBridge:
         says="A learned map of channels and their neighbourhood, with batch norm and ReLU after each convolution.",
         costs="About C'^2 / f + 9 C'^2 / f^2 weights for C' channels of the teacher and a reduction f; they are "
         "shipped if the student keeps its projector (`borrow_head`).",
-        fails_when="It is so wide that it does the student's work, or the teacher's features can be negative.",
+        fails_when="It is so wide that it does the student's work. Or the teacher's features can be negative, which "
+        "the final ReLU cannot match.",
         differs="The student's map is resized; the authors pool the larger of the two.",
     )
 

@@ -27,7 +27,7 @@ _MOST_PREFIX = 5  # a class token and four registers; more is no longer a grid w
 
 @settings
 class ChannelBridge:
-    """A 1 x 1 convolution from the student's channels to the teacher's; only for grids.
+    """A projector for grids: a 1 x 1 convolution from the student's channels to the teacher's.
 
     Args:
         normalize: Add a batch norm after it, as most released code does. Leave it out if batches are small, or if
@@ -55,7 +55,7 @@ class ChannelBridge:
 
 @settings
 class WidthBridge:
-    """A linear layer on the last axis: from the student's width to the teacher's; for vectors and tokens."""
+    """Projector for vectors and tokens: a linear layer on the last axis, from the student's width to the teacher's."""
 
     card: ClassVar[Card] = Card(
         row=_ROW,
@@ -73,7 +73,7 @@ class WidthBridge:
 
 @settings
 class ResolutionBridge:
-    """Averages down, or interpolates up, to the teacher's grid; channels stay as they are."""
+    """Resize to the teacher's grid, by averaging down or interpolating up; channels stay as they are."""
 
     card: ClassVar[Card] = Card(
         row=_ROW,
@@ -93,11 +93,11 @@ class ResolutionBridge:
 
 @settings
 class TokenBridge:
-    """Between tokens and a grid, or between two numbers of tokens; the width stays as it is.
+    """Convert between tokens and a grid, or between different numbers of tokens; the width stays as it is.
 
     Args:
-        prefix: How many tokens come before those of the grid (a class token: 1). None finds it: from the grid of the
-            other side if that fits, else from the largest square, with at most five before it.
+        prefix: Number of tokens before those of the grid (a class token: 1). None infers it from the other side's grid
+            if that fits; otherwise from the largest square, which may leave at most five tokens before it.
     """
 
     prefix: Annotated[int, Field(ge=0)] | None = None
@@ -178,11 +178,11 @@ class AttentionPoolBridge:
 
 @settings
 class AutoBridge:
-    """The bridges that the two shapes need: none, one, or several in a row.
+    """The bridges (projectors) that the two shapes need: none, one, or several in a row.
 
     Args:
-        channels: How channels of grids are bridged.
-        width: How the width of vectors and tokens is bridged.
+        channels: The bridge for the channels of grids.
+        width: The bridge for the width of vectors and tokens.
         tokens: How tokens are laid out.
         pool: How positions become a vector.
     """
@@ -197,8 +197,8 @@ class AutoBridge:
         paper="arXiv:1412.6550",
         says="Pools or interpolates, arranges tokens as a grid, and maps channels, in the cheapest order.",
         costs="The cost of its parts.",
-        fails_when="Three axes are taken for tokens: sequences (N, C, L) of one-dimensional convolutions look the "
-        "same.",
+        fails_when="The features are sequences (N, C, L) of one-dimensional convolutions: any tensor with three axes "
+        "is treated as tokens.",
     )
 
     def build(self, student_shape: Shape, teacher_shape: Shape) -> nn.Module:

@@ -23,11 +23,11 @@ from lessen.core.errors import ShapeError
 class FusionBridge:
     """Fuse the student's layers from the deepest to the shallowest.
 
-    Its edge has as many taps on both sides, from shallow to deep.
+    Its edge needs the same number of taps on both sides, listed from shallow to deep.
 
     Args:
-        width: Channels of what is handed from a deeper layer to the next. None: those of the student's deepest layer,
-            512 at most.
+        width: Number of channels passed from a deeper layer to the next shallower one. None: as many as the student's
+            deepest layer has, at most 512.
     """
 
     width: Annotated[int, Field(ge=1)] | None = None
@@ -35,7 +35,7 @@ class FusionBridge:
     card: ClassVar[Card] = Card(
         row="knowledge / bridges",
         paper="arXiv:2104.09044",
-        says="A shallow layer of the teacher teaches the student's layer at that depth and all later ones.",
+        says="A shallow layer of the teacher teaches the student's layer at that depth and all deeper ones.",
         costs="A 1 x 1 and a 3 x 3 convolution per layer while training, nothing in the shipped model.",
         fails_when="The fusion does the work: the loss falls, and the student's layers do not change.",
         differs="Grids are resized to the teacher's by nearest neighbours, as in the authors' code.",

@@ -42,9 +42,9 @@ class OrthogonalMap(nn.Module):
 
 @settings
 class OrthogonalBridge:
-    """An orthogonal map from the student's channels to the teacher's, learned, at every position the same.
+    """A learned orthogonal map (projector) from the student's channels to the teacher's, the same at every position.
 
-    It is there also where the numbers of channels agree: the two spaces still differ by a rotation.
+    It is used even if both have the same number of channels, because the two spaces still differ by a rotation.
     """
 
     card: ClassVar[Card] = Card(
@@ -53,8 +53,8 @@ class OrthogonalBridge:
         says="The bridge can rotate the student's features, but not rescale or distort them.",
         costs="C x C' weights while training, kept orthogonal by Householder reflections, or a matrix exponential "
         "where C = C'; nothing in the shipped model.",
-        fails_when="The student is wider than the teacher: what is orthogonal to the bridge is not taught. The two "
-        "differ in scale: normalise the teacher (see NormalizedHint).",
+        fails_when="The student is wider than the teacher: directions orthogonal to the bridge are not taught. Or the "
+        "two differ in scale: normalise the teacher (see NormalizedHint).",
         differs="PyTorch's parametrisation; the paper uses a truncated matrix exponential.",
     )
 

@@ -66,19 +66,19 @@ class ContrastiveRepresentationLoss(nn.Module):
 
 @settings
 class ContrastiveRepresentation:
-    """Tell the teacher's features of an example from those of others, and the student's likewise.
+    """Contrast an example's features with the other network's features of the same and of other examples.
 
     Both are embedded and scaled to unit length, and compared with a memory of the other network's embeddings of all
     training examples. Works best on the last features before the classifier, averaged over positions.
 
     Args:
-        width: Of the embedding.
+        width: The width of the embedding.
         temperature: Divides the inner products of embeddings.
-        negatives: How many other examples one is compared with, a quarter of all at most; None: 16,384, or that
-            quarter.
-        momentum: How much of an example's vector in the memory stays when it is seen again.
-        by_label: Whether examples of one class are no negatives of each other. Needs labels; without it only the
-            example itself is left out.
+        negatives: Number of other examples that each is compared with, at most a quarter of all examples. None: 16,384,
+            or a quarter of all if that is less.
+        momentum: The share of an example's stored vector that is kept when the example is seen again.
+        by_label: Whether to exclude examples of the same class from the negatives. Needs labels. If not, only the
+            example itself is excluded.
     """
 
     width: Annotated[int, Field(ge=1)] = 128
@@ -93,14 +93,13 @@ class ContrastiveRepresentation:
         says="A bound on the mutual information of the two networks' features, by noise-contrastive estimation.",
         costs="Nothing in the shipped model; while training two linear layers, a memory of 2 M D numbers, and two "
         "products of N x D and D x K per step.",
-        fails_when="There are few examples, or each is seen once: its memory is then still random. The loss is not "
-        "zero when student and teacher are equal. In float16 the sum over negatives may overflow; use "
-        "float32.",
-        differs="Negatives are drawn once for a batch, not for each example, and those of its own class are left out "
-        "and replaced by the others: the same expectation, with one matrix product. Classes are known only "
-        "for examples that were seen, so in the first pass some negatives may be of the same class. No more "
-        "negatives than a quarter of the examples (the authors take 16,384 of 50,000). Logarithms are of h "
-        "itself; released code adds 1e-7. The memory starts on the unit sphere.",
+        fails_when="There are few examples, or each is seen only once, so that the memory is still random. The loss is "
+        "not zero when student and teacher are equal. In float16 the sum over negatives may overflow; use float32.",
+        differs="Negatives are drawn once for a batch, not for each example, and those of the example's own class are "
+        "replaced by others: the expectation is the same and needs one matrix product. Classes are known only for "
+        "examples that were seen, so in the first pass some negatives may be of the same class. At most a quarter of "
+        "the examples are negatives (the authors take 16,384 of 50,000). The loss takes the logarithm of h itself; "
+        "released code adds 1e-7. The memory is initialised with random unit vectors.",
     )
     relational: ClassVar[bool] = True
 

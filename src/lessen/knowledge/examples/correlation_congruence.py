@@ -38,13 +38,13 @@ def gaussian_kernel(rows_NC: Tensor, *, sharpness: float, order: int) -> Tensor:
 
 @settings
 class CorrelationCongruence:
-    """Match a Gaussian kernel between all pairs of examples; the widths of the two features are free.
+    """Match a Gaussian kernel between all pairs of examples; the two networks' features may differ in width.
 
-    The part of an example is the mean over the N entries of its row, so that the mean over examples is the paper's
-    squared norm over N^2.
+    The loss of an example is the mean over the N entries of its row, so the mean over examples is the paper's squared
+    norm divided by N^2.
 
     Args:
-        sharpness: What multiplies the squared distance in the kernel (the paper's gamma, 1 / (2 delta^2)).
+        sharpness: The factor of the squared distance in the kernel (the paper's gamma, 1 / (2 delta^2)).
         order: The highest power of its Taylor series.
         distance: How a row is compared with the teacher's.
     """

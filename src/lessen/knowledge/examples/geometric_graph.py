@@ -37,13 +37,13 @@ def normalised_graph(rows_NC: Tensor, *, power: int = 1) -> Tensor:
 
 @settings
 class GeometricGraph:
-    """Match the graph of similarities of the batch, or where walks of some steps on it lead.
+    """Match the graph of similarities between the examples of a batch, or a power of it (walks of several steps).
 
-    The part of an example is the mean over the N entries of its row, so that the mean over examples is the mean over
-    the N x N matrix. Use an edge for each layer.
+    The loss of an example is the mean over the N entries of its row, so the mean over examples is the mean over the N x
+    N matrix. Use one edge for each layer.
 
     Args:
-        power: How many steps on the graph are compared; 1 compares the edges themselves.
+        power: Number of steps on the graph; 1 compares the edges themselves.
         distance: How a row is compared with the teacher's.
     """
 
@@ -57,8 +57,8 @@ class GeometricGraph:
         costs="Nothing in the shipped model; a product of N x C matrices per step, and log2(power) of N x N.",
         fails_when="All features point in similar directions, as after a rectifier and an average: every weight of "
         "the graph is then about 1 / N.",
-        differs="The power is applied; the released code ignores it. Degrees are sums of absolute weights: the same "
-        "for features after a rectifier, and defined where cosines are negative.",
+        differs="The power is applied; the released code ignores it. Degrees are sums of absolute weights. For "
+        "features after a ReLU this is the same; it is also defined where cosines are negative.",
     )
     relational: ClassVar[bool] = True
 

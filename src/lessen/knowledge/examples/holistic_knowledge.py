@@ -111,23 +111,24 @@ class HolisticKnowledgeLoss(nn.Module):
 
 @settings
 class HolisticKnowledge:
-    """Contrast examples as they are, and as their neighbours show them, with a memory of the other network.
+    """Contrast each example, alone and averaged with its neighbours, with a memory of the other network's embeddings.
 
     Needs two taps on each side, the features and the logits, as `taps("pool", "")`. Both features are embedded. The
-    logits of each network give a graph of the batch, on which its embeddings are averaged and mapped once more.
-    The loss is the sum of four contrasts: student against teacher and the reverse, without and with the graph.
+    logits of each network define a graph of the batch. The embeddings are averaged over this graph and mapped by one
+    more layer. The loss is the sum of four contrasts: student against teacher and the reverse, without and with the
+    graph.
 
     Args:
-        width: Of the embedding.
-        neighbours: How many examples each is joined with, itself included.
-        hops: How many steps on the graph an embedding sees.
+        width: The width of the embedding.
+        neighbours: Number of neighbours of each example in the graph, itself included.
+        hops: Number of steps on the graph over which embeddings are averaged.
         temperature: Divides the inner products of embeddings.
-        negatives: How many other examples one is compared with, a quarter of all at most; None: 16,384, or that
-            quarter.
-        momentum: How much of an example's vector in the memory stays when it is seen again.
+        negatives: Number of other examples that each is compared with, at most a quarter of all examples. None: 16,384,
+            or a quarter of all if that is less.
+        momentum: The share of an example's stored vector that is kept when the example is seen again.
         graph_share: The share of the embedding in the graph in the positive of the contrasts with the graph; the
             rest is what the memory has of the example.
-        by_label: Whether examples of one class are no negatives of each other. Needs labels.
+        by_label: Whether to exclude examples of the same class from the negatives. Needs labels.
     """
 
     width: Annotated[int, Field(ge=1)] = 128

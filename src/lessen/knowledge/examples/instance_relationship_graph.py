@@ -40,18 +40,18 @@ def moved(before_NC: Tensor, after_NC: Tensor) -> Tensor:
 class InstanceRelationshipGraph:
     """Match the graph of the batch at one or more layers, and how it changes from layer to layer.
 
-    Three parts are added up: the vertices, the features of the last tap themselves; the edges, the distances of all
-    pairs at each tap, summed over the taps; the transformation, how far each example moves from one tap to the next,
-    summed over those. For a part alone, or for weights of their own, use an edge for each with the others switched
-    off.
+    The loss has three parts. Vertices: the features of the last tap. Edges: the distances between all pairs of examples
+    at each tap, summed over the taps. Transformation: how far each example moves from one tap to the next, summed over
+    pairs of taps. To use one part alone, or a weight for each part, give each part its own graph edge and switch the
+    other parts off.
 
-    The part of an example is the mean over its row, so that the mean over examples is the mean over all pairs.
+    The loss of an example is the mean over its row, so the mean over examples is the mean over all pairs.
 
     Args:
         vertices: Whether the last taps are compared; they must be of one shape (take the logits).
-        edges: Whether distances of pairs are compared; widths are free.
-        transformation: Whether the ways from tap to tap are compared: those where both networks keep their size,
-            which must be one at least.
+        edges: Whether distances of pairs are compared; the networks may differ in width.
+        transformation: Whether the moves from tap to tap are compared. Only pairs of taps with equal shapes within each
+            network count; there must be at least one.
         distance: How each part is compared.
     """
 
@@ -63,7 +63,8 @@ class InstanceRelationshipGraph:
     card: ClassVar[Card] = Card(
         row="knowledge / between examples",
         paper="IRG, Liu et al., CVPR 2019",
-        says="The student's examples have the teacher's outputs, distances, and distances between layers.",
+        says="The student matches the teacher's outputs, its distances between examples, and its distances between "
+        "layers.",
         costs="Nothing in the shipped model; a product of N x C matrices for each tap per step.",
         fails_when="Features of student and teacher differ in scale: distances are compared without normalisation. "
         "Use RelationalDistance then. The loss is a fourth power of the features: in float16 it overflows "

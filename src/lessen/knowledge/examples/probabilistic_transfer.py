@@ -37,13 +37,14 @@ def neighbour_log_probabilities(rows_NC: Tensor, *, with_itself: bool = True) ->
 
 @settings
 class ProbabilisticTransfer:
-    """Match each example's distribution over its neighbours; the widths of the two features are free.
+    """Match each example's distribution over its neighbours; the two networks' features may differ in width.
 
-    The part of an example is the divergence of its row, summed over the batch, so that the mean over examples is the
-    paper's sum over N.
+    The loss of an example is the divergence of its row, summed over the batch, so the mean over examples is the paper's
+    sum divided by N.
 
     Args:
-        with_itself: Whether an example is its own neighbour. The released code says yes, the paper's formula no.
+        with_itself: Whether an example is its own neighbour. The released code includes it; the paper's formula does
+            not.
         divergence: How two distributions are compared.
     """
 

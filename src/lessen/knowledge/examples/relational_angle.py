@@ -40,10 +40,10 @@ def angle_cosines(rows_NC: Tensor) -> Tensor:
 
 @settings
 class RelationalAngle:
-    """Match the angles of all triples of examples; the widths of the two features are free.
+    """Match the angles of all triples of examples; the two networks' features may differ in width.
 
-    The part of an example is the mean over the N x N triples that have their vertex in it, those without an angle
-    included as 0, so that the mean over examples is the mean over all N^3.
+    The loss of an example is the mean over the N x N triples with their vertex at it; triples without an angle count as
+    0. So the mean over examples is the mean over all N^3 triples.
 
     Args:
         distance: How the cosines at one example are compared with the teacher's.

@@ -34,10 +34,10 @@ def relative_distances(rows_NC: Tensor) -> Tensor:
 
 @settings
 class RelationalDistance:
-    """Match the distances between all pairs of examples; the widths of the two features are free.
+    """Match the distances between all pairs of examples; the two networks' features may differ in width.
 
-    The part of an example is the mean over its N pairs, the one with itself included, so that the mean over
-    examples is the mean over the N x N matrix.
+    The loss of an example is the mean over its N pairs, including the pair with itself, so the mean over examples is
+    the mean over the N x N matrix.
 
     Args:
         distance: How the distances from one example are compared with the teacher's.

@@ -30,10 +30,10 @@ def similarities(rows_NC: Tensor) -> Tensor:
 
 @settings
 class SimilarityPreserving:
-    """Match which examples are alike; the widths of the two features are free.
+    """Match which examples are alike; the two networks' features may differ in width.
 
-    The part of an example is the mean over the N entries of its row, so that the mean over examples is the paper's
-    squared Frobenius norm over N^2.
+    The loss of an example is the mean over the N entries of its row, so the mean over examples is the paper's squared
+    Frobenius norm divided by N^2.
 
     Args:
         distance: How a row is compared with the teacher's.

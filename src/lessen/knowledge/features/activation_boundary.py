@@ -32,7 +32,7 @@ def boundary_loss(student: Tensor, teacher: Tensor, *, margin: float) -> Tensor:
 
 @settings
 class ActivationBoundary:
-    """The student's neurons fire where the teacher's do. Tap both before the activation.
+    """Make the student's neurons active where the teacher's are. Tap both networks before the activation.
 
     Args:
         margin: The distance from zero, on the right side, at which the loss of a neuron becomes zero.

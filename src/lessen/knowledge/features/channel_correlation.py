@@ -31,15 +31,16 @@ def channel_correlation(features_NCP: Tensor) -> Tensor:
 
 @settings
 class ChannelCorrelation:
-    """Match which channels fire together; where they fire is free, so maps may differ in size."""
+    """Match which channels are active together; their positions are not compared, so maps may differ in size."""
 
     card: ClassVar[Card] = Card(
         row="knowledge / indirect features",
         paper="arXiv:2202.03680 (ICKD)",
-        says="1 / C times the squared difference of the two matrices of channel products, their rows of length 1.",
+        says="1 / C times the squared difference of the two channel-by-channel Gram matrices, whose rows are scaled to "
+        "length 1.",
         costs="Nothing in the shipped model; a C x C product per example and step.",
-        fails_when="Channels do not correspond, and no bridge aligns them. Others reproduced much less than was "
-        "published (68.3 instead of 72.2 on ImageNet).",
+        fails_when="Channels do not correspond, and no bridge aligns them. Reproductions by others were well below the "
+        "published accuracy (68.3 instead of 72.2 on ImageNet).",
         differs="Averaged over examples; the authors' code divides by the number of examples twice.",
     )
 

@@ -20,10 +20,10 @@ from lessen.knowledge.logits.soft_targets import soft_targets
 
 @settings
 class ChannelDistribution:
-    """Match where each channel fires: soft targets with positions for classes, averaged over channels.
+    """Match where each channel is active: soft targets over positions instead of classes, averaged over channels.
 
     Args:
-        temperature: Divides the features; higher looks at more of the map.
+        temperature: Divides the features; a higher temperature takes in more of the map.
         divergence: How two distributions over positions are compared.
     """
 
@@ -35,8 +35,8 @@ class ChannelDistribution:
         paper="arXiv:2011.13256 (CWD)",
         says="T^2 / C times the sum over channels of KL(softmax over positions of teacher / T || of student / T).",
         costs="Nothing in the shipped model; one pass over two maps per step.",
-        fails_when="The task does not depend on position: it was made for dense prediction. Channels must correspond, "
-        "so a bridge must learn which is which, unless the networks share an initialisation.",
+        fails_when="The task does not depend on position: it was made for dense prediction. Or channels do not "
+        "correspond: a bridge (projector) must align them, unless the networks share an initialisation.",
     )
 
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:

@@ -56,13 +56,14 @@ def factor_distance(student: Tensor, teacher: Tensor, *, distance: Distance) -> 
 
 @settings
 class FactorTransfer:
-    """Match a paraphrase of the teacher's map, which an autoencoder learns first.
+    """Match a compressed version (paraphrase) of the teacher's feature map, which an autoencoder learns first.
 
-    A translator makes the same of the student's map, whose channels are free. For the first part of the stage the loss
-    is the autoencoder's reconstruction of the teacher, and the student is not touched; then it is frozen.
+    A translator maps the student's features, with any number of channels, to the same form. In the first part of the
+    stage the loss is the autoencoder's reconstruction error, and the student does not learn from this edge. The
+    autoencoder is frozen after that.
 
     Args:
-        share: Channels of the paraphrase, as a share of the teacher's.
+        share: Number of channels of the paraphrase, as a share of the teacher's channels.
         prepare: The share of the stage in which the paraphraser learns.
         distance: How two paraphrases of length 1 are compared. `AbsoluteDistance()` is the mean over their entries.
     """
@@ -74,15 +75,15 @@ class FactorTransfer:
     card: ClassVar[Card] = Card(
         row="knowledge / indirect features",
         paper="arXiv:1802.04977 (FT)",
-        says="The student's translated features follow the factors into which the teacher's were paraphrased.",
+        says="The student's translated features match the factors that the autoencoder extracts from the teacher's.",
         costs="Six convolutions for the teacher's map and three for the student's while training, nothing in the "
         "shipped model.",
         fails_when="The paraphraser has not learned: its factors are then noise. The student learns nothing from this "
         "edge in the first part of the stage, so leave enough time for the rest.",
-        differs="The paraphraser learns in the first part of the same stage (`prepare`), by the target's optimizer "
-        "and on the batches the student sees; the paper trains it beforehand. The mean of absolute "
-        "differences, as in the authors' code; the paper has their sum. Some code averages channels instead "
-        "of paraphrasing them, which is attention transfer.",
+        differs="The paraphraser learns in the first part of the same stage (`prepare`), by the target's optimizer and "
+        "on the batches the student sees; the paper trains it beforehand. The loss is the mean of absolute "
+        "differences, as in the authors' code; the paper sums them. Some code averages channels instead of "
+        "paraphrasing them, which is attention transfer.",
     )
 
     def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:

@@ -31,8 +31,8 @@ class Hint:
         paper="arXiv:1412.6550",
         says="The student's features, through a learned bridge, equal the teacher's.",
         costs="Nothing in the shipped model; a bridge and a pass over two feature maps per step.",
-        fails_when="The student is too thin for the teacher's features, or computes differently (published results are "
-        "below the plain student on MobileNetV2); the weight is copied from code with another reduction.",
+        fails_when="The student is too thin for the teacher's features, or its architecture differs (published results "
+        "are below the plain student on MobileNetV2). Or the weight was copied from code with another reduction.",
         differs="The mean over all elements, where the paper sums and halves: the weight does not depend on the shape. "
         "Trained together with other edges; the paper trains it first, which is two stages.",
     )

@@ -29,7 +29,7 @@ def keep_some(features_NCHW: Tensor, *, masked: float, channels: bool = False) -
 
 @settings
 class MaskedGeneration:
-    """Generate the teacher's feature map from a masked one of the student, through two 3 x 3 convolutions.
+    """Generate the teacher's feature map from the student's masked map, through two 3 x 3 convolutions.
 
     Args:
         masked: The probability that a position is masked; 0 masks nothing.

@@ -19,11 +19,11 @@ from lessen.knowledge.axes.kernels import Kernel, PolynomialKernel
 
 @settings
 class NeuronSelectivity:
-    """Match the set of a map's channels, each a vector over positions of length 1; their number and order are free.
+    """Match the set of channels of a feature map, each a unit vector over positions; their number and order are free.
 
     Args:
-        kernel: How two sets of vectors are compared. `PolynomialKernel()` of degree 2, `LinearKernel()` and
-            `GaussianKernel()` are the paper's three.
+        kernel: How two sets of vectors are compared. The paper uses `PolynomialKernel()` of degree 2, `LinearKernel()`
+            and `GaussianKernel()`.
     """
 
     kernel: Kernel = PolynomialKernel()
@@ -33,12 +33,12 @@ class NeuronSelectivity:
         paper="arXiv:1707.01219 (NST)",
         says="The distribution of the student's channels over positions follows the teacher's, by the squared maximum "
         "mean discrepancy.",
-        costs="Nothing in the shipped model; a matrix product of channels by channels, or positions by positions, an "
-        "example and step.",
+        costs="Nothing in the shipped model; one product of channels x channels, or positions x positions, per example "
+        "and step.",
         fails_when="Maps have few positions, or student and teacher look at different scales. With LinearKernel, only "
         "the mean map is taught.",
-        differs="The discrepancy of one example, averaged over examples, as in released code; that code makes all "
-        "pairs of channels at all positions. Weights near 50 are usual with the polynomial.",
+        differs="The discrepancy is computed for each example and averaged over examples, as in released code. That "
+        "code builds all pairs of channels at all positions. Weights near 50 are usual with the polynomial kernel.",
     )
 
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:

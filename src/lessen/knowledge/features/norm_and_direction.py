@@ -40,10 +40,10 @@ def norm_and_direction(student_ND: Tensor, teacher_ND: Tensor, direction_ND: Ten
 
 @settings
 class NormAndDirection:
-    """The student's features lie in the direction of the teacher's mean for their class, and are as long as its.
+    """Align the student's features with the teacher's mean feature of their class, with at least the teacher's norm.
 
-    Needs the labels, as class indices. Grids and tokens are averaged over positions first. Tap what the classifier
-    reads.
+    Needs the labels, as class indices. Grids and tokens are averaged over positions first. Tap the input of the
+    classifier.
     """
 
     card: ClassVar[Card] = Card(
@@ -53,7 +53,7 @@ class NormAndDirection:
         costs="One mean per class while training, nothing in the shipped model.",
         fails_when="Classes have more than one mode: their mean is then no example's direction. Labels are noisy.",
         differs="The means are kept while training, over all outputs of the teacher so far; the authors compute them "
-        "beforehand. A class that has not been seen yet has the teacher's own direction.",
+        "beforehand. For a class that has not been seen yet, the teacher's own feature gives the direction.",
     )
     needs: ClassVar = (ObjectiveInput.LABELS,)
 

@@ -24,9 +24,9 @@ from lessen.knowledge.axes.normalizers import Normalizer, StandardizeChannels, n
 class NormalizedHint:
     """Match features after each side is normalised.
 
-    With its defaults it is 2 - 2 r, r the Pearson correlation of a channel between student and teacher over the batch,
-    averaged over channels: PKD. With `distance=LogSumDistance()` behind a linear bridge it is SRD. With
-    `student=AsItIs()` behind an `OrthogonalBridge()` it is VkD, for which `teacher=Whiten()` is its other form.
+    The defaults give PKD: 2 - 2 r, averaged over channels, where r is the Pearson correlation of a channel between
+    student and teacher over the batch. `distance=LogSumDistance()` behind a linear bridge gives SRD. `student=AsItIs()`
+    behind an `OrthogonalBridge()` gives VkD, and `teacher=Whiten()` its variant with whitening.
 
     Args:
         student: How the student's features are normalised.
@@ -45,9 +45,9 @@ class NormalizedHint:
         costs="Nothing in the shipped model; a bridge and a few passes over two feature maps per step.",
         fails_when="Batches are small; or the teacher has channels without information, which normalisation scales up "
         "to the others.",
-        differs="PKD halves the squares: give the edge half the weight. SRD takes the log of the whole batch's sum, "
-        "here it is of each example's, plus one inside so that it is 0 at equality. VkD also uses a smooth L1: "
-        "distance=HuberDistance().",
+        differs="PKD halves the squares: give the edge half the weight. SRD takes the logarithm of the sum over the "
+        "whole batch. Here it is taken for each example, with 1 added inside, so that it is 0 at equality. VkD also "
+        "uses a smooth L1: distance=HuberDistance().",
     )
 
     @property

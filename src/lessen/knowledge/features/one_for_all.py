@@ -34,10 +34,10 @@ def one_for_all(
 
 @settings
 class OneForAll:
-    """Match the teacher's probabilities, the more those of the label, from anywhere in the student.
+    """Match the teacher's probabilities, with extra weight on the label, from any layer of the student.
 
-    Needs the labels, as class indices. From a layer inside, the edge takes a bridge to logits, as
-    `at(("layer2", ""), OneForAll(), bridge=AutoBridge())`: the mean over positions and a linear layer.
+    Needs the labels, as class indices. From an inner layer, the edge needs a bridge to logits, as `at(("layer2", ""),
+    OneForAll(), bridge=AutoBridge())`: the mean over positions and a linear layer.
 
     Args:
         power: Of the target; above 1 the label counts more and the other classes less.
@@ -54,8 +54,8 @@ class OneForAll:
         costs="A linear exit per stage while training, nothing in the shipped model.",
         fails_when="The architectures are similar: features then tell more than probabilities. Early stages are "
         "forced to become linearly separable.",
-        differs="The exits are linear bridges; released code puts convolutions or attention before them. It is not 0 "
-        "at equality: it is a cross-entropy, whose floor depends on the teacher.",
+        differs="The exits are linear bridges; released code puts convolutions or attention before them. The loss is a "
+        "cross-entropy and is not 0 at equality: its minimum depends on the teacher.",
     )
     needs: ClassVar = (ObjectiveInput.LABELS,)
 

@@ -64,12 +64,14 @@ def overhaul(student: Tensor, teacher: Tensor, margin_C: Tensor) -> Tensor:
 
 @settings
 class Overhaul:
-    """Follow the teacher's values before the activation as far as its next layer can tell. Tap before the activation.
+    """Match the teacher's positive values before the activation; negative ones need not match.
+
+    Tap both networks before the activation.
 
     Args:
-        margin: For each channel of the teacher the value, not above 0, at which its negative values are cut:
-            `tuple(negative_mean(norm.bias, norm.weight).tolist())` of the batch norm before the tap. None: the mean
-            of the negative values that the teacher gives in training, kept as a running mean.
+        margin: For each channel of the teacher, the value (0 or below) to which its lower values are raised. It can be
+            computed from the batch norm before the tap: `tuple(negative_mean(norm.bias, norm.weight).tolist())`. None:
+            a running mean of the teacher's negative values during training.
     """
 
     margin: tuple[float, ...] | None = None
@@ -77,14 +79,15 @@ class Overhaul:
     card: ClassVar[Card] = Card(
         row="knowledge / direct features",
         paper="OFD, arXiv:1904.01866",
-        says="The student's values equal the teacher's where these are positive, and are just negative elsewhere.",
+        says="The student's values equal the teacher's where the teacher's are positive. Elsewhere any value at or "
+        "below the teacher's (raised to the margin) costs nothing.",
         costs="One value per channel while training, nothing in the shipped model; a pass over two maps per step.",
-        fails_when="The taps are after the activation: it is then a plain hint. The weight is copied from code that "
-        "sums.",
+        fails_when="The taps are after the activation: it is then a plain hint. Or the weight was copied from code "
+        "that sums the loss.",
         differs="The mean over all elements, where the paper sums: the weight does not depend on the shape. The "
         "teacher stays in eval mode; the authors leave its batch norm in train mode. The closed form of the margin "
-        "also holds for channels that are almost never negative, where released code jumps to -3 deviations. The "
-        "factor 2^-k of earlier layers is the weight of their edges.",
+        "also holds for channels that are almost never negative, where released code jumps to -3 standard deviations. "
+        "The factor 2^-k of earlier layers is set as the weight of their edges.",
     )
 
     def objective_for(self, student_shape: Any, teacher_shape: Any, task: TaskFacts) -> nn.Module:

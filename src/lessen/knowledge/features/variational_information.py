@@ -40,7 +40,7 @@ class VariationalInformation:
     """Match features: half the squared error over a variance that is learned for each channel, plus its logarithm.
 
     Args:
-        variance: Of every channel at the start. Larger means softer at first.
+        variance: The initial variance of every channel. A larger value weakens the loss at first.
     """
 
     variance: Annotated[float, Field(gt=1e-3, allow_inf_nan=False)] = 5.0
@@ -50,8 +50,8 @@ class VariationalInformation:
         paper="VID, arXiv:1904.05835",
         says="Channels that the student cannot match count less, and it learns which these are.",
         costs="One number per channel and a bridge while training, nothing in the shipped model.",
-        fails_when="The variances converge before the student has learned: channels that were hard at first are given "
-        "up. The loss may be negative, so it is not a distance.",
+        fails_when="The variances converge before the student has learned: channels that were hard to match at first "
+        "are then ignored. The loss may be negative, so it is not a distance.",
         differs="The mean over all elements, without the constant log(2 pi) / 2. The map to the teacher's channels is "
         "the bridge of the edge; released code has three 1 x 1 convolutions there.",
     )

@@ -79,7 +79,8 @@ class CrossEntropy:
         paper="arXiv:1512.00567 (smoothing)",
         says="The student gives the label a high probability.",
         costs="Nothing in the shipped model.",
-        fails_when="Labels are noisy: the student learns the noise. Smoothing makes a worse teacher of it later.",
+        fails_when="Labels are noisy: the student learns the noise. A network trained with smoothing is a worse "
+        "teacher later.",
     )
 
     def for_task(self, task: Task | None, student: Any, teacher: Any) -> Self:
@@ -124,7 +125,8 @@ class Regression:
         paper="Gauss 1809",
         says="The student's output is near the label.",
         costs="Nothing in the shipped model.",
-        fails_when="Labels are not scaled to unit variance: the loss drowns every other edge, or is drowned.",
+        fails_when="Labels are not scaled to unit variance: this loss is then far larger or far smaller than those of "
+        "other edges.",
     )
 
     def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:

@@ -24,7 +24,7 @@ class OwnLoss:
     """A function of the user's, or a loss of torch.nn, as an objective.
 
     Args:
-        function: `(student, teacher) -> Tensor`; of what it returns everything but the first axis is averaged.
+        function: `(student, teacher) -> Tensor`; its result is averaged over all axes but the first.
     """
 
     function: Callable[[Any, Any], Any]

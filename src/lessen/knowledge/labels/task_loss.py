@@ -26,7 +26,7 @@ class TaskLoss:
     """Learn from labels by the loss of the task.
 
     Cross-entropy for one class of several (also at every position, and for tokens), binary cross-entropy for labels
-    that are each true or false, squared error for numbers; of a task of your own, its `loss`.
+    that are each true or false, squared error for numbers. A task of your own supplies its `loss`.
 
     Args:
         smoothing: For one class of several: the share of the target that is spread evenly over all classes.
@@ -37,7 +37,7 @@ class TaskLoss:
     card: ClassVar[Card] = Card(
         row="knowledge / labels",
         paper="folklore",
-        says="The labels teach in the way that suits the task.",
+        says="Uses the usual loss of the task.",
         costs="Nothing in the shipped model.",
         fails_when="The task was guessed wrong: name it (task=).",
     )

@@ -70,17 +70,18 @@ def graph_divergence(student_HNN: Tensor, teacher_HNN: Tensor, *, divergence: Di
 
 @settings
 class MultiHeadGraph:
-    """Match graphs of the batch between consecutive taps, two or more; heads that make them first learn the teacher.
+    """Match graphs of the batch between consecutive taps (two or more); the heads that build the graphs learn first.
 
-    Each tap's map becomes its leading singular vector. For the first part of the stage the loss is that of the heads,
-    which predict the teacher's vector at a tap from those at the tap before, and the student is not touched; then they
-    are frozen, and make the graphs of both. Each tap needs as many channels in the student as in the teacher.
+    The map at each tap is reduced to its leading singular vector. In the first part of the stage only the heads learn:
+    they predict the teacher's vector at a tap from those at the tap before, and the student gets no gradient from this
+    edge. Then the heads are frozen, and build the graphs of both networks. Each tap needs as many channels in the
+    student as in the teacher.
 
     Args:
-        heads: How many graphs between two taps.
+        heads: Number of graphs between two taps.
         prepare: The share of the stage in which the heads learn.
-        drop: The share of heads that an example does without while they learn.
-        spare: How many singular vectors more the student has to choose from; see `SingularVectors`.
+        drop: The share of heads that are dropped for an example while they learn.
+        spare: How many additional singular vectors of the student may be matched; see `SingularVectors`.
         divergence: How two rows of a graph are compared; the paper puts the student first, `ReverseKL()`.
     """
 
@@ -98,8 +99,8 @@ class MultiHeadGraph:
         "heads of KL(student's row || teacher's row).",
         costs="A few linear layers and N x N values per head while training, nothing in the shipped model; at each tap "
         "an eigendecomposition for every example, which is slow on accelerators.",
-        fails_when="The heads have not learned: the graphs are then noise. Batches are small or change in size: so do "
-        "the graphs. The student learns nothing from this edge in the first part of the stage.",
+        fails_when="The heads have not learned: the graphs are then noise. Batches are small, or their size varies, "
+        "and the graphs vary with it. The student learns nothing from this edge in the first part of the stage.",
         differs="The heads learn in the first part of the same stage (`prepare`), by the target's optimizer and on "
         "the batches the student sees; the paper trains them beforehand. Rows are averaged over examples, "
         "where the paper sums them. If channels differ, use a bridge; the authors' code maps the student's by "

@@ -28,7 +28,7 @@ class OverLayers:
     """The weighted mean of an objective over pairs of layers. Both sides of its edge are several taps.
 
     Args:
-        objective: What each pair is compared with; one that has state is built for each pair.
+        objective: Compares each pair of layers; an objective with state is built once for each pair.
         pairing: Which layers are compared, and how much each pair counts.
         bridge: Maps between the two taps of each pair, and learns with the edge. None: they are compared as they are.
     """

@@ -63,7 +63,7 @@ class SingularVectors:
     Args:
         vectors: How many of the teacher's vectors are taught at each tap, at most as many as there are channels and
             positions.
-        spare: How many more the student has to choose from: its own may come in another order.
+        spare: How many additional vectors of the student may be matched, because its vectors may come in another order.
     """
 
     vectors: Annotated[int, Field(ge=1)] = 1

@@ -50,8 +50,8 @@ class SolutionFlow:
 
     Args:
         distance: How two matrices are compared. `SquaredDistance()` is the mean over their entries.
-        largest: Where the two maps of one network differ in size, pool the larger by its largest entries, as in the
-            paper, rather than by their mean.
+        largest: If the two maps of one network differ in size, reduce the larger by max pooling, as in the paper;
+            otherwise by average pooling.
     """
 
     distance: Distance = SquaredDistance()

@@ -35,7 +35,7 @@ def correlation_matching(student: Tensor, teacher: Tensor, *, temperature: float
 
 @settings
 class CorrelationMatching:
-    """The teacher's relations between classes in an example, and between examples in a class.
+    """Match the teacher's correlations between classes of an example, and between examples of a class.
 
     Args:
         temperature: Divides both sets of logits.
@@ -54,7 +54,7 @@ class CorrelationMatching:
         says="1 - correlation over classes, plus 1 - correlation over the examples of the batch.",
         costs="Two more passes over the probabilities.",
         fails_when="The batch is small compared with the number of classes: a class that hardly occurs in it has no "
-        "reliable correlation. With two classes, rows tell only the order.",
+        "reliable correlation. With two classes, the correlation over classes tells only which is larger.",
         differs="Not multiplied by T^2 unless asked, as in the paper. The relation between examples is one number for "
         "the batch, the same for each example. The paper's weights of 2 and 2 are a weight of 2 on the edge.",
     )

@@ -45,13 +45,14 @@ def ramp(progress: float, *, over: float) -> float:
 
 @settings
 class CurriculumTemperature:
-    """Any objective on logits at a temperature that learns against the student.
+    """Any objective on logits, at a temperature that is learned adversarially, to make the student's task harder.
 
     Args:
-        objective: What compares the logits, itself at temperature 1; multiplied by the square of the temperature.
+        objective: Compares the logits. Its own temperature must be 1; its loss is multiplied by the square of the
+            learned one.
         lowest: The lowest temperature.
-        span: How far above that it can go.
-        over: The share of the stage over which the temperature comes to learn at its full rate.
+        span: The range of temperatures above the lowest.
+        over: The share of the stage over which the temperature's learning rate rises to its full value.
     """
 
     objective: Objective = SoftTargets(temperature=1.0)

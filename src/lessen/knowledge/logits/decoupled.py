@@ -54,7 +54,7 @@ def decoupled(
 
 @settings
 class Decoupled:
-    """The teacher's confidence in the label, plus its distribution over the other classes, whatever that confidence.
+    """Match the teacher's confidence in the label, and separately its distribution over the other classes.
 
     Args:
         temperature: Divides both sets of logits; both parts are multiplied by its square.

@@ -21,7 +21,7 @@ from lessen.knowledge.axes.temperature import Temperature, at_progress, first_te
 
 @settings
 class IndependentTargets:
-    """Match the teacher's softened probability of every label by itself.
+    """Match the teacher's softened probability of each label independently (multi-label tasks).
 
     Args:
         temperature: Divides both sets of logits. A number, or `AnnealedTemperature`.
@@ -36,7 +36,7 @@ class IndependentTargets:
         paper="arXiv:2308.06453",
         says="T^2 times the mean over labels of KL(sigmoid(teacher / T) || sigmoid(student / T)).",
         costs="Nothing in the shipped model; one forward pass of the teacher per step, or a cache of its logits.",
-        fails_when="Labels exclude each other: a softmax then says more.",
+        fails_when="Classes exclude each other: a softmax then carries more information.",
         differs="Averaged over labels, so that its size does not depend on how many there are; the paper sums.",
     )
 
@@ -60,7 +60,7 @@ class NumberTargets:
     card: ClassVar[Card] = Card(
         row="knowledge / soft targets",
         paper="NIPS 2017 (Chen et al.)",
-        says="The teacher's predictions are labels without noise; also those of examples that have no label.",
+        says="The teacher's predictions act as labels without noise, for unlabelled examples too.",
         costs="Nothing in the shipped model; one forward pass of the teacher per step, or a cache of its outputs.",
         fails_when="The teacher is far from the truth: the student learns its errors.",
     )

@@ -41,7 +41,7 @@ class MultiLevel:
     """Soft targets, similarity of examples and similarity of classes, each at several temperatures and summed.
 
     Args:
-        temperatures: At which all three are compared.
+        temperatures: The temperatures at which all three are compared.
         examples: The weight of the similarity of examples; that of the soft targets is 1.
         classes: The weight of the similarity of classes.
         divergence: How two distributions over classes are compared.

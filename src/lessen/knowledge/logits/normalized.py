@@ -40,11 +40,12 @@ def normalized(
 
 @settings
 class Normalized:
-    """The label, weighted by the teacher's probability of it, plus the other classes as a distribution of their own.
+    """Cross-entropy weighted by the teacher's probability of the label, plus a divergence over the other classes.
 
     Args:
         others: The weight of the part without the label.
-        temperature: Of the part without the label, which is multiplied by its square.
+        temperature: Divides the logits in the part without the label, which is multiplied by the square of the
+            temperature.
         divergence: How two distributions over the other classes are compared.
     """
 

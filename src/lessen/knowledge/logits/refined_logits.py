@@ -50,11 +50,11 @@ def masked_correlation(student_NC: Tensor, teacher_NC: Tensor, labels_N: Tensor)
 
 @settings
 class RefinedLogits:
-    """The teacher's confidence, put on the label, and its view of the classes that it rightly ranks below the label.
+    """Match the teacher's confidence on the label, and its distribution over the classes it ranks below the label.
 
     Args:
         temperature: Divides both sets of logits; both parts are multiplied by its square.
-        others: The weight of the part below the label; that of the confidence is 1.
+        others: The weight of the part for classes below the label; the part for the confidence has weight 1.
     """
 
     temperature: Temperature = 4.0

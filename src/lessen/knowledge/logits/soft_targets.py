@@ -53,11 +53,11 @@ class SoftTargets:
     """Match the teacher's softened distribution over classes.
 
     Args:
-        temperature: Divides both sets of logits; higher shows more of the teacher's small probabilities. A number, or
-            `AnnealedTemperature`.
+        temperature: Divides both sets of logits; a higher temperature brings out more of the teacher's small
+            probabilities. A number, or `AnnealedTemperature`.
         divergence: How two distributions are compared.
         scale_by_temperature: Multiply by temperature ** 2, so that gradients keep their size when it changes.
-        transform: What is done to both sets of logits before the temperature; None leaves them as they are.
+        transform: The transform of both sets of logits before the temperature; None leaves them as they are.
     """
 
     temperature: Temperature = 4.0

@@ -26,11 +26,11 @@ from lessen.knowledge.logits.soft_targets import SoftTargets
 
 @settings
 class Transformed:
-    """An objective on logits that have gone through a transform, as any loss on standardised logits.
+    """Apply an objective to transformed logits, such as any loss on standardised logits.
 
     Args:
-        transform: What is done to the logits of both first.
-        objective: What compares them then.
+        transform: The transform of both networks' logits.
+        objective: Compares the transformed logits.
     """
 
     transform: Transform = StandardizeLogits()

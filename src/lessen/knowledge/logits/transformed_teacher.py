@@ -30,12 +30,12 @@ def power_sum(logits_NC: Tensor, *, power: float) -> Tensor:
 
 @settings
 class TransformedTeacher:
-    """The student's own probabilities match the teacher's to a power; there is no T^2.
+    """Match the student's probabilities to a power of the teacher's; there is no factor T^2.
 
     Args:
-        power: Of the teacher's probabilities, which are made to sum to one again: 1 / temperature.
+        power: The exponent of the teacher's probabilities, 1 / temperature; they are then rescaled to sum to one.
         divergence: How two distributions are compared.
-        weighted: Count each example by the sum of its powers: more, the less sure the teacher is.
+        weighted: Weight each example by the sum of its powers, which is larger when the teacher is less sure.
     """
 
     power: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2

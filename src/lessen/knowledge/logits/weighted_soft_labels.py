@@ -37,7 +37,7 @@ def regularization_weight(student: Tensor, teacher: Tensor, labels_N: Tensor, *,
 
 @settings
 class WeightedSoftLabels:
-    """Soft targets, weighed for each example by how far the student is behind the teacher on the label.
+    """Soft targets. Each example is weighted by how far the student is behind the teacher on its label.
 
     Args:
         temperature: Divides both sets of logits in the soft targets, which are multiplied by its square; the weight is

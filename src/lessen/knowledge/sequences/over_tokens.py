@@ -65,14 +65,14 @@ def per_sequence(loss_M: Tensor, counts_NL: Tensor, *, tokens: float | None = No
 
 @settings
 class OverTokens:
-    """An objective at every token that counts. Labels say which; they may be a mask.
+    """Apply an objective at every token that counts. The labels, or a mask in their place, say which tokens count.
 
     The edge may come from a network (soft targets, and whatever else compares outputs), or from the labels
     (`OverTokens(objective=CrossEntropy())`). Tokens that do not count are not computed, whatever their values.
 
     Args:
         objective: `(M, V)` against `(M, V)`, or against the labels of the tokens, `(M,)`.
-        shift: Whether the output at a position is about the next token, as a causal language model's.
+        shift: Whether the output at a position predicts the next token, as in a causal language model.
         vocabulary_last: Whether outputs are (N, L, V); else (N, V, L).
         vocabulary: The number of shared tokens, if the rest of an output is padding. None: all.
         tokens: None: the mean over the tokens of each sequence, so that every sequence counts alike. A number: the sum

@@ -87,7 +87,7 @@ class Factorized:
 
 @settings
 class LowRank:
-    """Factorise linear and convolution layers where that makes them smaller. Give one of the three.
+    """Factorise linear and convolution layers where that makes them smaller. Set one of `rank`, `energy` and `ratio`.
 
     Args:
         rank: The rank of every layer.
@@ -112,8 +112,8 @@ class LowRank:
         costs="One more layer call for each layer: on a CPU a pair is faster only well below half the weights. Judge "
         "by measured time, not by multiply-adds.",
         fails_when="Singular values decay slowly, as in small, well-trained layers: the approximation is then poor, "
-        "and training must repair it. The statistics of later batch norms are not estimated again.",
-        differs="Closest in weights. Closest in outputs would need statistics of the inputs and is another operation.",
+        "and training must repair it. The running statistics of later batch norms are not re-estimated.",
+        differs="The approximation is closest in weights. The closest in outputs would need statistics of the inputs.",
     )
 
     @model_validator(mode="after")

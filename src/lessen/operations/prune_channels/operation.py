@@ -44,30 +44,31 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 @settings
 class PruneChannels:
-    """Take channels, attention heads, hidden units and widths out of a network, everywhere they are used.
+    """Remove channels, attention heads, hidden units and widths from a network, everywhere they are used.
 
-    The hidden units of all layers and directions of one recurrent module (GRU, LSTM, RNN) go together, the third of
-    each, for it has one hidden size.
+    A recurrent module (GRU, LSTM, RNN) has one hidden size, so its hidden units are removed by index: the same indices
+    in all its layers and directions.
 
-    Give one target. `keep` counts channels: half of them is about a quarter of the parameters of a plain convolution.
+    Set one target. `keep` counts channels: keeping half of them leaves about a quarter of the parameters of a plain
+    convolution.
 
     Args:
-        keep: Share of the channels of every group that stays (0.5 if no target is given).
-        parameters: Share of the parameters that may stay.
-        multiply_adds: Share of the multiply-adds that may stay.
-        time: Share of the time that may stay, by the context's clock: milliseconds of files, timed against the network
-            that came in. It needs seconds for every network it looks at, and minutes with `Knapsack`.
-        score: Which channels matter.
-        allocation: How many of each group stay.
-        floor: Share of every group that stays in any case; at least one index always does.
-        round_to: Sizes of groups are multiples of this where they are not smaller.
-        keep_means: Whether what removed channels add on average goes to the biases of the layers that read them, or to
-            the batch normalisations behind these; over the calibration examples.
-        refit: Whether the layers that lose inputs are fitted again by least squares, one after the other, to give what
-            they gave before; over the calibration examples, of which it wants a thousand or so. It brings back most of
-            what a network lost before any training, and some of it is still there after.
-        where: Only groups that a module with such a name makes; None for all.
-        exclude: No group in which a module with such a name has a part.
+        keep: Share of the channels of every group to keep (0.5 if no target is given).
+        parameters: Largest share of the parameters to keep.
+        multiply_adds: Largest share of the multiply-adds to keep.
+        time: Largest share of the time to keep, measured by the context's clock: milliseconds of exported files, timed
+            against the original network. Each network it tries takes seconds; `Knapsack` takes minutes.
+        score: Scores channels by importance.
+        allocation: Decides how many channels of each group to keep.
+        floor: Share of every group that is always kept; at least one index is.
+        round_to: Sizes of groups are rounded to multiples of this, unless a group is smaller.
+        keep_means: Whether the average contribution of removed channels, over the calibration examples, is added to the
+            biases of the layers that read them, or to the batch norms behind these layers.
+        refit: Whether the layers that lose inputs are refitted, one after the other, by least squares to their original
+            outputs on the calibration examples (a thousand or so). This recovers most of the accuracy lost before any
+            training; after training, part of the gain remains.
+        where: Prune only groups whose channels a matching module computes; None for all.
+        exclude: Skip every group that includes a matching module.
     """
 
     keep: Share | None = None
@@ -87,10 +88,12 @@ class PruneChannels:
         row="operations / pruning",
         paper="arXiv:1608.08710 (magnitude), arXiv:1906.10771 (Taylor), arXiv:2301.12900 (coupling)",
         says="Channels that matter least are removed from every layer that makes or uses them.",
-        costs="Accuracy, until the network is trained again; at half the channels most networks start near chance.",
-        fails_when="Channels are tied to outputs or to positions, or an operator is not known: these are left alone.",
-        differs="Scores sum over the whole coupled group. Where a normalisation averages over removed channels it "
-        "averages over the rest. Every plan is proven equal to the masked network before it is returned.",
+        costs="Accuracy, until the network is trained again: with half the channels removed, most networks predict "
+        "almost at random before training.",
+        fails_when="Channels are tied to outputs or to positions, or an operator is unknown: such channels are not "
+        "pruned.",
+        differs="Scores sum over the whole coupled group. A normalisation that averaged over removed channels averages "
+        "over the remaining ones. Every plan is checked against the masked network before it is returned.",
     )
 
     def __post_init__(self) -> None:

@@ -28,11 +28,11 @@ class ConnectionSensitivity:
     card: ClassVar[Card] = Card(
         row="operations / scores at initialisation",
         paper="SNIP, arXiv:1810.02340",
-        says="One gradient tells which connections an untrained network needs.",
+        says="A single gradient shows which connections an untrained network needs.",
         costs="One pass forward and back over the calibration examples.",
         fails_when="Compared with magnitude after training: every score at initialisation is worse, and shuffling its "
         "masks within layers does not hurt (arXiv:2009.08576). Use Shuffled() as the control.",
-        differs="The gradient is of the mean over all calibration examples, not of one batch.",
+        differs="The gradient is that of the mean loss over all calibration examples, not of one batch.",
     )
 
     def over(

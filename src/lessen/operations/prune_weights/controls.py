@@ -22,12 +22,12 @@ from lessen.surgery.forms.registering import kept_weights
 
 @settings
 class Shuffled:
-    """The control of a score: as many weights stay in each layer, but which of them is drawn.
+    """The control for a score: each layer keeps as many weights as with that score, but they are drawn at random.
 
-    If a network pruned so is as good, the score only knows how many weights each layer needs.
+    If a network pruned this way is as good, the score only tells how many weights each layer needs.
 
     Args:
-        score: Whose counts are kept.
+        score: The score that determines the number of weights of each layer.
     """
 
     score: Score | NetworkScore = Magnitude()
@@ -50,7 +50,7 @@ class Shuffled:
 
 @settings
 class Chance:
-    """The control of all scores: each weight is worth a number that is drawn."""
+    """The control for all scores: each weight gets a random score."""
 
     card: ClassVar[Card] = Card(
         row="operations / control scores",

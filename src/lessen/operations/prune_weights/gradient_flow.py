@@ -24,12 +24,12 @@ from lessen.operations.prune_weights.working_copy import gradient, losses, worki
 
 @settings
 class GradientFlow:
-    """Weights matter if the gradient of all weights would be smaller without them. For networks before training.
+    """Weights matter if removing them would reduce the norm of the gradient. For networks before training.
 
     Use it with `allocation=Global()`, as in the paper.
 
     Args:
-        temperature: What the outputs are divided by before the loss, so that it is not saturated.
+        temperature: Divides the outputs before the loss, so that the softmax is not saturated.
     """
 
     temperature: Annotated[float, Field(gt=0)] = 200.0

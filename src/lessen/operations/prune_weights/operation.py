@@ -26,13 +26,13 @@ from lessen.surgery.plain import plain
 
 @settings
 class PruneWeights:
-    """Set the least important weights to zero, for good.
+    """Set the least important weights to zero permanently.
 
     Args:
         keep: The share of weights that stays.
         score: The score of a weight.
         allocation: How the share is divided over the layers: the same in each, or by score over all.
-        pattern: Which weights of a layer may stay together. `NM(n=2, m=4)` says itself how many; `keep` must agree.
+        pattern: Which sets of weights of a layer may be kept. `NM(n=2, m=4)` fixes the share itself; `keep` must agree.
         where: Which modules; None for all that have weights to prune.
         exclude: Which of these to leave alone.
     """

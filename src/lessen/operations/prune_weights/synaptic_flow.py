@@ -29,12 +29,12 @@ from lessen.surgery.calls import floating
 
 @settings
 class SynapticFlow:
-    """Weights matter if much flows through them from ones at the input. Needs no data; for networks before training.
+    """Weights matter if much signal flows through them when the input is all ones. For networks before training.
 
-    Use it with `allocation=Global()`, as in the paper.
+    Needs no data. Use it with `allocation=Global()`, as in the paper.
 
     Args:
-        rounds: In how many rounds, each taking away the same share of what is left.
+        rounds: Number of rounds; each removes the same share of the remaining weights.
     """
 
     rounds: Annotated[int, Field(ge=1)] = 100
@@ -44,8 +44,8 @@ class SynapticFlow:
         paper="SynFlow, arXiv:2006.05467",
         says="Paths through the network are kept, so that no layer becomes empty.",
         costs="One pass forward and back of a single example per round, in float64.",
-        fails_when="Activations change positive values (softmax, sigmoid). Like all scores at initialisation, it is "
-        "worse than magnitude after training (arXiv:2009.08576).",
+        fails_when="Activations do not pass positive values unchanged (softmax, sigmoid). Like all scores at "
+        "initialisation, it is worse than magnitude after training (arXiv:2009.08576).",
         differs="Absolute values of parameters only: released code also takes them of batch-norm statistics, and "
         "changes parameters that are 0 when it restores signs. Nothing needs restoring here, because all work "
         "is on a copy.",

@@ -90,16 +90,16 @@ class QuantizedDynamically:
 
 @settings
 class QuantizeDynamic:
-    """Compute linear layers and LSTMs in integers, on grids that are found while the network runs.
+    """Compute linear layers and LSTMs in integers; the ranges of their inputs are measured while the network runs.
 
-    Needs no data. The resulting network rounds as the runtime will, and its file holds int8 weights. Of an LSTM it
-    rounds all weights and what the first layer is given; ONNX Runtime rounds the hidden states of each time step and
-    what further layers are given as well. OpenVINO has no such kernel: its file holds an LSTM's weights in int8, and
+    Needs no data. The resulting network rounds as the runtime will, and its file holds int8 weights. In an LSTM it
+    rounds all weights and the input of the first layer; ONNX Runtime also rounds the hidden states at each time step
+    and the inputs of further layers. OpenVINO has no such kernel: its file holds an LSTM's weights in int8, and
     multiplies in floating point.
 
     Args:
-        weight_bits: Of the weights, 2 to 8; None takes what `target` says.
-        target: Which processors the file is for, as of `Quantize`.
+        weight_bits: Bits of the weights, 2 to 8; None: as many as `target` allows.
+        target: Which processors the file is for, as in `Quantize`.
         where: Which layers; None is every linear layer and every LSTM without projections.
         exclude: Which of them to leave in floating point.
     """
@@ -116,8 +116,8 @@ class QuantizeDynamic:
         costs="No calibration. Weights of these layers take a quarter of the bytes. Each layer first measures its "
         "range and rounds: with small layers or batches, the file is slower than fp32. "
         "A torch.export program (.pt2) holds 32 bits.",
-        fails_when="The network is convolutional, or made of GRUs: these stay in 32 bits. The range is that of "
-        "the whole batch: one outlier coarsens all examples, and the outputs of an example depend on the others.",
+        fails_when="The network is convolutional, or made of GRUs: these stay in 32 bits. The range covers the whole "
+        "batch: one outlier makes the grid coarser for all examples, and an example's outputs depend on the others.",
         differs="As ONNX Runtime computes it, with a step for each output channel of the weights.",
     )
 

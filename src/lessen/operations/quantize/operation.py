@@ -54,27 +54,30 @@ class Quantize:
     the rounding), and is written by `lessen.deploy.export_onnx` with its weights stored as int8.
 
     Args:
-        bits: Of the activations, 2 to 8; 32 changes nothing (for weights alone there is `QuantizeWeights`).
-        observer: Chooses the range of each edge from what passes it on the calibration batches.
-        weight_bits: Of the weights, 2 to 8, or `Mixed` for as many as each layer needs; None takes what `target` says.
-        target: Which processors the file is for. x86 without VNNI adds 8-bit products in 16 bits, where sums with 8-bit
-            weights are cut off. "any" takes at most 7 bits (8 in depthwise convolutions), which are right everywhere;
-            "vnni" takes up to 8; "this" takes what is right on the machine that makes the plan, which keeps the result.
-        embedding_bits: Of the tables of embeddings, stored in codes with a step for each row; None leaves them.
-        layer_bits: Layers and embeddings, by name, whose weights get other bits than the rest, as the first and last.
-            With `Mixed` the budget is that of all others.
-        weight_observer: Chooses a step for each channel from its weights, which is then kept; None lets the step follow
-            the largest weight, also in training. Where steps or the rounding learn, None is `SquaredError()`.
-        rounding: How to learn which way each weight is rounded, up or down; None takes the nearest.
-        correct_biases: Whether biases take back what rounding did to the mean of each channel. Not with 3 bits or fewer
-            and the nearest codes: these take some of a channel's spread as well, layer after layer, and around means
-            that are kept a ReLU then passes all of it or nothing. Not on transformers either: on MiniLM the cosine to
-            fp32 fell from 0.9955 to 0.9924.
-        learned: Which numbers of the grids learn when the network is trained; None for none.
+        bits: Bits of the activations, 2 to 8; 32 changes nothing (to quantize weights alone, use `QuantizeWeights`).
+        observer: Chooses the range of each activation from its values on the calibration batches.
+        weight_bits: Bits of the weights, 2 to 8, or `Mixed` for as many as each layer needs; None: as many as `target`
+            allows.
+        target: Which processors the file is for. x86 without VNNI adds 8-bit products in 16 bits, so sums with 8-bit
+            weights saturate. "any" takes at most 7 bits (8 in depthwise convolutions), which is correct everywhere;
+            "vnni" takes up to 8; "this" takes what is correct on the machine that makes the plan, and the plan stores
+            the result.
+        embedding_bits: Bits of embedding tables, stored as codes with a step for each row; None leaves them unchanged.
+        layer_bits: Layers and embeddings, by name, whose weights get other bits than the rest, such as the first and
+            last. With `Mixed` the budget covers all other layers.
+        weight_observer: Chooses a step for each channel from its weights; the step is then fixed. None lets the step
+            follow the largest weight, also in training; if steps or the rounding are learned, None means
+            `SquaredError()`.
+        rounding: How to learn whether each weight is rounded up or down; None rounds to nearest.
+        correct_biases: Whether biases are corrected for the shift that rounding causes in the mean of each channel.
+            Leave it off with rounding to nearest at 3 bits or fewer: that rounding also shrinks the spread of a
+            channel, layer after layer, and with its mean restored, a ReLU then passes all of the channel or nothing.
+            Leave it off on transformers too: on MiniLM the cosine to fp32 fell from 0.9955 to 0.9924.
+        learned: Which parameters of the grids (such as steps) are learned when the network is trained; None for none.
         where: Which layers; None is every convolution and linear layer, except transposed convolutions with groups: no
-            runtime computes these in integers. ONNX Runtime computes no transposed convolution so.
+            runtime computes these in integers. ONNX Runtime computes no transposed convolution in integers.
         exclude: Which of them to leave in floating point. With weights of 4 bits or fewer, first and last layers are
-            often left at more; on EfficientNet-Lite0 these two cost more than all others together.
+            often given more bits; on EfficientNet-Lite0 these two cost more accuracy than all others together.
     """
 
     bits: Bits | Literal[32] = 8

@@ -62,8 +62,8 @@ class Equalize:
     Works on the network in floating point, before it is quantized; what the network computes does not change.
 
     Args:
-        rounds: How often to go over all pairs at most.
-        where: Which layers may give scales to the next; None for all.
+        rounds: The maximum number of passes over all pairs of layers.
+        where: Which layers may pass scales to the next layer; None for all.
     """
 
     rounds: Annotated[int, Ge(1)] = 50
@@ -72,13 +72,13 @@ class Equalize:
     card: ClassVar[Card] = Card(
         row="operations / quantization",
         paper="arXiv:1906.04721 (cross-layer equalisation)",
-        says="Each channel gets equal ranges in the layer that computes it and in the one that reads it.",
+        says="Each channel gets the same weight range in the layer that computes it and in the layer that reads it.",
         costs="Batch normalisations are folded. Seconds, without data; nothing in the shipped model.",
         fails_when="The function between the layers does not scale with its input: ReLU6, GELU, SiLU. Such pairs are "
         "left unchanged and listed. With one step per channel of the weights there is less to gain than "
         "with one per layer.",
         differs="Clips are not rescaled channel by channel, and high biases are not absorbed. Pooling, means and "
-        "flattening are allowed between the layers. Each pair is proven in float64 before it is used.",
+        "flattening are allowed between the layers. Each pair is checked in float64 before it is used.",
     )
 
     @classmethod

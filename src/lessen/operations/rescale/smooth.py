@@ -67,15 +67,15 @@ def short_factor(scale_C: Tensor) -> Tensor:
 class Smooth:
     """Move the scale of channels with outliers from normalised activations into the linear layers that read them.
 
-    Works on the network in floating point, before it is quantized; what the network computes does not change. Where
-    something else reads a normalisation too, as the residual sum behind a post-norm does, the linear layers multiply
-    what they are given.
+    Works on the network in floating point, before it is quantized; what the network computes does not change. If
+    something else also reads the normalisation, such as the residual sum behind a post-norm, the linear layers multiply
+    their inputs instead.
 
     Args:
-        strength: How much moves: 0 makes weights even, 1 activations.
+        strength: How much of the scale moves: 0 evens out the weights, 1 the activations.
         where: Which normalisations; None for all.
-        before: Before which other linear layers what they are given is multiplied, whatever made it, as a GELU; None
-            for all. Each such input costs a multiplication.
+        before: Other linear layers whose inputs are multiplied, whatever computes them (such as a GELU); None for all.
+            Each such input costs one multiplication at run time.
     """
 
     strength: Annotated[float, Ge(0), Le(1)] = 0.8

@@ -18,11 +18,11 @@ from lessen.operations.second_order.choice import Choice
 
 @settings
 class Alps:
-    """Nearer to the best support than greedy methods, at the highest sparsities most of all.
+    """Finds a better set of weights to keep (support) than greedy methods do, most of all at the highest sparsities.
 
     Args:
-        rho: The first weight of agreement between the weights that fit and those that are sparse.
-        steps: The most steps of alternation.
+        rho: The initial penalty on the difference between the dense and the sparse weights (ADMM).
+        steps: The maximum number of alternating steps.
         polish: Steps of conjugate gradients on the support, where there is no refit.
     """
 

@@ -20,7 +20,7 @@ from lessen.operations.second_order.choice import Choice
 
 @settings
 class ExactObs:
-    """Remove the cheapest weight of a row, move the others as well as they can be, and begin again."""
+    """Remove the weight of a row that costs least, adjust the others optimally, and repeat."""
 
     card: ClassVar[Card] = Card(
         row="operations / reconstruction methods",

@@ -37,17 +37,17 @@ from lessen.surgery.plain import plain
 
 @settings
 class PruneByReconstruction:
-    """Set weights to zero for good, and move the others so that each layer still gives what it gave.
+    """Set weights to zero permanently, and adjust the others so that each layer's outputs change little.
 
     Args:
         keep: The share of weights that stays.
-        method: Which weights go, and how the others are adjusted.
-        pattern: Which weights of a layer may stay together. None: as the method is known; `NM(n=2, m=4)` says itself
-            how many, and `keep` must agree.
+        method: Which weights are removed, and how the others are adjusted.
+        pattern: Which sets of weights of a layer may be kept. None: the method's usual pattern. `NM(n=2, m=4)` fixes
+            the share itself, and `keep` must agree.
         allocation: How the share is divided over the layers, by the size of the weights.
-        refit: Whether the weights that are kept are solved for again, by least squares on the inputs: exact, and never
-            worse on them.
-        damping: What is added to the diagonal of X^T X, as a share of its mean.
+        refit: Whether the kept weights are refitted by least squares on the calibration inputs: exact, and never worse
+            on these inputs.
+        damping: Added to the diagonal of X^T X, as a share of the mean of the diagonal.
         where: Which modules; None for all that have weights to prune.
         exclude: Which of these to leave alone.
     """

@@ -13,7 +13,7 @@ from lessen.operations.second_order.choice import Choice
 
 @settings
 class Smallest:
-    """Magnitude decides, as in PruneWeights; what inputs say only serves to refit what is kept."""
+    """Remove the smallest weights, as PruneWeights does; the inputs serve only to refit the kept weights."""
 
     card: ClassVar[Card] = Card(
         row="operations / reconstruction methods",

@@ -18,10 +18,10 @@ from lessen.operations.second_order.choice import Choice
 
 @settings
 class SparseGpt:
-    """One factorisation for all rows: fast, and near to the optimal brain surgeon.
+    """A fast approximation of the optimal brain surgeon, with one factorisation for all rows.
 
     Args:
-        block: Among how many columns weights compete.
+        block: Number of columns among which weights compete.
     """
 
     block: Annotated[int, Field(ge=1)] = 128

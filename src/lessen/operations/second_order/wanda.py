@@ -16,16 +16,16 @@ from lessen.operations.second_order.choice import Choice
 
 @settings
 class Wanda:
-    """|w| times the norm of its input; the weights of one output compete."""
+    """Score weights by |w| times the norm of their input; the weights of one output compete."""
 
     card: ClassVar[Card] = Card(
         row="operations / reconstruction methods",
         paper="Wanda, arXiv:2306.11695",
         says="Only the norms of the inputs are needed, and no weight changes unless refit is set.",
         costs="One pass over the calibration examples.",
-        fails_when="Inputs are correlated: what two weights share is counted twice. Without refit the error stays. "
-        "Rows are short (first layers, depthwise convolutions): each row loses its share, whether it needs "
-        "it or not.",
+        fails_when="Inputs are correlated: the effect that two weights share is counted twice. Without refit nothing "
+        "corrects the error. Rows are short (first layers, depthwise convolutions): each row loses its share, whether "
+        "it needs it or not.",
         differs="Exactly the requested number is kept. Weights are refit on the support, which the paper does not do.",
     )
 

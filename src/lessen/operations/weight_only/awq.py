@@ -58,10 +58,10 @@ def awq(weight_OI: Tensor, gram_II: Tensor, rounding: Rounding, *, points: int =
 
 @settings
 class Awq:
-    """Protect the columns that matter by scaling them before rounding, as far as the calibration inputs ask for it.
+    """Protect important columns by scaling them before rounding; the calibration inputs determine the scales.
 
     Args:
-        points: Into how many steps the exponent, from 0 (no scaling) to 1, is divided.
+        points: Number of steps in the search over the exponent, from 0 (no scaling) to 1.
     """
 
     points: Annotated[int, Field(ge=1)] = 20

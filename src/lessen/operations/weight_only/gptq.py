@@ -90,11 +90,11 @@ def inverse_factor(gram_II: Tensor) -> Tensor:
 
 @settings
 class Gptq:
-    """Round column after column; those that follow make up for the error on the calibration inputs.
+    """Round one column after the other; later columns compensate for the error on the calibration inputs.
 
     Args:
         damping: Added to the diagonal of H, as a share of its mean.
-        by_activation: Whether columns with large inputs are rounded first, on the grids of the weights as they came.
+        by_activation: Whether columns with large inputs are rounded first, on grids computed from the original weights.
     """
 
     damping: Annotated[float, Field(gt=0, le=1)] = 0.01

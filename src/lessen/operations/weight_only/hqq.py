@@ -47,7 +47,7 @@ def hqq(weight_OI: Tensor, rounding: Rounding, *, power: float = 0.7, rounds: in
         weight_OI: Floating.
         rounding: Bits and group.
         power: Of the errors, between 0 and 1.
-        rounds: How often grids are moved.
+        rounds: Number of times the grids are adjusted.
         beta: How much of an error, in steps of the first grid, must be paid for at first.
     """
     bits, group, symmetric = rounding.bits, rounding.group, rounding.symmetric
@@ -94,8 +94,8 @@ class Hqq:
     """Move steps and zeros so that most weights are nearly exact and a few may be far off; needs no data.
 
     Args:
-        power: Of the errors whose sum is made small; the smaller, the less a few large ones count.
-        rounds: How often grids are moved.
+        power: The exponent of the errors whose sum is minimised; with a smaller one, a few large errors count less.
+        rounds: Number of times the grids are adjusted.
     """
 
     power: Annotated[float, Field(gt=0, lt=1)] = 0.7

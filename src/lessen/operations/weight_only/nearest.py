@@ -20,7 +20,7 @@ def nearest(weight_OI: Tensor, *, bits: int, group: int, symmetric: bool) -> Cod
 
 @settings
 class Nearest:
-    """Round each weight by itself."""
+    """Round each weight to the nearest value, independently of the others."""
 
     needs_inputs: ClassVar[bool] = False
     card: ClassVar[Card] = Card(

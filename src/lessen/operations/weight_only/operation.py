@@ -38,15 +38,15 @@ _Weights = dict[str, tuple[nn.Module, str]]
 
 @settings
 class QuantizeWeights:
-    """Store weights in a few bits; what the network computes with are still floating-point numbers.
+    """Store weights in a few bits; the network still computes in floating point.
 
     Args:
-        bits: Of a weight, 2 to 8; 32 changes nothing.
+        bits: Bits of a weight, 2 to 8; 32 changes nothing.
         layer_bits: Layers, by name, whose weights get other bits than the rest, as the first and the last.
-        group: How many weights along a row share a step; None for a whole row.
+        group: Number of weights along a row that share a step; None for a whole row.
         method: How weights are rounded.
         symmetric: Whether the code of zero is in the middle of every grid; otherwise each group has its own.
-        where: Which modules; None is every layer that multiplies. Embeddings only if they are named.
+        where: Which modules; None: every layer with a matrix product. Embeddings are quantized only if named.
         exclude: Which of these to leave alone.
     """
 
