@@ -20,7 +20,7 @@ from lessen.operations.quantize.plan import Quantized
 from lessen.operations.quantize.reconstruction import SoftWeight, _Problem, mixed
 from lessen.operations.quantize.rounding import indecision, soft, soft_inverse
 from lessen.operations.quantize.stepped import positive
-from lessen.operations.quantize.units import Unit, units_of
+from lessen.operations.quantize.units import ReconstructionUnit, units_of
 from lessen.operations.quantize.visits import Visits
 from lessen.operations.quantize.visits import slopes as slopes_of
 from lessen.surgery.calls import trace
@@ -151,7 +151,7 @@ def test_soft_and_its_inverse() -> None:
     assert torch.allclose(soft(soft_inverse(h)), h, atol=1e-6)
 
 
-def problem_of(full: nn.Module, work: nn.Module, unit: Unit, context: Context) -> _Problem:
+def problem_of(full: nn.Module, work: nn.Module, unit: ReconstructionUnit, context: Context) -> _Problem:
     rounded, whole = (Visits(model, [unit], context, changing=False) for model in (work, full))
     with rounded, whole:
         given, targets = rounded.arguments(unit), whole.outputs(unit)
@@ -160,7 +160,7 @@ def problem_of(full: nn.Module, work: nn.Module, unit: Unit, context: Context) -
 
 def test_it_sees_what_the_layers_before_it_give_when_rounded(plan: Quantized, context: Context) -> None:
     full, work = perceptron(), plan.apply(perceptron()).requires_grad_(False)
-    found = problem_of(full, work, Unit("2", ("2",)), context)
+    found = problem_of(full, work, ReconstructionUnit("2", ("2",)), context)
     given, gave, _, _ = problem(plan, context, "2")
     assert torch.equal(found.given[0][0], given)
     assert torch.allclose(found.targets[0], gave, atol=1e-6)
@@ -171,7 +171,7 @@ def test_it_sees_what_the_layers_before_it_give_when_rounded(plan: Quantized, co
 def test_the_error_of_a_unit_is_that_of_its_layer(plan: Quantized, context: Context) -> None:
     full, work = perceptron(), plan.apply(perceptron()).requires_grad_(False)
     unit = units_of(full, trace(full, context.inputs), ["0", "2"], AdaRound())
-    assert unit == [Unit("0", ("0",), (0.0, None)), Unit("2", ("2",))]
+    assert unit == [ReconstructionUnit("0", ("0",), (0.0, None)), ReconstructionUnit("2", ("2",))]
     for each in unit:
         found = problem_of(full, work, each, context)
         weight = torch.randn_like(full.get_submodule(each.path).weight)
@@ -294,7 +294,7 @@ def test_fisher_weights_are_squared_slopes_of_the_loss(context: Context) -> None
         inputs=context.inputs.double(),  # type: ignore[union-attr]
         calibration=[Batch(b.inputs.double(), b.index, b.labels) for b in context.calibration],  # type: ignore[union-attr]
     )
-    [(_, weights)] = slopes_of(full, [Unit("0", ("0",))], double)
+    [(_, weights)] = slopes_of(full, [ReconstructionUnit("0", ("0",))], double)
     batch, epsilon = double.calibration[0], 1e-5
 
     def loss(moved: float, unit: int) -> Tensor:

@@ -16,8 +16,8 @@ from torch import Tensor
 from lessen.core.errors import WeightsError
 from lessen.surgery.packing import (
     Behind,
-    Grid,
     Known,
+    Lattice,
     packed_bytes,
     read_container,
     read_tensor,
@@ -166,7 +166,7 @@ def test_a_mask_keeps_its_places_where_weights_are_zero() -> None:
 def test_weights_on_grids_take_the_bits_of_their_codes(limit: int, ends: bool) -> None:
     weight = torch.randn(64, 300, generator=torch.Generator().manual_seed(limit))
     scale = weight.abs().amax(1) if ends else weight.abs().amax(1) / limit
-    grid = Grid(axis=0, limit=limit, scale=scale, ends=ends)
+    grid = Lattice(axis=0, limit=limit, scale=scale, ends=ends)
     rounded = grid.round(weight)
     again, _, size = there_and_back(rounded, Known(grid=grid), coded=False)
     assert same_bits(again, rounded)

@@ -10,13 +10,14 @@ from pydantic import NonNegativeInt
 
 from lessen.core.data import Data, View, check_labels
 from lessen.core.errors import DataError
+from lessen.core.ranges import InnerShare
 from lessen.core.settings import settings
 from lessen.data.files import read_npy, read_npz
 from lessen.data.labels import class_names
 from lessen.data.looks import check_looks
 from lessen.data.reading import examples_of
 from lessen.data.roles import UNSAID, Roles
-from lessen.data.split import Share, complete, split_name
+from lessen.data.split import complete, split_name
 from lessen.data.stored import StoredExamples
 from lessen.data.transforms import AnyView
 
@@ -40,8 +41,8 @@ class Arrays:
 
     file: Path
     labels: Path | None = None
-    validation: Share = 0.1
-    test: Share = 0.2
+    validation: InnerShare = 0.1
+    test: InnerShare = 0.2
     seed: NonNegativeInt = 0
     augment: AnyView | None = None
 

@@ -26,9 +26,10 @@ from torch import Tensor
 from lessen.core.data import ArrayExamples, Data
 from lessen.core.errors import DataError
 from lessen.core.files import check_regular
+from lessen.core.ranges import InnerShare
 from lessen.core.settings import settings
 from lessen.data.places import usual
-from lessen.data.split import Share, cut, shuffled
+from lessen.data.split import cut, shuffled
 
 PADDING, UNKNOWN = 0, 1
 """The ids of what fills a short text up, and of words that are not in the vocabulary."""
@@ -77,8 +78,8 @@ class DebianDescriptions:
     words: Annotated[int, Field(ge=3)] = 8192
     length: PositiveInt = 16
     least: PositiveInt = 200
-    validation: Share = 0.1
-    test: Share = 0.15
+    validation: InnerShare = 0.1
+    test: InnerShare = 0.15
     seed: NonNegativeInt = 0
 
     def load(self) -> Data:

@@ -23,9 +23,10 @@ from torch import Tensor
 from lessen.core.data import ArrayExamples, Data
 from lessen.core.errors import DataError, need
 from lessen.core.files import check_regular, read_json
+from lessen.core.ranges import InnerShare
 from lessen.core.settings import settings
 from lessen.data.places import usual
-from lessen.data.split import Share, cut, shuffled
+from lessen.data.split import cut, shuffled
 from lessen.data.transforms import AnyView
 
 VERSION = "16.0.0"
@@ -79,8 +80,8 @@ class Emoji:
     classes: Literal["category", "subcategory"] = "category"
     root: Path | None = None
     size: Annotated[int, Field(ge=8, le=SIDE)] = SIDE
-    validation: Share = 0.15
-    test: Share = 0.2
+    validation: InnerShare = 0.15
+    test: InnerShare = 0.2
     seed: NonNegativeInt = 0
     augment: AnyView | None = None
 

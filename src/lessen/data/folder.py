@@ -11,9 +11,10 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from lessen.core.data import Data
 from lessen.core.errors import DataError, need
+from lessen.core.ranges import InnerShare
 from lessen.core.settings import settings
 from lessen.data.images import Channels, Held, ImageExamples, opened, standardise
-from lessen.data.split import Share, complete, split_name
+from lessen.data.split import complete, split_name
 from lessen.data.transforms import AnyView
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
@@ -42,8 +43,8 @@ class ImageFolder:
     channels: Channels = 3
     mean: tuple[float, ...] | None = None
     spread: tuple[float, ...] | None = None
-    validation: Share = 0.1
-    test: Share = 0.2
+    validation: InnerShare = 0.1
+    test: InnerShare = 0.2
     seed: NonNegativeInt = 0
     augment: AnyView | None = None
 

@@ -13,11 +13,12 @@ from pydantic import NonNegativeInt, PositiveInt
 from lessen.core.data import Data
 from lessen.core.errors import DataError, did_you_mean, need
 from lessen.core.files import check_regular
+from lessen.core.ranges import InnerShare
 from lessen.core.settings import settings
 from lessen.data.arrays import from_splits
 from lessen.data.images import Channels, Held, ImageExamples, opened, standardise
 from lessen.data.labels import numbered
-from lessen.data.split import Share, complete, split_name
+from lessen.data.split import complete, split_name
 from lessen.data.stored import Stored, StoredExamples, as_label, stored
 from lessen.data.transforms import AnyView
 
@@ -60,8 +61,8 @@ class HuggingFace:
     mean: tuple[float, ...] | None = None
     spread: tuple[float, ...] | None = None
     limit: PositiveInt | None = None
-    validation: Share = 0.1
-    test: Share = 0.2
+    validation: InnerShare = 0.1
+    test: InnerShare = 0.2
     seed: NonNegativeInt = 0
     augment: AnyView | None = None
 

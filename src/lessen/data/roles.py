@@ -34,7 +34,7 @@ class Unsaid(enum.Enum):
 
 UNSAID = Unsaid.UNSAID
 
-Place = int | str
+Key = int | str
 """A key or a position; "a.b" is the key b of what is at the key a."""
 
 
@@ -219,7 +219,7 @@ def fields(item: Any) -> Any:
     return item
 
 
-def at(item: Any, place: Place, what: str) -> Any:
+def at(item: Any, place: Key, what: str) -> Any:
     """What is at a place of an item.
 
     Raises:
@@ -244,7 +244,7 @@ def at(item: Any, place: Place, what: str) -> Any:
     return value
 
 
-def _has(item: Any, place: Place) -> bool:
+def _has(item: Any, place: Key) -> bool:
     return isinstance(item, Mapping) and place in item
 
 

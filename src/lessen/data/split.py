@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from lessen.core.data import Examples, SubsetExamples
 from lessen.core.errors import DataError, did_you_mean
 from lessen.core.seeds import generator
-
-Share = Annotated[float, Field(gt=0, lt=1)]
-"""A share of the examples, between 0 and 1."""
 
 _NAMES = {"train": "train", "training": "train", "test": "test", "validation": "validation", "val": "validation"}
 _NAMES |= {"valid": "validation", "dev": "validation"}

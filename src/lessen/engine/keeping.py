@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lessen.core.errors import RunError
 from lessen.engine.checkpoint import Checkpoints, Saved, under
-from lessen.engine.log import Place
+from lessen.engine.log import Position
 from lessen.engine.states import put_back, state_of_optimizer
 from lessen.engine.trail import Trail
 from lessen.engine.training import Training
@@ -74,10 +74,10 @@ def go_back(training: Training, learned: list[nn.Module], good: Saved) -> None:
     _put_back(training, good)
 
 
-def place_of(saved: Saved) -> Place:
+def place_of(saved: Saved) -> Position:
     """Where a checkpoint was written."""
     about = saved.about
-    return Place(about["stage"], about["step"], begun="start" in about, restarts=about.get("restarts", 0))
+    return Position(about["stage"], about["step"], begun="start" in about, restarts=about.get("restarts", 0))
 
 
 def _learning(training: Training, learned: list[nn.Module]) -> list[nn.Module]:

@@ -198,7 +198,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """How far a run has come.
 
     Args:
@@ -224,7 +224,7 @@ class Place:
         return bool(row["step"] < self.step)
 
 
-def cut_log(path: Path, place: Place) -> None:
+def cut_log(path: Path, place: Position) -> None:
     """Leave only the lines of what is done at a place."""
     kept = [row for row in read_log(path) if place.behind(row)]
     if path.is_file():

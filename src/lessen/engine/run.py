@@ -22,7 +22,7 @@ from lessen.engine.checkpoint import Checkpoints, Saved
 from lessen.engine.history import History
 from lessen.engine.home import meet
 from lessen.engine.keeping import go_back, load, load_networks, networks_of, numbers_of, place_of, save, standing
-from lessen.engine.log import Place, cut_log, read_log
+from lessen.engine.log import Position, cut_log, read_log
 from lessen.engine.step_done import OnStep, StepDone, check_on_step
 from lessen.engine.stopping import GO_ON, Asked, Stopped
 from lessen.engine.track import Tracking, stage_labels
@@ -300,7 +300,7 @@ class Course:
         """Go back to the best state, and on with a lower rate; what came after it is taken out of the log."""
         number = training.number
         go_back(training, self.learned, good)
-        here = Place(number, training.step, begun=True, restarts=training.restarts)
+        here = Position(number, training.step, begun=True, restarts=training.restarts)
         self.history.validations = [row for row in self.history.validations if here.behind(row)]
         if (folder := self.folder) is not None:
             training.home.decide(lambda: cut_log(folder / "log.jsonl", here))

@@ -24,7 +24,7 @@ from lessen.engine.cache import use_cache
 from lessen.engine.checkpoint import Saved
 from lessen.engine.evaluate import Figures, better, evaluate, state_of
 from lessen.engine.home import Home
-from lessen.engine.log import Log, Place
+from lessen.engine.log import Log, Position
 from lessen.engine.moving import choose_kernels, move, rates_of
 from lessen.engine.synchronise import release, synchronise
 from lessen.graph.flow import Flow, Passed
@@ -176,9 +176,9 @@ class Training:
         return self.step // self.epoch_steps
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Position:
         """How far the stage has come."""
-        return Place(self.number, self.step, begun=self.begun, restarts=self.restarts)
+        return Position(self.number, self.step, begun=self.begun, restarts=self.restarts)
 
     @property
     def waiting(self) -> frozenset[str]:

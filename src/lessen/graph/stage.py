@@ -12,6 +12,7 @@ from torch import nn
 
 from lessen.core.data import Data
 from lessen.core.errors import SettingError
+from lessen.core.ranges import Count
 from lessen.core.settings import added, named_fields, settings
 from lessen.graph.edge import Edge
 from lessen.graph.gate import SetGate
@@ -22,8 +23,6 @@ from lessen.optim.optimizer import SGD, Optimizer
 from lessen.optim.schedule import Cosine, Schedule
 from lessen.optim.torch_optimizer import no_torch_optimizer
 from lessen.sparsify.contract import Sparsify
-
-Count = Annotated[int, Field(ge=1)]
 
 
 class Precision(enum.Enum):

@@ -10,9 +10,8 @@ from typing import Annotated, Protocol, Self, runtime_checkable
 
 from pydantic import Field, model_validator
 
+from lessen.core.ranges import AnyShare
 from lessen.core.settings import settings
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @runtime_checkable
@@ -33,7 +32,7 @@ class Constant:
     (1.0, 0.5)
     """
 
-    warmup: Share = 0.0
+    warmup: AnyShare = 0.0
 
     def at(self, progress: float, /) -> float:
         return _warm(progress, self.warmup)
@@ -67,7 +66,7 @@ class Cosine:
     """
 
     end: float = 0.0
-    warmup: Share = 0.0
+    warmup: AnyShare = 0.0
 
     def at(self, progress: float, /) -> float:
         if progress < self.warmup:
@@ -84,9 +83,9 @@ class Steps:
     [1.0, 0.1, 0.01]
     """
 
-    drops: tuple[Share, ...] = (0.5, 0.75)
+    drops: tuple[AnyShare, ...] = (0.5, 0.75)
     factor: Annotated[float, Field(ge=0)] = 0.1
-    warmup: Share = 0.0
+    warmup: AnyShare = 0.0
 
     def at(self, progress: float, /) -> float:
         passed = sum(progress >= drop for drop in self.drops)
@@ -101,8 +100,8 @@ class Window:
     [0.0, 1.0, 1.0]
     """
 
-    start: Share = 0.0
-    end: Share = 1.0
+    start: AnyShare = 0.0
+    end: AnyShare = 1.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

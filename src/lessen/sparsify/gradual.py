@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lessen.core.card import Card
+from lessen.core.ranges import AnyShare, Count
 from lessen.core.settings import settings
 from lessen.core.where import Where
 from lessen.functional.shapes import wide
@@ -20,9 +21,6 @@ from lessen.operations.parts.allocation import Allocation, Uniform, top
 from lessen.operations.parts.scores import Magnitude, Score
 from lessen.sparsify.contract import MaskMover, Sparsifier, some_weights
 from lessen.surgery.forms.registering import stored
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 
 
 def cubic(keep: float, along: float) -> float:
@@ -67,8 +65,8 @@ class Gradual:
     """
 
     keep: Annotated[float, Field(gt=0, le=1)] = 0.2
-    begin: Share = 0.0
-    end: Share = 0.7
+    begin: AnyShare = 0.0
+    end: AnyShare = 0.7
     updates: Count = 50
     score: Score = Magnitude()
     allocation: Allocation = Uniform()

@@ -20,12 +20,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lessen.core.card import Card
+from lessen.core.ranges import AnyShare, Count
 from lessen.core.settings import settings
 from lessen.core.where import Where
 from lessen.operations.parts.allocation import Allocation, Uniform, top
 from lessen.optim.optimizer import SGD, Optimizer
 from lessen.sparsify.contract import MaskMover, Sparsifier, some_weights
-from lessen.sparsify.gradual import Count, Share, counts_of, cubic, updates_due
+from lessen.sparsify.gradual import counts_of, cubic, updates_due
 from lessen.surgery.forms.registering import stored
 
 
@@ -45,8 +46,8 @@ class Movement:
     """
 
     keep: Annotated[float, Field(gt=0, le=1)] = 0.1
-    begin: Share = 0.1
-    end: Share = 0.7
+    begin: AnyShare = 0.1
+    end: AnyShare = 0.7
     updates: Count = 100
     optimizer: Optimizer = SGD(rate=1.0, momentum=0.0, nesterov=False, decay=0.0)
     allocation: Allocation = Uniform()

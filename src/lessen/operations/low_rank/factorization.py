@@ -45,7 +45,7 @@ def rank_for_energy(matrix_OI: Tensor, energy: float) -> int:
 
 
 @runtime_checkable
-class Scheme(Protocol):
+class Matricization(Protocol):
     """How the weight of a convolution is laid out as a matrix, and how two factors are laid out as convolutions."""
 
     def matrix(self, conv: nn.Conv2d) -> Tensor:
@@ -90,13 +90,13 @@ class Spatial:
         return first.unflatten(1, (-1, height, 1)), second_OWR.permute(0, 2, 1).unsqueeze(2)
 
 
-def matrix_of(layer: nn.Linear | nn.Conv2d, scheme: Scheme) -> Tensor:
+def matrix_of(layer: nn.Linear | nn.Conv2d, scheme: Matricization) -> Tensor:
     """The weight of a layer as the matrix that is factorised."""
     return scheme.matrix(layer) if isinstance(layer, nn.Conv2d) else layer.weight.detach()
 
 
 @torch.no_grad()
-def factorized(layer: nn.Linear | nn.Conv2d, rank: int, scheme: Scheme, *, values: bool) -> nn.Sequential:
+def factorized(layer: nn.Linear | nn.Conv2d, rank: int, scheme: Matricization, *, values: bool) -> nn.Sequential:
     """The two layers in the place of one; with `values=False` their weights are not computed."""
     first: nn.Linear | nn.Conv2d
     second: nn.Linear | nn.Conv2d

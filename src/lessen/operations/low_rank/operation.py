@@ -13,15 +13,14 @@ from torch import Tensor, nn
 
 from lessen.core import Card, Context, Where, check_where, matches, settings
 from lessen.core.errors import NetworkError, PlanError, did_you_mean
+from lessen.core.ranges import Share
 from lessen.core.seeds import seeded
-from lessen.operations.low_rank.factorization import Channel, Scheme, factorized, matrix_of, rank_for_energy
+from lessen.operations.low_rank.factorization import Channel, Matricization, factorized, matrix_of, rank_for_energy
 from lessen.operations.parts.probe import irreplaceable
 from lessen.surgery.forms.places import Owners
 from lessen.surgery.forms.registering import parametrised
 from lessen.surgery.modules import get_module, set_modules
 from lessen.surgery.plain import plain, plain_copy
-
-Share = Annotated[float, Field(gt=0, le=1)]
 
 
 @settings
@@ -36,7 +35,7 @@ class Factorized:
     """
 
     ranks: dict[str, Annotated[int, Field(ge=1)]]
-    scheme: Scheme = Channel()
+    scheme: Matricization = Channel()
     left: dict[str, str] = Field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = Field(default_factory=dict)
 
@@ -101,7 +100,7 @@ class LowRank:
     rank: Annotated[int, Field(ge=1)] | None = None
     energy: Share | None = None
     ratio: Share | None = None
-    scheme: Scheme = Channel()
+    scheme: Matricization = Channel()
     where: Where = None
     exclude: Where = None
 

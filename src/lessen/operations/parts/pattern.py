@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Protocol, Self, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor
 
 from lessen.core import settings
+from lessen.core.ranges import Count
 from lessen.operations.parts.allocation import top
-
-Count = Annotated[int, Field(ge=1)]
 
 
 @runtime_checkable

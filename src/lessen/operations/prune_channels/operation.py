@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lessen.core.card import Card
 from lessen.core.contracts import Context
 from lessen.core.errors import PlanError
+from lessen.core.ranges import Share
 from lessen.core.settings import settings
 from lessen.core.where import Where, check_where, matches
 from lessen.operations.channel_scores.contract import ChannelScore
@@ -38,8 +39,6 @@ from lessen.operations.search.knapsack import Knapsack
 from lessen.surgery.coupling import Coupling, Group, coupling_of, multiply_adds, traced
 from lessen.surgery.modules import get_module
 from lessen.surgery.plain import plain
-
-Share = Annotated[float, Field(gt=0, le=1)]
 
 
 @settings

@@ -19,7 +19,7 @@ from lessen.operations.quantize.target import stored_bits
 from lessen.surgery.attention import OpenAttention
 from lessen.surgery.forms.base import Form
 from lessen.surgery.forms.grid import Exact, Rounded, Rounding
-from lessen.surgery.packing import Grid
+from lessen.surgery.packing import Lattice
 
 
 class OwnSteps(Protocol):
@@ -63,9 +63,9 @@ def _rounding(module: nn.Module, name: str, axis: int, limit: int, own: OwnSteps
     if weight.dtype not in {torch.float32, torch.float64} or not bool(weight.any()):
         return None
     if own is not None and own.fits(weight, axis):
-        grid = Grid(axis=axis, limit=own.limit, scale=positive(own.step.detach()), ends=False)
+        grid = Lattice(axis=axis, limit=own.limit, scale=positive(own.step.detach()), ends=False)
         return Rounding(grid=grid, seen=functools.partial(own.round, axis=axis))
-    grid = Grid(axis=axis, limit=limit, scale=weight_scale(weight, limit=1, axis=axis), ends=True)
+    grid = Lattice(axis=axis, limit=limit, scale=weight_scale(weight, limit=1, axis=axis), ends=True)
     return Rounding(grid=grid, seen=functools.partial(quantize_weight, limit=limit, axis=axis))
 
 

@@ -28,7 +28,7 @@ from lessen.operations.quantize.grids import Grid, WeightGrid
 from lessen.operations.quantize.network import GRIDS, Rounding
 from lessen.operations.quantize.rounding import Learning, indecision, power_at, soft, soft_inverse
 from lessen.operations.quantize.stepped import positive
-from lessen.operations.quantize.units import Unit, clamped, free_layers, units_of
+from lessen.operations.quantize.units import ReconstructionUnit, clamped, free_layers, units_of
 from lessen.operations.quantize.visits import Visits, slopes
 from lessen.optim import Adam
 from lessen.surgery.calls import Trace, floating
@@ -127,7 +127,11 @@ class _Softly(Rounding):
     """Rounds as the network does, but for the weights that are being learned; some activations pass as they are."""
 
     def __init__(
-        self, model: nn.Module, unit: Unit, weights: dict[str, Tensor], drop: Callable[[Tensor], Tensor] | None
+        self,
+        model: nn.Module,
+        unit: ReconstructionUnit,
+        weights: dict[str, Tensor],
+        drop: Callable[[Tensor], Tensor] | None,
     ) -> None:
         # Only the unit runs, so only its modules are looked for, under the names that they have in the network.
         super().__init__(get_module(model, unit.path), getattr(model, GRIDS))
@@ -166,7 +170,7 @@ class _Problem:
     def __init__(
         self,
         work: nn.Module,
-        unit: Unit,
+        unit: ReconstructionUnit,
         rounding: Learning,
         context: Context,
         *,

@@ -13,18 +13,17 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt
 from torch import Tensor
 
+from lessen.core.ranges import AnyShare, Count
 from lessen.core.settings import settings
 from lessen.core.where import Where
 
 STRETCH = 1.2, -0.1
 """The sigmoid is stretched to (-0.1, 1.1) and clamped, so that 0 and 1 are reached."""
 
-Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0)]
-Share = Annotated[float, Ge(0), Le(1)]
 
 
 def soft(v: Tensor) -> Tensor:
@@ -82,7 +81,7 @@ class AdaRound:
     rate: Positive = 0.1
     decided: Positive = 16.0
     powers: tuple[Positive, Positive] = (20.0, 2.0)
-    warm_up: Share = 0.2
+    warm_up: AnyShare = 0.2
 
     joint: ClassVar[bool] = False
     blocks: ClassVar[Where] = None
@@ -117,7 +116,7 @@ class Brecq:
     rate: Positive = 0.1
     decided: Positive = 16.0
     powers: tuple[Positive, Positive] = (20.0, 2.0)
-    warm_up: Share = 0.2
+    warm_up: AnyShare = 0.2
     blocks: Where = None
     fisher: bool = True
     damping: Annotated[float, Ge(0)] = 1.0
@@ -148,11 +147,11 @@ class QDrop:
     rate: Positive = 0.1
     decided: Positive = 16.0
     powers: tuple[Positive, Positive] = (20.0, 2.0)
-    warm_up: Share = 0.2
+    warm_up: AnyShare = 0.2
     blocks: Where = None
     fisher: bool = False
     damping: Annotated[float, Ge(0)] = 1.0
-    drop: Share = 0.5
+    drop: AnyShare = 0.5
 
     joint: ClassVar[bool] = True
 

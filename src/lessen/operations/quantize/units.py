@@ -24,7 +24,7 @@ _CLIPS = {"relu": (0.0, None), "relu6": (0.0, 6.0)}
 
 
 @dataclass(frozen=True)
-class Unit:
+class ReconstructionUnit:
     """What is learned at once.
 
     Args:
@@ -43,14 +43,14 @@ class Unit:
         return [f"{layer}.weight" if layer else "weight" for layer in self.layers]
 
 
-def units_of(model: nn.Module, seen: Trace, layers: Sequence[str], rounding: Learning) -> list[Unit]:
+def units_of(model: nn.Module, seen: Trace, layers: Sequence[str], rounding: Learning) -> list[ReconstructionUnit]:
     """The units that these layers fall into, in the order in which they run."""
     joined = {one.path for one in seen.calls if one.op in JOINS and len(one.inputs) > 1} - {""}
     members: dict[str, list[str]] = {}
     for layer in layers:
         members.setdefault(_block(model, seen, layer, joined, rounding), []).append(layer)
     clips = _Clips(model, seen)
-    return [Unit(path, tuple(found), clips.behind(path)) for path, found in members.items()]
+    return [ReconstructionUnit(path, tuple(found), clips.behind(path)) for path, found in members.items()]
 
 
 def _block(model: nn.Module, seen: Trace, layer: str, joined: set[str], rounding: Learning) -> str:

@@ -19,7 +19,7 @@ from lessen.core.contracts import Context
 from lessen.core.data import Inputs, call
 from lessen.core.errors import PlanError
 from lessen.operations.parts.walk import Walk, Walker
-from lessen.operations.quantize.units import Unit, clamped
+from lessen.operations.quantize.units import ReconstructionUnit, clamped
 from lessen.surgery.calls import floating
 from lessen.surgery.modules import get_module
 
@@ -39,7 +39,9 @@ class Visits(Walk["_Visit"]):
         changing: Whether the weights of each unit change, in place, while the passes wait before it.
     """
 
-    def __init__(self, model: nn.Module, units: Sequence[Unit], context: Context, *, changing: bool) -> None:
+    def __init__(
+        self, model: nn.Module, units: Sequence[ReconstructionUnit], context: Context, *, changing: bool
+    ) -> None:
         weights = [name for unit in units for name in unit.weights] if changing else []
         super().__init__((batch.to(context.device).inputs for batch in context.calibration), weights)
         self._model = model
@@ -51,11 +53,11 @@ class Visits(Walk["_Visit"]):
     def watch(self, model: nn.Module, inputs: Inputs) -> _Visit:
         return _Visit(self, model, inputs)
 
-    def arguments(self, unit: Unit) -> Any:
+    def arguments(self, unit: ReconstructionUnit) -> Any:
         """What a unit is given: positional arguments and those by keyword."""
         return joined(self._seen(_BEFORE, unit))
 
-    def outputs(self, unit: Unit) -> list[Tensor]:
+    def outputs(self, unit: ReconstructionUnit) -> list[Tensor]:
         """What a unit gives, tensor by tensor, as it is behind the clip that follows."""
         return _cat([clamped(leaf, unit.clip) for leaf in floating(seen)] for seen in self._seen(_BEHIND, unit))
 
@@ -64,7 +66,7 @@ class Visits(Walk["_Visit"]):
         for hook in self._hooks:
             hook.remove()
 
-    def _seen(self, side: str, unit: Unit) -> list[Any]:
+    def _seen(self, side: str, unit: ReconstructionUnit) -> list[Any]:
         walkers = self.go((side, unit.path))
         missing = [number for number, walker in enumerate(walkers) if walker.turns.done]
         if missing:
@@ -109,10 +111,12 @@ class _Visit(Walker):
             self.seen = None
 
 
-def slopes(model: nn.Module, units: Sequence[Unit], context: Context) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+def slopes(
+    model: nn.Module, units: Sequence[ReconstructionUnit], context: Context
+) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
     """What each unit gives and the squared gradient of the loss there, tensor by tensor, unit after unit."""
     sizes = _sizes(model, units, context)
-    group: list[Unit] = []
+    group: list[ReconstructionUnit] = []
     for unit in units:
         if group and sum(sizes[each.path] for each in (*group, unit)) > _LARGEST:
             yield from _slopes(model, group, context)
@@ -121,7 +125,9 @@ def slopes(model: nn.Module, units: Sequence[Unit], context: Context) -> Iterato
     yield from _slopes(model, group, context)
 
 
-def _slopes(model: nn.Module, units: Sequence[Unit], context: Context) -> list[tuple[list[Tensor], list[Tensor]]]:
+def _slopes(
+    model: nn.Module, units: Sequence[ReconstructionUnit], context: Context
+) -> list[tuple[list[Tensor], list[Tensor]]]:
     outputs: list[list[list[Tensor]]] = [[] for _ in units]
     squares: list[list[list[Tensor]]] = [[] for _ in units]
     for batch in context.calibration:
@@ -150,7 +156,7 @@ def _cat(batches: Iterable[Sequence[Tensor]]) -> list[Tensor]:
     return [torch.cat(parts) for parts in zip(*batches, strict=True)]
 
 
-def _outputs(model: nn.Module, units: Sequence[Unit], inputs: Inputs) -> tuple[Any, dict[str, Any]]:
+def _outputs(model: nn.Module, units: Sequence[ReconstructionUnit], inputs: Inputs) -> tuple[Any, dict[str, Any]]:
     """What a network gives, and what its units give in their first call."""
     seen: dict[str, Any] = {}
 
@@ -170,7 +176,7 @@ def _outputs(model: nn.Module, units: Sequence[Unit], inputs: Inputs) -> tuple[A
             hook.remove()
 
 
-def _sizes(model: nn.Module, units: Sequence[Unit], context: Context) -> dict[str, int]:
+def _sizes(model: nn.Module, units: Sequence[ReconstructionUnit], context: Context) -> dict[str, int]:
     """Bytes of what each unit gives and of the slopes there, on all calibration batches, from those of the first."""
     with torch.no_grad():
         _, seen = _outputs(model, units, context.calibration[0].to(context.device).inputs)

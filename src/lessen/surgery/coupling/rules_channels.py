@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from lessen.surgery.coupling.axes import Atom, Axis, cut, pin, product, unify
-from lessen.surgery.coupling.walk import RULES, Averaged, Call, Value, broadcast, fresh, pointwise, rule
+from lessen.surgery.coupling.walk import RULES, Averaged, OperatorCall, Value, broadcast, fresh, pointwise, rule
 
 RULES["where"] = pointwise  # PyTorch does not mark all of its forms as such
 RULES["masked_fill"] = pointwise
 
 
-def _channels(call: Call, x: Value, *names: str) -> None:
+def _channels(call: OperatorCall, x: Value, *names: str) -> None:
     for name in names:
         value = call[name]
         if value is not None:
@@ -23,7 +23,7 @@ def _channels(call: Call, x: Value, *names: str) -> None:
 
 
 @rule("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "cudnn_batch_norm")
-def batch_norm(call: Call) -> Any:
+def batch_norm(call: OperatorCall) -> Any:
     """In use, every channel has its own affine map."""
     x = call["input"]
     _channels(call, x, "weight", "bias", "running_mean", "running_var")
@@ -35,7 +35,7 @@ def batch_norm(call: Call) -> Any:
 
 
 @rule("instance_norm")
-def instance_norm(call: Call) -> Value:
+def instance_norm(call: OperatorCall) -> Value:
     """Every channel of every example by itself, over its positions."""
     x = call["input"]
     _channels(call, x, "weight", "bias", "running_mean", "running_var")
@@ -45,7 +45,7 @@ def instance_norm(call: Call) -> Value:
     return Value(x.axes, call.made_of())
 
 
-def _averages(call: Call, x: Value, axes: tuple[Axis, ...]) -> None:
+def _averages(call: OperatorCall, x: Value, axes: tuple[Axis, ...]) -> None:
     """A normalisation averages over `axes`; it can do so over fewer when its weight says which network it is."""
     weight: Value | None = call["weight"]
     dims = [number for number, axis in enumerate(x.axes) if any(axis is one for one in axes)]
@@ -58,14 +58,14 @@ def _averages(call: Call, x: Value, axes: tuple[Axis, ...]) -> None:
             pin(axis, f"{call.where} averages over parts of it and has no weight of its own")
 
 
-def _reduces(call: Call, x: Value, dims: Iterable[int]) -> None:
+def _reduces(call: OperatorCall, x: Value, dims: Iterable[int]) -> None:
     """The call reduces over some axes of what it is given: over what is left of them."""
     assert call.key is not None
     call.found.averaged.append(Averaged(call.key, x.axes, tuple(dims), call.where))
 
 
 @rule("layer_norm", "rms_norm", "_fused_rms_norm", "native_layer_norm")
-def layer_norm(call: Call) -> Any:
+def layer_norm(call: OperatorCall) -> Any:
     """Averages over the last axes, which the weight and the bias share."""
     x = call["input"]
     last = x.axes[len(x.axes) - len(call["normalized_shape"]) :]
@@ -81,7 +81,7 @@ def layer_norm(call: Call) -> Any:
 
 
 @rule("group_norm")
-def group_norm(call: Call) -> Value:
+def group_norm(call: OperatorCall) -> Value:
     """Averages over the channels of a group; whole groups may go, or the same channels of every group."""
     x, groups = call["input"], call["num_groups"]
     group, inner = Atom(groups), Atom(x.sizes[1] // groups)
@@ -99,7 +99,7 @@ def group_norm(call: Call) -> Value:
     *(f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "bicubic2d")),
     *("_adaptive_avg_pool2d", "upsample_trilinear3d", "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa"),
 )
-def positions(call: Call) -> Any:
+def positions(call: OperatorCall) -> Any:
     """Moves over positions, each channel by itself."""
     x = next(call.tensors())
     dimensions = int(next(c for c in reversed(call.operator.split("_with")[0].removesuffix("_aa")) if c.isdigit()))
@@ -115,7 +115,7 @@ _OVER_FEWER = {"mean", "sum", "amax", "amin", "var", "std", "norm", "linalg_vect
 
 @rule("mean", "sum", "prod", "amax", "amin", "max", "min", "any", "all", "argmax", "argmin", "logsumexp")
 @rule("var", "std", "var_mean", "std_mean", "norm", "linalg_vector_norm", "median", "nanmean", "count_nonzero")
-def reduction(call: Call) -> Any:
+def reduction(call: OperatorCall) -> Any:
     """Over fewer indices, where that is well defined; what is picked by its place must stay whole."""
     values = list(call.tensors())
     if len(values) > 1:  # max and min of two tensors
@@ -139,7 +139,7 @@ def reduction(call: Call) -> Any:
 
 @rule("softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "flip", "roll", "sort")
 @rule("argsort", "renorm", "cummax", "cummin")
-def along(call: Call) -> Any:
+def along(call: OperatorCall) -> Any:
     """Entries along the axis depend on one another, or change places; the other axes are free."""
     x = next(call.tensors())
     dims = call["dims"] if call["dims"] is not None else call["dim"]
@@ -151,7 +151,7 @@ def along(call: Call) -> Any:
 
 
 @rule("topk", "kthvalue")
-def topk(call: Call) -> Any:
+def topk(call: OperatorCall) -> Any:
     """Picks along one axis."""
     x, dim = next(call.tensors()), call["dim"]
     pin(x.axes[dim], f"entries are picked by {call.where}")
@@ -164,7 +164,7 @@ def topk(call: Call) -> Any:
 
 
 @rule("prelu", "_prelu_kernel")
-def prelu(call: Call) -> Value:
+def prelu(call: OperatorCall) -> Value:
     """One slope, or one for each channel."""
     x, weight = list(call.tensors())[:2]
     if weight.sizes != [1] and len(weight.axes) == 1:
@@ -176,7 +176,7 @@ def prelu(call: Call) -> Value:
 
 
 @rule("glu")
-def glu(call: Call) -> Value:
+def glu(call: OperatorCall) -> Value:
     """The first half times the sigmoid of the second."""
     x, dim = call["self"], call["dim"] % len(call["self"].axes)
     half = x.sizes[dim] // 2
@@ -187,7 +187,7 @@ def glu(call: Call) -> Value:
 
 @rule("fake_quantize_per_channel_affine", "fake_quantize_per_channel_affine_cachemask")
 @rule("_fake_quantize_learnable_per_channel_affine")
-def per_channel(call: Call) -> Value:
+def per_channel(call: OperatorCall) -> Value:
     """A scale and a zero point for each index of one axis."""
     x, *others = call.tensors()
     for other in others:
@@ -196,7 +196,7 @@ def per_channel(call: Call) -> Value:
 
 
 @rule("lessen::*")
-def lessen_operator(call: Call) -> Value:
+def lessen_operator(call: OperatorCall) -> Value:
     """An operator of lessen's own works element by element; `axis` says which one its vectors run along."""
     x, *others = call.tensors()
     for other in others:
@@ -209,7 +209,7 @@ def lessen_operator(call: Call) -> Value:
 
 
 @rule("_weight_norm", "_weight_norm_interface")
-def weight_norm(call: Call) -> Value:
+def weight_norm(call: OperatorCall) -> Value:
     """The weight is divided by its length over all axes but one."""
     v, g, dim = call["v"], call["g"], call["dim"]
     for number, axis in enumerate(v.axes):

@@ -6,28 +6,28 @@ Shapes: N examples, C channels, G groups, L queries, S keys, E width of a query.
 from __future__ import annotations
 
 from lessen.surgery.coupling.axes import Atom, Axis, pin, product, unify
-from lessen.surgery.coupling.walk import Call, Value, broadcast, fresh, rule
+from lessen.surgery.coupling.walk import OperatorCall, Value, broadcast, fresh, rule
 
 
-def _weight(call: Call, weight: Value, contracted: Axis) -> None:
+def _weight(call: OperatorCall, weight: Value, contracted: Axis) -> None:
     for name in weight.made_of or ():
         call.found.weights.add(name)
         call.found.contracted.append((name, contracted))
 
 
-def _bias(call: Call, bias: Value | None, axis: Axis) -> None:
+def _bias(call: OperatorCall, bias: Value | None, axis: Axis) -> None:
     if bias is not None:
         unify(bias.axes[-1], axis)
         call.found.weights |= bias.made_of or frozenset()
 
 
-def _attributes(call: Call, **axes: Axis) -> None:
+def _attributes(call: OperatorCall, **axes: Axis) -> None:
     for name, axis in axes.items():
         call.literal(axis.size, axis, name)
 
 
 @rule("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-def convolution(call: Call) -> Value:
+def convolution(call: OperatorCall) -> Value:
     """Channels of a group are summed over; the groups themselves are one axis of input, weight and output."""
     x, weight, groups = call["input"], call["weight"], call["groups"] or 1
     transposed = "transpose" in call.operator or bool(call["transposed"])
@@ -63,7 +63,7 @@ def convolution(call: Call) -> Value:
 
 
 @rule("linear")
-def linear(call: Call) -> Value:
+def linear(call: OperatorCall) -> Value:
     """x_NI, weight_OI -> x_NO."""
     x, weight = call["input"], call["weight"]
     unify(x.axes[-1], weight.axes[1])
@@ -74,7 +74,7 @@ def linear(call: Call) -> Value:
     return Value((*x.axes[:-1], weight.axes[0]), call.made_of())
 
 
-def _contract(call: Call, one: Value, a: Axis, other: Value, b: Axis) -> None:
+def _contract(call: OperatorCall, one: Value, a: Axis, other: Value, b: Axis) -> None:
     """Unify the two axes that are summed over. Between two activations nothing can be left out of the sum."""
     unify(a, b)
     if one.made_of is None and other.made_of is None:
@@ -84,13 +84,13 @@ def _contract(call: Call, one: Value, a: Axis, other: Value, b: Axis) -> None:
 
 
 @rule("matmul", "mm", "bmm", "mv", "dot")
-def matmul(call: Call) -> Value:
+def matmul(call: OperatorCall) -> Value:
     """x_...IK, y_...KJ -> ...IJ."""
     one, other = list(call.tensors())[:2]
     return _matmul(call, one, other)
 
 
-def _matmul(call: Call, one: Value, other: Value) -> Value:
+def _matmul(call: OperatorCall, one: Value, other: Value) -> Value:
     a, b = one.axes, other.axes
     _contract(call, one, a[-1], other, b[-2] if len(b) > 1 else b[-1])
     rows, columns = a[-2:-1], b[-1:] if len(b) > 1 else ()
@@ -101,7 +101,7 @@ def _matmul(call: Call, one: Value, other: Value) -> Value:
 
 
 @rule("addmm", "baddbmm", "addmv")
-def addmm(call: Call) -> Value:
+def addmm(call: OperatorCall) -> Value:
     """Bias + x @ y."""
     bias, one, other = list(call.tensors())[:3]
     made = _matmul(call, one, other)
@@ -110,7 +110,7 @@ def addmm(call: Call) -> Value:
 
 
 @rule("einsum")
-def einsum(call: Call) -> Value:
+def einsum(call: OperatorCall) -> Value:
     """Letters are names of axes already; those that are not in the result are summed over."""
     values: list[Value] = list(call["tensors"])
     terms, _, result = call["equation"].replace(" ", "").partition("->")
@@ -140,7 +140,7 @@ def einsum(call: Call) -> Value:
 
 
 @rule("scaled_dot_product_attention")
-def attention(call: Call) -> Value:
+def attention(call: OperatorCall) -> Value:
     """q_...HLE, k_...HSE, v_...HSV -> ...HLV; whole heads may go, the width of a query sets the scale and stays."""
     q, k, v, mask = call["query"], call["key"], call["value"], call["attn_mask"]
     pin(q.axes[-1], "the width of the queries sets the scale of the attention")
@@ -164,7 +164,7 @@ def attention(call: Call) -> Value:
 
 
 @rule("embedding")
-def embedding(call: Call) -> Value:
+def embedding(call: OperatorCall) -> Value:
     """Rows are picked by number, so they stay; the width is free."""
     weight, indices = call["weight"], call["indices"]
     pin(weight.axes[0], "entries of an embedding are picked by number")

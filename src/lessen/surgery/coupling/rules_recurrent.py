@@ -15,19 +15,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lessen.surgery.coupling.axes import Atom, Axis, pin, product, unify
-from lessen.surgery.coupling.walk import Call, Value, fresh, rule
+from lessen.surgery.coupling.walk import OperatorCall, Value, fresh, rule
 
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
-def _read(call: Call, weight: Value, summed: Axis) -> None:
+def _read(call: OperatorCall, weight: Value, summed: Axis) -> None:
     unify(weight.axes[1], summed)
     for name in weight.made_of or ():
         call.found.weights.add(name)
         call.found.contracted.append((name, weight.axes[1]))
 
 
-def _gated(call: Call, parameters: Sequence[Value], x: Value, state: Axis, cell: Axis) -> None:
+def _gated(call: OperatorCall, parameters: Sequence[Value], x: Value, state: Axis, cell: Axis) -> None:
     """One direction of one layer, on x_...I: weights (G H, I) and (G H, H), biases (G H,); (P, H) for a projection.
 
     Args:
@@ -53,7 +53,7 @@ def _gated(call: Call, parameters: Sequence[Value], x: Value, state: Axis, cell:
 
 
 @rule("lstm", "gru", "rnn_tanh", "rnn_relu")
-def recurrent(call: Call) -> list[Value]:
+def recurrent(call: OperatorCall) -> list[Value]:
     """x_NTI, states (L D, N, H) -> outputs_NT(D H), states; LSTMs have cells as well."""
     packed = call["batch_sizes"] is not None
     x: Value = call["data"] if packed else call["input"]
@@ -87,7 +87,7 @@ def recurrent(call: Call) -> list[Value]:
 
 
 @rule("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
-def step(call: Call) -> Value | list[Value]:
+def step(call: OperatorCall) -> Value | list[Value]:
     """x_NI, state_NH -> state_NH; LSTMs have cells as well."""
     x: Value = call["input"]
     starts: list[Value] = [call["hx"]] if isinstance(call["hx"], Value) else list(call["hx"])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from lessen.surgery.coupling.axes import ONE, Atom, Axis, concatenation, cut, pin, product, reshape, unify
-from lessen.surgery.coupling.walk import Call, Value, broadcast, fresh, rule
+from lessen.surgery.coupling.walk import OperatorCall, Value, broadcast, fresh, rule
 
 
-def _made(call: Call, axes: Any, value: Value | None = None) -> Value:
+def _made(call: OperatorCall, axes: Any, value: Value | None = None) -> Value:
     return Value(tuple(axes), call.made_of(*([value] if value else [])))
 
 
@@ -16,7 +16,7 @@ def _made(call: Call, axes: Any, value: Value | None = None) -> Value:
 @rule("lift_fresh_copy", "lift_fresh", "type_as", "zero", "fill", "zeros_like", "ones_like", "full_like", "empty_like")
 @rule("rand_like", "randn_like", "float", "double", "half", "requires_grad", "hardswish", "feature_alpha_dropout")
 @rule("native_dropout", "bernoulli", "resolve_conj", "resolve_neg", "positive", "nan_to_num", "rrelu", "triu", "tril")
-def same(call: Call) -> Any:
+def same(call: OperatorCall) -> Any:
     """The axes of the first tensor."""
     x = next(call.tensors())
     made = [Value(x.axes, call.made_of()) for _ in call.shapes]
@@ -24,13 +24,13 @@ def same(call: Call) -> Any:
 
 
 @rule("copy")
-def copy(call: Call) -> Value:
+def copy(call: OperatorCall) -> Value:
     """Written over, element by element."""
     return broadcast(call, list(call.tensors()), call.shape)
 
 
 @rule("reshape", "view", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as", "_reshape_alias")
-def reshaped(call: Call) -> Value:
+def reshaped(call: OperatorCall) -> Value:
     """The factors of the whole tensor, dealt out anew."""
     x: Value = call["self"]
     axes = reshape(x.axes, call.shape)
@@ -43,14 +43,14 @@ def reshaped(call: Call) -> Value:
 
 
 @rule("permute")
-def permute(call: Call) -> Value:
+def permute(call: OperatorCall) -> Value:
     """Axes in another order."""
     x = call["self"]
     return _made(call, (x.axes[dim] for dim in call["dims"]))
 
 
 @rule("transpose", "swapaxes", "swapdims", "t", "numpy_T", "mT", "adjoint")
-def transpose(call: Call) -> Value:
+def transpose(call: OperatorCall) -> Value:
     """Two axes change places (all of them for `.T`)."""
     x = call["self"]
     axes = list(x.axes)
@@ -64,7 +64,7 @@ def transpose(call: Call) -> Value:
 
 
 @rule("movedim", "moveaxis")
-def movedim(call: Call) -> Value:
+def movedim(call: OperatorCall) -> Value:
     """Some axes to new places, the rest in order."""
     x, count = call["self"], len(call["self"].axes)
     given = (call["source"], call["destination"])
@@ -75,7 +75,7 @@ def movedim(call: Call) -> Value:
 
 
 @rule("squeeze", "unsqueeze", "atleast_1d", "atleast_2d", "squeeze_copy", "unsqueeze_copy")
-def squeeze(call: Call) -> Value:
+def squeeze(call: OperatorCall) -> Value:
     """Axes of size 1 come and go."""
     x = call["self"]
     rest = iter([axis for axis in x.axes if axis.size != 1])
@@ -83,7 +83,7 @@ def squeeze(call: Call) -> Value:
 
 
 @rule("expand", "expand_as", "broadcast_to")
-def expand(call: Call) -> Value:
+def expand(call: OperatorCall) -> Value:
     """An axis of size 1 repeated: the new one is free, whatever it meets."""
     x = call["self"]
     made = broadcast(call, [x], call.shape)
@@ -95,7 +95,7 @@ def expand(call: Call) -> Value:
 
 
 @rule("repeat", "tile")
-def repeat(call: Call) -> Value:
+def repeat(call: OperatorCall) -> Value:
     """Whole copies one behind the other."""
     x, repeats = call["self"], list(call["repeats"] or call["dims"])
     axes: list[Axis] = [*fresh([1] * (len(repeats) - len(x.axes))), *x.axes]
@@ -104,7 +104,7 @@ def repeat(call: Call) -> Value:
 
 
 @rule("repeat_interleave")
-def repeat_interleave(call: Call) -> Value:
+def repeat_interleave(call: OperatorCall) -> Value:
     """Every index several times in a row."""
     x, repeats, dim = call["self"], call["repeats"], call["dim"]
     if not isinstance(x, Value) or not isinstance(repeats, int) or dim is None:
@@ -118,7 +118,7 @@ def repeat_interleave(call: Call) -> Value:
 
 
 @rule("cat", "concat", "concatenate")
-def cat(call: Call) -> Value:
+def cat(call: OperatorCall) -> Value:
     """One behind the other along one axis; the others meet."""
     values = [value for value in call["tensors"] if value.sizes != [0]]
     dim = call["dim"] % len(values[0].axes)
@@ -134,7 +134,7 @@ def cat(call: Call) -> Value:
 
 
 @rule("stack")
-def stack(call: Call) -> Value:
+def stack(call: OperatorCall) -> Value:
     """A new axis that counts the tensors."""
     values, dim = call["tensors"], call["dim"] % len(call.shape)
     for value in values[1:]:
@@ -146,7 +146,7 @@ def stack(call: Call) -> Value:
 
 
 @rule("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk")
-def split(call: Call) -> list[Value]:
+def split(call: OperatorCall) -> list[Value]:
     """Parts of one axis. Parts of one size lose the same indices, so that equal parts stay equal."""
     x: Value = next(call.tensors())
     dim = (call["dim"] or 0) % len(x.axes)
@@ -167,7 +167,7 @@ def split(call: Call) -> list[Value]:
 
 
 @rule("select", "unbind")
-def select(call: Call) -> Any:
+def select(call: OperatorCall) -> Any:
     """One index of an axis, or each by itself: the axis stays as it is."""
     x: Value = call["self"]
     dim = (call["dim"] or 0) % len(x.axes)
@@ -177,7 +177,7 @@ def select(call: Call) -> Any:
 
 
 @rule("slice", "narrow")
-def slice_(call: Call) -> Value:
+def slice_(call: OperatorCall) -> Value:
     """A part of an axis."""
     x: Value = call["self"]
     dim = (call["dim"] or 0) % len(x.axes)
@@ -199,7 +199,7 @@ def slice_(call: Call) -> Value:
 
 
 @rule("slice_scatter", "select_scatter")
-def scatter_part(call: Call) -> Value:
+def scatter_part(call: OperatorCall) -> Value:
     """A part is written over; along that axis nothing may go."""
     x, source = call["self"], call["src"]
     dim = (call["dim"] or 0) % len(x.axes)
@@ -214,7 +214,7 @@ def scatter_part(call: Call) -> Value:
 
 
 @rule("index", "index_select", "gather", "take_along_dim")
-def index(call: Call) -> Value:
+def index(call: OperatorCall) -> Value:
     """Entries picked by number: those axes stay, the others pass."""
     x: Value = call["self"]
     reason = f"entries are picked by number in {call.where}"
@@ -241,7 +241,7 @@ def index(call: Call) -> Value:
 
 
 @rule("pad", "constant_pad_nd", *(f"{k}_pad{n}d" for k in ("reflection", "replication") for n in (1, 2, 3)))
-def pad(call: Call) -> Value:
+def pad(call: OperatorCall) -> Value:
     """Zeros before and behind; what is added is pinned. Padding by reflection pins the axis."""
     x: Value = call["self"]
     pads = call["pad"] if call["pad"] is not None else call["padding"]
@@ -260,7 +260,7 @@ def pad(call: Call) -> Value:
 
 
 @rule("pixel_shuffle", "channel_shuffle", "pixel_unshuffle")
-def shuffle(call: Call) -> Value:
+def shuffle(call: OperatorCall) -> Value:
     """Channels into positions, positions into channels, or groups of channels dealt out."""
     x: Value = call["self"]
     *batch, channels, height, width = x.axes
@@ -278,7 +278,7 @@ def shuffle(call: Call) -> Value:
 
 
 @rule("im2col", "col2im", "unfold")
-def neighbourhoods(call: Call) -> Value:
+def neighbourhoods(call: OperatorCall) -> Value:
     """Positions around positions: inside the axis of channels (`F.unfold`, `F.fold`), or an axis of their own."""
     x: Value = call["self"]
     if call.operator == "unfold":
@@ -300,7 +300,7 @@ def neighbourhoods(call: Call) -> Value:
 
 
 @rule("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty")
-def constant(call: Call) -> Value:
+def constant(call: OperatorCall) -> Value:
     """The same number everywhere, at any size."""
     made = Value(fresh(call.shape), frozenset())
     for size, axis in zip(call.shape, made.axes, strict=True):
@@ -309,7 +309,7 @@ def constant(call: Call) -> Value:
 
 
 @rule("arange", "linspace", "eye", "scalar_tensor", "one_hot", "meshgrid")
-def numbers(call: Call) -> Any:
+def numbers(call: OperatorCall) -> Any:
     """Numbers that depend on their place."""
     made = [Value(fresh(shape, "numbers that depend on their place"), frozenset()) for shape in call.shapes]
     return made[0] if len(made) == 1 else made
@@ -317,5 +317,5 @@ def numbers(call: Call) -> Any:
 
 @rule("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_size", "sym_constrain_range_for_size")
 @rule("item", "_local_scalar_dense", "sym_constrain_range")
-def nothing(call: Call) -> None:
+def nothing(call: OperatorCall) -> None:
     """Checks make no tensor."""

@@ -102,7 +102,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Call:
+class OperatorCall:
     """One operator call: its arguments by name, the shape(s) it makes, where in the network it stands."""
 
     operator: str
@@ -149,7 +149,7 @@ class Call:
         return Value(fresh(self.shape, reason), self.made_of())
 
 
-Rule = Callable[[Call], Any]
+Rule = Callable[[OperatorCall], Any]
 RULES: dict[str, Rule] = {}
 
 
@@ -210,7 +210,7 @@ def _used(nodes: Sequence[Node]) -> set[Node]:
     return used
 
 
-def _step(call: Call, node: Node) -> Any:
+def _step(call: OperatorCall, node: Node) -> Any:
     name = "lessen::*" if call.operator.startswith("lessen::") else call.operator
     applied = RULES.get(name) or RULES.get(name.removesuffix("_"))
     if applied is None and _is_pointwise(node.target):
@@ -223,7 +223,7 @@ def _step(call: Call, node: Node) -> Any:
         return _unknown(call, f"{call.where} is called in a way that its rule does not know ({error})")
 
 
-def _call(node: Node, values: dict[Node, Any], found: Found) -> Call:
+def _call(node: Node, values: dict[Node, Any], found: Found) -> OperatorCall:
     target: Any = node.target
     schema = getattr(target, "_schema", None)
     args = map_arg(node.args, lambda n: values[n])
@@ -240,7 +240,7 @@ def _call(node: Node, values: dict[Node, Any], found: Found) -> Call:
     shapes = [tuple(map(int, value.shape)) for value in _tensors(node.meta.get("val"))]
     stack = node.meta.get("nn_module_stack") or {}
     modules = tuple(_path(path) for path, _ in stack.values())
-    return Call(name, arguments, shapes, modules, found, _key(node))
+    return OperatorCall(name, arguments, shapes, modules, found, _key(node))
 
 
 def _key(node: Node) -> Key:
@@ -284,7 +284,7 @@ def _is_pointwise(target: Any) -> bool:
     return False
 
 
-def _unknown(call: Call, reason: str) -> Any:
+def _unknown(call: OperatorCall, reason: str) -> Any:
     for value in call.tensors():
         for axis in value.axes:
             pin(axis, reason)
@@ -292,12 +292,12 @@ def _unknown(call: Call, reason: str) -> Any:
     return made[0] if len(made) == 1 else made
 
 
-def pointwise(call: Call) -> Value:
+def pointwise(call: OperatorCall) -> Value:
     """Element by element, with broadcasting: axes that meet are one."""
     return broadcast(call, list(call.tensors()), call.shape)
 
 
-def broadcast(call: Call, values: Sequence[Value], shape: Sequence[int]) -> Value:
+def broadcast(call: OperatorCall, values: Sequence[Value], shape: Sequence[int]) -> Value:
     """The result of tensors that are broadcast against each other."""
     axes: list[Axis] = []
     for position, size in enumerate(shape):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lessen.surgery.forms.base import Form
-from lessen.surgery.packing import Grid, Known
+from lessen.surgery.packing import Known, Lattice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Rounding:
         seen: From the weight to what the network multiplies by.
     """
 
-    grid: Grid
+    grid: Lattice
     seen: Callable[[Tensor], Tensor]
 
 

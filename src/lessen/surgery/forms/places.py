@@ -19,7 +19,7 @@ from lessen.surgery.forms.registering import (
 )
 
 H = TypeVar("H", bound=Holder)
-Place = tuple[str, nn.Module, str]
+Occurrence = tuple[str, nn.Module, str]
 """The path of a module, the module, and the name of a parameter there."""
 
 
@@ -30,7 +30,7 @@ class Owners:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._places: dict[int, list[Place]] = {}
+        self._places: dict[int, list[Occurrence]] = {}
         self._alive: list[Tensor] = []  # an id is only an identity while the tensor lives
         for path, module, name in places(model):
             forms = parametrised(module).get(name)
@@ -39,12 +39,12 @@ class Owners:
                 self._alive.append(tensor)
                 self._places.setdefault(id(tensor), []).append((path, module, name))
 
-    def of(self, tensor: Tensor) -> list[Place]:
+    def of(self, tensor: Tensor) -> list[Occurrence]:
         """Every place of a stored parameter."""
         return self._places.get(id(tensor), [])
 
 
-def owners(model: nn.Module, tensor: Tensor) -> list[Place]:
+def owners(model: nn.Module, tensor: Tensor) -> list[Occurrence]:
     """Every place of one stored parameter. It walks over the whole network: for many parameters make `Owners` once."""
     return Owners(model).of(tensor)
 
@@ -103,7 +103,7 @@ def holder_of(module: nn.Module, kind: type[H]) -> H | None:
     return next((child for child in module.children() if isinstance(child, kind)), None)
 
 
-def places(model: nn.Module, *, by_every_name: bool = False) -> Iterator[Place]:
+def places(model: nn.Module, *, by_every_name: bool = False) -> Iterator[Occurrence]:
     """Every parameter and computed tensor of a network; what is behind them, in forms, is left out.
 
     Args:

@@ -2,13 +2,13 @@
 
 from lessen.surgery.packing.arithmetic import packed_bytes
 from lessen.surgery.packing.container import Contents, read_container, write_container
-from lessen.surgery.packing.tensors import Behind, Grid, Known, read_tensor, write_tensor
+from lessen.surgery.packing.tensors import Behind, Known, Lattice, read_tensor, write_tensor
 
 __all__ = [
     "Behind",
     "Contents",
-    "Grid",
     "Known",
+    "Lattice",
     "packed_bytes",
     "read_container",
     "read_tensor",

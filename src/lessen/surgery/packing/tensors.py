@@ -44,7 +44,7 @@ class Known:
     """
 
     kept: Tensor | None = None
-    grid: Grid | None = None
+    grid: Lattice | None = None
     behind: Behind | None = None
 
 
@@ -66,7 +66,7 @@ class Behind:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
+class Lattice:
     """A symmetric grid for each index along an axis.
 
     Args:
