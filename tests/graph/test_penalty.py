@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from lessen.core import Card, ObjectiveInput, TaskFacts
 from lessen.core.errors import GraphError, ShapeError
 from lessen.core.identity import identify
+from lessen.engine.training import Training
 from lessen.graph import (
     ActivationPenalty,
     ConfidencePenalty,
@@ -23,6 +25,7 @@ from lessen.graph import (
     Graph,
     Labels,
     Linear,
+    Precision,
     Stage,
     edge_names,
     validate,
@@ -33,6 +36,7 @@ from lessen.report.drawing import draw_graph
 from lessen.report.html import Html
 from lessen.surgery.taps import taps
 from lessen.testing.graphs import BATCH, check_resume, flow_of, gradients, learner, quiet
+from lessen.testing.tasks import clusters
 
 
 def stage(**edge: Any) -> Stage:
@@ -145,3 +149,21 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
 def test_what_does_not_fit_is_named(edge: dict[str, Any], kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said):
         validate(stage(**edge), BATCH)
+
+
+def test_penalties_in_half_precision_are_near_those_in_full_and_resumed(tmp_path: Path) -> None:
+    def make(precision: Precision = Precision.BFLOAT16) -> Stage:
+        return dataclasses.replace(stage(), fit=Fit(batch=16, precision=precision))
+
+    def first(precision: Precision) -> list[float]:
+        made = make(precision)
+        training = Training(made, 0, clusters(), seed=0, device="cpu")
+        passed = training._gradients(0.0)[0]
+        training.close()
+        student: Any = made.graph.nodes[1].network
+        return [*(float(passed.losses[number]) for number in (1, 2)), float(student.norm.weight.grad.norm())]
+
+    full, short = first(Precision.FULL), first(Precision.BFLOAT16)
+    assert short == pytest.approx(full, rel=0.02)
+    assert all(one != other for one, other in zip(full, short, strict=True))
+    check_resume(make, tmp_path)

@@ -98,6 +98,24 @@ def test_what_waits_stays_bit_for_bit(fit: dict[str, Any]) -> None:
     assert moved == {"a": ours, "b": [not one for one in ours], "c": [not one for one in ours], "always": [True] * 7}
 
 
+def test_the_average_of_what_waits_goes_on() -> None:
+    """By hand: every average moves at every step, towards weights that wait as well."""
+    training = Training(stage(average=Average(decay=0.7, warmup=False)), 0, clusters(), seed=0, device="cpu")
+    assert training.averages is not None
+    modules = {node.name: node.network for node in training.stage.graph.nodes if node.network is not None}
+    mean = {(n, key): value.clone() for n in "abc" for key, value in modules[n].named_parameters()}
+    waited = 0
+    for _ in range(6):
+        training.advance()
+        for (name, key), value in mean.items():
+            mean[name, key] = (0.7 * value + 0.3 * modules[name].get_parameter(key)).detach()
+            now = training.averages.mean[f"{name}/network/{key}"]
+            torch.testing.assert_close(now, mean[name, key])
+            waited += name in training.waiting and not torch.equal(now, modules[name].get_parameter(key))
+    training.close()
+    assert waited
+
+
 def test_without_turns_all_move() -> None:
     training = Training(stage(None), 0, clusters(), seed=0, device="cpu")
     before = {name: held(training, name) for name in "abc"}

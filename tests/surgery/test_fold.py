@@ -13,6 +13,7 @@ from lessen.core.errors import NetworkError
 from lessen.surgery.digest import digest
 from lessen.surgery.fold import fold, fold_batchnorm, foldable, folded
 from lessen.surgery.forms.mask import mask_parameter
+from lessen.surgery.plain import plain_copy
 from lessen.surgery.proof import outputs_of
 
 
@@ -165,6 +166,20 @@ def test_inputs_of_zeros_prove_no_more_than_others(what: str) -> None:
     # Without biases, one that is read adds nothing, and after folding it is zero as well.
     assert foldable(model, zeros) == [("first", "first_norm"), *([("conv", "norm")] if what == "bias read" else [])]
     for before, after in zip(outputs_of(model, x), outputs_of(fold_batchnorm(model, zeros), x), strict=True):
+        assert torch.allclose(before, after, atol=1e-5)
+
+
+@pytest.mark.parametrize("what", [use for use in USES if use != "standardised"])
+def test_weight_norm_changes_nothing_about_what_is_folded(what: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, 4)
+    model = Elsewhere(what).eval()
+    expected = [("first", "first_norm"), *([("conv", "norm")] if what == "nothing" else [])]
+    for conv in (model.first, model.conv):
+        nn.utils.parametrizations.weight_norm(conv)
+    plain = plain_copy(model)
+    assert foldable(plain, x) == expected
+    for before, after in zip(outputs_of(model, x), outputs_of(fold_batchnorm(plain, x), x), strict=True):
         assert torch.allclose(before, after, atol=1e-5)
 
 
