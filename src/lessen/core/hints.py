@@ -15,6 +15,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic.dataclasses import is_pydantic_dataclass
 from pydantic.fields import FieldInfo
 
+from lessen.core.settings import is_named_fields
+
 MISSING = dataclasses.MISSING
 
 
@@ -63,7 +65,7 @@ def leaves(hint: Any) -> Iterator[tuple[Any, tuple[Any, ...]]]:
 
 def settings_class(leaf: Any) -> type | None:
     """The settings class that a leaf of a hint is, or None."""
-    return leaf if isinstance(leaf, type) and is_pydantic_dataclass(leaf) else None
+    return leaf if isinstance(leaf, type) and (is_pydantic_dataclass(leaf) or is_named_fields(leaf)) else None
 
 
 def is_object(leaf: Any) -> bool:
@@ -140,6 +142,8 @@ def _fitting(leaf: Any, known: Mapping[str, type]) -> dict[str, type]:
         return {leaf.__name__: leaf, **{name: cls for name, cls in known.items() if issubclass(cls, leaf)}}
     if getattr(leaf, "_is_protocol", False):
         return {name: cls for name, cls in known.items() if _keeps(cls, leaf)}
+    if isinstance(leaf, type) and any(is_named_fields(cls) and leaf in cls.__mro__ for cls in known.values()):
+        return {name: cls for name, cls in known.items() if leaf in cls.__mro__}
     if get_origin(leaf) is Callable:
         wanted = get_args(leaf)[0] if get_args(leaf) else ...
         if isinstance(wanted, list) and len(wanted) > 2:  # of two arguments there are too many kinds to tell apart

@@ -117,7 +117,13 @@ def named_fields(cls: type[T]) -> type[T]:
     __init__.__wrapped__ = plain  # type: ignore[attr-defined]
     __init__.__doc__ = None
     made.__init__ = __init__  # type: ignore[method-assign]
+    made._named_fields = made  # type: ignore[attr-defined]
     return made
+
+
+def is_named_fields(cls: type) -> bool:
+    """Whether `named_fields` made this very class."""
+    return vars(cls).get("_named_fields") is cls
 
 
 def added() -> Any:

@@ -13,6 +13,7 @@ from pydantic.dataclasses import is_pydantic_dataclass
 from lessen.core.card import Card
 from lessen.core.hints import by_name
 from lessen.core.others import others
+from lessen.graph import Branch, Edge, Ensemble, Labels, Role, Snapshot, Variant
 
 PACKAGES = ("data", "knowledge", "operations", "graph", "engine", "schemes", "deploy", "pipeline")
 
@@ -28,10 +29,16 @@ def catalogue() -> Mapping[str, type]:
     )
 
 
+@functools.cache
+def words() -> Mapping[str, type]:
+    """The parts of a graph that a file can hold: nodes without networks or examples of their own, and edges."""
+    return {kind.__name__: kind for kind in (Branch, Edge, Ensemble, Labels, Role, Snapshot, Variant)}
+
+
 def known() -> Mapping[str, type]:
     """All that a recipe may name: lessen's settings classes, and those of the packages that are allowed."""
     brought = [kind for kind in others() if is_pydantic_dataclass(kind)]
-    return by_name([*catalogue().values(), *brought]) if brought else catalogue()
+    return by_name([*catalogue().values(), *words().values(), *brought])
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from lessen.data import Source
 from lessen.deploy import Deploy
 from lessen.engine import Tracker
 from lessen.pipeline import Measuring, Targets
-from lessen.recipe.catalogue import catalogue, known
+from lessen.recipe.catalogue import catalogue, known, words
 from lessen.recipe.reader import Reader, plain_value
 from lessen.recipe.schema import schema_of
 from lessen.schemes import Scheme
@@ -162,7 +162,7 @@ def write_recipe(recipe: Recipe, path: str | Path) -> None:
 
 def schema() -> dict[str, Any]:
     """The JSON schema of recipes."""
-    return schema_of(Recipe, catalogue())
+    return schema_of(Recipe, {**catalogue(), **words()})
 
 
 def _is_plain(name: str) -> bool:

@@ -5,6 +5,7 @@ from lessen.schemes.at import At, at
 from lessen.schemes.borrowed_head import borrow_head, feature_lesson
 from lessen.schemes.mutual import Mutual, mutual
 from lessen.schemes.offline import Offline, offline
+from lessen.schemes.pattern import InTurn, Pattern, pattern_of
 from lessen.schemes.scheme import Cast, Scheme, role, roles
 from lessen.schemes.self_branches import SelfBranches, self_branches
 from lessen.schemes.self_snapshot import SelfSnapshot, self_snapshot
@@ -17,8 +18,10 @@ __all__ = [
     "AssistantChain",
     "At",
     "Cast",
+    "InTurn",
     "Mutual",
     "Offline",
+    "Pattern",
     "Scheme",
     "SelfBranches",
     "SelfSnapshot",
@@ -33,6 +36,7 @@ __all__ = [
     "feature_lesson",
     "mutual",
     "offline",
+    "pattern_of",
     "role",
     "roles",
     "self_branches",

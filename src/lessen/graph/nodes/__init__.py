@@ -8,6 +8,7 @@ from lessen.graph.nodes.network import Network
 from lessen.graph.nodes.node import WHOLE, Node, find
 from lessen.graph.nodes.on_policy import OnPolicy, Writing
 from lessen.graph.nodes.other_data import OtherData
+from lessen.graph.nodes.role import Role
 from lessen.graph.nodes.snapshot import Snapshot
 from lessen.graph.nodes.unit import Making, Now, Recorded, Unit
 from lessen.graph.nodes.variant import Variant
@@ -26,6 +27,7 @@ __all__ = [
     "OnPolicy",
     "OtherData",
     "Recorded",
+    "Role",
     "Snapshot",
     "Unit",
     "Variant",
