@@ -11,7 +11,7 @@ from typing import Any
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from lessen.core.card import Card
-from lessen.core.hints import by_name
+from lessen.core.hints import by_name, settings_class
 from lessen.core.others import others
 from lessen.graph import Branch, Edge, Ensemble, Labels, Role, Snapshot, Variant
 
@@ -37,7 +37,7 @@ def words() -> Mapping[str, type]:
 
 def known() -> Mapping[str, type]:
     """All that a recipe may name: lessen's settings classes, and those of the packages that are allowed."""
-    brought = [kind for kind in others() if is_pydantic_dataclass(kind)]
+    brought = [kind for kind in others() if settings_class(kind)]
     return by_name([*catalogue().values(), *words().values(), *brought])
 
 

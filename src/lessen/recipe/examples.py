@@ -20,11 +20,23 @@ ARGUMENTS = {
     "PruneChannels": "keep=0.5",
     "PruneWeights": "keep=0.5",
     "PruneByReconstruction": "keep=0.5",
+    "InTurn": "schemes=(Supervised(epochs=5), Offline(epochs=5))",
+    "Pattern": (
+        'nodes=(Role("teacher"), Role("student", learns=True)), edges=(Edge("teacher", "student", SoftTargets()),)'
+    ),
     "Roles": "scheme=Mutual(), students=2",
     "SelfBranches": 'taps=("layer1", "layer2")',
     "Staged": 'hints=(at("layer1", Hint()),)',
 }
 """What a method is made with where its defaults do not do: it has none, or they change nothing."""
+
+NEEDS = {
+    "Edge": "from lessen.graph import Edge, Role",
+    "SoftTargets": "from lessen.knowledge import SoftTargets",
+    "Mutual": "from lessen.schemes import Mutual",
+    "Supervised": "from lessen.schemes import Offline, Supervised",
+}
+"""What an example of a scheme imports for its settings."""
 
 VECTORS = "torch.randn(8, 16)"
 LOGITS = "torch.randn(8, 10)"
@@ -280,7 +292,7 @@ def _sparse(name: str) -> Iterator[list[str]]:
 def _scheme(name: str) -> Iterator[list[str]]:
     made = _made(name)
     needs = ["from lessen.knowledge import Hint", "from lessen.schemes import at"] if "Hint" in made else []
-    needs += ["from lessen.schemes import Mutual"] if "Mutual()" in made and name != "Mutual" else []
+    needs += [line for part, line in NEEDS.items() if f"{part}(" in made and name != part]
     start = [_from(name), *needs, "from lessen.zoo import mlp"]
     shown = f"[stage.name for stage in {made}.stages(cast)]"
     for cast in (
