@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from lessen import schemes
-from lessen.core.errors import SettingError
+from lessen.core.errors import GraphError, SettingError
 from lessen.core.settings import decode, encode
 from lessen.engine import run
-from lessen.graph import Fit, Labels, Role
+from lessen.graph import Fit, Graph, Labels, Role, Stage
 from lessen.graph.draw import draw
 from lessen.knowledge import Hint, SoftTargets
 from lessen.recipe.catalogue import known
@@ -93,6 +93,14 @@ def test_a_missing_role_is_named() -> None:
     pattern = pattern_of(Mutual(**SHORT), students=2)
     with pytest.raises(SettingError, match=r"needs at least 2 networks as 'students', got 1"):
         pattern.stages({"student": nn.Identity(), "students": [nn.Identity()]})
+
+
+def test_a_role_is_no_network() -> None:
+    pattern = pattern_of(Supervised(**SHORT))
+    assert isinstance(pattern, Pattern)
+    stage = Stage("bare", Graph(pattern.nodes, pattern.edges), steps=1)
+    with pytest.raises(GraphError, match=r"'student' is a role without a network. Put the graph into a Pattern"):
+        run([stage], clusters(), device="cpu", progress=False)
 
 
 def test_a_pattern_needs_edges() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 
 from torch import nn
 
 from lessen.core.data import View
+from lessen.core.errors import GraphError
 from lessen.core.settings import named_fields
 from lessen.graph.cache import Cache
 from lessen.graph.combine import Combine, Sum
@@ -52,6 +53,12 @@ class Role(Node):
 
     def can_learn(self) -> bool:
         return self.learns
+
+    def check(self, nodes: Mapping[str, Node]) -> None:
+        raise GraphError(
+            f"The node {self.name!r} is a role without a network. Put the graph into a Pattern and give it a cast, or "
+            f"write Network(name={self.name!r}, module=..., learns={self.learns})."
+        )
 
     def played_by(self, module: nn.Module) -> Network:
         """The node with its network."""
