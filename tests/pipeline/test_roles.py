@@ -235,6 +235,20 @@ def test_a_module_for_a_role_is_imported_only_when_allowed(tmp_path: Path, monke
         recipe.check_imports(asked, tmp_path, allow_import=True)
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("learns: true", "learns: perhaps", r"line 4: Role: learns: got 'perhaps', but true or false was expected"),
+        ("weight: 0.5", "weight: much", r"line 4: Edge: weight: got 'much', but a number was expected"),
+        ("weight: 0.5", "wieght: 0.5", r"line 4: Edge has no setting 'wieght': did you mean 'weight'"),
+        ("Role: {name: teacher}", "Rolle: {name: teacher}", r"line 4: there is no 'Rolle': did you mean 'Role'"),
+    ],
+)
+def test_slips_in_a_pattern_are_found_when_it_is_read(right: str, wrong: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=said):
+        read(tmp_path, STEPS["Pattern"].replace(right, wrong))
+
+
 def test_the_law_finds_copies_that_are_not_drawn_from_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A planted error: the seed of a copy does not follow from that of the run."""
     draws = iter(range(100))

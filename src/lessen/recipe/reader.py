@@ -14,13 +14,14 @@ from types import NoneType
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from lessen.core.documents import NULL, Document
 from lessen.core.errors import LessenError, RecipeError, did_you_mean
 from lessen.core.hints import fitting, is_object, item_of, leaves, same_name, settings_class, slots, value_of
-from lessen.core.settings import folded
+from lessen.core.settings import folded, is_named_fields
 
+_PLAIN: Mapping[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 LONGEST_PATH, LONGEST_NAME = 4095, 255
 """Bytes of a path and of a name in it, on Linux and macOS."""
 
@@ -70,10 +71,23 @@ class Reader(Document):
             if name not in pairs:
                 raise self.problem(at, f"{cls.__name__}: {name} is missing.")
         values = {name: self._value(value, fields[name].hint) for name, (_, value) in pairs.items()}
+        if is_named_fields(cls):  # which validates nothing itself
+            for name, (_, value) in pairs.items():
+                self._check_plain(values[name], fields[name].hint, value, f"{cls.__name__}: {name}")
         try:
             return cls(**values)
         except LessenError as error:
             raise self.problem(self._culprit(error, pairs, at), str(error)) from error
+
+    def _check_plain(self, value: Any, hint: Any, node: yaml.Node, where: str) -> None:
+        """Whether a number, a text or a truth value is one that a field takes."""
+        kinds = [leaf for leaf, _ in leaves(hint) if leaf is not NoneType]
+        if kinds and {*kinds} <= {bool, int, float, str}:
+            try:
+                TypeAdapter(hint).validate_python(value, strict=True)
+            except ValidationError as error:
+                wanted = " or ".join(_PLAIN[kind] for kind in kinds)
+                raise self.problem(node, f"{where}: got {self.show(node)}, but {wanted} was expected.") from error
 
     def _culprit(
         self, error: BaseException, pairs: Mapping[str, tuple[yaml.Node, yaml.Node]], at: yaml.Node
