@@ -46,7 +46,7 @@ class QuantizeWeights:
         group: Number of weights along a row that share a step; None for a whole row.
         method: How weights are rounded.
         symmetric: Whether the code of zero is in the middle of every grid; otherwise each group has its own.
-        where: Which modules; None: every layer with a matrix product. Embeddings are quantized only if named.
+        where: Which modules; None: every linear layer, convolution and attention. Embeddings only if named.
         exclude: Which of these to leave alone.
     """
 
