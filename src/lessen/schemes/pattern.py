@@ -10,7 +10,7 @@ from torch import nn
 from lessen.core.card import Card
 from lessen.core.errors import SettingError
 from lessen.core.settings import settings
-from lessen.graph import Edge, Fit, Graph, Network, Role, Stage
+from lessen.graph import Edge, Fit, Graph, Stage
 from lessen.graph.gate import SetGate, SmallestLoss, SoftmaxOfLosses
 from lessen.graph.nodes.node import Node
 from lessen.graph.turns import Turns
@@ -51,7 +51,7 @@ class Pattern:
     )
 
     def stages(self, cast: Cast, /) -> list[Stage]:
-        nodes = [node.played_by(self._player(node, cast)) if isinstance(node, Role) else node for node in self.nodes]
+        nodes = [node if node.plays is None else node.played_by(self._player(*node.plays, cast)) for node in self.nodes]
         return [
             Stage(
                 name=self.name,
@@ -63,10 +63,9 @@ class Pattern:
             )
         ]
 
-    def _player(self, node: Role, cast: Cast) -> nn.Module:
-        name = node.role or node.name
+    def _player(self, name: str, place: int, cast: Cast) -> nn.Module:
         if name in {"teachers", "students", "assistants"}:
-            return roles(cast, name, self, least=node.place + 1)[node.place]
+            return roles(cast, name, self, least=place + 1)[place]
         return role(cast, name, self)
 
 
@@ -117,14 +116,12 @@ def pattern_of(scheme: Scheme, *, students: int = 1, assistants: int = 0, teache
 def _pattern(stage: Stage, known: dict[int, tuple[str, int]], scheme: Scheme) -> Pattern:
     nodes: list[Node] = []
     for node in stage.graph.nodes:
-        if isinstance(node, Network):
-            if id(node.module) not in known:
-                raise SettingError(
-                    f"The network of {node.name!r} in {type(scheme).__name__} plays no role of the cast."
-                )
-            nodes.append(Role.of(node, *known[id(node.module)]))
-        else:
+        if node.network is None:
             nodes.append(node)
+        elif id(node.network) in known:
+            nodes.append(node.as_role(*known[id(node.network)]))
+        else:
+            raise SettingError(f"The network of {node.name!r} in {type(scheme).__name__} plays no role of the cast.")
     if stage.data is not None:
         raise SettingError(f"The stage {stage.name!r} has data of its own, which cannot be written to a file.")
     gates = None if stage.graph.gates is None else dict(stage.graph.gates)

@@ -134,6 +134,19 @@ class Node:
         """What computes it."""
         raise NotImplementedError(f"{type(self).__name__} has no unit.")
 
+    @property
+    def plays(self) -> tuple[str, int] | None:
+        """The role whose network it will be, and which of several; None: it needs none."""
+        return None
+
+    def played_by(self, module: nn.Module) -> Node:
+        """The node with the network of its role."""
+        raise NotImplementedError(f"{type(self).__name__} plays no role.")
+
+    def as_role(self, role: str, place: int) -> Node:
+        """The node without its network, which plays a role."""
+        raise NotImplementedError(f"{type(self).__name__} has no network.")
+
     def drawn(self, short: Callable[[object], str]) -> dict[str, Any]:
         """What a drawing says of it in addition to its name and kind, as JSON data.
 

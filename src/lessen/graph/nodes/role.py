@@ -60,6 +60,10 @@ class Role(Node):
             f"write Network(name={self.name!r}, module=..., learns={self.learns})."
         )
 
+    @property
+    def plays(self) -> tuple[str, int]:
+        return self.role or self.name, self.place
+
     def played_by(self, module: nn.Module) -> Network:
         """The node with its network."""
         return Network(module=module, **{name: getattr(self, name) for name in _SHARED})
