@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-from lessen import schemes
 from lessen.core.errors import GraphError
 from lessen.engine import Course, run
 from lessen.engine.averaging import Averages
@@ -18,26 +17,19 @@ from lessen.graph import (
     Fit,
     Gradual,
     GroupLasso,
-    Mean,
     Movement,
     Stage,
     StraightThrough,
 )
-from lessen.knowledge import Hint, WidthBridge
-from lessen.schemes import Supervised, at
+from lessen.schemes import Supervised
 from lessen.surgery.forms.mask import masked_parameters
-from lessen.testing.schemes import SchemeLaws, same, states
+from lessen.testing.schemes import SCHEMES, SchemeLaws, same, scheme_of, states
 from lessen.testing.tasks import clusters, perceptron
 
 FIT = {"batch": 40, "checkpoint_steps": 1, "optimizer": Adam(rate=0.02)}
-NEEDS: dict[str, dict[str, Any]] = {
-    "SelfBranches": {"taps": ("layer1",)},
-    "SeveralTeachers": {"ensemble": Mean()},
-    "Staged": {"hints": (at("layer1", Hint(), bridge=WidthBridge()),), "hint_epochs": 1},
-}
 SPARSE = {"gradual": Gradual(keep=0.3, updates=2), "movement": Movement(keep=0.3, updates=2), "2:4": StraightThrough()}
 CASES: dict[str, Any] = {
-    **{name: (name, {}) for name in schemes.__all__ if hasattr(getattr(schemes, name), "stages") and name != "Scheme"},
+    **{name: (name, {}) for name in SCHEMES},
     **{name: ("Supervised", {"sparsify": how}) for name, how in SPARSE.items()},
     "accumulate": ("Supervised", {"accumulate": 2, "clip": None, "keep_best": False}),
 }
@@ -51,8 +43,7 @@ def case(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 def stages(case: tuple[str, dict[str, Any]], cast: Any, average: Average | None) -> list[Stage]:
     name, more = case
     fit = Fit(**FIT, **more, average=average)
-    made: list[Stage] = getattr(schemes, name)(epochs=2, fit=fit, **NEEDS.get(name, {})).stages(cast)
-    return made
+    return scheme_of(name, epochs=2, fit=fit).stages(cast)
 
 
 def ends(case: tuple[str, dict[str, Any]], average: Average | None, folder: Path | None = None, stop: int = 0) -> Any:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from lessen import schemes
 from lessen.engine import Course
 from lessen.graph import (
     SGD,
@@ -22,7 +21,6 @@ from lessen.graph import (
     Gradual,
     GroupLasso,
     LayerRates,
-    Mean,
     Movement,
     NoDecay,
     Precision,
@@ -30,19 +28,11 @@ from lessen.graph import (
     TorchOptimizer,
     TorchSchedule,
 )
-from lessen.knowledge import Hint, WidthBridge
-from lessen.schemes import at
 from lessen.surgery.forms.mask import mask_of, masked_parameters
-from lessen.testing.schemes import SchemeLaws, same, states
+from lessen.testing.schemes import SCHEMES, SchemeLaws, same, scheme_of, states
 from lessen.testing.tasks import clusters
 
 BASE = {"batch": 8, "checkpoint_steps": 2, "optimizer": SGD(rate=0.02), "schedule": Constant()}
-NEEDS: dict[str, dict[str, Any]] = {
-    "SelfBranches": {"taps": ("layer1",)},
-    "SeveralTeachers": {"ensemble": Mean()},
-    "Staged": {"hints": (at("layer1", Hint(), bridge=WidthBridge()),), "hint_epochs": 1},
-}
-SCHEMES = [name for name in schemes.__all__ if hasattr(getattr(schemes, name), "stages") and name != "Scheme"]
 OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "batch": ({"batch": 7},),
     "accumulate": ({"accumulate": 2},),
@@ -89,7 +79,7 @@ def ends(scheme: str, option: dict[str, Any], folder: Path | None = None) -> tup
     fit = Fit(**{**BASE, **option})
     for stop in [STOP, None] if folder else [None]:
         cast = SchemeLaws().cast()
-        stages = getattr(schemes, scheme)(epochs=2, fit=fit, **NEEDS.get(scheme, {})).stages(cast)
+        stages = scheme_of(scheme, epochs=2, fit=fit).stages(cast)
         data = clusters(train=16, other=8)
         course = Course(stages, data, folder=folder, device="cpu", resume=folder is not None)
         steps = course.steps()

@@ -21,12 +21,37 @@ from lessen import graph, knowledge, schemes
 from lessen.core import Batch, Data, TaskFacts, decode, encode
 from lessen.core.errors import SettingError
 from lessen.engine import Course, run
-from lessen.graph import Flow, Graph, Stage, validate
+from lessen.graph import Fit, Flow, Graph, Stage, validate
 from lessen.schemes import Scheme
 from lessen.surgery.digest import digest
 from lessen.testing.tasks import clusters, perceptron
 
 State = dict[str, Tensor]
+
+SCHEMES = [
+    name
+    for name in schemes.__all__
+    if hasattr(getattr(schemes, name), "stages") and getattr(schemes, name) is not Scheme
+]
+"""The names of all schemes of lessen."""
+
+
+def scheme_of(name: str, *, epochs: int, fit: Fit) -> Scheme:
+    """A scheme of lessen for the cast of `SchemeLaws`, with what it needs and these settings."""
+    if name == "Pattern":
+        return schemes.pattern_of(schemes.Offline(epochs=epochs, fit=fit))
+    if name == "InTurn":
+        return schemes.InTurn(schemes=tuple(scheme_of(each, epochs=1, fit=fit) for each in ("Supervised", "Offline")))
+    needs: dict[str, dict[str, Any]] = {
+        "SelfBranches": {"taps": ("layer1",)},
+        "SeveralTeachers": {"ensemble": graph.Mean()},
+        "Staged": {
+            "hints": (schemes.at("layer1", knowledge.Hint(), bridge=knowledge.WidthBridge()),),
+            "hint_epochs": 1,
+        },
+    }
+    made: Scheme = getattr(schemes, name)(epochs=epochs, fit=fit, **needs.get(name, {}))
+    return made
 
 
 class SchemeLaws:
