@@ -27,7 +27,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         "Methods": pages.method_nav(ROOT),
         "Benchmarks": pages.benchmark_nav(ROOT),
         "API": pages.api_nav(),
-        "Design": [path.name for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "index.md"],
+        "Design": [
+            path.name for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in {"index.md", "extending.md"}
+        ],
     }
     for entry in config.nav or []:
         entry.update({name: made[name] for name, listed in entry.items() if listed == "generated"})
