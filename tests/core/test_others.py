@@ -28,7 +28,7 @@ def test_modules_are_taken_from_the_current_folder(tmp_path: Path) -> None:
     try:
         assert others.is_allowed("my_own_methods")
         assert others.others() == [module.MyOwn]
-        assert others.allowed() == ["my_own_methods"]
+        assert others._allowed == {"my_own_methods"}
     finally:
         del sys.modules["my_own_methods"]
     assert str(tmp_path) not in sys.path
@@ -46,7 +46,7 @@ def test_a_module_that_cannot_be_imported_is_named(text: str, said: str, tmp_pat
     (tmp_path / "my_broken_methods.py").write_text(text)
     with pytest.raises(SettingError, match=said):
         lessen.use("my_broken_methods")
-    assert others.allowed() == []
+    assert others._allowed == set()
 
 
 def test_what_is_no_module_is_refused() -> None:

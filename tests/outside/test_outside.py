@@ -128,6 +128,20 @@ def test_a_recipe_with_methods_of_others(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 @pytest.mark.usefixtures("_anew")
+def test_workers_of_a_sweep_import_what_the_recipe_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = RECIPE.replace("epochs: 20", "epochs: 1").replace("epochs: 4", "epochs: 1")
+    Path("recipe.yaml").write_text(text.replace("runtimes: [OnnxRuntime]", "runtimes: []"))
+    vary = {"steps.1.noise": [0.0, 0.2]}
+    with pytest.raises(RecipeError, match=r"uses the methods of the module 'example'"):
+        lessen.sweep("recipe.yaml", vary, run="refused", workers=2)
+    # What was allowed for something else is no business of the workers.
+    monkeypatch.setattr(others, "_allowed", {"no_such_package"})
+    lessen.use("example")
+    made = lessen.sweep("recipe.yaml", vary, run="sweep", workers=2, progress=False)
+    assert (len(made.runs), made.failed) == (2, {})
+
+
+@pytest.mark.usefixtures("_anew")
 def test_the_lines_for_python_run_as_they_stand(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
     with monkeypatch.context() as quick:

@@ -64,12 +64,7 @@ def is_allowed(name: str) -> bool:
     return _package(offers().get(name, name)) in _allowed
 
 
-def allowed() -> list[str]:
-    """The packages that are allowed in this process and can be imported in another."""
-    return sorted(_allowed - {SCRIPT})
-
-
-def is_own(kind: type) -> bool:
+def is_lessens(kind: type) -> bool:
     """Whether a class is lessen's."""
     return _package(kind.__module__) == "lessen"
 

@@ -17,7 +17,7 @@ from lessen.core.contracts import Plan
 from lessen.core.data import Inputs
 from lessen.core.errors import LessenError, PlanError, SettingError
 from lessen.core.files import read_json
-from lessen.core.others import SCRIPT, allow, is_own, named, others, use
+from lessen.core.others import SCRIPT, allow, is_lessens, named, others, use
 from lessen.core.settings import decode, encode
 from lessen.operations.parts.values import without_values
 from lessen.surgery.copying import copy_network
@@ -64,7 +64,7 @@ def encode_plans(plans: Sequence[Plan]) -> list[Any]:
 
 def _encoded(plan: Plan) -> dict[str, Any]:
     row: dict[str, Any] = encode(plan)
-    return row if is_own(type(plan)) else {**row, FROM: type(plan).__module__}
+    return row if is_lessens(type(plan)) else {**row, FROM: type(plan).__module__}
 
 
 def decode_plans(data: Any, *, allow_import: bool = False) -> list[Plan]:
@@ -126,7 +126,7 @@ def check_keeps(plan: Plan, before: nn.Module, after: nn.Module, inputs: Inputs)
         PlanError: the plan cannot be written, is not the same when read back, or leads to another network.
     """
     kind = type(plan)
-    if is_own(kind):
+    if is_lessens(kind):
         return
     allow(plan)
     if kind.__name__ in known_settings("operations"):

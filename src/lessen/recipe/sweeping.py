@@ -29,7 +29,6 @@ from lessen import pipeline
 from lessen.core.errors import LessenError, RunError, SettingError, did_you_mean
 from lessen.core.files import read_json, write_json
 from lessen.core.identity import differences
-from lessen.core.others import allowed, use
 from lessen.core.telling import tell
 from lessen.engine.home import as_device
 from lessen.engine.stopping import Stopped
@@ -528,7 +527,8 @@ def _is_finished(folder: Path) -> bool:
 def _one_run(recipe: dict[str, Any], folder: Path, how: _How) -> float:
     """Carry one run out, or what is left of it; how many seconds it took."""
     start = time.monotonic()
-    run, asked = RunFolder(folder), _read(recipe, folder / "recipe.yaml", allow_import=how.allow_import)
+    # The sweep has read this recipe: what it uses was allowed there, and a worker must import it again.
+    run, asked = RunFolder(folder), _read(recipe, folder / "recipe.yaml", allow_import=True)
     if run.state.exists():
         if not run.open().finished:
             resume_run(folder, allow_import=how.allow_import, progress=False, **how.arguments(asked))
@@ -555,7 +555,7 @@ class _Hands:
                 count,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_begin,
-                initargs=(threads, allowed()),
+                initargs=(threads,),
             )
 
     def start(self, recipe: dict[str, Any], folder: Path) -> Future[float]:
@@ -580,11 +580,9 @@ class _Hands:
                 process.terminate()
 
 
-def _begin(threads: int, methods: Sequence[str]) -> None:
-    """Prepare a worker: its share of the cores, the methods of others, and an end when its parent ends."""
+def _begin(threads: int) -> None:
+    """Prepare a worker: its share of the cores, and an end when its parent ends."""
     torch.set_num_threads(threads)
-    for name in methods:
-        use(name)
     parent = multiprocessing.parent_process()
     if parent is None:
         return
