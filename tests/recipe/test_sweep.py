@@ -169,6 +169,21 @@ def test_a_sampler_goes_on_as_it_would_have(tmp_path: Path) -> None:
         Study(tmp_path / "no", space, sampler="Randm")
 
 
+@pytest.mark.parametrize("sampler", ["Grid", "Random", "TPE"])
+@pytest.mark.parametrize("values", [(None,), (1.0, None), (None, 1.0), (None, None)])
+def test_any_trial_may_fail_the_last_as_well(sampler: str, values: tuple[float | None, ...], tmp_path: Path) -> None:
+    space = {"a": Values(tuple(range(len(values))))}
+    study = Study(tmp_path / "s", space, sampler=sampler)
+    for value in values:
+        number, _ = study.ask()
+        study.tell(number, value)
+    again = Study(tmp_path / "s", space, sampler=sampler)
+    assert [number for number, _ in again.told()] == [
+        number for number, value in enumerate(values) if value is not None
+    ]
+    assert again.open() == []
+
+
 def test_a_trial_that_was_not_told_is_given_again(tmp_path: Path) -> None:
     space = {"a": Values((1, 2, 3)), "b": Values(("x", [1, 2]))}
     one = Study(tmp_path / "s", space)

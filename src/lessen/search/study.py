@@ -148,13 +148,10 @@ class Study:
 
     def tell(self, number: int, value: float | None) -> None:
         """What a trial came to; None: it failed."""
-        states = self._optuna.trial.TrialState
-        if value is None:
-            self._study.tell(number, state=states.FAIL)
-            return
-        # At the end of its grid, optuna's sampler stops a loop that is not there.
+        state = self._optuna.trial.TrialState.FAIL if value is None else None
+        # At the end of its grid, optuna's sampler stops a loop that is not there. The trial is kept before.
         with suppress(RuntimeError):
-            self._study.tell(number, value)
+            self._study.tell(number, value, state=state)
 
     def _settings(self, found: Mapping[str, Any]) -> dict[str, Any]:
         return {
