@@ -231,7 +231,15 @@ def watched(browser: Any, address: str, width: int) -> tuple[Any, Seen]:
     page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme="light").new_page()
     page.on("console", lambda line: seen.complaints.append(line.text) if line.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-    page.on("requestfailed", lambda request: seen.complaints.append(f"failed: {request.url[:80]}"))
+    # A request that the browser gave up because the next page was opened is no fault of a page.
+    page.on(
+        "requestfailed",
+        lambda request: (
+            None
+            if request.failure == "net::ERR_ABORTED"
+            else seen.complaints.append(f"failed: {request.url[:80]}, {request.failure}")
+        ),
+    )
     page.on(
         "request",
         lambda request: (
