@@ -1,4 +1,4 @@
-"""A program that trains with everything that must survive a kill; `test_resume.py` runs it, kills it and resumes it.
+"""A program that trains with everything that must survive a kill; `test_run_resume.py` runs, kills and resumes it.
 
 Usage: program.py train FOLDER [KILL_AT] | parts FILE | agree FOLDER [RUNS]
 """

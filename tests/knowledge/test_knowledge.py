@@ -1,4 +1,4 @@
-"""The laws of objectives, on the first of them; the catalogue is complete by test_catalogue.py."""
+"""The laws of objectives, on the first of them; the catalogue is complete by tests/laws/test_catalogue.py."""
 
 from collections.abc import Iterable
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Every objective of the catalogue is under the laws, in whichever file of this folder its suite stands."""
+"""Every objective of the catalogue is under the laws, in whichever file of tests/knowledge its suite stands."""
 
 import importlib.util
 import inspect
@@ -12,6 +12,8 @@ from lessen import knowledge
 from lessen.core import Card, LearnedObjective, Objective
 from lessen.testing import ObjectiveCase, ObjectiveLaws
 
+SUITES = Path(__file__).parents[1] / "knowledge"
+
 # What stands in these rows is a setting of objectives, not one; whatever stands in any other row must be one.
 AXES = ("bridges", "costs", "distances", "divergences", "kernels", "normalizers", "pairings", "transforms")
 
@@ -23,14 +25,13 @@ def objectives() -> set[type]:
 
 
 def modules() -> Iterator[ModuleType]:
-    for file in sorted(Path(__file__).parent.glob("test_*.py")):
-        if file != Path(__file__):
-            spec = importlib.util.spec_from_file_location(f"catalogue_{file.stem}", file)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            yield module
+    for file in sorted(SUITES.rglob("test_*.py")):
+        spec = importlib.util.spec_from_file_location(f"catalogue_{file.stem}", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
 
 
 def suites() -> list[type[ObjectiveLaws]]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import lessen
 from lessen.deploy import Deploy, OnnxRuntime
 
-GUIDES = Path(__file__).parents[1] / "docs" / "guide"
+GUIDES = Path(__file__).parents[2] / "docs" / "guide"
 
 
 class Sensors(nn.Module):

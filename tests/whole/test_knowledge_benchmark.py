@@ -19,7 +19,7 @@ from lessen.core import ArrayExamples
 from lessen.core.errors import DataError
 from lessen.recipe import methods
 
-FOLDER = Path(__file__).parents[1] / "benchmarks" / "knowledge"
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "knowledge"
 MODULES = ("regimes", "controls", "trials", "table", "anchors", "run", "cost")
 
 

@@ -30,7 +30,7 @@ from lessen.pipeline import known_settings, read_plans
 from lessen.pipeline.folder import RunFolder
 from lessen.pipeline.plans import decode_plans, replay
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 # Name -> library and settings; for images of 32 x 32 pixels, in their own depth and width. The longest come first.
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "vgg11_bn": ("torchvision", {"init_weights": False}),
