@@ -9,7 +9,7 @@ from typing import Any
 from griffe import Class, Decorator, ExprCall, ExprKeyword, ExprName, Extension, Object
 
 _METHODS = Path(__file__).parents[2] / "docs/methods"
-_LIKE_DATACLASS = {"settings", "named_fields"}
+_LIKE_DATACLASS = {"settings", "shared_settings", "named_fields"}
 _DOCTEST = re.compile(r"^>>> .*(?:\n.+)*", flags=re.M)
 
 

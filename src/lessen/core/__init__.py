@@ -15,7 +15,7 @@ from lessen.core.contracts import (
 from lessen.core.data import ArrayExamples, Batch, Data, Examples, Inputs, SubsetExamples, TaskFacts, View
 from lessen.core.errors import LessenError
 from lessen.core.record import Record
-from lessen.core.settings import decode, encode, settings
+from lessen.core.settings import decode, encode, settings, shared_settings
 from lessen.core.where import Where, check_where, matches
 
 __all__ = [
@@ -45,4 +45,5 @@ __all__ = [
     "encode",
     "matches",
     "settings",
+    "shared_settings",
 ]

@@ -10,10 +10,11 @@ import dataclasses
 import difflib
 import enum
 import functools
+import inspect
 import re
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as _pydantic_dataclass
@@ -43,6 +44,7 @@ def settings(cls: type[T]) -> type[T]:
     ...
     lessen.core.errors.SettingError: Warm has no setting 'temprature': did you mean 'temperature'?
     """
+    _take_shared(cls)
     made = _pydantic_dataclass(
         frozen=True,
         kw_only=True,
@@ -119,6 +121,51 @@ def named_fields(cls: type[T]) -> type[T]:
     made.__init__ = __init__  # type: ignore[method-assign]
     made._named_fields = made  # type: ignore[attr-defined]
     return made
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field, dataclasses.Field))
+def shared_settings(cls: type[T]) -> type[T]:
+    """Make a class the base of settings classes that have fields in common. It is no settings class itself.
+
+    The fields of a base follow those of the class. A class attribute `last` names fields that follow them all, of the
+    class or of a base. A field that the class writes again is its own.
+
+    >>> @shared_settings
+    ... class Trained:
+    ...     epochs: int = 10
+    >>> @settings
+    ... class Taught(Trained):
+    ...     last = ("cache",)
+    ...     temperature: float = 4.0
+    ...     cache: bool = False
+    >>> Taught(2.0, 3)
+    Taught(temperature=2.0, epochs=3, cache=False)
+    """
+    cls._shared_settings = cls  # type: ignore[attr-defined]
+    return cls
+
+
+def shared_bases(cls: type) -> list[type]:
+    """The bases of a settings class that `shared_settings` made, nearest first."""
+    return [base for base in cls.__mro__[1:] if vars(base).get("_shared_settings") is base]
+
+
+def _take_shared(cls: type) -> None:
+    """Write the fields of shared bases into a class, in the order of its positional values."""
+    bases = shared_bases(cls)
+    if not bases:
+        return
+    fields = dict(inspect.get_annotations(cls))
+    for base in bases:
+        hints = get_type_hints(base, include_extras=True)
+        for name in inspect.get_annotations(base):
+            if get_origin(hints[name]) is not ClassVar:
+                fields.setdefault(name, hints[name])
+    for name in getattr(cls, "last", ()):
+        if name not in fields:
+            raise SettingError(f"{cls.__name__}: last names {name!r}, which is no field: {did_you_mean(name, fields)}")
+        fields[name] = fields.pop(name)
+    cls.__annotations__ = fields
 
 
 def is_named_fields(cls: type) -> bool:

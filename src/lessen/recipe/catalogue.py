@@ -13,6 +13,7 @@ from pydantic.dataclasses import is_pydantic_dataclass
 from lessen.core.card import Card
 from lessen.core.hints import by_name, settings_class
 from lessen.core.others import others
+from lessen.core.settings import shared_bases
 from lessen.graph import Branch, Edge, Ensemble, Labels, Role, Snapshot, Variant
 
 PACKAGES = ("data", "knowledge", "operations", "graph", "engine", "schemes", "deploy", "pipeline")
@@ -53,14 +54,14 @@ def methods() -> Mapping[str, type]:
 
 
 def about(cls: type) -> tuple[str, dict[str, str]]:
-    """The first sentence of a class, and what its docstring says of each argument.
+    """The first sentence of a class, and what its docstring, or that of a shared base, says of each argument.
 
     >>> from lessen.data import Shift
     >>> about(Shift)[1]["by"]
     'Most pixels to move by, in each direction.'
     """
     lines = inspect.cleandoc(cls.__doc__ or "").splitlines()
-    said: dict[str, str] = {}
+    said = {name: text for base in reversed(shared_bases(cls)) for name, text in about(base)[1].items()}
     name, inside = "", False
     for line in lines:
         if line.strip() == "Args:":

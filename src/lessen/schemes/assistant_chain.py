@@ -6,21 +6,22 @@ Son et al., Densely guided knowledge distillation using multiple teacher assista
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from lessen.core.card import Card
 from lessen.core.settings import settings
-from lessen.graph import Fit, Labels, Network, Stage
-from lessen.graph.nodes.node import Node
-from lessen.knowledge import SoftTargets, TaskLoss
-from lessen.schemes.at import LabelsObjective, Lesson, lesson
-from lessen.schemes.offline import labels_edge
-from lessen.schemes.scheme import Cast, role, roles, stage
-from lessen.schemes.supervised import Count
+from lessen.graph import Role
+from lessen.knowledge import SoftTargets
+from lessen.schemes.at import Lesson, lesson
+from lessen.schemes.labelled import LabelledScheme
+from lessen.schemes.pattern import Pattern, one_stage
+from lessen.schemes.scheme import Counts, count
 
 
 @settings
-class AssistantChain:
+class AssistantChain(LabelledScheme):
     """The teacher teaches the first assistant, each assistant the next, the last one the student.
 
     Cast: `teacher`, `assistants` (from large to small), `student`.
@@ -29,19 +30,12 @@ class AssistantChain:
         knowledge: What is taught at every link.
         dense: Whether all previous networks teach, with equal weights, instead of only the last one.
         labels: The weight of the labels at every link.
-        labels_objective: Between an output and the labels.
         epochs: Passes over the training data, for each link.
         steps: Optimizer steps for each link, instead of epochs.
-        fit: How the learning network is trained.
     """
 
     knowledge: tuple[Lesson, ...] = (SoftTargets(),)
     dense: bool = False
-    labels: float = 1.0
-    labels_objective: LabelsObjective = TaskLoss()
-    epochs: Count = 10
-    steps: Count | None = None
-    fit: Fit = Fit()
 
     card: ClassVar[Card] = Card(
         row="schemes / assistants",
@@ -52,21 +46,20 @@ class AssistantChain:
         differs="The dense form keeps every teacher at every step; the paper drops some at random.",
     )
 
-    def stages(self, cast: Cast, /) -> list[Stage]:
-        middle = roles(cast, "assistants", self)
-        line = [role(cast, "teacher", self), *middle, role(cast, "student", self)]
-        names = ["teacher", *[f"assistant{number}" for number in range(1, len(middle) + 1)], "student"]
-        return [self._link(line[: place + 1], names[: place + 1]) for place in range(1, len(line))]
+    def patterns(self, counts: Counts, /) -> Sequence[Pattern]:
+        middle = count(counts, "assistants", self)
+        line = [Role(name="teacher")]
+        line += [Role(name=f"assistant{place + 1}", role="assistants", place=place) for place in range(middle)]
+        line.append(Role(name="student"))
+        return [self._link(line[:place], line[place]) for place in range(1, len(line))]
 
-    def _link(self, networks: list[Any], names: list[str]) -> Stage:
-        target, teachers = names[-1], names[:-1] if self.dense else names[-2:-1]
-        taking_part = [(n, m) for n, m in zip(names, networks, strict=True) if n == target or n in teachers]
-        nodes: list[Node] = [Labels()] if self.labels else []
-        nodes += [Network(name=name, module=module, learns=name == target) for name, module in taking_part]
-        edges = labels_edge(target, self.labels, self.labels_objective)
-        for source in teachers:
-            edges += [lesson(what).edge(source, target, share=1 / len(teachers)) for what in self.knowledge]
-        return stage(f"chain to {target}", nodes, edges, epochs=self.epochs, steps=self.steps, fit=self.fit)
+    def _link(self, before: Sequence[Role], target: Role) -> Pattern:
+        teachers = before if self.dense else before[-1:]
+        nodes = [*self.labels_nodes(), *teachers, dataclasses.replace(target, learns=True)]
+        edges = self.labels_edges(target.name)
+        for teacher in teachers:
+            edges += [lesson(what).edge(teacher.name, target.name, share=1 / len(teachers)) for what in self.knowledge]
+        return one_stage(self, f"chain to {target.name}", nodes, edges)
 
 
 def assistant_chain(*knowledge: Lesson, **settings: Any) -> AssistantChain:

@@ -11,7 +11,7 @@ from lessen.core.settings import settings
 from lessen.graph import Edge, Schedule, Through
 from lessen.graph.gate import Gate
 from lessen.knowledge.labels.own_loss import as_objective
-from lessen.surgery.taps import Tap, Taps
+from lessen.surgery.taps import Address
 
 
 @settings
@@ -29,7 +29,7 @@ class At:
     """
 
     objective: Annotated[Objective | LearnedObjective, BeforeValidator(as_objective)]
-    tap: str | Tap | Taps | tuple[str | Tap | Taps, str | Tap | Taps] = ""
+    tap: Address | tuple[Address, Address] = ""
     weight: float = 1.0
     schedule: Schedule | None = None
     bridge: Bridge | None = None
@@ -51,7 +51,6 @@ class At:
         )
 
 
-Place = str | Tap | Taps
 Lesson = Annotated[At | Objective | LearnedObjective, BeforeValidator(as_objective)]
 """What is taught: an objective at a tap, or an objective, or any function, between the outputs."""
 
@@ -59,7 +58,7 @@ LabelsObjective = Annotated[Objective, BeforeValidator(as_objective)]
 """An objective between outputs and labels, or any function."""
 
 
-def at(tap: Place | tuple[Place, Place], objective: Objective | LearnedObjective, **settings: Any) -> At:
+def at(tap: Address | tuple[Address, Address], objective: Objective | LearnedObjective, **settings: Any) -> At:
     """An objective at a tap, as `at("layer3", AttentionTransfer(), weight=0.5)`."""
     return At(tap=tap, objective=objective, **settings)
 

@@ -5,31 +5,27 @@ Hinton, Vinyals & Dean, Distilling the knowledge in a neural network, 2015, arXi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from lessen.core.card import Card
-from lessen.core.contracts import Objective
 from lessen.core.data import View
 from lessen.core.settings import settings
-from lessen.graph import Cache, Edge, Fit, Labels, Network, OnPolicy, Stage
+from lessen.graph import Cache, OnPolicy, Role
 from lessen.graph.nodes.node import Node
-from lessen.knowledge import SoftTargets, TaskLoss
-from lessen.schemes.at import LabelsObjective, Lesson, lesson
-from lessen.schemes.scheme import Cast, role, stage
-from lessen.schemes.supervised import Count
+from lessen.knowledge import SoftTargets
+from lessen.schemes.at import Lesson, lesson
+from lessen.schemes.labelled import LabelledScheme
+from lessen.schemes.pattern import Pattern, one_stage
+from lessen.schemes.scheme import Counts
 
 
 @settings
-class Offline:
+class Offline(LabelledScheme):
     """A frozen teacher teaches a student. Cast: `teacher`, `student`.
 
     Args:
         knowledge: What is taught, where, and how much; a bare objective is between the outputs.
-        labels: The weight of the labels; 0 where there are none.
-        labels_objective: Between the student's output and the labels.
-        epochs: Passes over the training data.
-        steps: Optimizer steps, instead of epochs.
-        fit: How the student is trained.
         cache: Keep the teacher's outputs on disk, if its view is not random. None: compute them each time.
         teacher_view: What the teacher sees of the images; None: what the student sees. `AsTheyAre()` with a student
             that sees random views lets the teacher be cached, so that it costs one pass over the data in all; its
@@ -38,14 +34,11 @@ class Offline:
     """
 
     knowledge: tuple[Lesson, ...] = (SoftTargets(),)
-    labels: float = 1.0
-    labels_objective: LabelsObjective = TaskLoss()
-    epochs: Count = 10
-    steps: Count | None = None
-    fit: Fit = Fit()
     cache: Cache | None = None
     teacher_view: View | None = None
     on_policy: OnPolicy | None = None
+
+    last: ClassVar = ("cache", "teacher_view", "on_policy")
 
     card: ClassVar[Card] = Card(
         row="schemes / offline",
@@ -55,31 +48,19 @@ class Offline:
         fails_when="The teacher is much larger than the student (use assistants), or wrong on the student's data.",
     )
 
-    def stages(self, cast: Cast, /) -> list[Stage]:
+    def patterns(self, counts: Counts, /) -> Sequence[Pattern]:
         nodes: list[Node] = [
-            Network(
-                name="teacher",
-                module=role(cast, "teacher", self),
-                learns=False,
-                view=self.teacher_view,
-                cache=self.cache,
-            ),
-            Network(name="student", module=role(cast, "student", self), learns=True),
+            *self.labels_nodes(),
+            Role(name="teacher", view=self.teacher_view, cache=self.cache),
+            Role(name="student", learns=True),
         ]
-        edges = labels_edge("student", self.labels, self.labels_objective)
-        if edges:
-            nodes.insert(0, Labels())
+        if self.on_policy is not None:
+            nodes.append(self.on_policy)
+        edges = self.labels_edges("student")
         edges += [lesson(what).edge("teacher", "student") for what in self.knowledge]
-        return [
-            stage("offline", nodes, edges, epochs=self.epochs, steps=self.steps, fit=self.fit, on_policy=self.on_policy)
-        ]
+        return [one_stage(self, "offline", nodes, edges)]
 
 
 def offline(*knowledge: Lesson, **settings: Any) -> Offline:
     """Distil, as `offline(SoftTargets(temperature=4.0), at("layer3", AttentionTransfer(), weight=0.5), epochs=10)`."""
     return Offline(knowledge=knowledge, **settings) if knowledge else Offline(**settings)
-
-
-def labels_edge(target: str, weight: float, objective: Objective) -> list[Edge]:
-    """The edge from the labels to a node, unless its weight is 0."""
-    return [Edge(source="labels", target=target, objective=objective, weight=weight)] if weight else []

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
 
 from pydantic import Field, InstanceOf
 from torch import nn
 
 from lessen.core.card import Card
-from lessen.core.errors import SettingError
+from lessen.core.errors import GraphError, SettingError
 from lessen.core.settings import settings
-from lessen.graph import Edge, Fit, Graph, Stage
+from lessen.graph import Edge, Graph, Stage
 from lessen.graph.gate import SetGate, SmallestLoss, SoftmaxOfLosses
 from lessen.graph.nodes.node import Node
 from lessen.graph.turns import Turns
-from lessen.schemes.scheme import Cast, Scheme, role, roles
-from lessen.schemes.supervised import Count
+from lessen.schemes.scheme import BaseScheme, Cast, Counts, Scheme, TrainedScheme, role, roles
 
 
 @settings
-class Pattern:
+class Pattern(TrainedScheme):
     """One stage with a graph of one's own; its networks are those of a run. Cast: as its `Role` nodes say.
 
     Args:
@@ -28,9 +28,6 @@ class Pattern:
         gates: Set gates, by the name that edges call them.
         turns: Which learning nodes move at which step. None: all, at every step.
         name: For logs.
-        epochs: Passes over the training data.
-        steps: Optimizer steps, instead of epochs.
-        fit: How the learning nodes are trained.
     """
 
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
@@ -38,9 +35,6 @@ class Pattern:
     gates: dict[str, SmallestLoss | SoftmaxOfLosses | SetGate] | None = None
     turns: Turns | None = None
     name: str = "pattern"
-    epochs: Count = 10
-    steps: Count | None = None
-    fit: Fit = Fit()
 
     card: ClassVar[Card] = Card(
         row="schemes / own graphs",
@@ -50,27 +44,39 @@ class Pattern:
         fails_when="A node holds a network or examples of its own: these cannot be written. Build the graph in Python.",
     )
 
-    def stages(self, cast: Cast, /) -> list[Stage]:
-        nodes = [node if node.plays is None else node.played_by(self._player(*node.plays, cast)) for node in self.nodes]
-        return [
-            Stage(
-                name=self.name,
-                graph=Graph(nodes=nodes, edges=self.edges, gates=self.gates),
-                epochs=None if self.steps is not None else self.epochs,
-                steps=self.steps,
-                fit=self.fit,
-                turns=self.turns,
-            )
-        ]
+    def patterns(self, counts: Counts, /) -> Sequence[Pattern]:
+        """Itself."""
+        return [self]
 
-    def _player(self, name: str, place: int, cast: Cast) -> nn.Module:
-        if name in {"teachers", "students", "assistants"}:
-            return roles(cast, name, self, least=place + 1)[place]
-        return role(cast, name, self)
+    def played(self, cast: Cast, scheme: object) -> Stage:
+        """The stage, with the networks of the cast in their roles.
+
+        Args:
+            cast: Who plays.
+            scheme: Whose pattern it is, for errors.
+
+        Raises:
+            SettingError: a role is missing from the cast, or has too few networks.
+        """
+
+        def player(name: str, place: int) -> nn.Module:
+            if name in {"teachers", "students", "assistants"}:
+                return roles(cast, name, scheme, least=place + 1)[place]
+            return role(cast, name, scheme)
+
+        nodes = [node if node.plays is None else node.played_by(player(*node.plays)) for node in self.nodes]
+        return Stage(
+            name=self.name,
+            graph=Graph(nodes=nodes, edges=self.edges, gates=self.gates),
+            epochs=None if self.steps is not None else self.epochs,
+            steps=self.steps,
+            fit=self.fit,
+            turns=self.turns,
+        )
 
 
 @settings
-class InTurn:
+class InTurn(BaseScheme):
     """Schemes one after another, as one step. Cast: that of each.
 
     Args:
@@ -87,44 +93,59 @@ class InTurn:
         fails_when="A later scheme takes back what an earlier one taught.",
     )
 
+    def patterns(self, counts: Counts, /) -> Sequence[Pattern]:
+        """Those of each scheme."""
+        return [pattern for scheme in self.schemes for pattern in _patterns(scheme, counts)]
+
     def stages(self, cast: Cast, /) -> list[Stage]:
+        """Those of each scheme, which may be one that has no patterns."""
         return [stage for scheme in self.schemes for stage in scheme.stages(cast)]
+
+
+def one_stage(scheme: TrainedScheme, name: str, nodes: Sequence[Node], edges: Sequence[Edge]) -> Pattern:
+    """The pattern of one stage, trained as a scheme says.
+
+    Raises:
+        GraphError: there is no edge.
+    """
+    if not edges:
+        raise GraphError(
+            f"No node learns in stage {name!r}: {type(scheme).__name__} has neither knowledge nor labels to teach. "
+            "Give it one of them."
+        )
+    return Pattern(
+        name=name,
+        nodes=tuple(nodes),
+        edges=tuple(edges),
+        epochs=scheme.epochs,
+        steps=scheme.steps,
+        fit=scheme.fit,
+    )
 
 
 def pattern_of(scheme: Scheme, *, students: int = 1, assistants: int = 0, teachers: int = 1) -> Pattern | InTurn:
     """The graph of a scheme as data; of several stages, one after another.
 
     Args:
-        scheme: Its nodes may hold no networks but those of the cast.
+        scheme: A scheme of lessen, or one that derives from `BaseScheme`.
         students: How many networks play this role.
         assistants: The same.
         teachers: The same.
 
     Raises:
-        SettingError: a network of it has no role, or a stage has data of its own.
+        SettingError: a role has too few networks, or the scheme says its stages only.
     """
-    counts = {"teachers": teachers, "students": students, "assistants": assistants}
-    cast: dict[str, Any] = {name: [nn.Identity() for _ in range(count)] for name, count in counts.items() if count}
-    known = {id(module): (name, place) for name, modules in cast.items() for place, module in enumerate(modules)}
-    for one, several in (("teacher", "teachers"), ("student", "students")):
-        cast[one] = cast[several][0]
-        known[id(cast[one])] = (one, 0)
-    found = tuple(_pattern(stage, known, scheme) for stage in scheme.stages(cast))
-    return found[0] if len(found) == 1 else InTurn(schemes=found)
+    several = {"teachers": teachers, "students": students, "assistants": assistants}
+    counts = {"teacher": 1, "student": 1} | {name: number for name, number in several.items() if number}
+    found = _patterns(scheme, counts)
+    return found[0] if len(found) == 1 else InTurn(schemes=tuple(found))
 
 
-def _pattern(stage: Stage, known: dict[int, tuple[str, int]], scheme: Scheme) -> Pattern:
-    nodes: list[Node] = []
-    for node in stage.graph.nodes:
-        if node.network is None:
-            nodes.append(node)
-        elif id(node.network) in known:
-            nodes.append(node.as_role(*known[id(node.network)]))
-        else:
-            raise SettingError(f"The network of {node.name!r} in {type(scheme).__name__} plays no role of the cast.")
-    if stage.data is not None:
-        raise SettingError(f"The stage {stage.name!r} has data of its own, which cannot be written to a file.")
-    gates = None if stage.graph.gates is None else dict(stage.graph.gates)
-    length = {"steps": stage.steps} if stage.epochs is None else {"epochs": stage.epochs}
-    fields: dict[str, Any] = {name: getattr(stage, name) for name in ("name", "fit", "turns")}
-    return Pattern(nodes=tuple(nodes), edges=tuple(stage.graph.edges), gates=gates, **length, **fields)
+def _patterns(scheme: Scheme, counts: Counts) -> Sequence[Pattern]:
+    if isinstance(scheme, BaseScheme):
+        return scheme.patterns(counts)
+    name = type(scheme).__name__
+    raise SettingError(
+        f"{name} has only stages(cast), so it is no graph without its networks: derive it from BaseScheme, and return "
+        "its graphs from patterns(counts)."
+    )

@@ -5,6 +5,7 @@ Zhang et al., Be your own teacher, ICCV 2019, arXiv:1905.08094.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -12,18 +13,18 @@ from pydantic import Field
 from lessen.core.card import Card
 from lessen.core.contracts import Bridge
 from lessen.core.settings import settings
-from lessen.graph import Branch, Edge, Fit, Labels, LinearHead, Network, Stage
+from lessen.graph import Branch, LinearHead, Role
 from lessen.graph.nodes.node import Node
-from lessen.knowledge import SoftTargets, TaskLoss
-from lessen.schemes.at import LabelsObjective, Lesson, lesson
-from lessen.schemes.offline import labels_edge
-from lessen.schemes.scheme import Cast, role, stage
-from lessen.schemes.supervised import Count
+from lessen.knowledge import SoftTargets
+from lessen.schemes.at import Lesson, lesson
+from lessen.schemes.labelled import LabelledScheme
+from lessen.schemes.pattern import Pattern, one_stage
+from lessen.schemes.scheme import Counts
 from lessen.surgery.taps import as_tap
 
 
 @settings
-class SelfBranches:
+class SelfBranches(LabelledScheme):
     """Early exits learn from the labels and from the network's final output. Cast: `student`.
 
     Args:
@@ -32,21 +33,12 @@ class SelfBranches:
         knowledge: What an exit learns from those that teach it. A bare objective, and a tap of "", compare outputs.
         neighbours: Whether each exit learns from the next deeper one alone, instead of from the end of the network.
         labels: The weight of the labels at the end and at each exit.
-        labels_objective: Between an output and the labels.
-        epochs: Passes over the training data.
-        steps: Optimizer steps, instead of epochs.
-        fit: How the network and its exits are trained.
     """
 
     taps: Annotated[tuple[str, ...], Field(min_length=1)]
     head: Bridge = LinearHead()
     knowledge: tuple[Lesson, ...] = (SoftTargets(temperature=3.0),)
     neighbours: bool = False
-    labels: float = 1.0
-    labels_objective: LabelsObjective = TaskLoss()
-    epochs: Count = 10
-    steps: Count | None = None
-    fit: Fit = Fit()
 
     card: ClassVar[Card] = Card(
         row="schemes / self-distillation",
@@ -57,17 +49,16 @@ class SelfBranches:
         differs="Heads are linear by default, where the paper puts convolutions before them.",
     )
 
-    def stages(self, cast: Cast, /) -> list[Stage]:
+    def patterns(self, counts: Counts, /) -> Sequence[Pattern]:
         names = [f"exit{number}" for number in range(1, len(self.taps) + 1)]
-        nodes: list[Node] = [Labels()] if self.labels else []
-        nodes.append(Network(name="student", module=role(cast, "student", self), learns=True))
-        edges: list[Edge] = labels_edge("student", self.labels, self.labels_objective)
+        nodes: list[Node] = [*self.labels_nodes(), Role(name="student", learns=True)]
+        edges = self.labels_edges("student")
         for number, (name, tap) in enumerate(zip(names, self.taps, strict=True)):
             nodes.append(Branch(name=name, of="student", tap=as_tap(tap), head=self.head))
-            edges += labels_edge(name, self.labels, self.labels_objective)
+            edges += self.labels_edges(name)
             deeper = names[number + 1] if self.neighbours and number + 1 < len(names) else "student"
             edges += [lesson(what).edge(deeper, name) for what in self.knowledge]
-        return [stage("self-branches", nodes, edges, epochs=self.epochs, steps=self.steps, fit=self.fit)]
+        return [one_stage(self, "self-branches", nodes, edges)]
 
 
 def self_branches(*taps: str, **settings: Any) -> SelfBranches:

@@ -6,22 +6,22 @@ average: Tarvainen & Valpola, NeurIPS 2017, arXiv:1703.01780.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from lessen.core.card import Card
 from lessen.core.settings import settings
-from lessen.graph import Fit, Labels, LastEpoch, LinearWarmup, Network, Schedule, Snapshot, Stage
-from lessen.graph.nodes.node import Node
+from lessen.graph import LastEpoch, LinearWarmup, Role, Schedule, Snapshot
 from lessen.graph.when import When
-from lessen.knowledge import SoftTargets, TaskLoss
-from lessen.schemes.at import LabelsObjective, Lesson, lesson
-from lessen.schemes.offline import labels_edge
-from lessen.schemes.scheme import Cast, role, stage
-from lessen.schemes.supervised import Count
+from lessen.knowledge import SoftTargets
+from lessen.schemes.at import Lesson, lesson
+from lessen.schemes.labelled import LabelledScheme
+from lessen.schemes.pattern import Pattern, one_stage
+from lessen.schemes.scheme import Counts
 
 
 @settings
-class SelfSnapshot:
+class SelfSnapshot(LabelledScheme):
     """A student learns from the labels and from a snapshot of itself. Cast: `student`.
 
     Args:
@@ -29,21 +29,11 @@ class SelfSnapshot:
         knowledge: What the snapshot teaches.
         schedule: The weight over time of knowledge that has no schedule of its own. It starts low, because an early
             snapshot knows little.
-        labels: The weight of the labels.
-        labels_objective: Between the student's output and the labels.
-        epochs: Passes over the training data.
-        steps: Optimizer steps, instead of epochs.
-        fit: How the student is trained.
     """
 
     when: When = LastEpoch()
     knowledge: tuple[Lesson, ...] = (SoftTargets(temperature=1.0),)
     schedule: Schedule = LinearWarmup()
-    labels: float = 1.0
-    labels_objective: LabelsObjective = TaskLoss()
-    epochs: Count = 10
-    steps: Count | None = None
-    fit: Fit = Fit()
 
     card: ClassVar[Card] = Card(
         row="schemes / self-distillation",
@@ -54,16 +44,15 @@ class SelfSnapshot:
         differs="Published code mixes labels and snapshot into one target; here they are two edges.",
     )
 
-    def stages(self, cast: Cast, /) -> list[Stage]:
-        nodes: list[Node] = [
-            Network(name="student", module=role(cast, "student", self), learns=True),
+    def patterns(self, counts: Counts, /) -> Sequence[Pattern]:
+        nodes = [
+            *self.labels_nodes(),
+            Role(name="student", learns=True),
             Snapshot(name="past", of="student", when=self.when),
         ]
-        if self.labels:
-            nodes.insert(0, Labels())
-        edges = labels_edge("student", self.labels, self.labels_objective)
+        edges = self.labels_edges("student")
         edges += [lesson(what).edge("past", "student", schedule=self.schedule) for what in self.knowledge]
-        return [stage("self-snapshot", nodes, edges, epochs=self.epochs, steps=self.steps, fit=self.fit)]
+        return [one_stage(self, "self-snapshot", nodes, edges)]
 
 
 def self_snapshot(*knowledge: Lesson, **settings: Any) -> SelfSnapshot:

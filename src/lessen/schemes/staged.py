@@ -6,23 +6,24 @@ Romero et al., FitNets: hints for thin deep nets, ICLR 2015, arXiv:1412.6550, se
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from lessen.core.card import Card
+from lessen.core.ranges import Count
 from lessen.core.settings import settings
-from lessen.graph import Cache, Fit, Labels, Network, Stage
-from lessen.graph.nodes.node import Node
-from lessen.knowledge import SoftTargets, TaskLoss
-from lessen.schemes.at import At, LabelsObjective, Lesson, lesson
-from lessen.schemes.offline import labels_edge
-from lessen.schemes.scheme import Cast, role, stage
-from lessen.schemes.supervised import Count
+from lessen.graph import Cache, Role
+from lessen.knowledge import SoftTargets
+from lessen.schemes.at import At, Lesson, lesson
+from lessen.schemes.labelled import LabelledScheme
+from lessen.schemes.pattern import Pattern, one_stage
+from lessen.schemes.scheme import Counts
 
 
 @settings
-class Staged:
+class Staged(LabelledScheme):
     """A frozen teacher's features teach first; then the labels and its outputs. Cast: `teacher`, `student`.
 
     In the first stage, weights behind the deepest hint do not change, because no gradient reaches them. The bridges
@@ -32,7 +33,6 @@ class Staged:
         hints: What is taught in the first stage, at inner layers.
         knowledge: What is taught in the second.
         labels: The weight of the labels in the second stage; 0 where there are none.
-        labels_objective: Between the student's output and the labels.
         hint_epochs: Passes over the training data in the first stage.
         hint_steps: Optimizer steps in the first stage, instead of epochs.
         epochs: Passes over the training data in the second.
@@ -45,14 +45,11 @@ class Staged:
 
     hints: Annotated[tuple[At, ...], Field(min_length=1)]
     knowledge: tuple[Lesson, ...] = (SoftTargets(),)
-    labels: float = 1.0
-    labels_objective: LabelsObjective = TaskLoss()
     hint_epochs: Count = 5
     hint_steps: Count | None = None
-    epochs: Count = 10
-    steps: Count | None = None
-    fit: Fit = Fit()
     cache: Cache | None = None
+
+    last: ClassVar = ("hint_epochs", "hint_steps", "epochs", "steps", "fit", "cache")
 
     card: ClassVar[Card] = Card(
         row="schemes / offline",
@@ -65,20 +62,18 @@ class Staged:
         "weight of the soft targets: that is the schedule of their edge.",
     )
 
-    def stages(self, cast: Cast, /) -> list[Stage]:
-        nodes: list[Node] = [
-            Network(name="teacher", module=role(cast, "teacher", self), learns=False, cache=self.cache),
-            Network(name="student", module=role(cast, "student", self), learns=True),
-        ]
-        taught: list[Node] = [Labels(), *nodes] if self.labels else nodes
+    def patterns(self, counts: Counts, /) -> Sequence[Pattern]:
+        nodes = [Role(name="teacher", cache=self.cache), Role(name="student", learns=True)]
         first = [hint.edge("teacher", "student") for hint in self.hints]
-        second = labels_edge("student", self.labels, self.labels_objective)
+        second = self.labels_edges("student")
         second += [lesson(what).edge("teacher", "student") for what in self.knowledge]
-        unchosen = dataclasses.replace(self.fit, keep_best=False, patience=None)
-        return [
-            stage("hints", nodes, first, epochs=self.hint_epochs, steps=self.hint_steps, fit=unchosen),
-            stage("staged", taught, second, epochs=self.epochs, steps=self.steps, fit=self.fit),
-        ]
+        hints = dataclasses.replace(
+            one_stage(self, "hints", nodes, first),
+            epochs=self.hint_epochs,
+            steps=self.hint_steps,
+            fit=dataclasses.replace(self.fit, keep_best=False, patience=None),
+        )
+        return [hints, one_stage(self, "staged", [*self.labels_nodes(), *nodes], second)]
 
 
 def staged(*hints: At, **settings: Any) -> Staged:

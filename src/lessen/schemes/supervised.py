@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
-
-from pydantic import Field
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from lessen.core.card import Card
 from lessen.core.contracts import Objective
 from lessen.core.settings import settings
-from lessen.graph import Edge, Fit, Labels, Network, Stage
+from lessen.graph import Edge, Labels, Role
 from lessen.knowledge import TaskLoss
 from lessen.schemes.at import LabelsObjective
-from lessen.schemes.scheme import Cast, role, stage
-
-Count = Annotated[int, Field(ge=1)]
+from lessen.schemes.pattern import Pattern, one_stage
+from lessen.schemes.scheme import Counts, TrainedScheme
 
 
 @settings
-class Supervised:
+class Supervised(TrainedScheme):
     """The student learns from the labels alone. Cast: `student`.
 
     Args:
         objective: Between the student's output and the labels.
-        epochs: Passes over the training data.
-        steps: Optimizer steps, instead of epochs.
-        fit: How the student is trained.
     """
 
     objective: LabelsObjective = TaskLoss()
-    epochs: Count = 10
-    steps: Count | None = None
-    fit: Fit = Fit()
 
     card: ClassVar[Card] = Card(
         row="schemes / supervised",
@@ -41,10 +33,10 @@ class Supervised:
         fails_when="There are few labels, or they are noisy.",
     )
 
-    def stages(self, cast: Cast, /) -> list[Stage]:
-        student = Network(name="student", module=role(cast, "student", self), learns=True)
+    def patterns(self, counts: Counts, /) -> Sequence[Pattern]:
+        student = Role(name="student", learns=True)
         edges = [Edge(source="labels", target="student", objective=self.objective)]
-        return [stage("supervised", [Labels(), student], edges, epochs=self.epochs, steps=self.steps, fit=self.fit)]
+        return [one_stage(self, "supervised", [Labels(), student], edges)]
 
 
 def supervised(objective: Objective | None = None, **settings: Any) -> Supervised:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lessen import graph, knowledge, schemes
 from lessen.core import Batch, Data, TaskFacts, decode, encode
 from lessen.core.errors import SettingError
+from lessen.core.settings import is_settings_class
 from lessen.engine import Course, run
 from lessen.graph import Fit, Flow, Graph, Stage, validate
 from lessen.schemes import Scheme
@@ -31,7 +32,7 @@ State = dict[str, Tensor]
 SCHEMES = [
     name
     for name in schemes.__all__
-    if hasattr(getattr(schemes, name), "stages") and getattr(schemes, name) is not Scheme
+    if hasattr(getattr(schemes, name), "stages") and is_settings_class(getattr(schemes, name))
 ]
 """The names of all schemes of lessen."""
 

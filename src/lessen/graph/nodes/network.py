@@ -112,11 +112,6 @@ class Network(Node):
             self, making, self.module, view=self.view, combine=self.combine, cache=self.cache, reads=self.reads
         )
 
-    def as_role(self, role: str, place: int) -> Node:
-        from lessen.graph.nodes.role import Role
-
-        return Role.of(self, role, place)
-
     def drawn(self, short: Any) -> dict[str, Any]:
         return drawn_reads(as_reads(self.reads))
 

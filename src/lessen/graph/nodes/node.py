@@ -143,10 +143,6 @@ class Node:
         """The node with the network of its role."""
         raise NotImplementedError(f"{type(self).__name__} plays no role.")
 
-    def as_role(self, role: str, place: int) -> Node:
-        """The node without its network, which plays a role."""
-        raise NotImplementedError(f"{type(self).__name__} has no network.")
-
     def drawn(self, short: Callable[[object], str]) -> dict[str, Any]:
         """What a drawing says of it in addition to its name and kind, as JSON data.
 

@@ -68,10 +68,5 @@ class Role(Node):
         """The node with its network."""
         return Network(module=module, **{name: getattr(self, name) for name in _SHARED})
 
-    @classmethod
-    def of(cls, node: Network, role: str, place: int) -> Role:
-        """The role of a node whose network is left out."""
-        return cls(role=role, place=place, **{name: getattr(node, name) for name in _SHARED})
-
 
 _SHARED = [each.name for each in dataclasses.fields(Network) if each.name != "module"]
