@@ -249,16 +249,22 @@ def watched(browser: Any, address: str, width: int) -> tuple[Any, Seen]:
     return page, seen
 
 
+SETTLED = "document.fonts.ready.then(() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))))"
+"""Waits until a loaded page has its fonts and was drawn twice."""
+
+
 def check_pages(browser: Any, address: str, paths: list[str], width: int) -> None:
     """No page reports an error, asks another machine for anything, or is wider than the screen."""
     page, seen = watched(browser, address, width)
     for path in paths:
         page.goto(address + path)
-        page.wait_for_load_state("networkidle")
+        page.evaluate(SETTLED)
         seen.wide = page.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)")
         assert (path, seen.complaints, seen.outside) == (path, [], [])
         assert seen.wide <= width, path
+    page.wait_for_load_state("networkidle")
     page.context.close()
+    assert (seen.complaints, seen.outside) == ([], [])
 
 
 LINKS = "links => links.map(link => link.href)"
