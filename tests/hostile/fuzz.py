@@ -2,7 +2,8 @@
 
     python tests/hostile/fuzz.py --tries 10000 [--seed 0] [--only recipes]
 
-Tries run one after the other in a worker process, each in an empty folder. A try is fine when it succeeds or ends in
+Tries run one after the other in a worker, each in an empty folder; a worker is a fork of a process that has imported
+everything. A try is fine when it succeeds or ends in
 one `LessenError` or in exit code 0 or 2. It is bad when a payload was executed, any other exception came, it took more
 than 20 CPU seconds (or blocked for 60 seconds), its memory grew by 2 GiB, or a run ended with other bits. The parent
 counts; exit code 1 means that something was bad. A try is named by its target, the seed and its number, and can be
@@ -22,13 +23,12 @@ import resource
 import select
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +45,11 @@ class Hang(BaseException):
 # The worker
 
 
-def work(asked: list[tuple[str, int]], seed: int, ground: Path) -> None:
-    """Carry out tries and print one line of JSON for each."""
+def work(asked: list[tuple[str, int]], seed: int, ground: Path, say: int) -> None:
+    """Carry out tries, and write one line of JSON for each to a file descriptor."""
     import targets
-    import torch
 
-    torch.set_num_threads(1)
-    if not asked:
-        targets.ground(ground)
-        return
-    say, sys.stdout = sys.stdout, io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    sys.stderr = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    sys.stdout, sys.stderr = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     made = {**targets.TARGETS, **targets.BAD}
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 30), -1))
@@ -66,7 +60,7 @@ def work(asked: list[tuple[str, int]], seed: int, ground: Path) -> None:
             os.chdir(folder)
             found = judged(made[name][0], random.Random(f"{seed} {name} {number}"), Path(folder), ground)
             os.chdir("/")
-        print(json.dumps({"target": name, "number": number, **found}), file=say, flush=True)
+        os.write(say, json.dumps({"target": name, "number": number, **found}).encode() + b"\n")
 
 
 def judged(target: Any, rng: random.Random, here: Path, ground: Path) -> dict[str, Any]:
@@ -135,31 +129,48 @@ def _peak(*, reset: bool = False) -> int:
 # The parent
 
 
+def forked(do: Callable[[], None]) -> int:
+    """Do something in a child of this process; the number of the child, which ends with exit code 0 or 1."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        do()
+        code = 0
+    except BaseException:  # noqa: BLE001  (this is the end of the child)
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(code)
+
+
 def run(asked: list[tuple[str, int]], seed: int) -> list[dict[str, Any]]:
     """Carry out tries in workers; one that dies or stops answering is the verdict of the try it was at."""
+    import targets
+    import torch
+
+    torch.set_num_threads(1)  # a fork has none of the threads of its parent
     found: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="ground-") as ground:
-        words = [sys.executable, __file__, "--worker", "--seed", str(seed), "--ground", ground]
-        own = {"OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-        environment = {**os.environ, **own}
+    with tempfile.TemporaryDirectory(prefix="ground-") as place:
+        ground = Path(place)
         if not asked[0][0].startswith("bad:"):
-            subprocess.run(words, input="[]", text=True, env=environment, check=True)
+            child = forked(lambda: targets.ground(ground))
+            if os.waitpid(child, 0)[1]:
+                raise SystemExit("The files that tries start from could not be made.")
         while len(found) < len(asked):
             rest = asked[len(found) :][:2000]  # a fresh process now and then, for what piles up
-            worker = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-            assert worker.stdin is not None
-            assert worker.stdout is not None
-            worker.stdin.write(json.dumps(rest).encode())
-            worker.stdin.close()
+            answers, say = os.pipe()
+            worker = forked(lambda rest=rest, say=say: work(rest, seed, ground, say))  # type: ignore[misc]
+            os.close(say)
             last, buffer = len(found) + len(rest), b""
             while len(found) < last:
-                ready = select.select([worker.stdout], [], [], 3 * WALL_SECONDS)[0]
-                piece = os.read(worker.stdout.fileno(), 1 << 16) if ready else b""
+                ready = select.select([answers], [], [], 3 * WALL_SECONDS)[0]
+                piece = os.read(answers, 1 << 16) if ready else b""
                 if not piece:
-                    worker.kill()
+                    os.kill(worker, signal.SIGKILL)
                     name, number = asked[len(found)]
                     found.append({"target": name, "number": number, "verdict": "killed" if ready else "hang",
-                                  "said": f"exit status {worker.wait()}", "seconds": 0.0})  # fmt: skip
+                                  "said": "the worker is gone", "seconds": 0.0})  # fmt: skip
                     print(_shown(found[-1], seed), file=sys.stderr, flush=True)
                     break
                 *lines, buffer = (buffer + piece).split(b"\n")
@@ -167,8 +178,8 @@ def run(asked: list[tuple[str, int]], seed: int) -> list[dict[str, Any]]:
                     found.append(json.loads(line))
                     if found[-1]["verdict"] in KINDS or len(found) % 500 == 0:
                         print(f"{len(found)} of {len(asked)}", _shown(found[-1], seed), file=sys.stderr, flush=True)
-            worker.stdout.close()
-            worker.wait()
+            os.close(answers)
+            os.waitpid(worker, 0)
     return found
 
 
@@ -208,12 +219,9 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--only", help="how the name of a target begins")
     parser.add_argument("--verbose", action="store_true", help="print every verdict")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--ground", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.worker:
-        work(json.loads(sys.stdin.read()), given.seed, given.ground)
-        return
+    # Before torch is imported, by `share`.
+    os.environ.update(OMP_NUM_THREADS="1", ORT_DISABLE_TELEMETRY="1", HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
     found = run(share(given.tries, given.only, given.first), given.seed)
     print(table(found))
     bad = [one for one in found if one["verdict"] in KINDS]
