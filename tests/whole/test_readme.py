@@ -31,7 +31,8 @@ from lessen.pipeline.folder import RunFolder
 from lessen.pipeline.plans import decode_plans, replay
 
 README = Path(__file__).parents[2] / "README.md"
-# Name -> library and settings; for images of 32 x 32 pixels, in their own depth and width. The longest come first.
+# Name -> library and settings; for images of 32 x 32 pixels. In their own depth and width, but for `vit_tiny`, of whose
+# twelve equal blocks there are four (`vit_b_16` has all of its own). The longest come first.
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "vgg11_bn": ("torchvision", {"init_weights": False}),
     "vit_b_16": ("torchvision", {"image_size": 32}),
@@ -39,7 +40,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "convnext_tiny": ("torchvision", {}),
     "mobilenet_v2": ("torchvision", {}),
     "mobilenetv3_small_100": ("timm", {}),
-    "vit_tiny_patch16_224": ("timm", {"img_size": 32}),
+    "vit_tiny_patch16_224": ("timm", {"img_size": 32, "depth": 4}),
     "regnetx_002": ("timm", {}),
     "resnet18": ("torchvision", {}),
 }
