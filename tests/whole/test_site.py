@@ -249,7 +249,9 @@ def watched(browser: Any, address: str, width: int) -> tuple[Any, Seen]:
     return page, seen
 
 
-SETTLED = "document.fonts.ready.then(() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))))"
+SETTLED = """document.fonts.ready.then(
+    () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))
+)"""
 """Waits until a loaded page has its fonts and was drawn twice."""
 
 
