@@ -31,7 +31,7 @@ import sys
 from lessen.cli import main
 for words in (["run", "mini.yaml", "--quiet"], ["report", "runs/mini"], ["pack", "runs/mini"], ["load", "runs/mini"],
               ["measure", "runs/mini/model.onnx", "--data", "digits"], ["methods"], ["schema"],
-              ["explain", "torchvision:alexnet"], ["resume", "runs/mini"]):
+              ["explain", "torchvision:squeezenet1_1"], ["resume", "runs/mini"]):
     try:
         main(words)
     except SystemExit as left:
