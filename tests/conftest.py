@@ -1,5 +1,6 @@
 """Timings in the tests must not depend on what else the machine does: here it is always free."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -23,3 +24,9 @@ def a_free_machine() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "SystemMeter", Unwatched)
         yield
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the collection made out of garbage collection: 900,000 objects took a quarter of the time of tests."""
+    gc.collect()
+    gc.freeze()
