@@ -120,13 +120,14 @@ class Stream(IterableDataset[Any]):
     """Yields items, or whole batches."""
 
     def __init__(self, *, batched: bool = False, endless: bool = False) -> None:
-        self.batched, self.endless = batched, endless
+        self.batched, self.endless, self.drawn = batched, endless, 0
 
     def __iter__(self) -> Iterator[Any]:
         for i in range(0, 60, 6) if self.batched else range(60):
             some: Any = slice(i, i + 6) if self.batched else i
             yield {"a": X[some], "b": X[some] + 1, "y": Y[some]}
         while self.endless:
+            self.drawn += 1
             yield {"a": torch.zeros(2**20, 1), "b": torch.zeros(2**20, 1), "y": torch.zeros(2**20).long()}
 
 
@@ -150,8 +151,10 @@ def test_streams_of_several_inputs_are_collected(stream: Any) -> None:
 
 def test_a_stream_without_end_stops_at_half_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaders.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 64 * 2**20}))
+    stream = Stream(batched=True, endless=True)
     with pytest.raises(DataError, match=r"did not end.*map-style"):
-        load(DataLoader(Stream(batched=True, endless=True), batch_size=None))
+        load(DataLoader(stream, batch_size=None))
+    assert stream.drawn <= 3  # 16 MiB each
 
 
 class Lengths(IterableDataset[Any]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -178,15 +178,20 @@ def _named(parts: Parts) -> Iterator[tuple[Any, Stored]]:
 
 
 def _pieces(stream: Any, roles: Roles, what: str) -> Iterator[Parts]:
-    items, first = iter(stream), 0
+    """What a stream yields, as batches: one at a time where it yields batches itself."""
+    items = iter(stream)
+    first = next(items, None)
+    if first is None:
+        return
+    items = chain([first], items)
+    if isinstance(stream, DataLoader) and (stream.batch_size is not None or _is_batch(first, roles, what)):
+        roles.check_unpadded(f"the loader of {what} puts the items of its stream together")
+        yield from (checked(made, roles, None, f"What the loader of {what} yields") for made in items)
+        return
+    number = 0
     while some := list(islice(items, COLLECTED)):
-        loaded = isinstance(stream, DataLoader)
-        if loaded and (stream.batch_size is not None or _is_batch(some[0], roles, what)):
-            roles.check_unpadded(f"the loader of {what} puts the items of its stream together")
-            yield from (checked(made, roles, None, f"What the loader of {what} yields") for made in some)
-        else:
-            yield collated(some, roles, range(first, first + len(some)), f"stream of {what}")
-        first += len(some)
+        yield collated(some, roles, range(number, number + len(some)), f"stream of {what}")
+        number += len(some)
 
 
 def _is_batch(item: Any, roles: Roles, what: str) -> bool:
