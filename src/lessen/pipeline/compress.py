@@ -209,6 +209,7 @@ def resume(run: str | Path, **arguments: Any) -> Compressed:
     state = State.model_validate(together.decide(check))
     load_given(folder, state, job.networks())
     if state.finished:
+        together.decide(lambda: _forget_the_rest(folder, state))
         return _compressed(job, folder, Walk(job=job, folder=folder, state=state, resumed=True).reached())
     with ExitStack() as held:
         together.decide(lambda: held.enter_context(folder.locked()))
@@ -217,6 +218,13 @@ def resume(run: str | Path, **arguments: Any) -> Compressed:
         walk = Walk(job=job, folder=folder, state=state, resumed=True, together=together)
         with continuable(folder, state, says=together.main):
             return _compressed(job, folder, walk.to_the_end())
+
+
+def _forget_the_rest(folder: RunFolder, state: State) -> None:
+    """Go on where a kill interrupted a finished run that removed what only training needs."""
+    if folder.forgetting.exists():
+        with folder.locked():
+            folder.forget_training(state.completed)
 
 
 def _compressed(job: Job, folder: RunFolder, reached: Reached) -> Compressed:

@@ -341,21 +341,44 @@ class RunFolder:
                 for path in list(self.checkpoints.rglob(_FILLING)):
                     shutil.rmtree(path, ignore_errors=True)
 
-    def forget_training(self, last: int) -> None:
-        """Remove what a finished run no longer needs: training checkpoints and caches, trials, networks between steps.
+    def forgettable(self, last: int) -> list[Path]:
+        """What a finished run no longer needs: training checkpoints and caches, trials, networks between steps.
 
-        What the run began with, and the original network and that after the last step, stay: a finished run can be
-        read, packed and loaded. Only inside `locked`.
+        What the run began with, and the original network and that after the last step, are not among them: a finished
+        run can be read, packed and loaded.
 
         Args:
             last: The number of the last step.
         """
+        trained = list(self.checkpoints.glob("step-*/training*"))
+        paths = [training / name for training in trained for name in ("checkpoints", "cache")]
+        paths += [self.step(number) / "network.safetensors" for number in range(1, last)]
+        paths += [self.trials(number) for number in range(1, last + 1)]
+        return [path for path in paths if path.exists()]
+
+    @property
+    def forgetting(self) -> Path:
+        """A file that is there while a finished run has to remove what `forgettable` names."""
+        return self.checkpoints / "forgetting"
+
+    def will_forget(self, told: bool) -> None:
+        """Say, before a run is finished, whether it then removes what `forgettable` names; only inside `locked`."""
+        if told:
+            write_text(self.forgetting, "")
+        else:
+            self.forgetting.unlink(missing_ok=True)  # of an attempt that was killed, and was told otherwise
+
+    def forget_training(self, last: int) -> None:
+        """Where `will_forget` said so: remove what `forgettable` names, and then the file; only inside `locked`."""
+        if not self.forgetting.exists():
+            return
         with writing(self.path):
-            for training in self.checkpoints.glob("step-*/training*"):
-                for name in ("checkpoints", "cache"):
-                    shutil.rmtree(training / name, ignore_errors=True)
-            _remove(self.step(number) / "network.safetensors" for number in range(1, last))
-            _remove(self.trials(number) for number in range(1, last + 1))
+            for path in self.forgettable(last):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+            self.forgetting.unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

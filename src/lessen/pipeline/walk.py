@@ -287,9 +287,9 @@ class Walk:
             write_report(folder.path)
             self.tracking.records([record for record in records if record.file is not None])
             folder.clean()
+            folder.will_forget(not job.keep_state)
             folder.write_state(self.state.advanced(finished=True))
-            if not job.keep_state:
-                folder.forget_training(len(job.steps))
+            folder.forget_training(len(job.steps))
             return {"file": deployed.recommended, "records": [record.to_json() for record in records]}
 
         made = self.together.decide(write)
