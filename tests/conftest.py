@@ -1,7 +1,9 @@
-"""Timings in the tests must not depend on what else the machine does: here it is always free."""
+"""What all tests share: a machine that is always free, so that no timing depends on it, and a browser."""
 
 import gc
+import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -30,3 +32,20 @@ def pytest_collection_finish() -> None:
     """Leave what the collection made out of garbage collection: 900,000 objects took a quarter of the time of tests."""
     gc.collect()
     gc.freeze()
+
+
+BROWSER_ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+                     "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium without a window. Name it before slow fixtures: those are not made where it is missing."""
+    path = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("needs a browser: chromium or google-chrome is not installed")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=BROWSER_ARGUMENTS)
+        yield launched
+        launched.close()

@@ -1,8 +1,6 @@
 """The page in a real browser: no errors, nothing fetched, every figure drawn, and nothing wider than the screen."""
 
-import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,22 +9,8 @@ import pytest
 
 from lessen.report import write_report
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
 WIDTHS = [400, 1400]
 ALL_DRAWN = "[...document.querySelectorAll('[data-figure]')].every((place) => place.dataset.drawn)"
-
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs a browser: chromium or google-chrome is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
-        yield launched
-        launched.close()
 
 
 @dataclass

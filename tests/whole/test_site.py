@@ -29,18 +29,11 @@ from lessen.schemes import supervised
 from lessen.zoo import mlp
 
 ROOT = Path(__file__).parents[2]
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
 WIDTHS = [400, 1400]
 GUIDES = sorted(f"guide/{page.stem}.html" for page in (ROOT / "docs" / "guide").glob("*.md"))
 PAGES = ["index.html", *GUIDES, "methods/Hint.html", "benchmarks/knowledge.html", "api/lessen.html", "demo/report.html"]
 WANTED = {"FitNet": "methods/Hint.html", "int8": "guide/eight-bits.html", "knapsack": "methods/PruneChannels.html"}
 """What is searched for, and a page that must be among the results."""
-
-needs_browser = pytest.mark.skipif(
-    BROWSER is None, reason="needs a browser: chromium or google-chrome is not installed"
-)
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +55,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return folder / "site"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
-        yield launched
-        launched.close()
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -291,14 +275,12 @@ def check_search(browser: Any, address: str, width: int, patience: float = 10) -
     assert seen == Seen()
 
 
-@needs_browser
 @pytest.mark.parametrize("width", WIDTHS)
 def test_pages_fit_and_report_no_error(browser: Any, site: Path, width: int) -> None:
     with served(site) as address:
         check_pages(browser, address, PAGES, width)
 
 
-@needs_browser
 @pytest.mark.parametrize("width", WIDTHS)
 def test_search_finds(browser: Any, site: Path, width: int) -> None:
     with served(site) as address:
@@ -319,7 +301,6 @@ def check_click(browser: Any, address: str, width: int) -> None:
     assert seen == Seen()
 
 
-@needs_browser
 @pytest.mark.parametrize("width", WIDTHS)
 def test_my_own_loss_is_one_click_away(browser: Any, site: Path, width: int) -> None:
     with served(site) as address:
@@ -335,7 +316,6 @@ FAULTS = {
 }
 
 
-@needs_browser
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_faulty_page_is_found(browser: Any, site: Path, tmp_path: Path, fault: str) -> None:
     page = "guide/resume.html"
@@ -343,7 +323,6 @@ def test_a_faulty_page_is_found(browser: Any, site: Path, tmp_path: Path, fault:
         check_pages(browser, address, [page], 400)
 
 
-@needs_browser
 @pytest.mark.parametrize("word", WANTED)
 def test_a_missing_word_is_found(browser: Any, site: Path, tmp_path: Path, word: str) -> None:
     with (
@@ -354,7 +333,6 @@ def test_a_missing_word_is_found(browser: Any, site: Path, tmp_path: Path, word:
         check_search(browser, address, 1400, patience=1)
 
 
-@needs_browser
 def test_a_link_that_is_gone_from_the_start_page_is_found(browser: Any, site: Path, tmp_path: Path) -> None:
     with (
         changed(site, tmp_path, "index.html", "My own loss", "Something else") as copy,
